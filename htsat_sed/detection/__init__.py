@@ -1,0 +1,1 @@
+"""From recordings to presence maps, and from presence maps to events."""

@@ -1,0 +1,240 @@
+"""HTS-AT: from waveforms to presence logits, clip logits and an embedding.
+
+Source: Chen et al., *HTS-AT: A Hierarchical Token-Semantic Audio Transformer for Sound Classification
+and Detection*, ICASSP 2022 (arXiv 2202.00874).
+
+    waveform (B, samples) ─ frontend ─▶ log-mel (B, frames, 64) ─ bn0, stretch, fold ─▶ image (B, 1, 256, 256)
+        ─ Swin ─▶ grid (B, 8 x 8, D) ─ token-semantic head ─▶ presence logits (B, 32, K)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from htsat_sed.model.frontend import LogMel
+from htsat_sed.model.swin import Swin
+
+IMAGE_SIDE = 256
+PATCH = 4
+CHUNKS = 4  # pieces of the spectrogram stacked along frequency: 4 x 64 bands = 256 rows
+FRAMES = CHUNKS * IMAGE_SIDE  # frames of a stretched window
+TOKENS = 32  # presence rows a window: 1024 frames / (patch 4 x three mergings by 2)
+WINDOW_HOPS = 1000  # STFT hops a window: 10 s of 320 samples at 32 kHz
+
+
+@dataclass(frozen=True, kw_only=True)
+class HTSATConfig:
+    """Everything that fixes the shape and meaning of an HTS-AT; the defaults are the AudioSet model.
+
+    Attributes:
+        classes: K, number of classes.
+        sample_rate: Hz of the waveforms.
+        hop_length: STFT step in samples; a window is 1000 of them (10 s at 32 kHz and 320).
+        n_fft: STFT size in samples.
+        mel_bands: bands of the mel bank.
+        fmin: lower edge of the mel bank, Hz.
+        fmax: upper edge of the mel bank, Hz.
+        embed_dim: channels of the first Swin stage; D is 8 times that.
+        depths: blocks of each of the four stages.
+        heads: attention heads of each of the four stages.
+        attention_window: side of an attention window, in tokens.
+        mlp_ratio: hidden over outer width of the MLPs.
+        drop_path: stochastic depth of the last block, while training.
+        loss: ``clip_bce`` for multi-label models (clip score = sigmoid), ``clip_ce`` for single-label
+            ones (clip score = softmax).
+    """
+
+    classes: int = 527
+    sample_rate: int = 32_000
+    hop_length: int = 320
+    n_fft: int = 1024
+    mel_bands: int = 64
+    fmin: float = 50.0
+    fmax: float = 14_000.0
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (4, 8, 16, 32)
+    attention_window: int = 8
+    mlp_ratio: float = 4.0
+    drop_path: float = 0.1
+    loss: Literal["clip_bce", "clip_ce"] = "clip_bce"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built.
+
+        Raises:
+            ValueError: naming the field, what was wanted and what was given.
+        """
+        for name in ("classes", "sample_rate", "hop_length", "n_fft", "embed_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"wanted {name} of at least 1, got {getattr(self, name)}")
+        if self.mel_bands != IMAGE_SIDE // CHUNKS:
+            raise ValueError(f"wanted mel_bands {IMAGE_SIDE // CHUNKS}, got {self.mel_bands}")
+        if self.attention_window != 8:
+            raise ValueError(f"wanted attention_window 8, got {self.attention_window}")
+        if len(self.depths) != 4 or min(self.depths) < 1:
+            raise ValueError(f"wanted depths of four stages, each at least 1, got {self.depths}")
+        if len(self.heads) != 4 or any(
+            h < 1 or self.embed_dim * 2**i % h for i, h in enumerate(self.heads)
+        ):
+            raise ValueError(
+                f"wanted heads of four stages that divide the widths {[self.embed_dim * 2**i for i in range(4)]}, "
+                f"got {self.heads}"
+            )
+        if not 0.0 <= self.fmin < self.fmax:
+            raise ValueError(f"wanted 0 <= fmin < fmax, got {self.fmin} and {self.fmax}")
+        if not 0.0 <= self.drop_path < 1.0:
+            raise ValueError(f"wanted drop_path in [0, 1), got {self.drop_path}")
+        if self.loss not in ("clip_bce", "clip_ce"):
+            raise ValueError(f"wanted loss clip_bce or clip_ce, got {self.loss!r}")
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of a window."""
+        return WINDOW_HOPS * self.hop_length
+
+    @property
+    def window_seconds(self) -> float:
+        """Duration of a window: 10 s in every published configuration."""
+        return self.window_samples / self.sample_rate
+
+    @property
+    def token_seconds(self) -> float:
+        """Duration of a token, a 32nd of a window: 0.3125 s for 10 s."""
+        return self.window_seconds / TOKENS
+
+
+class HTSATOutput(NamedTuple):
+    """What the model says of a batch of windows.
+
+    Attributes:
+        presence_logits: (B, 32, K); their sigmoid is the presence map.
+        clip_logits: (B, K), the mean of the presence logits over time.
+        embedding: (B, D), the mean of the last grid.
+    """
+
+    presence_logits: Tensor
+    clip_logits: Tensor
+    embedding: Tensor
+
+
+class HTSAT(nn.Module):
+    """The hierarchical token-semantic audio transformer.
+
+    Args:
+        config: shape of the model.
+        labels: one name a class, in the order of the outputs; default ``class_000``, ...
+
+    Raises:
+        ValueError: as many labels as classes are wanted, none twice.
+    """
+
+    def __init__(self, config: HTSATConfig, labels: tuple[str, ...] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.labels = labels if labels is not None else tuple(f"class_{i:03d}" for i in range(config.classes))
+        if len(self.labels) != config.classes:
+            raise ValueError(f"wanted {config.classes} labels, one a class, got {len(self.labels)}")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("wanted distinct labels, got one twice")
+        self.frontend = LogMel(
+            sample_rate=config.sample_rate,
+            n_fft=config.n_fft,
+            hop_length=config.hop_length,
+            mel_bands=config.mel_bands,
+            fmin=config.fmin,
+            fmax=config.fmax,
+        )
+        self.bn0 = nn.BatchNorm1d(config.mel_bands)
+        self.backbone = Swin(
+            image_side=IMAGE_SIDE,
+            patch=PATCH,
+            embed_dim=config.embed_dim,
+            depths=config.depths,
+            heads=config.heads,
+            window=config.attention_window,
+            mlp_ratio=config.mlp_ratio,
+            drop_path=config.drop_path,
+        )
+        self.tscam_conv = nn.Conv2d(self.backbone.out_dim, config.classes, (2, 3), padding=(0, 1))
+
+    def forward(self, waveforms: Tensor) -> HTSATOutput:
+        """Run the model on a batch of windows.
+
+        Args:
+            waveforms: (B, samples) float in [-1, 1] at the configuration's sample rate. A full window
+                is `config.window_samples`; at most 1023 hops. The log-mel spectrogram of shorter
+                waveforms is repeated as often as it fits whole, then stretched, as in the official
+                inference mode: pad with zeros instead where times matter.
+
+        Returns:
+            Logits and embedding, see `HTSATOutput`.
+
+        Raises:
+            ValueError: waveforms of another rank, too short for the STFT, or too long.
+        """
+        return self.from_normalised(self.normalise(self.frontend(waveforms)))
+
+    def normalise(self, logmel: Tensor) -> Tensor:
+        """Batch-normalise the mel bands: (B, frames, 64) to the same."""
+        return self.bn0(logmel.mT).mT  # type: ignore[no-any-return]
+
+    def from_normalised(self, logmel: Tensor) -> HTSATOutput:
+        """Run what follows `bn0`: the place where training augments the spectrogram.
+
+        Args:
+            logmel: (B, frames, 64), normalised; at most 1024 frames.
+        """
+        return self.token_semantic_head(self.backbone(fold(stretch(logmel))))
+
+    def token_semantic_head(self, grid: Tensor) -> HTSATOutput:
+        """Read classes off the last grid.
+
+        Args:
+            grid: (B, 64, D), 8 rows of (chunk, frequency) by 8 columns of time within the chunk.
+        """
+        batch, _, dim = grid.shape
+        unfolded = grid.view(batch, CHUNKS, 2, 8, dim).permute(0, 4, 2, 1, 3).reshape(batch, dim, 2, TOKENS)
+        logits = self.tscam_conv(unfolded).squeeze(2).mT
+        return HTSATOutput(logits, logits.mean(dim=1), grid.mean(dim=1))
+
+    def clip_scores(self, clip_logits: Tensor) -> Tensor:
+        """Clip logits (B, K) to scores in [0, 1]: sigmoid, or softmax for single-label models."""
+        return clip_logits.softmax(-1) if self.config.loss == "clip_ce" else clip_logits.sigmoid()
+
+
+def stretch(logmel: Tensor) -> Tensor:
+    """Bring a spectrogram to 1024 frames: repeat while it fits whole, then stretch in time.
+
+    Bicubic with aligned corners along time alone, so that the first and last frames stay where they are.
+
+    Args:
+        logmel: (B, frames, 64), 1 to 1024 frames.
+
+    Returns:
+        (B, 1024, 64).
+    """
+    frames = logmel.shape[1]
+    if not 1 <= frames <= FRAMES:
+        raise ValueError(f"wanted at most {FRAMES} frames, got {frames}: cut the recording into windows")
+    logmel = logmel.repeat(1, FRAMES // frames, 1)
+    if logmel.shape[1] == FRAMES:
+        return logmel
+    size = (FRAMES, logmel.shape[2])
+    return F.interpolate(logmel[:, None], size, mode="bicubic", align_corners=True)[:, 0]
+
+
+def fold(logmel: Tensor) -> Tensor:
+    """Cut a spectrogram into four chunks and stack them along frequency.
+
+    Args:
+        logmel: (B, 1024, 64).
+
+    Returns:
+        (B, 1, 256, 256): row = chunk * 64 + band, column = frame within the chunk.
+    """
+    return logmel.view(-1, CHUNKS, IMAGE_SIDE, logmel.shape[2]).mT.reshape(-1, 1, IMAGE_SIDE, IMAGE_SIDE)
