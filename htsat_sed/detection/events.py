@@ -1,8 +1,30 @@
-"""From a presence map to events: smoothing, thresholds with hysteresis, shortest gap, shortest event."""
+"""From a presence map to events: smoothing, thresholds with hysteresis, shortest gap, shortest event.
+
+The steps, class by class and in this order:
+
+1. median filter over time;
+2. runs of tokens above the low threshold, kept if any of their tokens is above the high one;
+3. gaps shorter than `min_gap` are closed;
+4. events shorter than `min_event` are dropped.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import median_filter
+
+from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.errors import AnnotationError
+
+_SLACK = 1e-9  # seconds by which a duration may miss a bound through rounding
 
 
 @dataclass(frozen=True, order=True)
@@ -20,3 +42,228 @@ class Event:
     offset: float
     label: str
     score: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PostProcessing:
+    """How a presence map becomes events; values for all classes, and exceptions for some.
+
+    Attributes:
+        threshold: an event has at least one token whose smoothed score is above this (exclusive).
+        threshold_low: hysteresis: the event reaches as far as scores stay above this (exclusive), at
+            most `threshold`; None for the same as `threshold`.
+        median_filter: width of the median filter in seconds, rounded to the nearest odd number of
+            tokens (halves upwards); 0 for none. Beyond both ends the map is mirrored (the first and
+            last tokens repeat: ``b a | a b c``).
+        min_event: seconds; shorter events are dropped, after gaps were closed.
+        min_gap: seconds; shorter gaps between two events of a class are closed.
+        classes: label -> the attributes above that differ for it.
+    """
+
+    threshold: float = 0.5
+    threshold_low: float | None = None
+    median_filter: float = 0.0
+    min_event: float = 0.0
+    min_gap: float = 0.0
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every value, for all classes and for each exception.
+
+        Raises:
+            ValueError: naming the value, what was wanted and what was given.
+        """
+        for name in ("threshold", "threshold_low"):
+            value = getattr(self, name)
+            if value is None and name == "threshold_low":
+                continue
+            if not (_is_number(value) and 0.0 <= value <= 1.0):
+                raise ValueError(f"wanted {name} in [0, 1], got {value!r}")
+        if self.threshold_low is not None and self.threshold_low > self.threshold:
+            raise ValueError(
+                f"wanted threshold_low of at most threshold ({self.threshold}), got {self.threshold_low}"
+            )
+        for name in ("median_filter", "min_event", "min_gap"):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0.0 <= value < float("inf")):
+                raise ValueError(f"wanted {name} in seconds, 0 or more, got {value!r}")
+        frozen = MappingProxyType({label: MappingProxyType(dict(v)) for label, v in self.classes.items()})
+        object.__setattr__(self, "classes", frozen)
+        for label in self.classes:
+            try:
+                self.of(label)
+            except (TypeError, ValueError) as error:
+                reason = _unknown(self.classes[label]) if isinstance(error, TypeError) else str(error)
+                raise ValueError(f"class {label!r}: {reason}") from None
+
+    def of(self, label: str) -> PostProcessing:
+        """The values that hold for one class, without exceptions."""
+        own = dict(self.classes.get(label, {}))
+        if "threshold" in own and "threshold_low" not in own and self.threshold_low is not None:
+            own["threshold_low"] = min(self.threshold_low, own["threshold"])
+        return replace(self, classes={}, **own)
+
+    def override(self, values: Mapping[str, Any]) -> PostProcessing:
+        """Lay further values over these.
+
+        A value for all classes replaces this one's and its exceptions; exceptions replace only their
+        class. An inherited `threshold_low` above a new `threshold` is lowered to it.
+
+        Args:
+            values: attribute -> value, and ``classes`` -> label -> attribute -> value; as in TOML.
+
+        Raises:
+            ValueError: an attribute is unknown or a value out of its range.
+        """
+        given = {name: value for name, value in values.items() if name != "classes"}
+        if set(given) - set(_VALUES):
+            raise ValueError(_unknown(given))
+        classes = {
+            label: {name: value for name, value in own.items() if name not in given}
+            for label, own in self.classes.items()
+        }
+        for label, own in _class_tables(values).items():
+            classes[label] = classes.get(label, {}) | dict(own)
+        everywhere = {name: getattr(self, name) for name in _VALUES} | given
+        if "threshold_low" not in given:
+            _lower(everywhere, everywhere["threshold"])
+        for label, own in classes.items():
+            threshold = own.get("threshold", everywhere["threshold"])
+            if "threshold_low" not in _class_tables(values).get(label, {}):
+                _lower(own, threshold)
+        return PostProcessing(**everywhere, classes={label: own for label, own in classes.items() if own})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as TOML and JSON hold them; `override` takes them back."""
+        values = {name: getattr(self, name) for name in _VALUES if getattr(self, name) is not None}
+        classes = {label: dict(own) for label, own in self.classes.items()}
+        return values | ({"classes": classes} if classes else {})
+
+
+_VALUES = tuple(f.name for f in fields(PostProcessing) if f.name != "classes")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _unknown(values: Mapping[str, Any]) -> str:
+    unknown = ", ".join(sorted(set(values) - set(_VALUES)))
+    return f"unknown post-processing value {unknown}: wanted some of {', '.join(_VALUES)}"
+
+
+def _lower(values: dict[str, Any], threshold: Any) -> None:
+    """Keep an inherited low threshold at or below a threshold given after it."""
+    low = values.get("threshold_low")
+    if low is not None and _is_number(threshold) and low > threshold:
+        values["threshold_low"] = threshold
+
+
+def _class_tables(values: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    tables = values.get("classes", {})
+    if not isinstance(tables, Mapping) or not all(isinstance(own, Mapping) for own in tables.values()):
+        raise ValueError("wanted classes to be a table of tables, such as [classes.Speech]")
+    return tables
+
+
+def read_post_processing(path: str | Path) -> dict[str, Any]:
+    """Read post-processing values from TOML, for `PostProcessing.override`.
+
+    Args:
+        path: a file with some of the attributes of `PostProcessing` at the top and exceptions in
+            tables such as ``[classes.Speech]``.
+
+    Raises:
+        AnnotationError: the file is missing, not TOML, or holds an unknown or impossible value.
+    """
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        PostProcessing().override(values)
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
+    except ValueError as error:  # also what tomllib and the decoding raise
+        raise AnnotationError(path, f"not a post-processing file: {error}") from error
+    return values
+
+
+def median_filter_tokens(seconds: float, token_seconds: float) -> int:
+    """Width of a median filter in tokens: the odd number nearest to `seconds`, halves upwards."""
+    return max(1, 2 * int(np.floor(seconds / token_seconds / 2.0 + _SLACK)) + 1) if seconds > 0.0 else 1
+
+
+def smooth(scores: NDArray[np.float32], *, widths: Sequence[int]) -> NDArray[np.float32]:
+    """Median-filter each class over time.
+
+    Args:
+        scores: (T, K).
+        widths: K odd widths in tokens.
+
+    Returns:
+        (T, K); beyond both ends the map counts as mirrored.
+    """
+    smoothed = scores.copy()
+    of_class = np.asarray(widths)
+    for width in set(widths) - {1}:
+        columns = of_class == width
+        smoothed[:, columns] = median_filter(scores[:, columns], size=(width, 1), mode="reflect")
+    return smoothed
+
+
+def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> list[Event]:
+    """Turn a presence map into events.
+
+    Args:
+        presence_map: scores of one recording.
+        post_processing: see there; exceptions for labels that the map lacks are without effect.
+
+    Returns:
+        Events ordered by onset, offset and label, none beyond the recording's end; events of one
+        label never touch or overlap.
+    """
+    tokens, classes = presence_map.scores.shape
+    if tokens == 0 or classes == 0:
+        return []
+    rules = [post_processing.of(label) for label in presence_map.labels]
+    step = presence_map.token_seconds
+    scores = smooth(
+        presence_map.scores, widths=[median_filter_tokens(rule.median_filter, step) for rule in rules]
+    )
+    high = np.array([rule.threshold for rule in rules], np.float32)
+    low = np.array([r.threshold if r.threshold_low is None else r.threshold_low for r in rules], np.float32)
+
+    # All classes as one sequence, with a silent token after each, so that no run crosses classes.
+    line = np.zeros((classes, tokens + 1), np.float32)
+    line[:, :tokens] = scores.T
+    above = np.zeros((classes, tokens + 1), bool)
+    above[:, :tokens] = (scores > low).T
+    edges = np.flatnonzero(np.diff(above.ravel(), prepend=False))
+    starts, ends = edges[::2], edges[1::2]
+    of_class = starts // (tokens + 1)
+    kept = _peaks(line.ravel(), starts, ends) > high[of_class]
+    starts, ends, of_class = starts[kept], ends[kept], of_class[kept]
+
+    min_gap = np.array([rule.min_gap for rule in rules])[of_class]
+    gap = (starts[1:] - ends[:-1]) * step
+    apart = (of_class[1:] != of_class[:-1]) | (gap >= min_gap[1:] - _SLACK)
+    first = np.concatenate([[True], apart])[: len(starts)]
+    last = np.concatenate([apart, [True]])[: len(starts)]
+    starts, ends, of_class = starts[first], ends[last], of_class[first]
+
+    peaks = _peaks(line.ravel(), starts, ends)
+    onsets = (starts - of_class * (tokens + 1)) * step
+    offsets = np.minimum((ends - of_class * (tokens + 1)) * step, presence_map.duration)
+    min_event = np.array([rule.min_event for rule in rules])[of_class]
+    long_enough = (offsets - onsets >= min_event - _SLACK) & (offsets > onsets)
+    return sorted(
+        Event(float(onsets[i]), float(offsets[i]), presence_map.labels[of_class[i]], float(peaks[i]))
+        for i in np.flatnonzero(long_enough)
+    )
+
+
+def _peaks(
+    line: NDArray[np.float32], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Highest value in each half-open, ordered, disjoint run of a line that goes on after the last."""
+    if len(starts) == 0:
+        return np.zeros(0, np.float32)
+    return np.maximum.reduceat(line, np.stack([starts, ends], axis=1).ravel())[::2]

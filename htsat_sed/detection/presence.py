@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,3 +40,56 @@ class PresenceMap:
             raise ValueError(
                 f"wanted token_seconds > 0 and duration >= 0, got {self.token_seconds} and {self.duration}"
             )
+
+
+def token_weights(tokens: int) -> NDArray[np.float32]:
+    """Weight of each token of a window where windows overlap: a triangle over the window.
+
+    The middle of a window sees most context and counts most: token t of n weighs
+    min(t + 1/2, n - t - 1/2), which is never zero.
+
+    Args:
+        tokens: n, tokens a window.
+
+    Returns:
+        (n,) float32, positive.
+    """
+    t = np.arange(tokens) + 0.5
+    weights: NDArray[np.float32] = np.minimum(t, tokens - t).astype(np.float32)
+    return weights
+
+
+def stitch(windows: Iterable[NDArray[np.float32]], *, hop: int) -> Iterator[NDArray[np.float32]]:
+    """Join the scores of consecutive windows into rows of one map, as they come.
+
+    Where windows overlap, a row is their mean weighted by `token_weights`; where they do not, the
+    scores pass unchanged. Holds one window at a time.
+
+    Args:
+        windows: (n, K) scores of each window, in order, each `hop` tokens after the one before.
+        hop: tokens between the starts of two windows, 1 to n.
+
+    Yields:
+        Blocks of finished rows, (hop, K) each, then the (n - hop, K) rows that only the last window
+        and its predecessors reach.
+    """
+    pending: NDArray[np.float32] | None = None  # weighted sums of the rows still open
+    for scores in windows:
+        n = len(scores)
+        if not 1 <= hop <= n:
+            raise ValueError(f"wanted a hop of 1 to {n} tokens, got {hop}")
+        if hop == n:
+            yield scores
+            continue
+        weights = token_weights(n)
+        if pending is None:
+            pending = np.zeros_like(scores)
+            total = np.zeros(n, np.float32)
+        pending += weights[:, None] * scores
+        total += weights
+        yield pending[:hop] / total[:hop, None]
+        pending = np.concatenate([pending[hop:], np.zeros_like(pending[:hop])])
+        total = np.concatenate([total[hop:], np.zeros_like(total[:hop])])
+    if pending is not None:
+        reached = total > 0.0
+        yield pending[reached] / total[reached, None]

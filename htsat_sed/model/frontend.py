@@ -57,7 +57,8 @@ class LogMel(nn.Module):
             raise ValueError(f"wanted waveforms of shape (B, samples), got {tuple(waveforms.shape)}")
         if waveforms.shape[1] <= self.n_fft // 2:
             raise ValueError(
-                f"wanted more than {self.n_fft // 2} samples a waveform, got {waveforms.shape[1]}: pad with zeros"
+                f"wanted more than {self.n_fft // 2} samples a waveform, got {waveforms.shape[1]}: "
+                "pad with zeros"
             )
         with torch.autocast(waveforms.device.type, enabled=False):
             power = torchaudio.functional.spectrogram(

@@ -78,11 +78,9 @@ class HTSATConfig:
             raise ValueError(f"wanted attention_window 8, got {self.attention_window}")
         if len(self.depths) != 4 or min(self.depths) < 1:
             raise ValueError(f"wanted depths of four stages, each at least 1, got {self.depths}")
-        if len(self.heads) != 4 or any(
-            h < 1 or self.embed_dim * 2**i % h for i, h in enumerate(self.heads)
-        ):
+        if len(self.heads) != 4 or any(h < 1 or self.embed_dim * 2**i % h for i, h in enumerate(self.heads)):
             raise ValueError(
-                f"wanted heads of four stages that divide the widths {[self.embed_dim * 2**i for i in range(4)]}, "
+                f"wanted heads of four stages that divide their widths, {self.embed_dim} x (1, 2, 4, 8), "
                 f"got {self.heads}"
             )
         if not 0.0 <= self.fmin < self.fmax:

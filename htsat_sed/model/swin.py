@@ -107,13 +107,13 @@ class WindowAttention(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WindowAttention:
         self._kept_bias = None  # moved to another device or type
-        return cast("WindowAttention", super()._apply(fn, recurse))
+        return cast("WindowAttention", super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
 
     def _bias(self) -> Tensor:
         """Position bias plus shift mask: (1, heads, N, N), or (1, windows * heads, N, N) if shifted."""
         n = self.window_tokens
-        bias = self.relative_position_bias_table[self.relative_position.view(-1)].view(n, n, self.heads)
-        bias = bias.permute(2, 0, 1)
+        table: Tensor = self.relative_position_bias_table
+        bias = table[self.relative_position.view(-1)].view(n, n, self.heads).permute(2, 0, 1)
         if self.mask is not None:
             bias = (bias[None] + self.mask[:, None]).flatten(0, 1)
         return bias[None].contiguous()
@@ -125,7 +125,8 @@ class WindowAttention(nn.Module):
         version = self.relative_position_bias_table._version
         if self._kept_bias is None or self._kept_bias[0] != version:
             self._kept_bias = version, self._bias()
-        return self._kept_bias[1]
+        kept: Tensor = self._kept_bias[1]
+        return kept
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend within windows: (B, tokens, C) in window order to the same."""
@@ -283,7 +284,7 @@ class Swin(nn.Module):
         super().__init__()
         side = image_side // patch
         self.patch_embed = PatchEmbed(embed_dim, side=side, patch=patch, window=window)
-        rates = torch.linspace(0.0, drop_path, sum(depths)).split(list(depths))
+        rates = iter(torch.linspace(0.0, drop_path, sum(depths)).tolist())
         self.layers = nn.ModuleList(
             Stage(
                 embed_dim * 2**i,
@@ -291,7 +292,7 @@ class Swin(nn.Module):
                 side=side // 2**i,
                 window=window,
                 mlp_ratio=mlp_ratio,
-                drop_path=tuple(rates[i].tolist()),
+                drop_path=tuple(next(rates) for _ in range(depths[i])),
                 merge=i < len(depths) - 1,
             )
             for i in range(len(depths))
