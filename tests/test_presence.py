@@ -1,0 +1,48 @@
+"""Stitching of overlapping windows."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from htsat_sed.detection.presence import PresenceMap, stitch, token_weights
+
+
+def test_weights_rise_to_the_middle() -> None:
+    np.testing.assert_array_equal(token_weights(4), np.float32([0.5, 1.5, 1.5, 0.5]))
+
+
+def test_windows_side_by_side_pass_unchanged() -> None:
+    first, second = np.float32([[0.1], [0.3]]), np.float32([[0.7], [0.9]])
+    np.testing.assert_array_equal(np.concatenate(list(stitch([first, second], hop=2))), [*first, *second])
+
+
+def test_overlap_is_the_weighted_mean() -> None:
+    first, second = np.float32([[0], [0], [0], [0]]), np.float32([[1], [1], [1], [1]])
+    joined = np.concatenate(list(stitch([first, second], hop=2)))
+    # tokens 2 and 3: weights 1.5 and 0.5 of the first window, 0.5 and 1.5 of the second
+    np.testing.assert_allclose(joined[:, 0], [0, 0, 0.25, 0.75, 1, 1])
+
+
+def test_hop_beyond_the_window_is_refused() -> None:
+    with pytest.raises(ValueError, match="wanted a hop of 1 to 4 tokens, got 5"):
+        list(stitch([np.zeros((4, 1), np.float32)], hop=5))
+
+
+@given(st.integers(1, 8), st.integers(1, 5), st.data())
+def test_stitching_agrees_with_summing_everything(n: int, count: int, data: st.DataObject) -> None:
+    hop = data.draw(st.integers(1, n))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    windows = rng.random((count, n, 3), np.float32)
+    total = np.zeros(((count - 1) * hop + n, 3))
+    weight = np.zeros(len(total))
+    for i, scores in enumerate(windows):
+        total[i * hop : i * hop + n] += token_weights(n)[:, None] * scores
+        weight[i * hop : i * hop + n] += token_weights(n)
+    joined = np.concatenate(list(stitch(windows, hop=hop)))
+    np.testing.assert_allclose(joined, total / weight[:, None], rtol=1e-5)
+
+
+def test_scores_must_fit_the_labels() -> None:
+    with pytest.raises(ValueError, match=r"wanted scores of shape \(T, 2\), one column a label, got \(3, 1\)"):
+        PresenceMap(np.zeros((3, 1), np.float32), ("a", "b"), 1.0, 3.0)
