@@ -121,9 +121,11 @@ class WindowAttention(nn.Module):
 
     def bias(self) -> Tensor:
         """What is added to the attention logits; kept between calls until the table changes."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        table: Tensor = self.relative_position_bias_table
+        # Inference tensors do not count their versions, so that a change would go unnoticed.
+        if torch.is_grad_enabled() or table.is_inference() or torch.compiler.is_compiling():
             return self._bias()
-        version = self.relative_position_bias_table._version
+        version = table._version
         if self._kept_bias is None or self._kept_version != version:
             self._kept_bias, self._kept_version = self._bias(), version
         return self._kept_bias
