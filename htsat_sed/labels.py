@@ -1,0 +1,262 @@
+"""Label sets, and class maps between them.
+
+A label set is a tuple of class names in the order of a model's outputs. A class map joins some of its
+classes into groups under new names, such as AudioSet's 527 into DESED's 10.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.errors import AnnotationError
+
+# AudioSet classes by index and threshold, as in the official detection script.
+_DESED: dict[str, tuple[tuple[int, ...], float]] = {
+    "Alarm_bell_ringing": ((310, *range(388, 403)), 0.18),
+    "Blender": ((369,), 0.48),
+    "Cat": (tuple(range(81, 86)), 0.51),
+    "Dishes": ((364,), 0.20),
+    "Dog": (tuple(range(74, 80)), 0.39),
+    "Electric_shaver_toothbrush": ((382,), 0.20),
+    "Frying": (tuple(range(366, 369)), 0.20),
+    "Running_water": (tuple(range(288, 298)), 0.23),
+    "Speech": (tuple(range(8)), 0.275),
+    "Vacuum_cleaner": ((377,), 0.14),
+}
+
+
+@cache
+def audioset_labels() -> tuple[str, ...]:
+    """The 527 AudioSet display names, in index order.
+
+    Source: ``class_labels_indices.csv`` of AudioSet (Gemmeke et al., ICASSP 2017; CC BY 4.0).
+    """
+    text = resources.files("htsat_sed").joinpath("audioset_labels.csv").read_text(encoding="utf-8")
+    return tuple(row["display_name"] for row in csv.DictReader(text.splitlines()))
+
+
+def read_labels(path: str | Path) -> tuple[str, ...]:
+    """Read a label set from a file.
+
+    Args:
+        path: one label a line; or ``.csv`` / ``.tsv`` whose header has a column ``display_name`` or
+            ``label``, such as AudioSet's own table. Empty lines do not count. Row order is class order.
+
+    Raises:
+        AnnotationError: the file is missing, not UTF-8 text, without labels, or has one twice.
+    """
+    lines = _read_lines(path)
+    if Path(path).suffix.lower() in (".csv", ".tsv"):
+        table = _table(path, lines)
+        column = next((name for name in ("display_name", "label") if name in (table.fieldnames or ())), None)
+        if column is None:
+            raise AnnotationError(path, "wanted a column 'display_name' or 'label' in the first line")
+        found = [(row[column] or "").strip() for row in table]
+    else:
+        found = [line.strip() for line in lines]
+    labels = tuple(label for label in found if label)
+    if not labels:
+        raise AnnotationError(path, "holds no labels")
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise AnnotationError(path, f"has the label {twice!r} twice")
+    return labels
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint at the known name most like a mistaken one: ``; did you mean 'Dog'?``, or nothing."""
+    by_folded = {candidate.casefold(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    return f"; did you mean {by_folded[near[0]]!r}?" if near else ""
+
+
+def select(labels: Sequence[str], wanted: Iterable[str]) -> tuple[int, ...]:
+    """Find a subset of a label set.
+
+    Args:
+        labels: the label set.
+        wanted: some of its labels, in any order, spelled as there.
+
+    Returns:
+        Their indices, ascending, each once.
+
+    Raises:
+        ValueError: a label is not in the set; with the nearest that is.
+    """
+    chosen = set(wanted)
+    for label in sorted(chosen - set(labels)):
+        raise ValueError(f"no class {label!r} among {len(labels)} labels{did_you_mean(label, labels)}")
+    return tuple(i for i, label in enumerate(labels) if label in chosen)
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """Groups of classes under new names.
+
+    Attributes:
+        name: what the map is called.
+        groups: new label -> the labels it joins, at least one; a label may be in several groups.
+        thresholds: new label -> threshold in [0, 1] (exclusive) that comes with the map; may lack some.
+    """
+
+    name: str
+    groups: Mapping[str, tuple[str, ...]]
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what maps nothing.
+
+        Raises:
+            ValueError: no group, an empty one, or a threshold without group or out of range.
+        """
+        groups = {label: tuple(sources) for label, sources in self.groups.items()}
+        if not groups or not all(groups.values()):
+            raise ValueError(f"class map {self.name}: wanted groups of at least one label each")
+        for label, threshold in self.thresholds.items():
+            if label not in groups:
+                raise ValueError(f"class map {self.name}: threshold for {label!r}, which is no group")
+            if not 0.0 <= threshold <= 1.0:
+                raise ValueError(f"class map {self.name}: wanted threshold in [0, 1], got {threshold}")
+        object.__setattr__(self, "groups", MappingProxyType(groups))
+        object.__setattr__(self, "thresholds", MappingProxyType(dict(self.thresholds)))
+
+    def apply(
+        self, scores: NDArray[np.float32], labels: Sequence[str]
+    ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+        """Join the columns of a presence map.
+
+        The score of a group is the highest among its classes, so it exceeds a threshold exactly where
+        any of them does.
+
+        Args:
+            scores: (T, K).
+            labels: K labels of the columns.
+
+        Returns:
+            (T, G) scores and the G labels of the groups, in the order of the map.
+
+        Raises:
+            ValueError: the map names labels that are not among `labels`.
+        """
+        place = {label: i for i, label in enumerate(labels)}
+        lacking = [source for sources in self.groups.values() for source in sources if source not in place]
+        if lacking:
+            more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+            raise ValueError(
+                f"class map {self.name} joins classes that the model lacks: {lacking[0]!r}{more}"
+                f"{did_you_mean(lacking[0], labels)}"
+            )
+        joined = np.empty((len(scores), len(self.groups)), scores.dtype)
+        for column, sources in enumerate(self.groups.values()):
+            joined[:, column] = scores[:, [place[source] for source in sources]].max(axis=1)
+        return joined, tuple(self.groups)
+
+
+@cache
+def desed_map() -> ClassMap:
+    """AudioSet's 527 classes to DESED's 10, with the thresholds HTS-AT's authors used."""
+    labels = audioset_labels()
+    return ClassMap(
+        "desed",
+        {label: tuple(labels[i] for i in indices) for label, (indices, _) in _DESED.items()},
+        {label: threshold for label, (_, threshold) in _DESED.items()},
+    )
+
+
+def class_map(name_or_path: str | Path) -> ClassMap:
+    """Find a class map: ``desed``, or a file as `read_class_map` takes it.
+
+    Raises:
+        AnnotationError: neither a known name nor a readable class map.
+    """
+    if str(name_or_path) == "desed":
+        return desed_map()
+    if not Path(name_or_path).exists():
+        raise AnnotationError(name_or_path, "no such class map: wanted 'desed', or a TOML or CSV file")
+    return read_class_map(name_or_path)
+
+
+def read_class_map(path: str | Path) -> ClassMap:
+    """Read a class map from a file.
+
+    Args:
+        path: ``.csv`` or ``.tsv`` with a row for every joined class, columns ``label``, ``source`` and,
+            if wanted, ``threshold`` (in one row of the label, or the same in all). Any other file is
+            TOML, new label = list of source labels, with an optional table of thresholds:
+
+                Pet = ["Dog", "Cat"]
+                [thresholds]
+                Pet = 0.4
+
+    Raises:
+        AnnotationError: the file is missing, malformed, or maps nothing.
+    """
+    lines = _read_lines(path)
+    tabular = Path(path).suffix.lower() in (".csv", ".tsv")
+    try:
+        groups, thresholds = _tabular_map(_table(path, lines)) if tabular else _toml_map("\n".join(lines))
+        return ClassMap(Path(path).stem, groups, thresholds)
+    except ValueError as error:  # also what tomllib raises
+        raise AnnotationError(path, f"not a class map: {error}") from error
+
+
+_Groups = tuple[dict[str, tuple[str, ...]], dict[str, float]]
+
+
+def _toml_map(text: str) -> _Groups:
+    values: dict[str, Any] = tomllib.loads(text)
+    thresholds = values.pop("thresholds", {})
+    for label, sources in values.items():
+        if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+            raise ValueError(f"wanted {label} to be a list of labels, got {sources!r}")
+    if not isinstance(thresholds, dict) or not all(
+        isinstance(t, int | float) and not isinstance(t, bool) for t in thresholds.values()
+    ):
+        raise ValueError("wanted thresholds to be a table of numbers")
+    return {label: tuple(sources) for label, sources in values.items()}, thresholds
+
+
+def _tabular_map(table: csv.DictReader[str]) -> _Groups:
+    if not {"label", "source"} <= set(table.fieldnames or ()):
+        raise ValueError("wanted columns 'label' and 'source' in the first line")
+    groups: dict[str, tuple[str, ...]] = {}
+    thresholds: dict[str, float] = {}
+    for row in table:
+        label, source = (row["label"] or "").strip(), (row["source"] or "").strip()
+        if not label or not source:
+            raise ValueError(f"wanted a label and a source in line {table.line_num}")
+        groups[label] = (*groups.get(label, ()), source)
+        if given := (row.get("threshold") or "").strip():
+            threshold = float(given)
+            if thresholds.setdefault(label, threshold) != threshold:
+                raise ValueError(f"two thresholds for {label!r}, the second in line {table.line_num}")
+    return groups, thresholds
+
+
+def _table(path: str | Path, lines: Iterable[str]) -> csv.DictReader[str]:
+    return csv.DictReader(_filled(lines), delimiter="\t" if Path(path).suffix.lower() == ".tsv" else ",")
+
+
+def _filled(lines: Iterable[str]) -> Iterator[str]:
+    return (line for line in lines if line.strip())
+
+
+def _read_lines(path: str | Path) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(path, "is not UTF-8 text") from error
