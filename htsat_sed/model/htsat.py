@@ -10,7 +10,7 @@ and Detection*, ICASSP 2022 (arXiv 2202.00874).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -127,6 +127,10 @@ class HTSAT(nn.Module):
         config: shape of the model.
         labels: one name a class, in the order of the outputs; default ``class_000``, ...
 
+    Attributes:
+        post_processing: values for `PostProcessing.override` that suit these weights, or None.
+        provenance: where the weights come from; free form, empty for fresh ones.
+
     Raises:
         ValueError: as many labels as classes are wanted, none twice.
     """
@@ -139,6 +143,8 @@ class HTSAT(nn.Module):
             raise ValueError(f"wanted {config.classes} labels, one a class, got {len(self.labels)}")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("wanted distinct labels, got one twice")
+        self.post_processing: dict[str, Any] | None = None
+        self.provenance: dict[str, Any] = {}
         self.frontend = LogMel(
             sample_rate=config.sample_rate,
             n_fft=config.n_fft,

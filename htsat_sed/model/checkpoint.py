@@ -1,0 +1,382 @@
+"""Checkpoints: a trained HTS-AT as one file that describes itself.
+
+Our own files are safetensors: the arrays of `HTSAT.state_dict()`, and one metadata entry ``htsat_sed``
+with a JSON object:
+
+    format            1
+    config            the fields of HTSATConfig
+    labels            one name a class
+    post_processing   values for PostProcessing.override, or null
+    provenance        where the weights come from: source, data, recipe, metrics, versions; free form
+
+Files of the official implementation are read as well, see `htsat_sed.model.official`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from htsat_sed.errors import CheckpointError, HtsatSedError
+from htsat_sed.labels import audioset_labels
+from htsat_sed.model.htsat import HTSAT, HTSATConfig
+from htsat_sed.model.official import Arrays, Encoder, read_encoder, read_official, shortened
+from htsat_sed.whole_file import whole_file
+
+FORMAT = 1
+_ENTRY = "htsat_sed"
+
+Loss = Literal["clip_bce", "clip_ce"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        kind: ``htsat-sed`` for our own format, ``official`` for a PyTorch file of the authors' code.
+        config: shape and signal path of the model.
+        labels: one name a class.
+        post_processing: values for `PostProcessing.override`, or None.
+        provenance: where the weights come from.
+        dtype: type of the weight matrices in the file, such as ``float16``.
+        parameters: learned values, without running statistics.
+    """
+
+    kind: Literal["htsat-sed", "official"]
+    config: HTSATConfig
+    labels: tuple[str, ...]
+    post_processing: Mapping[str, Any] | None
+    provenance: Mapping[str, Any]
+    dtype: str
+    parameters: int
+
+
+def load_checkpoint(
+    path: str | Path,
+    *,
+    sample_rate: int | None = None,
+    hop_length: int | None = None,
+    labels: Sequence[str] | None = None,
+    loss: Loss | None = None,
+) -> HTSAT:
+    """Load a model.
+
+    Our own files say all there is to know. For official ones the arguments state what their arrays
+    cannot tell; `htsat_sed.model.official.read_official` lists the rules that hold without them. Labels
+    of official files: those given, else AudioSet's for 527 classes, else ``class_000``, ...
+
+    Args:
+        path: our safetensors file, or an official Lightning ``.ckpt``.
+        sample_rate: Hz.
+        hop_length: STFT step, samples.
+        labels: one name a class.
+        loss: ``clip_bce`` (multi-label) or ``clip_ce`` (single-label).
+
+    Returns:
+        The model in evaluation mode on the CPU, in float32; `post_processing` and `provenance` as saved.
+
+    Raises:
+        CheckpointError: the file is missing, broken, of another kind, or not fit for detection.
+        ValueError: an argument contradicts what the file says, or labels do not fit the classes.
+    """
+    info, arrays = _read(path, sample_rate=sample_rate, hop_length=hop_length, labels=labels, loss=loss)
+    with torch.random.fork_rng(devices=[]):  # building a model draws initial weights
+        model = HTSAT(info.config, info.labels)
+    _check_arrays(path, arrays, model.state_dict())
+    model.load_state_dict(arrays)
+    model.post_processing = None if info.post_processing is None else dict(info.post_processing)
+    model.provenance = dict(info.provenance)
+    return model.eval()
+
+
+def read_info(
+    path: str | Path,
+    *,
+    sample_rate: int | None = None,
+    hop_length: int | None = None,
+    labels: Sequence[str] | None = None,
+    loss: Loss | None = None,
+) -> CheckpointInfo:
+    """Read what a checkpoint says of itself, without loading its weights.
+
+    Args:
+        path: as for `load_checkpoint`, like the other arguments.
+        sample_rate: Hz.
+        hop_length: samples.
+        labels: one name a class.
+        loss: of training.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, except for what only the weights show.
+        ValueError: as `load_checkpoint`.
+    """
+    options = {"sample_rate": sample_rate, "hop_length": hop_length, "loss": loss}
+    if _is_ours(path):
+        info, _ = _read_ours(path, with_arrays=False)
+        return _agreeing(info, options, labels)
+    return _read_official(path, options, labels)[0]
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: HTSAT,
+    *,
+    post_processing: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Save a model in our format; the file appears whole or not at all.
+
+    Args:
+        path: the file to be, usually ``.safetensors``.
+        model: on any device, in any mode.
+        post_processing: as of `PostProcessing.to_dict`; None for the model's own, if it has any.
+        provenance: what JSON can hold; None for the model's own.
+        dtype: of the weight matrices: float32, or float16 for a file of half the size. Vectors
+            (biases, norms, running statistics) are always float32.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+        ValueError: another dtype, weights beyond its range, or values that JSON cannot hold.
+    """
+    if dtype not in (torch.float32, torch.float16):
+        raise ValueError(f"wanted dtype torch.float32 or torch.float16, got {dtype}")
+    header = {
+        "format": FORMAT,
+        "config": asdict(model.config),
+        "labels": model.labels,
+        "post_processing": model.post_processing if post_processing is None else dict(post_processing),
+        "provenance": model.provenance if provenance is None else dict(provenance),
+    }
+    try:
+        entry = json.dumps(header, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"wanted post_processing and provenance that JSON can hold: {error}") from error
+    arrays = {key: array.detach().cpu().contiguous() for key, array in model.state_dict().items()}
+    arrays = {key: array.to(dtype) if array.ndim > 1 else array for key, array in arrays.items()}
+    for key, array in arrays.items():
+        if not array.isfinite().all():
+            raise ValueError(f"wanted finite weights within the range of {dtype}, got {key} beyond it")
+    try:
+        with whole_file(path, "wb") as file:
+            file.write(safetensors.torch.save(arrays, {_ENTRY: entry}))
+    except HtsatSedError as error:
+        raise CheckpointError(error.path, error.reason) from error
+
+
+def average_checkpoints(paths: Sequence[str | Path]) -> HTSAT:
+    """Average the weights of several trainings of one model.
+
+    Parameters and running statistics are averaged in float64; batch counters and provenance are not
+    kept. Post-processing is kept where all checkpoints agree on it.
+
+    Args:
+        paths: two checkpoints or more, of the same configuration and labels.
+
+    Returns:
+        The averaged model, in evaluation mode.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be loaded, or differs from the first in configuration or
+            labels.
+        ValueError: fewer than two paths.
+    """
+    if len(paths) < 2:
+        raise ValueError(f"wanted at least two checkpoints to average, got {len(paths)}")
+    average = load_checkpoint(paths[0])
+    sums = {key: array.double() for key, array in average.state_dict().items() if array.is_floating_point()}
+    for path in paths[1:]:
+        other = load_checkpoint(path)
+        _check_same_model(path, other, paths[0], average)
+        for key, array in other.state_dict().items():
+            if key in sums:
+                sums[key] += array.double()
+        if other.post_processing != average.post_processing:
+            average.post_processing = None
+    means = {key: (total / len(paths)).float() for key, total in sums.items()}
+    average.load_state_dict(means, strict=False)
+    average.bn0.num_batches_tracked.zero_()  # type: ignore[union-attr]
+    average.provenance = {}
+    return average
+
+
+def load_encoder(path: str | Path) -> Encoder:
+    """Read all but the head of a model, to start a training with other classes from.
+
+    Args:
+        path: any checkpoint that `load_checkpoint` takes, or a LAION or Microsoft CLAP model with an
+            HTS-AT inside.
+
+    Raises:
+        CheckpointError: none of these.
+    """
+    if not _is_ours(path):
+        return read_encoder(path)
+    info, arrays = _read_ours(path, with_arrays=True)
+    kept = {key: array for key, array in arrays.items() if not key.startswith("tscam_conv.")}
+    return Encoder(info.config.embed_dim, info.config.depths, info.config.heads, kept)
+
+
+def _read(path: str | Path, *, labels: Sequence[str] | None, **options: Any) -> tuple[CheckpointInfo, Arrays]:
+    if not _is_ours(path):
+        return _read_official(path, options, labels)
+    info, arrays = _read_ours(path, with_arrays=True)
+    return _agreeing(info, options, labels), arrays
+
+
+def _is_ours(path: str | Path) -> bool:
+    """Whether a file is safetensors; a PyTorch file otherwise.
+
+    Raises:
+        CheckpointError: missing, empty, or neither.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror}") from error
+    if not start:
+        raise CheckpointError(path, "is empty")
+    if start[8:] == b"{":
+        return True
+    if start.startswith((b"PK\x03\x04", b"\x80\x02")):  # zip archive, or a bare pickle of old PyTorch
+        return False
+    raise CheckpointError(path, "is no checkpoint: neither safetensors nor a PyTorch file")
+
+
+def _read_ours(path: str | Path, *, with_arrays: bool) -> tuple[CheckpointInfo, Arrays]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            entry = (file.metadata() or {}).get(_ENTRY)
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            shapes = {key: tuple(s.get_shape()) for key, s in slices.items()}
+            types = {str(s.get_dtype()) for key, s in slices.items() if len(shapes[key]) > 1}
+            arrays = {key: file.get_tensor(key) for key in slices} if with_arrays else {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(path, f"is a broken safetensors file: {error}") from error
+    if entry is None:
+        raise CheckpointError(
+            path, f"is a safetensors file, but not of htsat-sed: it lacks the metadata entry {_ENTRY!r}"
+        )
+    numbers = {key: torch.Size(shape).numel() for key, shape in shapes.items() if "running_" not in key}
+    info = _parse(
+        path,
+        entry,
+        dtype="float16" if types == {"F16"} else "float32",
+        parameters=sum(n for key, n in numbers.items() if not key.endswith("num_batches_tracked")),
+    )
+    return info, {key: a.float() if a.is_floating_point() else a for key, a in arrays.items()}
+
+
+def _parse(path: str | Path, entry: str, *, dtype: str, parameters: int) -> CheckpointInfo:
+    try:
+        header = json.loads(entry)
+        if header["format"] != FORMAT:
+            raise CheckpointError(
+                path, f"has format {header['format']}, wanted {FORMAT}: made by another version of htsat-sed"
+            )
+        config, labels = _config(header["config"]), tuple(header["labels"])
+        post_processing, provenance = header["post_processing"], header["provenance"]
+        if not isinstance(post_processing, dict | None) or not isinstance(provenance, dict):
+            raise ValueError("wanted post_processing and provenance to be tables")
+        if not all(isinstance(label, str) for label in labels) or len(set(labels)) != config.classes:
+            raise ValueError(f"wanted {config.classes} distinct labels, one a class")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(path, f"its description is broken: {error}") from error
+    return CheckpointInfo(
+        kind="htsat-sed",
+        config=config,
+        labels=labels,
+        post_processing=post_processing,
+        provenance=provenance,
+        dtype=dtype,
+        parameters=parameters,
+    )
+
+
+def _config(values: Mapping[str, Any]) -> HTSATConfig:
+    """The configuration out of JSON, whose lists are tuples."""
+    as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    config = HTSATConfig(**as_tuples)
+    for field in fields(HTSATConfig):
+        if type(getattr(config, field.name)) is not type(field.default):
+            raise ValueError(f"wanted {field.name} to be like {field.default!r}")
+    return config
+
+
+def _agreeing(
+    info: CheckpointInfo, options: Mapping[str, Any], labels: Sequence[str] | None
+) -> CheckpointInfo:
+    """The description, if nothing stated beside it says otherwise."""
+    for name, given in options.items():
+        if given is not None and given != getattr(info.config, name):
+            raise ValueError(
+                f"{name} {given} contradicts the checkpoint, which says {getattr(info.config, name)}: "
+                "leave it out, it is for official checkpoints"
+            )
+    if labels is not None and tuple(labels) != info.labels:
+        raise ValueError("labels contradict the checkpoint's own: leave them out")
+    return info
+
+
+def _read_official(
+    path: str | Path, options: Mapping[str, Any], labels: Sequence[str] | None
+) -> tuple[CheckpointInfo, Arrays]:
+    config, arrays = read_official(path, **options)
+    if labels is None:
+        known = config.classes == len(audioset_labels())
+        labels = audioset_labels() if known else [f"class_{i:03d}" for i in range(config.classes)]
+    if len(labels) != config.classes:
+        raise ValueError(f"wanted {config.classes} labels, one a class of {path}, got {len(labels)}")
+    numbers = {key: array.numel() for key, array in arrays.items() if "running_" not in key}
+    info = CheckpointInfo(
+        kind="official",
+        config=config,
+        labels=tuple(labels),
+        post_processing=None,
+        provenance={"source": Path(path).name},
+        dtype="float32",
+        parameters=sum(n for key, n in numbers.items() if not key.endswith("num_batches_tracked")),
+    )
+    return info, arrays
+
+
+def _check_arrays(path: str | Path, arrays: Arrays, wanted: Mapping[str, Tensor]) -> None:
+    """Refuse arrays that are not exactly those of the model, or not finite.
+
+    Raises:
+        CheckpointError: naming them.
+    """
+    missing = [key for key in wanted if key not in arrays]
+    unknown = [key for key in arrays if key not in wanted]
+    problems = [f"lacks {shortened(missing)}"] if missing else []
+    problems += [f"holds unknown {shortened(unknown)}"] if unknown else []
+    problems = ["; ".join(problems)] if problems else []
+    problems += [
+        f"{key} has shape {tuple(arrays[key].shape)}, wanted {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in arrays and arrays[key].shape != wanted[key].shape
+    ][:1]
+    problems = problems or [
+        f"{key} holds NaN or infinity" for key, array in arrays.items() if not array.isfinite().all()
+    ]
+    if problems:
+        raise CheckpointError(path, f"does not fit its own configuration: {problems[0]}")
+
+
+def _check_same_model(path: str | Path, model: HTSAT, first_path: str | Path, first: HTSAT) -> None:
+    for field in fields(HTSATConfig):
+        here, there = getattr(model.config, field.name), getattr(first.config, field.name)
+        if here != there:
+            raise CheckpointError(path, f"has {field.name} {here}, {first_path} has {there}: no average")
+    if model.labels != first.labels:
+        raise CheckpointError(path, f"has other labels than {first_path}: no average")

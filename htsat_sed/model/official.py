@@ -1,0 +1,318 @@
+"""Foreign checkpoints: HTS-AT as its authors save it, and the HTS-AT encoders inside CLAP.
+
+An official checkpoint is a PyTorch file whose `state_dict` holds the arrays under the prefix
+``sed_model.`` (or under none). Besides what was learned it carries arrays that follow from the
+configuration (DFT and mel matrices, attention masks, position indices) and a `head` that the
+token-semantic model never uses: they are checked by shape and left out. Averaged official checkpoints
+hold everything, counters and indices too, as floating point.
+
+Pickle is never executed: files are read with ``weights_only=True``. Trainers leave objects beside the
+arrays (callback classes, argument namespaces, NumPy scalars); such names are replaced by an inert
+stand-in, nothing of theirs is imported or called, and a file that names anything else is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from htsat_sed.errors import CheckpointError
+from htsat_sed.model.frontend import LogMel
+from htsat_sed.model.htsat import HTSATConfig
+
+logger = logging.getLogger("htsat_sed")
+
+Arrays = dict[str, Tensor]
+
+_FIRST = "patch_embed.proj.weight"  # by this array an HTS-AT is known, and its prefix
+_CLAP = {"audio_branch.": "LAION CLAP", "audio_encoder.base.htsat.": "Microsoft CLAP"}
+_SAMPLE_RATES = (32_000, 16_000, 48_000, 44_100, 24_000, 22_050, 8_000)
+_CLIP_CE_CLASSES = 50  # ESC-50, the one published single-label model
+
+# Modules whose objects trainers leave in checkpoints.
+_TRAINERS = {
+    *("pytorch_lightning", "lightning", "lightning_fabric", "torchmetrics", "torch", "numpy"),
+    *("omegaconf", "argparse", "pathlib", "datetime"),
+}
+_HARMLESS = {f"builtins.{name}" for name in ("int", "float", "bool", "str", "bytes", "list", "tuple")}
+
+
+class Encoder(NamedTuple):
+    """The part of an HTS-AT that training can start from: everything but the head.
+
+    Attributes:
+        embed_dim: as in `HTSATConfig`.
+        depths: as in `HTSATConfig`.
+        heads: as in `HTSATConfig`.
+        arrays: `bn0.*` and `backbone.*` of `HTSAT.state_dict()`, float32.
+    """
+
+    embed_dim: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    arrays: Arrays
+
+
+def read_official(
+    path: str | Path,
+    *,
+    sample_rate: int | None = None,
+    hop_length: int | None = None,
+    loss: Literal["clip_bce", "clip_ce"] | None = None,
+) -> tuple[HTSATConfig, Arrays]:
+    """Read an official checkpoint.
+
+    What the arrays tell is taken from them: classes, embed_dim, depths, heads, mlp_ratio, n_fft, and the
+    sample rate where the mel matrix is in the file. The rest:
+
+    - sample_rate, if the matrix is missing: 32 kHz;
+    - hop_length: sample_rate / 100, since a window lasts 10 s in every published model;
+    - fmin, fmax: 50 and 14 000 Hz;
+    - loss: `clip_ce` for 50 classes (ESC-50), otherwise `clip_bce`.
+
+    Args:
+        path: PyTorch file.
+        sample_rate: Hz, in place of the rule above.
+        hop_length: samples, in place of the rule above.
+        loss: in place of the rule above.
+
+    Returns:
+        Configuration, and the arrays named as in `HTSAT.state_dict()`.
+
+    Raises:
+        CheckpointError: not an HTS-AT, a CLAP model (which has no trained detection head), arrays
+            missing, unknown or of a wrong shape, or pickled objects that may be code.
+    """
+    prefix, arrays = _htsat_arrays(path, read_arrays(path))
+    for part, name in _CLAP.items():
+        if part in prefix:
+            raise CheckpointError(
+                path,
+                f"is a {name} model: it has no trained detection head, so it cannot detect events; "
+                "it is only good to start training from",
+            )
+    if prefix not in ("sed_model.", ""):
+        raise CheckpointError(path, f"holds an HTS-AT under the unknown prefix {prefix!r}, not 'sed_model.'")
+    if "tscam_conv.weight" not in arrays:
+        raise CheckpointError(path, "is an HTS-AT without token-semantic head (tscam_conv): cannot detect")
+    classes = arrays["tscam_conv.weight"].shape[0]
+    mel = arrays.get("logmel_extractor.melW")
+    n_fft = 2 * (mel.shape[0] - 1) if mel is not None and mel.ndim == 2 else HTSATConfig.n_fft
+    rate = _sample_rate(path, mel, given=sample_rate)
+    try:
+        config = HTSATConfig(
+            classes=classes,
+            sample_rate=rate,
+            hop_length=hop_length if hop_length is not None else max(1, rate // 100),
+            n_fft=n_fft,
+            loss=loss or ("clip_ce" if classes == _CLIP_CE_CLASSES else "clip_bce"),
+            **_backbone_shape(path, arrays),
+        )
+    except ValueError as error:
+        raise CheckpointError(path, f"is not an HTS-AT of a known shape: {error}") from error
+    derived = _derived_shapes(config)
+    learned: Arrays = {}
+    for key, array in arrays.items():
+        if key not in derived:
+            learned[_our_name(key)] = _our_type(key, array)
+        elif tuple(array.shape) != derived[key]:
+            raise CheckpointError(path, f"{key} has shape {tuple(array.shape)}, wanted {derived[key]}")
+    learned.setdefault("bn0.num_batches_tracked", torch.tensor(0))
+    return config, learned
+
+
+def read_encoder(path: str | Path) -> Encoder:
+    """Read the encoder out of an official checkpoint or a CLAP model, to start training from.
+
+    Args:
+        path: PyTorch file: official HTS-AT, LAION CLAP or Microsoft CLAP with an HTS-AT inside.
+
+    Raises:
+        CheckpointError: no HTS-AT in it, or arrays of a wrong shape.
+    """
+    _, arrays = _htsat_arrays(path, read_arrays(path))
+    shape = _backbone_shape(path, arrays)
+    wanted = re.compile(r"(bn0|patch_embed\.(proj|norm)|layers\.\d+|norm)\..*")
+    derived = re.compile(r".*\.(attn_mask|relative_position_index)")
+    return Encoder(
+        shape["embed_dim"],
+        shape["depths"],
+        shape["heads"],
+        {
+            _our_name(key): _our_type(key, array)
+            for key, array in arrays.items()
+            if wanted.fullmatch(key) and not derived.fullmatch(key)
+        },
+    )
+
+
+def read_arrays(path: str | Path) -> Arrays:
+    """Read the arrays of a PyTorch file, without executing its pickle.
+
+    Args:
+        path: what `torch.save` wrote: a state dict, or a dict with one under ``state_dict`` or ``model``.
+
+    Raises:
+        CheckpointError: not such a file, or it names objects that may be code.
+    """
+    zipped = zipfile.is_zipfile(path)
+    try:
+        stand_ins = _stand_ins(path) if zipped else []
+        with torch.serialization.safe_globals(stand_ins):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except CheckpointError:
+        raise
+    except Exception as error:  # broken pickles fail in every way
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "weights_only" in str(error) or "Weights only" in str(error):
+            reason = "its pickle holds more than arrays and plain values, and pickle is never executed"
+        raise CheckpointError(path, f"cannot be read as a PyTorch checkpoint: {reason}") from error
+    for name in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+    if not isinstance(content, dict):
+        raise CheckpointError(path, f"holds a {type(content).__name__}, wanted a state dict of arrays")
+    arrays = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if not arrays:
+        raise CheckpointError(path, "holds no arrays")
+    return arrays
+
+
+class _StandIn:
+    """Takes the place of an object that a trainer pickled; does nothing, whatever it is given."""
+
+    def __new__(cls, *_: object, **__: object) -> _StandIn:
+        return super().__new__(cls)
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+def _plain_dict(*_: object) -> dict[Any, Any]:
+    """Takes the place of `defaultdict`, whose items follow one by one."""
+    return {}
+
+
+def _stand_ins(path: str | Path) -> list[Any]:
+    """A stand-in for every name in the pickle that belongs to a trainer.
+
+    Raises:
+        CheckpointError: it names something else.
+    """
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    foreign = sorted(
+        name
+        for name in names
+        if name.partition(".")[0] not in _TRAINERS
+        and name not in _HARMLESS
+        and name != "collections.defaultdict"
+    )
+    if foreign:
+        raise CheckpointError(
+            path,
+            f"refused: its pickle names {shortened(foreign)}, which may be code; "
+            "if you trust the file, save its state_dict alone with the program that wrote it",
+        )
+    return [(_plain_dict if name == "collections.defaultdict" else _StandIn, name) for name in names]
+
+
+def _htsat_arrays(path: str | Path, arrays: Arrays) -> tuple[str, Arrays]:
+    """The prefix of the HTS-AT among the arrays, and its arrays without it."""
+    prefixes = [key.removesuffix(_FIRST) for key in arrays if key.endswith(_FIRST)]
+    if not prefixes:
+        if any(key.startswith("audio_model.audio_encoder.") for key in arrays):
+            raise CheckpointError(path, "is a CLAP model as transformers saves it: no detector, and not read")
+        raise CheckpointError(path, f"is not an HTS-AT: holds {shortened(list(arrays))}")
+    prefix = min(prefixes, key=len)
+    others = [key for key in arrays if not key.startswith(prefix)]
+    if others and not any(part in prefix for part in _CLAP):
+        raise CheckpointError(path, f"holds unknown arrays: {shortened(others)}")
+    return prefix, {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
+
+
+def _backbone_shape(path: str | Path, arrays: Arrays) -> dict[str, Any]:
+    """embed_dim, depths, heads and mlp_ratio, read off the shapes."""
+    depths: list[int] = []
+    heads: list[int] = []
+    try:
+        while (table := f"layers.{len(depths)}.blocks.0.attn.relative_position_bias_table") in arrays:
+            heads.append(arrays[table].shape[1])
+            norm = re.compile(rf"layers\.{len(depths)}\.blocks\.\d+\.norm1\.weight")
+            depths.append(sum(norm.fullmatch(key) is not None for key in arrays))
+        hidden, dim = arrays["layers.0.blocks.0.mlp.fc1.weight"].shape
+        return {
+            "embed_dim": arrays[_FIRST].shape[0],
+            "depths": tuple(depths),
+            "heads": tuple(heads),
+            "mlp_ratio": hidden / dim,
+        }
+    except (KeyError, IndexError, ValueError) as error:
+        raise CheckpointError(path, f"is not an HTS-AT of a known shape: {error}") from error
+
+
+def _sample_rate(path: str | Path, mel: Tensor | None, *, given: int | None) -> int:
+    """The sample rate given, else the one whose mel bank is in the file, else 32 kHz."""
+    if mel is None or mel.ndim != 2:
+        return HTSATConfig.sample_rate if given is None else given
+    told = next((rate for rate in _SAMPLE_RATES if _is_mel_bank_of(mel, rate)), None)
+    if given is None and told is None:
+        raise CheckpointError(
+            path, "its mel matrix is that of no usual sample rate at 50 to 14000 Hz: state the sample rate"
+        )
+    if given is not None and told != given:
+        belongs = f"that of {told} Hz" if told else "of unknown origin"
+        logger.warning("%s: read as a %d Hz model, but its mel matrix is %s", path, given, belongs)
+    return given if given is not None else told or HTSATConfig.sample_rate
+
+
+def _is_mel_bank_of(mel: Tensor, sample_rate: int) -> bool:
+    default = HTSATConfig(sample_rate=sample_rate)
+    bank = LogMel(
+        sample_rate=sample_rate,
+        n_fft=2 * (mel.shape[0] - 1),
+        hop_length=default.hop_length,
+        mel_bands=default.mel_bands,
+        fmin=default.fmin,
+        fmax=default.fmax,
+    ).mel_bank
+    return bank.shape == mel.shape and bool((bank - mel.float()).abs().max() < 1e-3 * bank.max())
+
+
+def _derived_shapes(config: HTSATConfig) -> dict[str, tuple[int, ...]]:
+    """Official name -> shape of every array that follows from the configuration."""
+    bins = config.n_fft // 2 + 1
+    window = config.attention_window
+    shapes: dict[str, tuple[int, ...]] = {
+        "spectrogram_extractor.stft.conv_real.weight": (bins, 1, config.n_fft),
+        "spectrogram_extractor.stft.conv_imag.weight": (bins, 1, config.n_fft),
+        "logmel_extractor.melW": (bins, config.mel_bands),
+        "head.weight": (config.classes, config.classes),
+        "head.bias": (config.classes,),
+    }
+    for stage, depth in enumerate(config.depths):
+        windows = (64 // 2**stage // window) ** 2
+        for block in range(depth):
+            name = f"layers.{stage}.blocks.{block}"
+            shapes[f"{name}.attn.relative_position_index"] = (window**2, window**2)
+            if block % 2 and windows > 1:
+                shapes[f"{name}.attn_mask"] = (windows, window**2, window**2)
+    return shapes
+
+
+def _our_name(key: str) -> str:
+    return key if key.startswith(("bn0.", "tscam_conv.")) else f"backbone.{key}"
+
+
+def _our_type(key: str, array: Tensor) -> Tensor:
+    return array.long() if key == "bn0.num_batches_tracked" else array.float()
+
+
+def shortened(names: list[str]) -> str:
+    """The first three of some names, and how many there are beyond."""
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
