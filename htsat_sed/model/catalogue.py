@@ -1,0 +1,190 @@
+"""Checkpoints by name: the bundled one, and the published ones that can be downloaded."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from htsat_sed.errors import CheckpointError
+from htsat_sed.labels import did_you_mean
+from htsat_sed.model.download import Progress, adopt, download, file_sha256
+
+BUNDLED = "home"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """A published checkpoint.
+
+    Attributes:
+        name: what it is called here.
+        summary: what it is, one line.
+        file_name: what its file is called.
+        url: where the file comes from directly.
+        page: where a person finds it.
+        sha256: of the file, hexadecimal.
+        size: of the file in bytes, if known.
+        licence: as far as its source states one.
+    """
+
+    name: str
+    summary: str
+    file_name: str
+    url: str
+    page: str
+    sha256: str
+    size: int | None
+    licence: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies once downloaded."""
+        return checkpoint_folder() / self.file_name
+
+
+CATALOGUE = (
+    Download(
+        name="audioset",
+        summary="HTS-AT's authors: AudioSet, 527 classes, 32 kHz",
+        file_name="HTSAT_AudioSet_Saved_1.ckpt",
+        url="https://drive.usercontent.google.com/download"
+        "?id=1OK8a5XuMVLyeVKF117L8pfxeZYdfSDZv&export=download&confirm=t",
+        page="https://drive.google.com/file/d/1OK8a5XuMVLyeVKF117L8pfxeZYdfSDZv/view",
+        sha256="49804bf7767809be5d5bfe9dc25f401442e0d24f242dded6b6dabea56bb645b0",
+        size=None,
+        licence="MIT (repository of the authors)",
+    ),
+    Download(
+        name="audioset-pseldnets",
+        summary="the start of PSELDNets: AudioSet, 527 classes, 32 kHz",
+        file_name="HTSAT-fullset-imagenet-768d-32000hz.ckpt",
+        url="https://huggingface.co/datasets/Jinbo-HU/PSELDNets/resolve/main/"
+        "model/HTSAT-fullset-imagenet-768d-32000hz.ckpt",
+        page="https://huggingface.co/datasets/Jinbo-HU/PSELDNets/tree/main/model",
+        sha256="6700e6480188ae00b7e133fdd127abf636941cd5bba31077867cb85c92cd0549",
+        size=127_072_759,
+        licence="see its page",
+    ),
+)
+
+
+def checkpoint_folder() -> Path:
+    """Where downloads lie: $HTSAT_SED_HOME, else ``htsat-sed`` in the user's cache folder."""
+    if home := os.environ.get("HTSAT_SED_HOME"):
+        return Path(home).expanduser()
+    if sys.platform == "win32":
+        cache = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        cache = Path.home() / "Library" / "Caches"
+    else:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "htsat-sed"
+
+
+def bundled_checkpoint() -> Path | None:
+    """The checkpoint that comes with the package; None where it was left out."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package, package.parent):  # installed; in a source tree
+        path = folder / "checkpoints" / f"{BUNDLED}.safetensors"
+        if path.is_file():
+            return path
+    return None
+
+
+def find_download(name: str) -> Download:
+    """Look a published checkpoint up.
+
+    Raises:
+        ValueError: no such name in the catalogue.
+    """
+    for entry in CATALOGUE:
+        if entry.name == name:
+            return entry
+    names = [entry.name for entry in CATALOGUE]
+    hint = did_you_mean(name, names)
+    raise ValueError(f"no checkpoint {name!r} to download: known are {', '.join(names)}{hint}")
+
+
+def resolve_checkpoint(name_or_path: str | Path | None = None) -> Path:
+    """Find the file of a checkpoint.
+
+    Args:
+        name_or_path: ``home`` for the bundled checkpoint, a name of the catalogue, or a file (one that
+            is called like a name is reached as ``./name``); None for the bundled one.
+
+    Raises:
+        CheckpointError: not there; with what to do about it.
+    """
+    wanted = BUNDLED if name_or_path is None else os.fspath(name_or_path)
+    if wanted == BUNDLED:
+        path = bundled_checkpoint()
+        if path is None:
+            raise CheckpointError(
+                BUNDLED,
+                "this installation has no bundled checkpoint: give one with -c, or get one with "
+                f"`htsat-sed checkpoints pull {CATALOGUE[0].name}`",
+            )
+        return path
+    for entry in CATALOGUE:
+        if entry.name == wanted:
+            if entry.path.is_file():
+                return entry.path
+            raise CheckpointError(
+                wanted, f"not downloaded yet: run `htsat-sed checkpoints pull {wanted}` first"
+            )
+    path = Path(wanted)
+    if path.exists():
+        return path
+    names = [BUNDLED, *(entry.name for entry in CATALOGUE)]
+    hint = did_you_mean(wanted, names) or f"; names are {', '.join(names)}"
+    raise CheckpointError(wanted, f"no such file, and no checkpoint of that name{hint}")
+
+
+def pull(
+    entry: Download,
+    *,
+    file: str | Path | None = None,
+    progress: Progress | None = None,
+    attempts: int = 4,
+    pause: float = 1.0,
+) -> Path:
+    """Have a published checkpoint on the disk: verified, downloaded if need be.
+
+    Args:
+        entry: of the catalogue.
+        file: the same file, downloaded by other means; it is copied instead.
+        progress: as for `download`.
+        attempts: as for `download`.
+        pause: as for `download`.
+
+    Returns:
+        Its path in `checkpoint_folder`.
+
+    Raises:
+        CheckpointError: it cannot be had; with the way to do it by hand.
+    """
+    path = entry.path
+    if path.is_file() and file_sha256(path) == entry.sha256:
+        return path
+    if file is not None:
+        adopt(file, path, sha256=entry.sha256)
+        return path
+    try:
+        download(
+            entry.url,
+            path,
+            sha256=entry.sha256,
+            size=entry.size,
+            progress=progress,
+            attempts=attempts,
+            pause=pause,
+        )
+    except CheckpointError as error:
+        raise CheckpointError(
+            error.path,
+            f"{error.reason}. By hand: save {entry.file_name} from {entry.page} (sha256 {entry.sha256}), "
+            f"then run `htsat-sed checkpoints pull {entry.name} --file {entry.file_name}`",
+        ) from error
+    return path

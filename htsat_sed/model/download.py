@@ -1,0 +1,175 @@
+"""Download of one large file: resumed where it broke off, and verified before it gets its name."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from htsat_sed.errors import CheckpointError, HtsatSedError
+from htsat_sed.whole_file import whole_file
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are there and the bytes that are wanted, if known."""
+
+_BLOCK = 1 << 18
+_TIMEOUT = 30.0  # seconds without a byte
+
+
+class _Refused(Exception):
+    """The host will not give the file; trying again is no use."""
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be read: {error.strerror}") from error
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    sha256: str,
+    size: int | None = None,
+    progress: Progress | None = None,
+    attempts: int = 4,
+    pause: float = 1.0,
+) -> None:
+    """Download a file.
+
+    What arrives goes to ``<path>.part`` and stays there when the connection breaks, the disk is full or
+    the program is stopped; the next call goes on from there. The file gets its name once size and hash
+    are right; a file of the wrong content is removed.
+
+    Args:
+        url: http or https.
+        path: the file to be; its folder is created.
+        sha256: what the file must have, hexadecimal.
+        size: bytes it must have, if known.
+        progress: called after every block.
+        attempts: connections in a row that bring nothing before giving up.
+        pause: seconds before the second attempt, doubled for each further one.
+
+    Raises:
+        CheckpointError: naming `path`; the host refused, the connection kept breaking, the content is
+            not what was wanted, or it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not (part.is_file() and file_sha256(part) == sha256):
+            with part.open("ab") as file:
+                _fetch_all(url, file, size=size, progress=progress, attempts=attempts, pause=pause)
+                file.flush()
+                os.fsync(file.fileno())
+    except _Refused as error:
+        raise CheckpointError(path, f"{url} {error}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise CheckpointError(path, _broken_off(part, error)) from error
+    found = file_sha256(part)
+    if found != sha256:
+        part.unlink()
+        raise CheckpointError(path, f"{url} gave another file: sha256 {found}, wanted {sha256}")
+    part.replace(path)
+
+
+def adopt(source: str | Path, path: Path, *, sha256: str) -> None:
+    """Copy a file that was downloaded by hand to where it belongs, if it is the right one.
+
+    Raises:
+        CheckpointError: it cannot be read or written, or has another hash.
+    """
+    found = file_sha256(source)
+    if found != sha256:
+        raise CheckpointError(source, f"is not the file wanted: sha256 {found}, wanted {sha256}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with Path(source).open("rb") as original, whole_file(path, "wb") as copy:
+            shutil.copyfileobj(original, copy)
+    except HtsatSedError as error:
+        raise CheckpointError(error.path, error.reason) from error
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be written: {error.strerror}") from error
+
+
+def _fetch_all(
+    url: str, file: IO[bytes], *, size: int | None, progress: Progress | None, attempts: int, pause: float
+) -> None:
+    """Connect until the file is complete; every connection that brings bytes resets the count."""
+    failures = 0
+    while True:
+        before = file.tell()
+        try:
+            if _fetch(url, file, size=size, progress=progress):
+                return
+            error: Exception = ConnectionError("the connection broke off")
+        except urllib.error.HTTPError as failure:
+            failure.close()
+            if failure.code not in (408, 429, 500, 502, 503, 504):
+                raise _Refused(f"answers {failure.code} {failure.reason}") from failure
+            error = ConnectionError(f"the host answers {failure.code} {failure.reason}")
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as failure:
+            error = failure
+        failures = 1 if file.tell() > before else failures + 1
+        if failures >= attempts:
+            raise error
+        time.sleep(pause * 2 ** (failures - 1))
+
+
+def _fetch(url: str, file: IO[bytes], *, size: int | None, progress: Progress | None) -> bool:
+    """Append what the host sends from the end of the file on; whether that completes it."""
+    start = file.tell()
+    headers = {"User-Agent": "htsat-sed", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not start:
+            raise
+        error.close()
+        file.truncate(0)  # the part is no beginning of this file
+        file.seek(0)
+        return False
+    with response:
+        if response.headers.get_content_type() == "text/html":
+            raise _Refused("answers with a web page instead of the file (a quota or a confirmation)")
+        if start and not (
+            response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        ):
+            file.truncate(0)  # the host sends it from the beginning
+            file.seek(0)
+            start = 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length and length.isdecimal() else None
+        if None not in (size, total) and size != total:
+            raise _Refused(f"offers a file of {total} bytes, wanted {size}")
+        while block := response.read(_BLOCK):
+            file.write(block)
+            if progress is not None:
+                progress(file.tell(), total or size)
+    wanted = total or size
+    return wanted is None or file.tell() >= wanted
+
+
+def _broken_off(part: Path, error: Exception) -> str:
+    """One line on a download that stopped, and on what is left of it."""
+    cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+    there = part.stat().st_size if part.exists() else 0
+    kept = f"; {there} bytes are kept, the next try goes on from there" if there else ""
+    return f"cannot be downloaded: {cause}{kept}"
