@@ -1,0 +1,308 @@
+"""``htsat-sed checkpoints``: list, describe, download, convert and average trained models."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from htsat_sed.model.checkpoint import CheckpointInfo
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List, describe, download, convert and average trained models.\n\n"
+    "A checkpoint is the bundled [bold]home[/bold], a name that [bold]list[/bold] shows, or a file: "
+    "htsat-sed's own safetensors or a .ckpt of HTS-AT's authors.",
+    rich_markup_mode="rich",
+)
+
+Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A file, or a name that `list` shows.")]
+Float16 = Annotated[
+    bool,
+    typer.Option(
+        "--float16", help="Store weights in half precision: half the size; scores move by about 0.001."
+    ),
+]
+
+
+@app.command("list")
+def list_checkpoints(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the checkpoints known by name, and which of them are on this machine.
+
+    On a terminal a table; in a pipe tab-separated values with a header.
+    """
+    from htsat_sed.model.catalogue import BUNDLED, CATALOGUE, bundled_checkpoint
+
+    bundled = bundled_checkpoint()
+    rows = [
+        {
+            "name": BUNDLED,
+            "state": "bundled" if bundled else "not in this installation",
+            "size": bundled.stat().st_size if bundled else None,
+            "path": str(bundled) if bundled else None,
+            "licence": "MIT",
+            "summary": "comes with htsat-sed; taken where no checkpoint is named",
+        }
+    ]
+    for entry in CATALOGUE:
+        there = entry.path.is_file()
+        rows.append(
+            {
+                "name": entry.name,
+                "state": "downloaded" if there else "not downloaded",
+                "size": entry.path.stat().st_size if there else entry.size,
+                "path": str(entry.path) if there else None,
+                "licence": entry.licence,
+                "summary": entry.summary,
+            }
+        )
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    elif sys.stdout.isatty():
+        _print_table(rows)
+    else:
+        print("\t".join(rows[0]))
+        for row in rows:
+            print("\t".join("" if value is None else str(value) for value in row.values()))
+
+
+@app.command()
+def info(
+    checkpoint: Checkpoint,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, labels included.")] = False,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Print the labels alone, one a line, in class order.")
+    ] = False,
+) -> None:
+    """Describe a checkpoint: configuration, labels, post-processing, provenance, SHA-256."""
+    from htsat_sed.model.catalogue import resolve_checkpoint
+    from htsat_sed.model.checkpoint import read_info
+
+    path = resolve_checkpoint(checkpoint)
+    description = read_info(path)
+    if labels:
+        print("\n".join(description.labels))
+    elif as_json:
+        print(json.dumps(_as_dict(path, description), indent=2, ensure_ascii=False))
+    else:
+        _print_description(_as_dict(path, description))
+
+
+@app.command()
+def pull(
+    name: Annotated[str, typer.Argument(help="A name that `list` shows.")],
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Take this file, which was downloaded by hand, once it proves to be the right one."
+        ),
+    ] = None,
+) -> None:
+    """Download a published checkpoint, verify it, and print where it lies.
+
+    A download that broke off goes on where it stopped. The file gets its name only once its SHA-256 is
+    right. Where a host refuses, the error says what to save by hand and how to hand it over with --file.
+
+    Downloads lie in $HTSAT_SED_HOME, or else in the cache folder of the user.
+    """
+    from htsat_sed.model import catalogue
+
+    with _usage():
+        entry = catalogue.find_download(name)
+    if file is not None or not sys.stderr.isatty():
+        print(catalogue.pull(entry, file=file))
+        return
+
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress("{task.description}", *columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(entry.name, total=entry.size)
+        path = catalogue.pull(
+            entry, progress=lambda there, wanted: bar.update(task, completed=there, total=wanted)
+        )
+    print(path)
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="IN", help="A file, or a name that `list` shows.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to be, ending in .safetensors.")],
+    float16: Float16 = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labels of an official checkpoint: one a line, or a CSV with a column label or "
+            "display_name. Without it 527 classes get AudioSet's names, others class_000 and so on."
+        ),
+    ] = None,
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(min=1, help="Hz of an official checkpoint; without it the one its mel matrix tells."),
+    ] = None,
+    hop_length: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="STFT step in samples of an official checkpoint; without it sample rate / 100."
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            metavar="clip_bce|clip_ce",
+            help="How an official checkpoint was trained: clip_bce for classes that sound together, clip_ce "
+            "for exactly one class a clip. Without it clip_bce, but clip_ce for 50 classes (ESC-50).",
+        ),
+    ] = None,
+    post_processing: Annotated[
+        Path | None,
+        typer.Option(
+            help="Thresholds and filters to store with the model: a TOML file as `detect` takes it."
+        ),
+    ] = None,
+) -> None:
+    """Convert a checkpoint to htsat-sed's own format.
+
+    OUT is a safetensors file that holds all there is to know: weights, configuration, labels,
+    post-processing and where it came from.
+    """
+    from htsat_sed.detection.events import read_post_processing
+    from htsat_sed.labels import read_labels
+    from htsat_sed.model.catalogue import resolve_checkpoint
+    from htsat_sed.model.checkpoint import load_checkpoint
+
+    _check_target(target)
+    if loss not in (None, "clip_bce", "clip_ce"):
+        raise typer.BadParameter(f"wanted clip_bce or clip_ce, got {loss}", param_hint="--loss")
+    path = resolve_checkpoint(source)
+    with _usage():
+        model = load_checkpoint(
+            path,
+            sample_rate=sample_rate,
+            hop_length=hop_length,
+            labels=None if labels is None else read_labels(labels),
+            loss=loss,  # type: ignore[arg-type]
+        )
+    if set(model.provenance) == {"source"}:  # all that an official file says of itself
+        model.provenance = _provenance(path)
+    if post_processing is not None:
+        model.post_processing = read_post_processing(post_processing)
+    _save(target, model, float16=float16)
+
+
+@app.command()
+def average(
+    checkpoints: Annotated[
+        list[str], typer.Argument(metavar="CHECKPOINT...", help="Two or more files or names.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to be, ending in .safetensors.")],
+    float16: Float16 = False,
+) -> None:
+    """Average the weights of several trainings of one model into one checkpoint.
+
+    Configuration and labels must agree. Running statistics are averaged as well. Post-processing is
+    kept if all have the same; otherwise tune the result anew.
+    """
+    from htsat_sed.model.catalogue import resolve_checkpoint
+    from htsat_sed.model.checkpoint import average_checkpoints
+
+    _check_target(output)
+    if len(checkpoints) < 2:
+        raise typer.BadParameter("wanted two checkpoints or more", param_hint="CHECKPOINT...")
+    paths = [resolve_checkpoint(checkpoint) for checkpoint in checkpoints]
+    model = average_checkpoints(paths)
+    model.provenance = {"average_of": [_provenance(path) for path in paths]}
+    _save(output, model, float16=float16)
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """Let a caller's mistake be a usage error."""
+    try:
+        yield
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _check_target(target: Path) -> None:
+    if target.suffix != ".safetensors":
+        raise typer.BadParameter(f"wanted a file ending in .safetensors, got {target}")
+
+
+def _save(target: Path, model: Any, *, float16: bool) -> None:
+    import torch
+
+    from htsat_sed.model.checkpoint import save_checkpoint
+
+    save_checkpoint(target, model, dtype=torch.float16 if float16 else torch.float32)
+    megabytes = target.stat().st_size / 1e6
+    print(
+        f"{target}: {model.config.classes} classes, {model.config.sample_rate} Hz, {megabytes:.1f} MB",
+        file=sys.stderr,
+    )
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    """File and hash of a source; for a known download also where it is from."""
+    from htsat_sed import __version__
+    from htsat_sed.model.catalogue import CATALOGUE
+    from htsat_sed.model.download import file_sha256
+
+    digest = file_sha256(path)
+    known = [{"page": entry.page, "licence": entry.licence} for entry in CATALOGUE if entry.sha256 == digest]
+    about = {"source": path.name, "sha256": digest, "made_by": f"htsat-sed {__version__}"}
+    return about | (known[0] if known else {})
+
+
+def _as_dict(path: Path, description: CheckpointInfo) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from htsat_sed.model.download import file_sha256
+
+    return {
+        "path": str(path),
+        "kind": description.kind,
+        "size": path.stat().st_size,
+        "sha256": file_sha256(path),
+        "parameters": description.parameters,
+        "dtype": description.dtype,
+        "config": asdict(description.config),
+        "post_processing": description.post_processing,
+        "provenance": description.provenance,
+        "labels": list(description.labels),
+    }
+
+
+def _print_description(description: dict[str, Any]) -> None:
+    """One ``name: value`` a line; parts of a table as ``table.name: value``."""
+    for name, value in description.items():
+        if name == "labels":
+            shown = ", ".join(value[:5]) + (", ..." if len(value) > 5 else "")
+            print(f"labels: {len(value)} ({shown})")
+        elif isinstance(value, dict) and value:
+            for inner, inner_value in value.items():
+                if not isinstance(inner_value, str):
+                    inner_value = json.dumps(inner_value, ensure_ascii=False)
+                print(f"{name}.{inner}: {inner_value}")
+        else:
+            print(f"{name}: {value if value else 'none'}")
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "state", "size", "licence", "summary")
+    for row in rows:
+        size = f"{row['size'] / 1e6:.1f} MB" if row["size"] else "?"
+        table.add_row(row["name"], row["state"], size, row["licence"], row["summary"])
+    Console().print(table)
