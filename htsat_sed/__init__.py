@@ -1,3 +1,56 @@
-"""Sound event detection with HTS-AT."""
+"""Sound event detection with HTS-AT: from recordings to events.
+
+from htsat_sed import Detector, load_checkpoint
+
+detector = Detector(load_checkpoint("checkpoint.safetensors"))
+for event in detector.detect("street.flac"):
+    print(event.onset, event.offset, event.label, event.score)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from htsat_sed.errors import AnnotationError, AudioError, CheckpointError, HtsatSedError
+
+if TYPE_CHECKING:
+    from htsat_sed.detection.detector import Detector
+    from htsat_sed.detection.events import Event, PostProcessing
+    from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.model.checkpoint import load_checkpoint
+
+__all__ = [
+    "AnnotationError",
+    "AudioError",
+    "CheckpointError",
+    "Detector",
+    "Event",
+    "HtsatSedError",
+    "PostProcessing",
+    "PresenceMap",
+    "load_checkpoint",
+]
 
 __version__ = "0.1.0"
+
+# Imported at first use: torch takes seconds, and `htsat-sed --help` needs none of it.
+_HOMES = {
+    "Detector": "htsat_sed.detection.detector",
+    "Event": "htsat_sed.detection.events",
+    "PostProcessing": "htsat_sed.detection.events",
+    "PresenceMap": "htsat_sed.detection.presence",
+    "load_checkpoint": "htsat_sed.model.checkpoint",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'htsat_sed' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return sorted(__all__)

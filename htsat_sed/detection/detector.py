@@ -21,7 +21,7 @@ from htsat_sed.detection.events import Event, PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap, stitch
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.labels import ClassMap, select
-from htsat_sed.model.htsat import TOKENS, HTSAT, stretch
+from htsat_sed.model.htsat import HTSAT, TOKENS, stretch
 
 AnyPath = str | os.PathLike[str]
 Samples = NDArray[np.float32]
@@ -290,13 +290,11 @@ def _same_task(first: HTSAT, other: HTSAT) -> list[int] | None:
     Raises:
         ValueError: the two do not hear the same classes, sample rate or window.
     """
-    if (first.config.sample_rate, first.config.window_samples) != (
-        other.config.sample_rate,
-        other.config.window_samples,
-    ):
+    one, two = ((m.config.sample_rate, m.config.window_samples) for m in (first, other))
+    if one != two:
         raise ValueError(
-            f"wanted models of one sample rate and window for an ensemble, got {first.config.sample_rate} and "
-            f"{other.config.sample_rate} Hz, {first.config.window_seconds:g} and {other.config.window_seconds:g} s"
+            f"wanted models of one sample rate and window for an ensemble, got {one[0]} Hz with {one[1]} "
+            f"samples and {two[0]} Hz with {two[1]}"
         )
     if set(first.labels) != set(other.labels):
         odd = sorted(set(first.labels) ^ set(other.labels))

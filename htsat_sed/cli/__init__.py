@@ -1,0 +1,62 @@
+"""The command line: one module a command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from htsat_sed import __version__
+from htsat_sed.cli.checkpoints import app as checkpoints_app
+from htsat_sed.cli.detect import detect
+from htsat_sed.cli.tag import tag
+from htsat_sed.cli.terminal import report, show_warnings
+from htsat_sed.errors import HtsatSedError
+
+app = typer.Typer(
+    name="htsat-sed",
+    help="Sound event detection with HTS-AT: what sounds in a recording, and from when to when.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(detect)
+app.command()(tag)
+app.add_typer(checkpoints_app, name="checkpoints")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"htsat-sed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a traceback with an error. Works after a command, too.")
+    ] = False,
+) -> None:
+    """What holds for every command; without text, so that the help shows the program's."""
+    show_warnings()
+
+
+def main() -> None:
+    """Run the command line.
+
+    Exits with 0 if all was done, 1 if some input failed, 2 if the command was used wrongly and 130 if
+    it was interrupted.
+    """
+    debug = "--debug" in sys.argv
+    try:
+        app([argument for argument in sys.argv[1:] if argument != "--debug"])
+    except (HtsatSedError, ValueError) as error:
+        if debug:
+            raise
+        report(error)
+        sys.exit(1 if isinstance(error, HtsatSedError) else 2)

@@ -1,0 +1,245 @@
+"""Options that several commands share, and the detector they describe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from htsat_sed.detection.detector import Detector
+    from htsat_sed.model.htsat import HTSAT
+
+MODEL = "Model"
+EVENTS = "From presence map to events"
+
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH...",
+        help="Recordings, folders (searched with all below them), or - for standard input.",
+        show_default=False,
+    ),
+]
+Checkpoints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
+        "-c",
+        metavar="FILE|NAME",
+        help="A checkpoint file, or a name that `htsat-sed checkpoints list` shows. Given several times, the "
+        "models make an ensemble: their scores are averaged.  [default: home, the bundled one]",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda, cuda:1, mps: where the model runs.", rich_help_panel=MODEL),
+]
+BatchSize = Annotated[
+    int, typer.Option(min=1, help="Windows that pass the model at once.", rich_help_panel=MODEL)
+]
+Hop = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        help="Step between the 10 s windows; less than 10 makes them overlap, and overlapped scores are "
+        "averaged with most weight on the middle of a window. Rounded to whole tokens of 0.3125 s.",
+        rich_help_panel=MODEL,
+    ),
+]
+SampleRate = Annotated[
+    int | None,
+    typer.Option(
+        metavar="HZ",
+        help="Sample rate of an official .ckpt, where the file cannot tell.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+LabelFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Names of the classes of an official .ckpt, one a line.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+ClassMapOption = Annotated[
+    str | None,
+    typer.Option(
+        "--map",
+        metavar="desed|FILE",
+        help="Join classes: desed makes AudioSet's 527 into DESED's 10 with the thresholds of the HTS-AT "
+        "authors; or a TOML or CSV file of your own.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--labels",
+        metavar="LABEL|FILE",
+        help="Keep only this class; repeat it for more, or name a file with one label a line.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+Threshold = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[LABEL=]SCORE",
+        help="An event has a score above this, 0 to 1; LABEL=SCORE for one class. Repeatable.  "
+        "[default: the checkpoint's, else 0.5]",
+        show_default=False,
+        rich_help_panel=EVENTS,
+    ),
+]
+ThresholdLow = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[LABEL=]SCORE",
+        help="Hysteresis: an event reaches as far as scores stay above this.  [default: the threshold]",
+        show_default=False,
+        rich_help_panel=EVENTS,
+    ),
+]
+MedianFilter = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[LABEL=]SECONDS",
+        help="Median filter over the scores before the threshold.  [default: the checkpoint's, else none]",
+        show_default=False,
+        rich_help_panel=EVENTS,
+    ),
+]
+MinEvent = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[LABEL=]SECONDS",
+        help="Drop events shorter than this.",
+        show_default=False,
+        rich_help_panel=EVENTS,
+    ),
+]
+MinGap = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[LABEL=]SECONDS",
+        help="Close gaps shorter than this between events of a class.",
+        show_default=False,
+        rich_help_panel=EVENTS,
+    ),
+]
+PostProcessingFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--post-processing",
+        metavar="TOML",
+        help="A file with these values, for all classes and for each, as `htsat-sed tune` writes it. It "
+        "overrides the checkpoint's own; the options above override it.",
+        show_default=False,
+        rich_help_panel=EVENTS,
+    ),
+]
+
+
+def load_models(
+    checkpoints: list[str] | None, *, sample_rate: int | None = None, label_file: Path | None = None
+) -> list[HTSAT]:
+    """Load the checkpoints of an ensemble, or the bundled one."""
+    from htsat_sed.labels import read_labels
+    from htsat_sed.model.catalogue import resolve_checkpoint
+    from htsat_sed.model.checkpoint import load_checkpoint
+
+    labels = read_labels(label_file) if label_file is not None else None
+    files = [resolve_checkpoint(name) for name in checkpoints] if checkpoints else [resolve_checkpoint()]
+    return [load_checkpoint(file, sample_rate=sample_rate, labels=labels) for file in files]
+
+
+def make_detector(
+    checkpoints: list[str] | None,
+    *,
+    device: str,
+    batch_size: int,
+    hop: float,
+    sample_rate: int | None = None,
+    label_file: Path | None = None,
+    class_map: str | None = None,
+    labels: list[str] | None = None,
+    post_processing_file: Path | None = None,
+    flags: dict[str, list[str] | None] | None = None,
+) -> Detector:
+    """The detector that the options describe.
+
+    Post-processing is laid in this order, later over earlier: the defaults, the checkpoint's own (or the
+    class map's thresholds), the file, the flags.
+    """
+    from htsat_sed.detection.detector import Detector, default_post_processing
+    from htsat_sed.detection.events import read_post_processing
+    from htsat_sed.labels import class_map as find_class_map
+
+    models = load_models(checkpoints, sample_rate=sample_rate, label_file=label_file)
+    mapped = find_class_map(class_map) if class_map is not None else None
+    known = models[0].labels if mapped is None else tuple(mapped.groups)
+    rules = default_post_processing(models[0], mapped)
+    if post_processing_file is not None:
+        values = read_post_processing(post_processing_file)
+        check_labels(values.get("classes", {}), known, str(post_processing_file))
+        rules = rules.override(values)
+    values = parse_flags(flags or {})
+    check_labels(values["classes"], known, "command line")
+    return Detector(
+        models,
+        device=device,
+        batch_size=batch_size,
+        hop=hop,
+        post_processing=rules.override(values),
+        class_map=mapped,
+        labels=expand_labels(labels),
+    )
+
+
+def parse_flags(flags: dict[str, list[str] | None]) -> dict[str, Any]:
+    """Values such as ``0.3`` and ``Dog=0.3``, by option, as `PostProcessing.override` takes them."""
+    values: dict[str, Any] = {"classes": {}}
+    for name, given in flags.items():
+        for text in given or []:
+            label, _, number = text.rpartition("=")
+            try:
+                value = float(number)
+            except ValueError:
+                option = "--" + name.replace("_", "-")
+                raise typer.BadParameter(
+                    f"wanted a number or LABEL=NUMBER, got {text!r}", param_hint=option
+                ) from None
+            if label:
+                values["classes"].setdefault(label, {})[name] = value
+            else:
+                values[name] = value
+    return values
+
+
+def check_labels(classes: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    """Refuse values for classes that the model does not have."""
+    from htsat_sed.labels import did_you_mean
+
+    for label in classes:
+        if label not in known:
+            raise typer.BadParameter(f"{where}: no class {label!r} in this model{did_you_mean(label, known)}")
+
+
+def expand_labels(given: list[str] | None) -> list[str] | None:
+    """Labels, or files that hold one a line, as one list."""
+    from htsat_sed.labels import read_labels
+
+    if not given:
+        return None
+    labels: list[str] = []
+    for each in given:
+        labels += read_labels(each) if Path(each).is_file() else [each]
+    return labels
