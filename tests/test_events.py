@@ -1,5 +1,7 @@
 """Events from presence maps: hand-worked maps of a few tokens, and the laws."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -107,7 +109,10 @@ def test_no_tokens_no_events() -> None:
     [
         ({"threshold": 1.5}, r"wanted threshold in \[0, 1\], got 1.5"),
         ({"threshold": float("nan")}, r"wanted threshold in \[0, 1\], got nan"),
-        ({"threshold": 0.3, "threshold_low": 0.4}, r"wanted threshold_low of at most threshold \(0.3\), got 0.4"),
+        (
+            {"threshold": 0.3, "threshold_low": 0.4},
+            r"wanted threshold_low of at most threshold \(0.3\), got 0.4",
+        ),
         ({"median_filter": -1.0}, "wanted median_filter in seconds, 0 or more, got -1.0"),
         ({"min_gap": "2"}, "wanted min_gap in seconds, 0 or more, got '2'"),
         ({"classes": {"Dog": {"threshold": 2}}}, r"class 'Dog': wanted threshold in \[0, 1\], got 2"),
@@ -120,7 +125,11 @@ def test_impossible_values_are_refused(values: dict[str, object], message: str) 
 
 
 def test_later_layers_override_earlier_ones() -> None:
-    checkpoint = {"threshold": 0.4, "threshold_low": 0.3, "classes": {"Dog": {"threshold": 0.6, "min_gap": 1.0}}}
+    checkpoint = {
+        "threshold": 0.4,
+        "threshold_low": 0.3,
+        "classes": {"Dog": {"threshold": 0.6, "min_gap": 1.0}},
+    }
     layered = PostProcessing().override(checkpoint)
     assert layered.of("Dog").threshold == 0.6
     assert layered.of("Cat").threshold == 0.4
@@ -142,7 +151,9 @@ def test_post_processing_file(tmp_path) -> None:
     assert rules.of("Baby cry, infant cry") == PostProcessing(threshold=0.3, median_filter=1.5)
 
     path.write_text("treshold = 0.3\n")
-    with pytest.raises(AnnotationError, match=r"rules\.toml: not a post-processing file: unknown .* treshold"):
+    with pytest.raises(
+        AnnotationError, match=r"rules\.toml: not a post-processing file: unknown .* treshold"
+    ):
         read_post_processing(path)
     path.write_text("threshold 0.3\n")
     with pytest.raises(AnnotationError, match="not a post-processing file"):
@@ -181,7 +192,7 @@ def test_events_are_ordered_disjoint_and_inside(
             assert 0.0 <= event.onset < event.offset <= duration
             assert post_processing.threshold < event.score + 1e-6
             assert event.offset - event.onset >= post_processing.min_event - 1e-6
-        for before, after in zip(own, own[1:], strict=False):
+        for before, after in pairwise(own):
             assert after.onset - before.offset >= max(step, post_processing.min_gap) - 1e-6
 
 

@@ -29,7 +29,7 @@ def detect(
             "-o",
             metavar="FILE|DIR",
             help="Where to write: a file for one table of all recordings, whose suffix tells the format; a "
-            "folder for several formats, or for those with one file a recording.  [default: standard output]",
+            "folder for several formats, or for those with one file a recording.  \\[default: standard output]",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -41,7 +41,7 @@ def detect(
             "-f",
             metavar="FORMAT",
             help="tsv (DESED), csv (with scores), jsonl, rttm, parquet: one file for all; audacity, raven, "
-            "textgrid, webvtt: one file a recording. Repeatable.  [default: by the suffix of -o, else tsv]",
+            "textgrid, webvtt: one file a recording. Repeatable.  \\[default: by the suffix of -o, else tsv]",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -72,14 +72,16 @@ def detect(
 ) -> None:
     """Find sound events in recordings: what sounds, from when to when.
 
-    A recording of any length, rate and channel count is cut into 10 s windows; the model scores every
-    class in every 0.3125 s of it, and scores above the threshold become events.
+    A recording of any length, rate and channel count is cut into 10 s windows.
+    The model scores every class in every 0.3125 s of them.
+    Scores are smoothed, and where they exceed the threshold there is an event.
 
     [bold]Examples[/bold]
 
       htsat-sed detect street.wav
       htsat-sed detect recordings/ -o events.csv
-      htsat-sed detect night.flac -f audacity -f raven -o labels/ --threshold 0.3 --median-filter 0.9
+      htsat-sed detect night.flac -f audacity -f raven -o labels/
+      htsat-sed detect dawn/ --threshold 0.3 --threshold Dog=0.5 --median-filter 0.9
       ffmpeg -i film.mkv -f wav - | htsat-sed detect -
     """
     recordings, failures = find_all(paths)

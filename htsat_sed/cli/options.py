@@ -17,7 +17,7 @@ EVENTS = "From presence map to events"
 Paths = Annotated[
     list[str],
     typer.Argument(
-        metavar="PATH...",
+        metavar="PATH",
         help="Recordings, folders (searched with all below them), or - for standard input.",
         show_default=False,
     ),
@@ -29,7 +29,7 @@ Checkpoints = Annotated[
         "-c",
         metavar="FILE|NAME",
         help="A checkpoint file, or a name that `htsat-sed checkpoints list` shows. Given several times, the "
-        "models make an ensemble: their scores are averaged.  [default: home, the bundled one]",
+        "models make an ensemble: their scores are averaged.  \\[default: home, the bundled one]",
         show_default=False,
         rich_help_panel=MODEL,
     ),
@@ -103,7 +103,7 @@ ThresholdLow = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[LABEL=]SCORE",
-        help="Hysteresis: an event reaches as far as scores stay above this.  [default: the threshold]",
+        help="Hysteresis: an event reaches as far as scores stay above this.  \\[default: the threshold]",
         show_default=False,
         rich_help_panel=EVENTS,
     ),
@@ -112,7 +112,7 @@ MedianFilter = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[LABEL=]SECONDS",
-        help="Median filter over the scores before the threshold.  [default: the checkpoint's, else none]",
+        help="Median filter over the scores before the threshold.  \\[default: the checkpoint's, else none]",
         show_default=False,
         rich_help_panel=EVENTS,
     ),

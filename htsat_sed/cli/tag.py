@@ -37,7 +37,7 @@ def tag(
             "--output",
             "-o",
             metavar="CSV",
-            help="The file to write.  [default: standard output]",
+            help="The file to write.  \\[default: standard output]",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -54,7 +54,7 @@ def tag(
         typer.Option(
             min=1,
             metavar="N",
-            help="Only the N highest classes of each recording.  [default: all; on a terminal 5]",
+            help="Only the N highest classes of each recording.  \\[default: all; on a terminal 5]",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -75,8 +75,8 @@ def tag(
 ) -> None:
     """Score every class for recordings as a whole: what is in them, without times.
 
-    Writes CSV with the columns filename, event_label and score, highest score first in each recording; with
-    --wide the columns filename and one for each class.
+    Writes CSV with the columns filename, event_label and score, highest first.
+    With --wide, the columns are filename and one for each class.
 
     [bold]Examples[/bold]
 
