@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+from rule_made import rule_made_checkpoint
+
+
+@pytest.fixture(scope="session")
+def official_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Path of an official checkpoint with the weights of the golden of that name; made once a session."""
+    folder = tmp_path_factory.mktemp("official")
+    return cache(lambda name: rule_made_checkpoint(folder / f"{name}.ckpt", name))
+
+
+@pytest.fixture(autouse=True)
+def _restored_logger() -> Iterator[None]:
+    """Undo what the command line does to the package's logger."""
+    logger = logging.getLogger("htsat_sed")
+    handlers, propagate = logger.handlers, logger.propagate
+    yield
+    logger.handlers, logger.propagate = handlers, propagate
