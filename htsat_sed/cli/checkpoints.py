@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,22 +111,27 @@ def pull(
 
     Downloads lie in $HTSAT_SED_HOME, or else in the cache folder of the user.
     """
-    from htsat_sed.model import catalogue
-
-    with _usage():
-        entry = catalogue.find_download(name)
-    if file is not None or not sys.stderr.isatty():
-        print(catalogue.pull(entry, file=file))
-        return
-
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress("{task.description}", *columns, console=Console(stderr=True), transient=True) as bar:
+    from htsat_sed.cli.terminal import errors
+    from htsat_sed.model import catalogue
+
+    entry = catalogue.find_download(name)
+    with Progress(
+        "{task.description}",
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        disable=file is not None or not errors.is_terminal,
+    ) as bar:
         task = bar.add_task(entry.name, total=entry.size)
         path = catalogue.pull(
-            entry, progress=lambda there, wanted: bar.update(task, completed=there, total=wanted)
+            entry,
+            file=file,
+            progress=lambda there, wanted: bar.update(task, completed=there, total=wanted),
         )
     print(path)
 
@@ -182,16 +185,15 @@ def convert(
 
     _check_target(target)
     if loss not in (None, "clip_bce", "clip_ce"):
-        raise typer.BadParameter(f"wanted clip_bce or clip_ce, got {loss}", param_hint="--loss")
+        raise ValueError(f"wanted --loss clip_bce or clip_ce, got {loss}")
     path = resolve_checkpoint(source)
-    with _usage():
-        model = load_checkpoint(
-            path,
-            sample_rate=sample_rate,
-            hop_length=hop_length,
-            labels=None if labels is None else read_labels(labels),
-            loss=loss,  # type: ignore[arg-type]
-        )
+    model = load_checkpoint(
+        path,
+        sample_rate=sample_rate,
+        hop_length=hop_length,
+        labels=None if labels is None else read_labels(labels),
+        loss=loss,  # type: ignore[arg-type]
+    )
     if set(model.provenance) == {"source"}:  # all that an official file says of itself
         model.provenance = _provenance(path)
     if post_processing is not None:
@@ -216,26 +218,15 @@ def average(
     from htsat_sed.model.checkpoint import average_checkpoints
 
     _check_target(output)
-    if len(checkpoints) < 2:
-        raise typer.BadParameter("wanted two checkpoints or more", param_hint="CHECKPOINT...")
     paths = [resolve_checkpoint(checkpoint) for checkpoint in checkpoints]
     model = average_checkpoints(paths)
     model.provenance = {"average_of": [_provenance(path) for path in paths]}
     _save(output, model, float16=float16)
 
 
-@contextmanager
-def _usage() -> Iterator[None]:
-    """Let a caller's mistake be a usage error."""
-    try:
-        yield
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
 def _check_target(target: Path) -> None:
     if target.suffix != ".safetensors":
-        raise typer.BadParameter(f"wanted a file ending in .safetensors, got {target}")
+        raise ValueError(f"wanted an output ending in .safetensors, got {target}")
 
 
 def _save(target: Path, model: Any, *, float16: bool) -> None:
@@ -298,11 +289,12 @@ def _print_description(description: dict[str, Any]) -> None:
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from htsat_sed.cli.terminal import output
 
     table = Table("name", "state", "size", "licence", "summary")
     for row in rows:
         size = f"{row['size'] / 1e6:.1f} MB" if row["size"] else "?"
         table.add_row(row["name"], row["state"], size, row["licence"], row["summary"])
-    Console().print(table)
+    output.print(table)
