@@ -16,7 +16,10 @@ app = typer.Typer(
     no_args_is_help=True,
     help="List, describe, download, convert and average trained models.\n\n"
     "A checkpoint is the bundled [bold]home[/bold], a name that [bold]list[/bold] shows, or a file: "
-    "htsat-sed's own safetensors or a .ckpt of HTS-AT's authors.",
+    "htsat-sed's own safetensors or a .ckpt of HTS-AT's authors.\n\n"
+    "To detect AudioSet's 527 classes:\n\n"
+    "  htsat-sed checkpoints pull audioset\n\n"
+    "  htsat-sed detect street.wav -c audioset",
     rich_markup_mode="rich",
 )
 
@@ -46,7 +49,7 @@ def list_checkpoints(
             "state": "bundled" if bundled else "not in this installation",
             "size": bundled.stat().st_size if bundled else None,
             "path": str(bundled) if bundled else None,
-            "licence": "MIT",
+            "licence": "see its model card",
             "summary": "comes with htsat-sed; taken where no checkpoint is named",
         }
     ]
@@ -96,7 +99,7 @@ def info(
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="A name that `list` shows.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `list` shows.")],
     file: Annotated[
         Path | None,
         typer.Option(
@@ -106,8 +109,11 @@ def pull(
 ) -> None:
     """Download a published checkpoint, verify it, and print where it lies.
 
-    A download that broke off goes on where it stopped. The file gets its name only once its SHA-256 is
-    right. Where a host refuses, the error says what to save by hand and how to hand it over with --file.
+    A download that broke off goes on where it stopped.
+    The file gets its name only once its SHA-256 is right.
+
+    Where a host refuses, the error says what to save by hand.
+    Hand that file over with --file.
 
     Downloads lie in $HTSAT_SED_HOME, or else in the cache folder of the user.
     """
@@ -175,8 +181,8 @@ def convert(
 ) -> None:
     """Convert a checkpoint to htsat-sed's own format.
 
-    OUT is a safetensors file that holds all there is to know: weights, configuration, labels,
-    post-processing and where it came from.
+    OUT is a safetensors file that holds all there is to know:
+    weights, configuration, labels, post-processing and where they come from.
     """
     from htsat_sed.detection.events import read_post_processing
     from htsat_sed.labels import read_labels
@@ -211,8 +217,8 @@ def average(
 ) -> None:
     """Average the weights of several trainings of one model into one checkpoint.
 
-    Configuration and labels must agree. Running statistics are averaged as well. Post-processing is
-    kept if all have the same; otherwise tune the result anew.
+    Configuration and labels must agree. Running statistics are averaged as well.
+    Post-processing is kept if all have the same; otherwise tune the result anew.
     """
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import average_checkpoints
