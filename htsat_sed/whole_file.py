@@ -1,0 +1,71 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from htsat_sed.errors import HtsatSedError
+
+# What a write itself can fail with; Python names no file then.
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
+    """Write a file under another name and give it its own once everything is on the disk.
+
+    The temporary file lies in the same folder and is hidden (``.4f1c….part``). When the block ends
+    with an exception it is removed, and a file that had the name before stays as it was. A symbolic
+    link stays a link; its target is replaced. What is no regular file (``/dev/stdout``, a FIFO) is
+    written to directly.
+
+    Args:
+        path: the file to be; its folder must exist.
+        mode: ``"w"`` for UTF-8 text, line ends as given, or ``"wb"`` for bytes.
+
+    Yields:
+        The open file; `seek` and `read` of a ``"wb"`` file work as `open` has it.
+
+    Raises:
+        HtsatSedError: it cannot be written: no such folder, no permission, disk full, ...
+        ValueError: `mode` is another one.
+    """
+    if mode not in ("w", "wb"):
+        raise ValueError(f"wanted mode 'w' or 'wb', got {mode!r}")
+    encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
+    target = Path(os.path.realpath(path))
+    in_place = target.exists() and not target.is_file() and not target.is_dir()
+    written = target if in_place else target.with_name(f".{secrets.token_hex(6)}.part")
+    try:
+        with written.open(mode, encoding=encoding, newline=newline) as file:
+            yield file
+            if not in_place:
+                file.flush()
+                os.fsync(file.fileno())
+        if not in_place:
+            written.replace(target)
+            _sync_folder(target.parent)
+    except BaseException as error:
+        if not in_place:
+            written.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (
+            error.filename == str(written) or (error.filename is None and error.errno in _WRITE_ERRORS)
+        ):
+            raise HtsatSedError(path, f"cannot be written: {error.strerror}") from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming last through a power cut, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,101 @@
+"""Files appear whole or not at all."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from htsat_sed.errors import HtsatSedError
+from htsat_sed.whole_file import whole_file
+
+
+def test_the_name_is_taken_when_the_block_has_ended(tmp_path):
+    path = tmp_path / "events.tsv"
+    with whole_file(path) as file:
+        file.write("Grüße 🐦\r\n")
+        assert not path.exists()
+    assert path.read_bytes() == "Grüße 🐦\r\n".encode()
+    assert [p.name for p in tmp_path.iterdir()] == ["events.tsv"]
+
+
+def test_bytes(tmp_path):
+    with whole_file(tmp_path / "a.bin", "wb") as file:
+        file.write(b"\xff\x00")
+    assert (tmp_path / "a.bin").read_bytes() == b"\xff\x00"
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("no"), KeyboardInterrupt()])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, failure):
+    path = tmp_path / "events.tsv"
+    path.write_text("old")
+
+    def fail():
+        with whole_file(path) as file:
+            file.write("half of the n")
+            raise failure
+
+    with pytest.raises(type(failure)):
+        fail()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["events.tsv"]
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+    path = tmp_path / "events.tsv"
+    with (
+        pytest.raises(HtsatSedError, match=r"events\.tsv: cannot be written: No space left"),
+        whole_file(path),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trouble_with_another_file_keeps_its_own_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"other\.wav"), whole_file(tmp_path / "events.tsv"):
+        (tmp_path / "other.wav").read_bytes()
+
+
+def test_a_broken_connection_is_not_taken_for_a_failed_write(tmp_path):
+    with pytest.raises(ConnectionResetError), whole_file(tmp_path / "weights.bin", "wb"):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    path = tmp_path / "missing" / "events.tsv"
+    with (
+        pytest.raises(HtsatSedError, match=r"events\.tsv: cannot be written: No such file"),
+        whole_file(path),
+    ):
+        raise AssertionError("unreached")
+
+
+def test_a_folder_is_not_replaced(tmp_path):
+    with (
+        pytest.raises(HtsatSedError, match="cannot be written: Is a directory"),
+        whole_file(tmp_path) as file,
+    ):
+        file.write("x")
+    assert list(tmp_path.parent.glob(".*.part")) == []
+
+
+def test_a_link_stays_one(tmp_path):
+    target, link = tmp_path / "target.tsv", tmp_path / "link.tsv"
+    target.write_text("old")
+    link.symlink_to(target)
+    with whole_file(link) as file:
+        file.write("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_a_device_is_written_to_and_stays_one():
+    with whole_file("/dev/null") as file:
+        file.write("gone")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_another_mode_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="wanted mode 'w' or 'wb', got 'a'"), whole_file(tmp_path / "x", "a"):
+        raise AssertionError("unreached")
