@@ -1,0 +1,244 @@
+"""Labels, events and presence maps as files: readers and writers, one module a format.
+
+A table of many recordings is a ``dict`` from the name of a recording to its events, ordered by onset, offset
+and label; a recording without events has an empty list. `FORMATS` names the formats of events.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
+
+from htsat_sed.annotations.audacity import audacity_lines, read_audacity
+from htsat_sed.annotations.clips import read_durations, read_weak_labels
+from htsat_sed.annotations.folders import files_below, make_folder, path_of
+from htsat_sed.annotations.jsonl import jsonl_lines, read_jsonl
+from htsat_sed.annotations.parquet import read_parquet, write_parquet
+from htsat_sed.annotations.presence_maps import (
+    PresenceMapWriter,
+    read_metadata,
+    read_presence_map,
+    read_presence_maps,
+    write_presence_map,
+)
+from htsat_sed.annotations.raven import RAVEN_HEADER, raven_lines, read_raven
+from htsat_sed.annotations.rttm import read_rttm, rttm_lines
+from htsat_sed.annotations.strong import CSV_HEADER, TSV_HEADER, csv_lines, read_strong_labels, tsv_lines
+from htsat_sed.annotations.textgrid import TEXTGRID_HEADER, read_textgrid, textgrid_lines
+from htsat_sed.annotations.webvtt import WEBVTT_HEADER, read_webvtt, webvtt_lines
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import AnnotationError
+from htsat_sed.whole_file import whole_file
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "PresenceMapWriter",
+    "path_of",
+    "read_durations",
+    "read_events",
+    "read_metadata",
+    "read_presence_map",
+    "read_presence_maps",
+    "read_strong_labels",
+    "read_weak_labels",
+    "write_events",
+    "write_presence_map",
+]
+
+Table: TypeAlias = dict[str, list[Event]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One format of events.
+
+    Attributes:
+        suffix: of its files, dot included.
+        shared: one file holds all recordings; else each recording has its own (`path_of`).
+        header: the text a file begins with.
+        lines: (filename, events, duration or None) -> the text of one recording, to follow the header or,
+            in a shared file, another recording's; None where the format is written as a whole only.
+        read: path -> the table in it.
+    """
+
+    suffix: str
+    shared: bool
+    header: str = ""
+    lines: Callable[[str, Sequence[Event], float | None], str] | None
+    read: Callable[[Path], Table]
+
+    def text(self, filename: str, events: Sequence[Event], duration: float | None = None) -> str:
+        """The whole file of one recording; see `lines`."""
+        if self.lines is None:
+            raise ValueError("this format is not text: write it with write_events")
+        return self.header + self.lines(filename, events, duration)
+
+
+FORMATS: Mapping[str, Format] = MappingProxyType(
+    {
+        "tsv": Format(
+            suffix=".tsv", shared=True, header=TSV_HEADER, lines=tsv_lines, read=read_strong_labels
+        ),
+        "csv": Format(
+            suffix=".csv", shared=True, header=CSV_HEADER, lines=csv_lines, read=read_strong_labels
+        ),
+        "jsonl": Format(suffix=".jsonl", shared=True, lines=jsonl_lines, read=read_jsonl),
+        "audacity": Format(suffix=".txt", shared=False, lines=audacity_lines, read=read_audacity),
+        "raven": Format(
+            suffix=".selections.txt", shared=False, header=RAVEN_HEADER, lines=raven_lines, read=read_raven
+        ),
+        "textgrid": Format(
+            suffix=".TextGrid",
+            shared=False,
+            header=TEXTGRID_HEADER,
+            lines=textgrid_lines,
+            read=read_textgrid,
+        ),
+        "rttm": Format(suffix=".rttm", shared=True, lines=rttm_lines, read=read_rttm),
+        "webvtt": Format(
+            suffix=".vtt", shared=False, header=WEBVTT_HEADER, lines=webvtt_lines, read=read_webvtt
+        ),
+        "parquet": Format(suffix=".parquet", shared=True, lines=None, read=read_parquet),
+    }
+)
+"""Name -> format, the names as on the command line."""
+
+
+def write_events(
+    path: str | os.PathLike[str],
+    events: Mapping[str, Sequence[Event]],
+    format: str,
+    *,
+    durations: Mapping[str, float] | None = None,
+) -> None:
+    """Write the events of recordings, every file whole or not at all.
+
+    Args:
+        path: the file to be. For a format with one file a recording, a folder, made where it is not
+            there (`path_of`), or for a single recording a file, if it ends like one of that format.
+        events: recording -> its events, in any order.
+        format: one of `FORMATS`.
+        durations: recording -> seconds, as far as known; JSON Lines and TextGrid hold them.
+
+    Raises:
+        ValueError: `format` is unknown, an event has no label or not 0 <= onset < offset, or one file was
+            named for several recordings.
+        HtsatSedError: a file cannot be written.
+    """
+    of = _format(format)
+    known = durations or {}
+    if of.lines is None:
+        write_parquet(path, events)
+    elif of.shared:
+        with whole_file(path) as file:
+            file.write(of.header)
+            file.writelines(of.lines(name, own, known.get(name)) for name, own in events.items())
+    else:
+        for target, name in _targets(Path(path), events, of).items():
+            text = of.text(name, events[name], known.get(name))
+            with whole_file(target) as file:
+                file.write(text)
+
+
+def _format(name: str) -> Format:
+    if name not in FORMATS:
+        raise ValueError(f"wanted a format, one of {', '.join(FORMATS)}; got {name!r}")
+    return FORMATS[name]
+
+
+def _targets(path: Path, events: Mapping[str, Sequence[Event]], of: Format) -> dict[Path, str]:
+    """The file of each recording, its folder made."""
+    ending = "." + of.suffix.lower().rpartition(".")[2]
+    if path.name.lower().endswith(ending) and not path.is_dir():
+        if len(events) != 1:
+            raise ValueError(f"wanted a folder for the files of {len(events)} recordings, got {path}")
+        return {path: next(iter(events))}
+    targets: dict[Path, str] = {}
+    for name in events:
+        target = path_of(path, name, of.suffix)
+        if target in targets:
+            raise ValueError(f"{targets[target]} and {name} would share the file {target}")
+        make_folder(target.parent)
+        targets[target] = name
+    return targets
+
+
+def read_events(path: str | os.PathLike[str], format: str | None = None) -> Table:
+    """Read events from a file of any format, or from a folder of files with one a recording.
+
+    In a folder, recordings are named by their path below it; files that are none of the formats are passed
+    over. Rules common to all formats: rows that occur twice and events without length are dropped, with a
+    warning that counts them.
+
+    Args:
+        path: a file or a folder.
+        format: one of `FORMATS`; by default the content tells.
+
+    Returns:
+        Recording -> its events, ordered by onset, offset and label.
+
+    Raises:
+        ValueError: `format` is unknown.
+        AnnotationError: the path cannot be read, is of no format known or, as a folder, of several; or as
+            the format's reader.
+    """
+    if format is not None:
+        _format(format)
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path, format)
+    return FORMATS[format or _recognise(path) or "tsv"].read(path)
+
+
+def _read_folder(folder: Path, format: str | None) -> Table:
+    suffixes = [".txt"] + [of.suffix for of in FORMATS.values() if not of.shared]
+    kinds = {path: _recognise(path) for path in files_below(folder, *suffixes)}
+    kinds = {path: kind for path, kind in kinds.items() if kind and not FORMATS[kind].shared}
+    found = {kind for kind in kinds.values() if kind} if format is None else {format} & set(kinds.values())
+    if len(found) != 1:
+        several = f"files of several formats, name one: {', '.join(sorted(found))}"
+        raise AnnotationError(folder, f"holds {several if found else 'no label files'}")
+    events: Table = {}
+    for path, kind in kinds.items():
+        if kind in found:
+            for name, own in FORMATS[kind].read(path).items():
+                key = (path.parent.relative_to(folder) / name).as_posix()
+                events[key] = sorted(events.get(key, []) + own)
+    return events
+
+
+def _recognise(path: Path) -> str | None:
+    """The format of a file by its first line, or else by its suffix."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="replace")
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    for name, pattern in _FIRST_LINES.items():
+        if re.match(pattern, first):
+            return name
+    fitting = (name for name, of in FORMATS.items() if path.name.endswith(of.suffix))
+    # Any text may be called .txt; an empty one is a label track without labels.
+    return next((name for name in fitting if name != "audacity" or not first), None)
+
+
+# Tried in this order; TSV stands for every table of strong labels, whose reader finds the delimiter.
+_FIRST_LINES = {
+    "webvtt": r"WEBVTT(\s|$)",
+    "textgrid": r'File type = "ooTextFile',
+    "jsonl": r"\s*\{",
+    "raven": r".*Begin Time \(s\)",
+    "rttm": r"(;;|(SPEAKER|SPKR-INFO|LEXEME|NON-LEX|NOSCORE|NO_RT_METADATA)\s)",
+    "audacity": r"\s*[\d.,]+\t[\d.,]+\t",
+    "tsv": r"(?i).*\bfilename\b",
+}

@@ -1,0 +1,47 @@
+"""Where the file of a recording lies, for what has one file a recording."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+from htsat_sed.errors import AnnotationError
+
+
+def path_of(folder: str | os.PathLike[str], filename: str, suffix: str) -> Path:
+    """The file of one recording: its own name, suffix and sub-folders included, and one more suffix.
+
+    ``path_of("out", "day1/street.wav", ".txt")`` is ``out/day1/street.wav.txt``, so that ``street.wav`` and
+    ``street.flac`` do not share one. It is always below the folder: the root of an absolute name is left
+    out, and ``..`` becomes ``_``.
+    """
+    name = PurePath(filename)
+    parts = ["_" if part == ".." else part for part in name.parts if part != name.anchor]
+    return Path(folder, *parts[:-1], (parts[-1] if parts else "_") + suffix)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        AnnotationError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be made: {error.strerror}") from error
+
+
+def files_below(folder: str | os.PathLike[str], *suffixes: str) -> Iterator[Path]:
+    """All files below a folder with one of these suffixes, in any case, sorted.
+
+    Raises:
+        AnnotationError: there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise AnnotationError(folder, "is no folder")
+    endings = tuple(suffix.lower() for suffix in suffixes)
+    for path in sorted(Path(folder).rglob("*")):
+        if path.name.lower().endswith(endings) and path.is_file():
+            yield path

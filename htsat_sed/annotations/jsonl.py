@@ -1,0 +1,84 @@
+r"""JSON Lines: one object a recording, on one line.
+
+    {"filename": "street.wav", "duration": 65.0, "events":
+     [{"onset": 0.3125, "offset": 1.25, "label": "Speech", "score": 0.931204}]}
+
+(here on two). Times, durations and scores are rounded to 6 decimals; ``duration`` is null where it is not
+known. Any text is kept; a byte of a file name that is not UTF-8 stands as JSON's ``\udcff``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from htsat_sed.annotations.text import Collected, numbered_lines, read_text, timed
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import AnnotationError
+
+
+def jsonl_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
+    """The line of one recording.
+
+    Args:
+        filename: the recording.
+        events: its events, in any order.
+        duration: of the recording, seconds, if known.
+    """
+    recording = {
+        "filename": filename,
+        "duration": None if duration is None else round(duration, 6),
+        "events": [
+            {
+                "onset": float(onset),
+                "offset": float(offset),
+                "label": event.label,
+                "score": round(event.score, 6),
+            }
+            for onset, offset, event in timed(events, decimals=6)
+        ],
+    }
+    line = json.dumps(recording, ensure_ascii=False)
+    return "".join(f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in line) + "\n"
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
+    """Read recordings and their events; the lines of a recording that has several are united.
+
+    Returns:
+        As `read_strong_labels`, under the same rules for events.
+
+    Raises:
+        AnnotationError: the file cannot be read; or, naming the line: it is no such object, or a time or
+            score is out of its range.
+    """
+    collected = Collected(path)
+    for line, text in numbered_lines(read_text(path)):
+        try:
+            recording = json.loads(text)
+            filename = _text(recording["filename"])
+            events = [
+                Event(_time(e["onset"]), _time(e["offset"]), _text(e["label"]), float(e.get("score", 1.0)))
+                for e in recording["events"]
+            ]
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise AnnotationError(path, f"line {line}: not a recording with its events: {reason}") from error
+        collected.recording(filename)
+        for event in events:
+            collected.add(line, filename, event)
+    return collected.table()
+
+
+def _text(value: Any) -> str:
+    if not (isinstance(value, str) and value):
+        raise ValueError(f"wanted a text, got {value!r}")
+    return value
+
+
+def _time(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < float("inf"):
+        raise ValueError(f"wanted seconds of 0 or more, got {value!r}")
+    return float(value)

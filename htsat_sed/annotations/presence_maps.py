@@ -1,0 +1,241 @@
+"""Presence maps as files: NumPy's .npz, uncompressed, with nothing in it that would need pickle.
+
+The members, each an array:
+
+    scores         (T, K) float32 in [0, 1]; row t covers the seconds [t, t + 1) * token_seconds
+    labels         (K,) text
+    token_seconds  () float64
+    duration       () float64, of the recording in seconds; T = ceil(duration / token_seconds)
+    metadata       () text: JSON with "format", the recording's "filename" and "provenance"
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.annotations.folders import files_below
+from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.errors import AnnotationError, HtsatSedError
+from htsat_sed.whole_file import whole_file
+
+SUFFIX = ".npz"
+FORMAT = "htsat-sed presence map 1"
+
+_MEMBERS = ("scores", "labels", "token_seconds", "duration", "metadata")
+
+
+def write_presence_map(
+    path: str | os.PathLike[str],
+    presence_map: PresenceMap,
+    *,
+    filename: str,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the presence map of one recording.
+
+    Args:
+        path: the file to be, by custom `path_of(folder, filename, ".npz")`.
+        presence_map: what to write.
+        filename: the recording's name, as tables of labels have it.
+        provenance: what made the map (checkpoint, versions, settings), anything that JSON can hold.
+
+    Raises:
+        HtsatSedError: the file cannot be written; nothing is left of it then.
+    """
+    with PresenceMapWriter(
+        path,
+        labels=presence_map.labels,
+        token_seconds=presence_map.token_seconds,
+        filename=filename,
+        provenance=provenance,
+    ) as writer:
+        writer.append(presence_map.scores)
+        writer.finish(presence_map.duration)
+
+
+class PresenceMapWriter:
+    """Writes a presence map row by row, in constant memory.
+
+    The rows wait in a nameless temporary file in the same folder; `finish` makes the whole file of them. A
+    block that ends without it leaves nothing behind.
+
+    Args:
+        path: the file to be.
+        labels: the classes, in the order of the columns.
+        token_seconds: duration of a token.
+        filename: the recording's name.
+        provenance: what made the map, anything that JSON can hold.
+
+    Raises:
+        HtsatSedError: the folder cannot be written to.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        labels: Iterable[str],
+        token_seconds: float,
+        filename: str,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._path = Path(path)
+        self._labels = tuple(labels)
+        self._token_seconds = token_seconds
+        metadata = {"format": FORMAT, "filename": filename, "provenance": dict(provenance or {})}
+        self._metadata = json.dumps(metadata)
+        self._tokens = 0
+        try:
+            self._rows: IO[bytes] = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115
+        except OSError as error:
+            raise HtsatSedError(path, f"cannot be written: {error.strerror}") from error
+
+    def __enter__(self) -> PresenceMapWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with suppress(OSError):  # rows that found no room on the disk, and are not needed any more
+            self._rows.close()
+
+    def append(self, scores: NDArray[np.float32]) -> None:
+        """Add rows.
+
+        Args:
+            scores: (t, K), the next tokens.
+
+        Raises:
+            ValueError: there is not one column a label.
+            HtsatSedError: the rows cannot be written.
+        """
+        if scores.ndim != 2 or scores.shape[1] != len(self._labels):
+            raise ValueError(f"wanted scores of shape (t, {len(self._labels)}), got {scores.shape}")
+        try:
+            self._rows.write(np.ascontiguousarray(scores, "<f4").tobytes())
+        except OSError as error:
+            raise HtsatSedError(self._path, f"cannot be written: {error.strerror}") from error
+        self._tokens += len(scores)
+
+    def finish(self, duration: float) -> None:
+        """Write the file.
+
+        Args:
+            duration: of the recording, seconds.
+
+        Raises:
+            HtsatSedError: the file cannot be written.
+        """
+        arrays = {
+            "labels": np.array(self._labels, dtype=str),
+            "token_seconds": np.array(self._token_seconds, "<f8"),
+            "duration": np.array(duration, "<f8"),
+            "metadata": np.array(self._metadata),
+        }
+        shape = (self._tokens, len(self._labels))
+        with whole_file(self._path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            with archive.open("scores.npy", "w", force_zip64=True) as member:
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                self._rows.seek(0)
+                shutil.copyfileobj(self._rows, member, 1 << 20)
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def read_presence_map(path: str | os.PathLike[str]) -> PresenceMap:
+    """Read the presence map of one recording.
+
+    Raises:
+        AnnotationError: there is no such file, or it is no presence map: truncated, a member missing or
+            of another shape or type, a score that is NaN or outside [0, 1].
+    """
+    return _read(path)[1]
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata of a presence map: "format", "filename" and "provenance".
+
+    Raises:
+        AnnotationError: as `read_presence_map`.
+    """
+    members = _members(path, ("metadata",))
+    return _metadata(path, members["metadata"])
+
+
+def read_presence_maps(folder: str | os.PathLike[str]) -> Iterator[tuple[str, PresenceMap]]:
+    """Read all presence maps below a folder, one after the other, sorted by path.
+
+    Yields:
+        The recording's name as the metadata has it, and its map.
+
+    Raises:
+        AnnotationError: there is no such folder or no presence map in it, two are of one recording, or as
+            `read_presence_map`.
+    """
+    seen: dict[str, Path] = {}
+    for path in files_below(folder, SUFFIX):
+        filename, presence_map = _read(path)
+        if filename in seen:
+            raise AnnotationError(path, f"is of the recording {filename}, and so is {seen[filename]}")
+        seen[filename] = path
+        yield filename, presence_map
+    if not seen:
+        raise AnnotationError(folder, f"holds no presence maps ({SUFFIX})")
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[str, PresenceMap]:
+    members = _members(path, _MEMBERS)
+    metadata = _metadata(path, members["metadata"])
+    scores, labels = members["scores"], members["labels"]
+    numbers = members["token_seconds"], members["duration"]
+    if scores.dtype != np.float32 or labels.ndim != 1 or labels.dtype.kind != "U":
+        reason = f"scores are {scores.dtype} and labels {labels.dtype}, wanted float32 and a row of text"
+        raise AnnotationError(path, reason)
+    if any(n.shape != () or n.dtype.kind != "f" for n in numbers):
+        raise AnnotationError(path, "token_seconds and duration: wanted one number each")
+    if not np.all((scores >= 0.0) & (scores <= 1.0)):
+        raise AnnotationError(path, "has scores that are NaN or outside [0, 1]")
+    token_seconds, duration = (float(n) for n in numbers)
+    try:
+        presence_map = PresenceMap(scores, tuple(labels.tolist()), token_seconds, duration)
+    except ValueError as error:
+        raise AnnotationError(path, str(error)) from error
+    return metadata["filename"], presence_map
+
+
+def _members(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, NDArray[Any]]:
+    try:
+        # Opened here, so that it is closed even where numpy finds it to be something else.
+        with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+            members = {}
+            for name in names:
+                with archive.open(f"{name}.npy") as member:
+                    members[name] = np.lib.format.read_array(member, allow_pickle=False)
+            return members
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise AnnotationError(path, f"is no presence map: {error.args[0]}") from error
+
+
+def _metadata(path: str | os.PathLike[str], member: NDArray[Any]) -> dict[str, Any]:
+    try:
+        metadata = json.loads(str(member))
+        if metadata["format"] == FORMAT and isinstance(metadata["filename"], str):
+            return dict(metadata)
+        reason = f"format {metadata['format']!r}, wanted {FORMAT!r}"
+    except (ValueError, KeyError, TypeError) as error:
+        reason = str(error)
+    raise AnnotationError(path, f"is no presence map: its metadata: {reason}")

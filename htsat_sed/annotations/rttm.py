@@ -1,0 +1,73 @@
+r"""RTTM (Rich Transcription Time Marked), as speaker diarisation tools read it, one row an event.
+
+    SPEAKER street.wav 1 0.312 0.938 <NA> <NA> Speech 0.9312 <NA>
+    SPKR-INFO silence.wav 1 <NA> <NA> <NA> unknown <NA> <NA> <NA>
+
+The class stands where RTTM has the speaker, the score where it has the confidence; onset and duration have
+3 decimals, scores 4. A recording without events has a row of the type SPKR-INFO, which carries no times.
+Cells are parted by blanks, so blanks and double quotes inside are written as `text` has it:
+``Running\u0020water``.
+
+Source: NIST, "The 2009 RT Rich Transcription Evaluation Plan", appendix A.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from htsat_sed.annotations.text import Collected, escape, number, numbered_lines, read_text, timed, unescape
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import AnnotationError
+
+_NA = "<NA>"
+_NOT_IN_CELLS = r'\s"'
+
+
+def rttm_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
+    """The rows of one recording.
+
+    Args:
+        filename: the recording.
+        events: its events, in any order.
+        duration: without effect here.
+    """
+    file = escape(filename, _NOT_IN_CELLS)
+    rows = [
+        f"SPEAKER {file} 1 {onset} {float(offset) - float(onset):.3f} {_NA} {_NA} "
+        f"{escape(event.label, _NOT_IN_CELLS)} {event.score:.4f} {_NA}\n"
+        for onset, offset, event in timed(events, decimals=3)
+    ]
+    return "".join(rows) or f"SPKR-INFO {file} 1 {_NA} {_NA} {_NA} unknown {_NA} {_NA} {_NA}\n"
+
+
+def read_rttm(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
+    """Read the SPEAKER rows of an RTTM file.
+
+    Rows of other types make their recording known and are skipped otherwise; comments, which begin with two
+    semicolons, are skipped. A confidence of <NA> is a score of 1.
+
+    Returns:
+        As `read_strong_labels`, under the same rules for events.
+
+    Raises:
+        AnnotationError: the file cannot be read; or, naming the line: too few cells, a time that is no
+            number of 0 or more, a score outside [0, 1].
+    """
+    collected = Collected(path)
+    for line, text in numbered_lines(read_text(path)):
+        cells = text.split()
+        if cells[0].startswith(";;"):
+            continue
+        if len(cells) < (8 if cells[0] == "SPEAKER" else 2):
+            wanted = "type, file, channel, onset, duration, <NA>, <NA>, label"
+            raise AnnotationError(path, f"line {line}: {len(cells)} cells, wanted {wanted}")
+        filename = unescape(cells[1])
+        collected.recording(filename)
+        if cells[0] != "SPEAKER":
+            continue
+        onset, duration = number(path, line, "onset", cells[3]), number(path, line, "duration", cells[4])
+        known = len(cells) > 8 and cells[8] != _NA
+        score = number(path, line, "confidence", cells[8]) if known else 1.0
+        collected.add(line, filename, Event(onset, round(onset + duration, 6), unescape(cells[7]), score))
+    return collected.table()

@@ -1,0 +1,166 @@
+r"""What all text formats share: characters that a file cannot hold, and times as text.
+
+A label or the name of a recording may hold what a format has no place for: a tab in a table without
+quotes, a byte that is not UTF-8 (which Python keeps as a lone surrogate). Such a character is written as
+JSON would, ``\u0009`` or ``\udcff``, with four lower-case hexadecimal digits, and read back as itself; a
+backslash that would read as the start of one is written ``\u005c``. All else is written as it is.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import AnnotationError
+
+logger = logging.getLogger("htsat_sed")
+
+CONTROL = r"\x00-\x1f\x7f\x85\u2028\u2029"
+"""What ends a line for some program, for `escape`."""
+
+_ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
+
+
+def escape(text: str, also: str = "") -> str:
+    r"""Write out what a file cannot hold.
+
+    Args:
+        text: any text, lone surrogates included.
+        also: what this format cannot hold, as the inside of a regular expression's ``[...]``.
+
+    Returns:
+        Text that encodes as UTF-8 and has none of `also`; `unescape` takes it back.
+    """
+    pattern = rf"[\ud800-\udfff{also}]|\\(?=u[0-9a-f]{{4}})"
+    return re.sub(pattern, lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def unescape(text: str) -> str:
+    """Take `escape` back."""
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Read a UTF-8 file, or one of the UTF-16 files that Praat and spreadsheets write.
+
+    Returns:
+        The text without a byte order mark, line ends as they are.
+
+    Raises:
+        AnnotationError: there is no such file, it cannot be read, or is in another encoding.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise AnnotationError(path, f"line {line}: not UTF-8 text, save it as UTF-8") from error
+
+
+def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that hold more than blanks, each with its number, from 1; CRLF and CR end lines too."""
+    for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
+        if line.strip():
+            yield number, line
+
+
+def timed(events: Iterable[Event], *, decimals: int) -> Iterator[tuple[str, str, Event]]:
+    """Put events in order and their times into text.
+
+    Args:
+        events: of one recording.
+        decimals: of the times, which are rounded to the nearest. An event that rounding would leave
+            without length begins one last digit earlier; at 0 it ends one later.
+
+    Yields:
+        Onset and offset as text, and the event.
+
+    Raises:
+        ValueError: an event whose label is empty or blank, or not 0 <= onset < offset < infinity.
+    """
+    step = 10.0**-decimals
+    for event in sorted(events):
+        if not (event.label.strip() and 0.0 <= event.onset < event.offset < math.inf):
+            raise ValueError(f"wanted an event with a label and 0 <= onset < offset, got {event}")
+        onset, offset = round(event.onset, decimals) + 0.0, round(event.offset, decimals)
+        if offset <= onset:
+            onset, offset = (offset - step, offset) if offset >= step else (0.0, step)
+        yield f"{onset:.{decimals}f}", f"{offset:.{decimals}f}", event
+
+
+def number(path: str | os.PathLike[str], line: int, name: str, text: str, *, comma: bool = False) -> float:
+    """A number of 0 or more from a cell.
+
+    Args:
+        path: the file, for the error.
+        line: its line, for the error.
+        name: what the number is, for the error.
+        text: the cell.
+        comma: a comma may stand for the decimal point.
+
+    Raises:
+        AnnotationError: it is no number, NaN, infinite or negative.
+    """
+    try:
+        value = float(text.replace(",", ".") if comma else text)
+    except ValueError:
+        raise AnnotationError(path, f"line {line}: {name} is no number: {text!r}") from None
+    if not 0.0 <= value < math.inf:
+        raise AnnotationError(path, f"line {line}: {name} is {text.strip()}, wanted 0 or more")
+    return value
+
+
+class Collected:
+    """Events as they are read, under the rules that hold for every format.
+
+    No label, or an offset before the onset, is an error. An event without length and an event that was there
+    before (all of recording, onset, offset, label and score alike) are dropped; `table` warns how many were.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+        self._events: dict[str, dict[Event, None]] = {}
+        self._dropped: dict[str, list[int]] = {}
+
+    def recording(self, filename: str) -> None:
+        """Note a recording, be it with or without events."""
+        self._events.setdefault(filename, {})
+
+    def add(self, line: int, filename: str, event: Event) -> None:
+        """Add one event, found in this line.
+
+        Raises:
+            AnnotationError: the label is empty or blank, the offset lies before the onset, or the score is
+                not in [0, 1].
+        """
+        if not event.label.strip():
+            raise AnnotationError(self._path, f"line {line}: no label")
+        if event.offset < event.onset:
+            reason = f"line {line}: offset {event.offset:g} lies before onset {event.onset:g}"
+            raise AnnotationError(self._path, reason)
+        if not 0.0 <= event.score <= 1.0:
+            raise AnnotationError(self._path, f"line {line}: score is {event.score:g}, wanted 0 to 1")
+        self.recording(filename)
+        if event.offset == event.onset:
+            self._dropped.setdefault("without length", []).append(line)
+        elif event in self._events[filename]:
+            self._dropped.setdefault("given twice", []).append(line)
+        else:
+            self._events[filename][event] = None
+
+    def table(self) -> dict[str, list[Event]]:
+        """The events of each recording, ordered by onset, offset and label; recordings as first met."""
+        for what, lines in self._dropped.items():
+            events = "1 event" if len(lines) == 1 else f"{len(lines)} events"
+            logger.warning("%s: %s %s dropped, the first in line %d", self._path, events, what, lines[0])
+        return {filename: sorted(events) for filename, events in self._events.items()}
