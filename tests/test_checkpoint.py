@@ -360,6 +360,7 @@ def test_files_that_are_not_there(tmp_path: Path):
         ([1, 2], "holds a list, wanted a state dict"),
         ({"epoch": 3}, "holds no arrays"),
         (torch.zeros(3), "holds a Tensor, wanted a state dict"),
+        (torch.nn.Linear(2, 2), "holds a pickled object, wanted a state dict"),
     ],
 )
 def test_torch_files_of_other_models(tmp_path: Path, content: object, reason: str):

@@ -177,7 +177,8 @@ def read_arrays(path: str | Path) -> Arrays:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict):
-        raise CheckpointError(path, f"holds a {type(content).__name__}, wanted a state dict of arrays")
+        found = "pickled object" if isinstance(content, _StandIn) else type(content).__name__
+        raise CheckpointError(path, f"holds a {found}, wanted a state dict of arrays")
     arrays = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not arrays:
         raise CheckpointError(path, "holds no arrays")
