@@ -29,6 +29,7 @@ from htsat_sed.annotations.presence_maps import (
 from htsat_sed.annotations.raven import RAVEN_HEADER, raven_lines, read_raven
 from htsat_sed.annotations.rttm import read_rttm, rttm_lines
 from htsat_sed.annotations.strong import CSV_HEADER, TSV_HEADER, csv_lines, read_strong_labels, tsv_lines
+from htsat_sed.annotations.tags import long_rows, read_tags, tags_header, wide_row
 from htsat_sed.annotations.textgrid import TEXTGRID_HEADER, read_textgrid, textgrid_lines
 from htsat_sed.annotations.webvtt import WEBVTT_HEADER, read_webvtt, webvtt_lines
 from htsat_sed.detection.events import Event
@@ -39,6 +40,7 @@ __all__ = [
     "FORMATS",
     "Format",
     "PresenceMapWriter",
+    "long_rows",
     "path_of",
     "read_durations",
     "read_events",
@@ -46,7 +48,10 @@ __all__ = [
     "read_presence_map",
     "read_presence_maps",
     "read_strong_labels",
+    "read_tags",
     "read_weak_labels",
+    "tags_header",
+    "wide_row",
     "write_events",
     "write_presence_map",
 ]
@@ -72,6 +77,11 @@ class Format:
     header: str = ""
     lines: Callable[[str, Sequence[Event], float | None], str] | None
     read: Callable[[Path], Table]
+
+    @property
+    def ending(self) -> str:
+        """The last part of the suffix, in lower case, by which a path can be of this format."""
+        return "." + self.suffix.lower().rpartition(".")[2]
 
     def text(self, filename: str, events: Sequence[Event], duration: float | None = None) -> str:
         """The whole file of one recording; see `lines`."""
@@ -154,8 +164,7 @@ def _format(name: str) -> Format:
 
 def _targets(path: Path, events: Mapping[str, Sequence[Event]], of: Format) -> dict[Path, str]:
     """The file of each recording, its folder made."""
-    ending = "." + of.suffix.lower().rpartition(".")[2]
-    if path.name.lower().endswith(ending) and not path.is_dir():
+    if path.suffix.lower() == of.ending and not path.is_dir():
         if len(events) != 1:
             raise ValueError(f"wanted a folder for the files of {len(events)} recordings, got {path}")
         return {path: next(iter(events))}

@@ -1,8 +1,8 @@
-"""Clip-level scores as CSV: a row for each recording and class, or a column for each class.
+"""Clip-level scores as CSV: one row a recording and class, highest first, or one row a recording.
 
-    filename,event_label,score            filename,Speech,Dog
-    street.wav,Speech,0.931204            street.wav,0.931204,0.010341
-    street.wav,Dog,0.010341
+    filename,event_label,score            filename,Dog,Speech
+    street.wav,Speech,0.931204            street.wav,0.031250,0.931204
+    street.wav,Dog,0.031250
 
 Scores have 6 decimals. Quotes: see `delimited`; characters that are not Unicode: see `text`.
 """
@@ -16,56 +16,65 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.annotations.delimited import read_rows, row
-
-COLUMNS = ("filename", "event_label", "score")
+from htsat_sed.annotations.text import unescape
+from htsat_sed.errors import AnnotationError
 
 
 def tags_header(labels: Sequence[str] | None = None) -> str:
-    """The first line: of the long table, or of the wide one for these labels."""
-    return row(COLUMNS if labels is None else ("filename", *labels), ",")
+    """The header of a table with one row a recording and class, or with a column for each of `labels`."""
+    return row(("filename", "event_label", "score") if labels is None else ("filename", *labels), ",")
 
 
 def long_rows(
     filename: str, scores: NDArray[np.float32], labels: Sequence[str], *, top: int | None = None
 ) -> str:
-    """The rows of one recording in the long table, highest score first.
+    """The rows of one recording, one a class, highest score first.
 
     Args:
         filename: the recording.
-        scores: (K,).
-        labels: K class names.
-        top: only so many rows; None for all.
+        scores: (K,) in [0, 1].
+        labels: K class names; of equal scores the earlier class comes first.
+        top: how many classes, the highest ones; None for all.
     """
-    order = np.argsort(-scores, kind="stable")[:top]
-    return "".join(row((filename, labels[i], f"{scores[i]:.6f}"), ",") for i in order)
+    highest_first = np.argsort(-scores, kind="stable")[:top]
+    return "".join(row((filename, labels[k], f"{scores[k]:.6f}"), ",") for k in highest_first)
 
 
 def wide_row(filename: str, scores: NDArray[np.float32]) -> str:
-    """The row of one recording in the wide table."""
+    """The row of one recording, (K,) scores in the order of the labels in the header."""
     return row((filename, *(f"{score:.6f}" for score in scores)), ",")
 
 
 def read_tags(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
-    """Read clip-level scores, long or wide.
+    """Read clip-level scores, in rows or in columns.
+
+    A table with the columns event_label and score has one row a recording and class; in any other, every
+    column but filename is a class.
 
     Returns:
-        Recording -> label -> score, for all labels the file has of it.
+        Recording -> label -> score.
 
     Raises:
-        AnnotationError: the file cannot be read, lacks a column, has a score outside [0, 1], or one
-            twice for the same recording and label.
+        AnnotationError: the file cannot be read, is empty or lacks the column filename, or is a table of
+            strong labels; or, naming the line: no filename or label, a score that is no number or outside
+            [0, 1], or a recording or a class of it given twice.
     """
     tags: dict[str, dict[str, float]] = {}
-    for each in read_rows(path, ("filename",)):
-        long = {"event_label", "score"} <= set(each.cells)
-        columns = ["score"] if long else [name for name in each.cells if name != "filename"]
-        own = tags.setdefault(each.filename(), {})
-        for column in columns:
-            label = each.text("event_label") if long else column
-            score = each.number(column)
+    for cells in read_rows(path, ("filename",)):
+        if "onset" in cells.cells:
+            raise AnnotationError(path, "is a table of events, wanted one of clip-level scores")
+        filename = cells.filename()
+        if "event_label" in cells.cells and "score" in cells.cells:
+            found = {cells.text("event_label"): cells.number("score")}
+        else:
+            found = {unescape(name): cells.number(name) for name in cells.cells if name != "filename"}
+        own = tags.setdefault(filename, {})
+        for label, score in found.items():
+            if not label.strip():
+                raise cells.error("no event_label")
             if score > 1.0:
-                raise each.error(f"wanted a score in [0, 1], got {score:g}")
+                raise cells.error(f"score is {score:g}, wanted 0 to 1")
             if label in own:
-                raise each.error(f"a second score of {label!r} for {each.filename()!r}")
+                raise cells.error(f"{label} of {filename} is given twice")
             own[label] = score
     return tags
