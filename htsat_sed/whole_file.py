@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
 
     The temporary file lies in the same folder and is hidden (``.4f1c….part``). When the block ends
     with an exception it is removed, and a file that had the name before stays as it was. A symbolic
-    link stays a link; its target is replaced. What is no regular file (``/dev/stdout``, a FIFO) is
+    link stays a link; its target is replaced. What is no regular file (a pipe behind ``/dev/stdout``, a FIFO) is
     written to directly.
 
     Args:
@@ -30,7 +31,7 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
         mode: ``"w"`` for UTF-8 text, line ends as given, or ``"wb"`` for bytes.
 
     Yields:
-        The open file; `seek` and `read` of a ``"wb"`` file work as `open` has it.
+        The open file.
 
     Raises:
         HtsatSedError: it cannot be written: no such folder, no permission, disk full, ...
@@ -40,8 +41,8 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
         raise ValueError(f"wanted mode 'w' or 'wb', got {mode!r}")
     encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
     target = Path(os.path.realpath(path))
-    in_place = target.exists() and not target.is_file() and not target.is_dir()
-    written = target if in_place else target.with_name(f".{secrets.token_hex(6)}.part")
+    in_place = _is_device(Path(path))
+    written = Path(path) if in_place else target.with_name(f".{secrets.token_hex(6)}.part")
     try:
         with written.open(mode, encoding=encoding, newline=newline) as file:
             yield file
@@ -53,12 +54,21 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
             _sync_folder(target.parent)
     except BaseException as error:
         if not in_place:
-            written.unlink(missing_ok=True)
+            with suppress(OSError):
+                written.unlink()
         if isinstance(error, OSError) and (
             error.filename == str(written) or (error.filename is None and error.errno in _WRITE_ERRORS)
         ):
             raise HtsatSedError(path, f"cannot be written: {error.strerror}") from error
         raise
+
+
+def _is_device(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -3,6 +3,8 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,26 @@ def test_a_missing_folder_is_an_error(tmp_path):
         raise AssertionError("unreached")
 
 
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "events.tsv"
+    with (
+        pytest.raises(HtsatSedError, match=r"events\.tsv: cannot be written: Not a directory"),
+        whole_file(path),
+    ):
+        raise AssertionError("unreached")
+
+
+def test_a_name_too_long_is_an_error(tmp_path):
+    path = tmp_path / ("x" * 300)
+    with (
+        pytest.raises(HtsatSedError, match="cannot be written: File name too long"),
+        whole_file(path) as file,
+    ):
+        file.write("x")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_is_not_replaced(tmp_path):
     with (
         pytest.raises(HtsatSedError, match="cannot be written: Is a directory"),
@@ -94,6 +116,21 @@ def test_a_device_is_written_to_and_stays_one():
     with whole_file("/dev/null") as file:
         file.write("gone")
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
+def test_a_pipe_behind_standard_output():
+    code = "from htsat_sed.whole_file import whole_file\nwith whole_file('/dev/stdout') as f: f.write('row')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "row"
+
+
+def test_a_device_that_is_full_is_an_error():
+    path = "/dev/full"
+    with (
+        pytest.raises(HtsatSedError, match="/dev/full: cannot be written: No space left"),
+        whole_file(path) as f,
+    ):
+        f.write("x")
 
 
 def test_another_mode_is_refused(tmp_path):
