@@ -1,0 +1,323 @@
+"""Two decoders behind one door: libsndfile for uncompressed audio, FFmpeg (through PyAV) for the rest.
+
+libsndfile reads WAV of any kind, RF64, W64, AIFF, AU and CAF several times faster than FFmpeg.
+Compressed formats (FLAC, OGG, Opus, MP3, M4A, MP4, WebM, Matroska, ...) go to FFmpeg, which is as fast
+there and reads on where libsndfile 1.2 stops without an error: at half of an MP3 of variable bit rate
+without a Xing header, after the first of several Ogg or FLAC streams in one file, at a damaged packet.
+What libsndfile refuses goes to FFmpeg as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import chain
+from typing import Any, BinaryIO, NamedTuple
+
+import av
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from htsat_sed.errors import AudioError
+
+_BLOCK_SECONDS = 5
+_TOLERANCE = 0.01
+_LOSSY_TOLERANCE = 0.25  # encoder delay is in the stated duration of some formats and not of others
+_BLOCK_VALUES = 1 << 22  # of all channels together, 16 MiB
+
+_UNCOMPRESSED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b".snd", b"caff")
+_SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4}
+_SAMPLE_BYTES |= {"FLOAT": 4, "DOUBLE": 8}
+# More than this after the samples is no metadata: the length has wrapped at 4 GiB or was never filled in.
+_TRAILING_BYTES = 1 << 30
+# Programs that write WAV to a pipe put a length near 2 or 4 GiB that promises nothing.
+_PLACEHOLDERS = (1 << 31, 1 << 32)
+_PLACEHOLDER_SLACK = 4096
+
+# Other formats' durations are FFmpeg's estimates from the bit rate, or where the last packet lies.
+_DURATION_STATED = ("flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+
+_LONGEST_MP3_FRAME = 2881
+_LONGEST_OGG_PAGE = 65307
+
+_logger = logging.getLogger("htsat_sed")
+
+
+class Uncompressed:
+    """A recording as libsndfile reads it.
+
+    Attributes:
+        rate: Hz.
+        channels: how many.
+        promised: seconds that the header states, None if it does not.
+        tolerance: seconds by which the decoded duration may miss `promised` in a whole file.
+        expected: seconds, for progress.
+        ending: why the recording ended where it did, known once `blocks` is exhausted; None if naturally.
+    """
+
+    def __init__(self, file: soundfile.SoundFile, header: _Header) -> None:
+        self._file = file
+        self.rate: int = file.samplerate
+        self.channels: int = file.channels
+        self.promised: float | None = None
+        self.tolerance = _TOLERANCE
+        if header.stated_bytes is not None and file.subtype in _SAMPLE_BYTES:
+            frames = header.stated_bytes // (_SAMPLE_BYTES[file.subtype] * self.channels)
+            self.promised = frames / max(1, self.rate)
+        self.expected: float | None = self.promised or file.frames / max(1, self.rate)
+        self.ending = header.ending
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield (channels, frames) blocks."""
+        size = _block_frames(self.rate, self.channels)
+        try:
+            while len(block := self._file.read(size, dtype="float32", always_2d=True)):
+                yield block.T
+        except soundfile.LibsndfileError:
+            self.ending = "what follows cannot be decoded"
+
+
+class Coded:
+    """A recording as FFmpeg decodes it; the attributes are those of `Uncompressed`."""
+
+    def __init__(
+        self, path: str, file: BinaryIO, container: av.container.InputContainer, ending: str | None
+    ) -> None:
+        self._path = path
+        self._container = container
+        self._stream = container.streams.audio[0]
+        self.ending = ending
+        self.tolerance = _TOLERANCE if container.format.name == "flac" else _LOSSY_TOLERANCE
+        self._first_position: int | None = None  # byte of the first packet
+        self._frames = self._decode()
+        # Codecs such as HE-AAC tell their rate with the first decoded frame and not before.
+        first = next(self._frames, None)
+        if first is None:
+            raise AudioError(path, "holds no audio: nothing that can be decoded follows its header")
+        self.rate = first.sample_rate
+        self.channels = first.layout.nb_channels
+        self.expected = self._duration()
+        stated = container.format.name in _DURATION_STATED or (
+            container.format.name == "mp3" and _has_mp3_header(file, self._first_position)
+        )
+        self.promised = self.expected if stated else None
+        if container.format.name == "ogg" and not _has_end_of_stream(file):
+            self.ending = "its end-of-stream mark is missing"
+        self._frames = chain([first], self._frames)
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield (channels, frames) blocks."""
+        size = _block_frames(self.rate, self.channels)
+        gathered: list[NDArray[np.float32]] = []
+        held = 0
+        for frame in self._frames:
+            if frame.sample_rate != self.rate:
+                self.ending = f"its sample rate changes there, from {self.rate} to {frame.sample_rate} Hz"
+                break
+            values = _float_values(frame)
+            if gathered and (held >= size or len(values) != len(gathered[0])):
+                yield np.concatenate(gathered, axis=1)
+                gathered, held = [], 0
+            gathered.append(values)
+            held += values.shape[1]
+        if gathered:
+            yield np.concatenate(gathered, axis=1)
+
+    def _decode(self) -> Iterator[av.AudioFrame]:
+        """Yield frames; packets that cannot be decoded are left out."""
+        frames = bad = first_bad = last_bad = 0
+        rate = 1
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                self.ending = "what follows cannot be read"
+                break
+            if packet is None:
+                break
+            try:
+                decoded = packet.decode()
+            except av.FFmpegError:
+                first_bad, last_bad, bad = first_bad if bad else frames, frames, bad + 1
+                continue
+            for frame in decoded:
+                if self._first_position is None:
+                    self._first_position = packet.pos
+                frames, rate = frames + frame.samples, frame.sample_rate
+                yield frame
+        if bad and last_bad == frames:
+            self.ending = "what follows cannot be decoded"
+        if bad and first_bad < frames:
+            _logger.warning(
+                "%s: damaged: %d packets that cannot be decoded are left out, the first at %.2f s",
+                *(self._path, bad, first_bad / rate),
+            )
+
+    def _duration(self) -> float | None:
+        stream = self._stream
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        # Matroska's header has the duration of the longest stream, maybe a film; a tag has that of each.
+        if tag := re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", "")):
+            hours, minutes, seconds = tag.groups()
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        alone = len(self._container.streams) == 1
+        return self._container.duration / av.time_base if alone and self._container.duration else None
+
+
+def open_decoder(path: str, file: BinaryIO, stack: ExitStack) -> Uncompressed | Coded:
+    """Open a recording with the decoder that suits it.
+
+    Args:
+        path: for messages and for libsndfile.
+        file: the same, open for reading, to be closed after the decoder.
+        stack: gets what has to be closed.
+
+    Raises:
+        AudioError: it is empty, not audio, broken beyond reading, or holds no audio stream.
+        OSError: it cannot be read.
+    """
+    head = file.read(1024)
+    if not head:
+        raise AudioError(path, "is empty (0 bytes): record or copy it again")
+    options = {"protocol_whitelist": "none"}  # a playlist in disguise shall not open other files or addresses
+    header = _Header()
+    if head[:4] in _UNCOMPRESSED:
+        header = _read_header(file)
+        if header.runs_on:
+            options["ignore_length"] = "1"
+        else:
+            file.seek(0)
+            try:
+                decoder = stack.enter_context(soundfile.SoundFile(file))
+            except soundfile.LibsndfileError:
+                pass  # FFmpeg may know better
+            else:
+                if decoder.frames:
+                    return Uncompressed(decoder, header)
+    file.seek(0)
+    try:
+        container = stack.enter_context(av.open(file, "r", options=options, metadata_errors="replace"))
+    except av.FFmpegError as error:
+        raise AudioError(path, _why_not_audio(head)) from error
+    if not container.streams.audio:
+        raise AudioError(path, "holds no audio stream: it is a picture, or a film without sound")
+    if container.streams.audio[0].codec_context is None:
+        raise AudioError(path, "is compressed with a codec that this build of FFmpeg does not know")
+    return Coded(path, file, container, header.ending)
+
+
+class _Header(NamedTuple):
+    """What the header of an uncompressed recording states about its samples."""
+
+    stated_bytes: int | None = None  # None where it promises nothing
+    present_bytes: int = 0  # from the first sample to the end of the file
+    runs_on: bool = False  # the samples go on to the end of the file, whatever is stated
+
+    @property
+    def ending(self) -> str | None:
+        """Why the samples end where they do, if too early."""
+        cut = self.stated_bytes is not None and self.stated_bytes > self.present_bytes
+        return "its header promises more" if cut else None
+
+
+def _read_header(file: BinaryIO) -> _Header:
+    """Read what libsndfile takes note of but does not tell.
+
+    Source: RIFF (Microsoft/IBM 1991), RF64 (EBU Tech 3306), Sony Wave64, AIFF 1.3 (Apple 1989), Apple
+    CAF, Sun AU.
+    """
+    size = file.seek(0, os.SEEK_END)
+    head = _peek(file, 0, 12)
+    kind = head[:4]
+    if kind == b".snd" and len(head) == 12:
+        offset, stated = struct.unpack(">4xII", head)
+        return _header(stated, size - offset)
+    if kind == b"riff":  # Wave64: names are GUIDs, lengths count the chunk's own header
+        fields, own, position, align = "<4s12xQ", 24, 40, 8
+    elif kind == b"caff":
+        fields, own, position, align = ">4sq", 0, 8, 1
+    else:
+        fields, own, position, align = (">4sI" if kind in (b"RIFX", b"FORM") else "<4sI"), 0, 12, 2
+    wide: int | None = None
+    while len(chunk := _peek(file, position, struct.calcsize(fields))) == struct.calcsize(fields):
+        name, length = struct.unpack(fields, chunk)
+        length -= own
+        position += len(chunk)
+        if name == b"ds64":
+            wide = struct.unpack("<8xQ", _peek(file, position, 16).ljust(16, b"\0"))[0]
+        elif name == b"SSND" or (name == b"data" and kind == b"caff"):
+            fore = 8 if name == b"SSND" else 4  # other fields before the samples
+            return _header(length - fore, size - position - fore)
+        elif name == b"data":
+            stated, present = length if wide is None else wide, size - position
+            unfinished = stated == 0 and struct.unpack("<4xI", head[:8])[0] + 8 < size
+            return _header(stated, present, runs_on=unfinished or present - stated > _TRAILING_BYTES)
+        position += max(0, length) + -length % align
+    return _Header()
+
+
+def _header(stated: int, present: int, *, runs_on: bool = False) -> _Header:
+    placeholder = any(abs(stated - near) <= _PLACEHOLDER_SLACK for near in _PLACEHOLDERS)
+    promises = stated > 0 and not (placeholder and stated > present)
+    return _Header(stated if promises else None, present, runs_on)
+
+
+def _peek(file: BinaryIO, position: int, size: int) -> bytes:
+    """Read without moving: FFmpeg relies on the position it left."""
+    here = file.tell()
+    file.seek(position)
+    piece = file.read(size)
+    file.seek(here)
+    return piece
+
+
+def _has_mp3_header(file: BinaryIO, first_packet: int | None) -> bool:
+    """Whether a Xing, Info or VBRI frame, which FFmpeg passes over, states the length of an MP3."""
+    if not first_packet:
+        return False
+    before = _peek(file, max(0, first_packet - _LONGEST_MP3_FRAME), min(first_packet, _LONGEST_MP3_FRAME))
+    return any(mark in before for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def _has_end_of_stream(file: BinaryIO) -> bool:
+    """Whether the last page of an Ogg file is complete and marked as the last. Source: RFC 3533."""
+    size = os.fstat(file.fileno()).st_size
+    tail = _peek(file, max(0, size - _LONGEST_OGG_PAGE), _LONGEST_OGG_PAGE)
+    page = tail[tail.rfind(b"OggS") :]
+    if len(page) < 27 or not page[5] & 4:
+        return False
+    lacing = page[27 : 27 + page[26]]
+    return len(page) >= 27 + page[26] + sum(lacing)
+
+
+def _float_values(frame: av.AudioFrame) -> NDArray[np.float32]:
+    """(channels, samples) of a frame, integers scaled to [-1, 1)."""
+    values: NDArray[Any] = frame.to_ndarray()
+    if not frame.format.is_planar:
+        values = values.reshape(-1, frame.layout.nb_channels).T
+    if values.dtype == np.uint8:
+        return (values.astype(np.float32) - np.float32(128)) / np.float32(128)
+    if np.issubdtype(values.dtype, np.integer):
+        return values.astype(np.float32) / np.float32(1 << (8 * values.dtype.itemsize - 1))
+    return values.astype(np.float32, copy=False)
+
+
+def _block_frames(rate: int, channels: int) -> int:
+    return max(1, min(_BLOCK_SECONDS * rate, _BLOCK_VALUES // channels))
+
+
+def _why_not_audio(head: bytes) -> str:
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the recording: run 'git lfs pull'"
+    if head[4:8] == b"ftyp":
+        return "has lost its index (moov): it was cut short or never finished; copy it again"
+    if head.isascii() and b"\0" not in head:
+        return "is a text file, not a recording"
+    return "is not a recording: neither libsndfile nor FFmpeg knows its format, or its header is broken"
