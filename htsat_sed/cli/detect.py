@@ -160,9 +160,7 @@ def _targets(
     if out is None:
         return _on_standard_output(formats or ["tsv"], recordings)
     if not formats:
-        by_suffix = [
-            name for name, of in FORMATS.items() if Path(of.suffix).suffix.lower() == out.suffix.lower()
-        ]
+        by_suffix = [name for name, of in FORMATS.items() if of.ending == out.suffix.lower()]
         if out.suffix and not out.is_dir() and not by_suffix:
             raise typer.BadParameter(
                 f"cannot tell the format of {out}: name it with --format", param_hint="--output"
@@ -170,7 +168,7 @@ def _targets(
         formats = by_suffix[:1] if out.suffix and not out.is_dir() else ["tsv"]
         as_file = bool(out.suffix) and not out.is_dir()
     else:
-        own = Path(FORMATS[formats[0]].suffix).suffix.lower()
+        own = FORMATS[formats[0]].ending
         single = FORMATS[formats[0]].shared or (len(recordings) == 1 and out.suffix.lower() == own)
         as_file = len(formats) == 1 and single and not out.is_dir()
     if as_file and not FORMATS[formats[0]].shared and len(recordings) != 1:
