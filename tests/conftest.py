@@ -6,7 +6,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from rule_made import rule_made_checkpoint
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

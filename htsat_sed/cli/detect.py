@@ -29,7 +29,8 @@ def detect(
             "-o",
             metavar="FILE|DIR",
             help="Where to write: a file for one table of all recordings, whose suffix tells the format; a "
-            "folder for several formats, or for those with one file a recording.  \\[default: standard output]",
+            "folder for several formats, or for those with one file a recording.  "
+            "\\[default: standard output]",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),

@@ -1,0 +1,275 @@
+"""`htsat-sed detect` and `tag` on real files: what they write, say and exit with."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from golden.reference_state import recording
+from rule_made import golden_recording
+
+from htsat_sed.annotations import read_events, read_presence_map
+from htsat_sed.cli import main
+from htsat_sed.model.checkpoint import save_checkpoint
+from htsat_sed.model.htsat import HTSAT, HTSATConfig
+
+TINY = HTSATConfig(classes=3, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4))
+RATE = 32_000
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `htsat-sed ...`: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["htsat-sed", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hears rule-made events: random weights, and thresholds among their scores."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = HTSAT(TINY, ("Dog", "Cat", "Rain, light"))
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    save_checkpoint(path, model, post_processing={"threshold": 0.4, "classes": {"Cat": {"min_gap": 1.0}}})
+    return path
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    folder = tmp_path / "recordings"
+    (folder / "night").mkdir(parents=True)
+    soundfile.write(folder / "street.wav", recording(12.0, RATE, 1), RATE)
+    soundfile.write(folder / "night" / "owl.flac", recording(3.0, RATE, 2), RATE)
+    return folder
+
+
+def test_golden_events(run: Run, official_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """Worked out by hand from the golden presence map of `small_ce`, in tokens of 0.3125 s.
+
+    Above 0.45, class 6 has token 13 (0.497), 15 (0.566), 17 to 24 (0.471, 0.568, 0.505, 0.462, 0.550,
+    0.586, 0.522, 0.479) and 31 (0.881). Above 0.5, class 8 has token 8 (0.507), 20 (0.529) and 24 to 29
+    (0.776, 0.658, 0.701, 0.712, 0.711, 0.693).
+    """
+    path = tmp_path / "golden.wav"
+    soundfile.write(path, golden_recording("small_ce"), RATE, subtype="FLOAT")
+    arguments = (path, "-c", official_checkpoint("small_ce"), "-f", "csv", "--threshold", "class_006=0.45")
+    code, out, _ = run("detect", *arguments)
+    assert code == 0
+    rows = [line.split(",") for line in out.splitlines()]
+    assert rows[0] == ["filename", "onset", "offset", "event_label", "score"]
+    found = [(label, onset, offset, f"{float(score):.3f}") for _, onset, offset, label, score in rows[1:]]
+    assert [event for event in found if event[0] == "class_006"] == [
+        ("class_006", "4.062", "4.375", "0.497"),
+        ("class_006", "4.688", "5.000", "0.566"),
+        ("class_006", "5.312", "7.812", "0.586"),
+        ("class_006", "9.688", "10.000", "0.881"),
+    ]
+    assert [event for event in found if event[0] == "class_008"] == [
+        ("class_008", "2.500", "2.812", "0.507"),
+        ("class_008", "6.250", "6.562", "0.529"),
+        ("class_008", "7.500", "9.375", "0.776"),
+    ]
+    # Gaps of one token (0.3125 s) close, the one of six stays, and what is then shorter than 0.5 s goes.
+    _, out, _ = run("detect", *arguments, "--min-gap", "0.4", "--min-event", "0.5", "--labels", "class_006")
+    assert [line.rsplit(",", 1)[0] for line in out.splitlines()[1:]] == ["golden.wav,4.062,7.812,class_006"]
+
+
+def test_tsv_on_standard_output_by_default(run: Run, checkpoint: Path, recordings: Path) -> None:
+    code, out, err = run("detect", recordings, "-c", checkpoint)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "filename\tonset\toffset\tevent_label"
+    assert [name for name in dict.fromkeys(line.split("\t")[0] for line in lines[1:])] == [
+        "night/owl.flac",
+        "street.wav",
+    ]
+
+
+def test_suffix_tells_the_format(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
+    _, out, _ = run("detect", recordings, "-c", checkpoint, "-f", "jsonl")
+    code, nothing, _ = run("detect", recordings, "-c", checkpoint, "-o", tmp_path / "new" / "events.jsonl")
+    assert (code, nothing) == (0, "")
+    written = (tmp_path / "new" / "events.jsonl").read_text()
+    assert written == out
+    assert [json.loads(line)["filename"] for line in written.splitlines()] == ["night/owl.flac", "street.wav"]
+
+
+def test_many_formats_in_one_run(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
+    formats = [part for name in ("tsv", "csv", "jsonl", "audacity", "raven") for part in ("-f", name)]
+    code, _, _ = run("detect", recordings, "-c", checkpoint, "-o", tmp_path / "out", *formats)
+    assert code == 0
+    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == [
+        "events.csv",
+        "events.jsonl",
+        "events.tsv",
+        "night/owl.flac.selections.txt",
+        "night/owl.flac.txt",
+        "street.wav.selections.txt",
+        "street.wav.txt",
+    ]
+    table = read_events(tmp_path / "out" / "events.csv")
+    same = read_events(tmp_path / "out" / "events.jsonl")
+    assert [(e.label, round(e.onset, 3)) for e in table["street.wav"]] == [
+        (e.label, round(e.onset, 3)) for e in same["street.wav"]
+    ]
+
+
+def test_scores_are_kept(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
+    code, _, _ = run("detect", recordings, "-c", checkpoint, "--scores", tmp_path / "maps")
+    assert code == 0
+    kept = read_presence_map(tmp_path / "maps" / "street.wav.npz")
+    assert kept.scores.shape == (39, 3)
+    assert (kept.labels, kept.duration) == (("Dog", "Cat", "Rain, light"), 12.0)
+    assert (tmp_path / "maps" / "night" / "owl.flac.npz").is_file()
+
+
+def test_flags_override_file_overrides_checkpoint(
+    run: Run, checkpoint: Path, recordings: Path, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('threshold = 1.0\n[classes."Rain, light"]\nthreshold = 0.0\n')
+    street = recordings / "street.wav"
+    _, out, _ = run("detect", street, "-c", checkpoint, "--post-processing", rules, "-f", "csv")
+    assert out.splitlines()[1].startswith('street.wav,0.000,12.000,"Rain, light",')
+    assert len(out.splitlines()) == 2
+    _, out, _ = run("detect", street, "-c", checkpoint, "--post-processing", rules, "--threshold", "1")
+    assert out.splitlines()[1:] == ["street.wav\t\t\t"]
+
+
+def test_one_bad_recording_is_named_and_the_rest_goes_on(
+    run: Run, checkpoint: Path, recordings: Path
+) -> None:
+    (recordings / "empty.wav").touch()
+    code, out, err = run("detect", recordings, recordings / "none.wav", "-c", checkpoint)
+    assert code == 1
+    assert "street.wav" in out
+    assert "empty.wav" not in out
+    assert "none.wav" not in out
+    lines = err.splitlines()
+    assert lines[0].startswith(f"error: {recordings}/empty.wav: ")
+    assert lines[1].startswith(f"error: {recordings}/none.wav: ")
+    assert lines[2] == "2 of 4 recordings failed:"
+    assert [line.split(": ")[0:2] for line in lines[3:]] == [
+        ["  failed", f"{recordings}/empty.wav"],
+        ["  failed", f"{recordings}/none.wav"],
+    ]
+
+
+def test_a_folder_without_recordings(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    code, out, err = run("detect", tmp_path, "-c", checkpoint, "-f", "csv")
+    assert code == 1
+    assert out == "filename,onset,offset,event_label,score\n"
+    assert err == f"error: {tmp_path}: holds no recordings: no file here has an audio suffix\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threshold", "high"], "wanted a number or LABEL=NUMBER, got 'high'"),
+        (["--threshold", "Dgo=0.3"], "no class 'Dgo' in this model; did you mean 'Dog'?"),
+        (["--threshold", "1.5"], "wanted threshold in [0, 1], got 1.5"),
+        (["--labels", "Bird"], "no class 'Bird' among 3 labels"),
+        (["--format", "xml"], "wanted one of tsv, csv, jsonl"),
+        (["-f", "tsv", "-f", "csv"], "several formats go to a folder: name it with -o"),
+        (["-o", "events.xyz"], "cannot tell the format of events.xyz: name it with --format"),
+        (["--hop", "12"], "wanted a hop of more than 0 and at most 10 s, got 12"),
+        (["--map", "desed"], "class map desed joins classes that the model lacks"),
+    ],
+)
+def test_wrong_usage(
+    run: Run,
+    checkpoint: Path,
+    recordings: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("TERMINAL_WIDTH", "300")
+    code, out, err = run("detect", recordings, "-c", checkpoint, *arguments)
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+
+
+def test_missing_checkpoint(run: Run, recordings: Path) -> None:
+    code, out, err = run("detect", recordings, "-c", "nothing.safetensors")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: nothing.safetensors: no such file, and no checkpoint of that name")
+
+
+def test_standard_input(
+    run: Run, checkpoint: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, expected, _ = run("detect", recordings / "street.wav", "-c", checkpoint)
+    with (recordings / "street.wav").open() as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        code, out, _ = run("detect", "-", "-c", checkpoint)
+    assert code == 0
+    assert out == expected.replace("street.wav", "stdin")
+
+
+def test_recordings_of_one_name_keep_apart(run: Run, checkpoint: Path, recordings: Path) -> None:
+    twin = recordings / "night" / "street.wav"
+    soundfile.write(twin, recording(2.0, RATE, 3), RATE)
+    _, out, _ = run("detect", recordings / "street.wav", twin, "-c", checkpoint)
+    names = {line.split("\t")[0] for line in out.splitlines()[1:]}
+    assert names == {str(recordings / "street.wav"), str(twin)}
+
+
+def test_tag_long_and_wide(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
+    code, out, _ = run("tag", recordings, "-c", checkpoint)
+    assert code == 0
+    rows = out.splitlines()
+    assert rows[0] == "filename,event_label,score"
+    assert len(rows) == 1 + 2 * 3
+    scores = [float(row.rsplit(",", 1)[1]) for row in rows[1:4]]
+    assert scores == sorted(scores, reverse=True)
+
+    _, out, _ = run("tag", recordings, "-c", checkpoint, "--top", "1")
+    assert out.splitlines() == [rows[0], rows[1], rows[4]]
+
+    code, nothing, _ = run("tag", recordings, "-c", checkpoint, "--wide", "-o", tmp_path / "tags.csv")
+    assert (code, nothing) == (0, "")
+    wide = (tmp_path / "tags.csv").read_text().splitlines()
+    assert wide[0] == 'filename,Dog,Cat,"Rain, light"'
+    assert sorted(wide[1].split(",")[1:], key=float, reverse=True) == [
+        row.rsplit(",", 1)[1] for row in rows[1:4]
+    ]
+
+
+def test_tag_writes_nothing_where_it_cannot(
+    run: Run, checkpoint: Path, recordings: Path, tmp_path: Path
+) -> None:
+    code, _, err = run("tag", recordings, "-c", checkpoint, "-o", tmp_path / "no" / "tags.csv")
+    assert code == 1
+    assert err == f"error: {tmp_path}/no/tags.csv: cannot be written: its folder does not exist\n"
+
+
+def test_invalid_utf8_in_a_name(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "caf\udce9.wav"
+    soundfile.write(tmp_path / "a.wav", recording(1.0, RATE, 1), RATE)
+    (tmp_path / "a.wav").rename(path)
+    code, out, err = run("detect", tmp_path, tmp_path / "none\udcff.wav", "-c", checkpoint)
+    assert code == 1
+    assert out.splitlines()[1].startswith("caf\\udce9.wav\t")
+    assert err.startswith(f"error: {tmp_path}/none\\udcff.wav: ")
+
+
+def test_version_and_debug(run: Run, recordings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version")[1].startswith("htsat-sed 0.")
+    with pytest.raises(Exception, match="no such file, and no checkpoint"):
+        run("detect", recordings, "-c", "nothing", "--debug")
