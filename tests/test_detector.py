@@ -207,9 +207,10 @@ def test_a_broken_recording_does_not_stop_the_others(tmp_path: Path) -> None:
 
 def test_progress_tells_the_seconds_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", 23.0)
-    heard: list[float] = []
-    list(Detector(tiny()).presence_maps([path], progress=lambda _, seconds: heard.append(seconds)))
-    assert heard == [10.0, 20.0, 23.0]
+    heard: list[tuple[float, float | None]] = []
+    detector = Detector(tiny(), hop=5.0)
+    list(detector.presence_maps([path], progress=lambda _, *times: heard.append(times)))
+    assert heard == [(10.0, 23.0), (15.0, 23.0), (20.0, 23.0), (23.0, 23.0)]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.recordings import Recording, find_all
-from htsat_sed.cli.terminal import errors, output, progress_bar, report, summarise_failures
+from htsat_sed.cli.terminal import RecordingsProgress, clock, errors, output, report, summarise_failures
 from htsat_sed.errors import HtsatSedError
 
 if TYPE_CHECKING:
@@ -116,15 +116,11 @@ def detect(
     table: dict[str, list[Event]] = {}
     durations: dict[str, float] = {}
     streamed = _streamed(FORMATS[targets[0][0]], out, formats)
-    with progress_bar() as progress:
-        task = progress.add_task("detecting", total=len(recordings), heard="")
-
-        def heard(path: object, seconds: float) -> None:
-            progress.update(task, heard=f"{Path(str(path)).name}: {_clock(seconds)}")
-
-        results = detector.presence_maps([recording.path for recording in recordings], progress=heard)
+    with RecordingsProgress("detecting", len(recordings)) as progress:
+        paths = [recording.path for recording in recordings]
+        results = detector.presence_maps(paths, progress=progress.heard)
         for recording, (_, result) in zip(recordings, results, strict=True):
-            progress.advance(task)
+            progress.done()
             if isinstance(result, HtsatSedError):
                 failures.append(result)
                 report(result)
@@ -228,14 +224,7 @@ def _show(table: dict[str, list[Event]]) -> None:
             shown.add_column(column, justify="right")
         shown.add_column("event")
         for event in events:
-            shown.add_row(_clock(event.onset), _clock(event.offset), f"{event.score:.2f}", event.label)
+            shown.add_row(clock(event.onset), clock(event.offset), f"{event.score:.2f}", event.label)
         if not events:
             shown.add_row("", "", "", "no events", style="dim")
         output.print(shown)
-
-
-def _clock(seconds: float) -> str:
-    """Seconds as ``1:02:03.25``, without leading zeros."""
-    minutes, rest = divmod(seconds, 60.0)
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}:{minutes:02d}:{rest:05.2f}" if hours else f"{minutes}:{rest:05.2f}"

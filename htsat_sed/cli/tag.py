@@ -11,7 +11,7 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.recordings import find_all
-from htsat_sed.cli.terminal import output, progress_bar, report, summarise_failures
+from htsat_sed.cli.terminal import RecordingsProgress, output, report, summarise_failures
 from htsat_sed.errors import HtsatSedError
 
 if TYPE_CHECKING:
@@ -107,11 +107,11 @@ def tag(
     from htsat_sed.whole_file import whole_file
 
     table: dict[str, NDArray[np.float32]] = {}
-    with progress_bar() as progress:
-        task = progress.add_task("tagging", total=len(recordings), heard="")
-        results = detector.all_clip_scores([recording.path for recording in recordings], pool=pool.value)
+    with RecordingsProgress("tagging", len(recordings)) as progress:
+        paths = [recording.path for recording in recordings]
+        results = detector.all_clip_scores(paths, pool=pool.value, progress=progress.heard)
         for recording, (_, result) in zip(recordings, results, strict=True):
-            progress.advance(task)
+            progress.done()
             if isinstance(result, HtsatSedError):
                 failures.append(result)
                 report(result)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from htsat_sed.errors import HtsatSedError
@@ -47,15 +49,50 @@ def summarise_failures(failures: Sequence[HtsatSedError], done: int) -> None:
             say("  failed", failure, "red")
 
 
-def progress_bar() -> Progress:
-    """A bar of recordings with the seconds of audio heard; invisible where nobody watches."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[heard]}"),
-        TimeElapsedColumn(),
-        console=errors,
-        transient=True,
-        disable=not errors.is_terminal,
-    )
+def clock(seconds: float) -> str:
+    """Seconds as ``1:02:03.25``, without hours where there are none."""
+    minutes, rest = divmod(round(seconds, 2), 60.0)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{rest:05.2f}" if hours else f"{minutes}:{rest:05.2f}"
+
+
+class RecordingsProgress:
+    """A bar over recordings that moves within long ones too; invisible where nobody watches.
+
+    Args:
+        doing: what is done with the recordings, such as ``detecting``.
+        total: number of recordings.
+    """
+
+    def __init__(self, doing: str, total: int) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[heard]}", markup=False),
+            console=errors,
+            transient=True,
+            disable=not errors.is_terminal,
+        )
+        self._task = self._bar.add_task(doing, total=total, heard="")
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def heard(self, path: object, seconds: float, expected: float | None) -> None:
+        """Note how far a recording has been read; see `Detector.presence_maps`."""
+        part = min(seconds / expected, 1.0) if expected else 0.0
+        of = f" of {clock(expected)}" if expected else ""
+        text = f"{Path(str(path)).name} {clock(seconds)}{of}"
+        self._bar.update(self._task, completed=self._done + part, heard=text)
+
+    def done(self) -> None:
+        """Note that one more recording is through, well or not."""
+        self._done += 1
+        self._bar.update(self._task, completed=self._done)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from htsat_sed.audio import AudioStream, open_recording, windows
+from htsat_sed.audio import AudioStream, Window, open_recording, windows
 from htsat_sed.detection.events import Event, PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap, stitch
 from htsat_sed.errors import HtsatSedError
@@ -25,7 +25,7 @@ from htsat_sed.model.htsat import HTSAT, TOKENS, stretch
 
 AnyPath = str | os.PathLike[str]
 Samples = NDArray[np.float32]
-Progress = Callable[[AnyPath, float], None]
+Progress = Callable[[AnyPath, float, float | None], None]
 _Result = TypeVar("_Result")
 
 
@@ -35,7 +35,6 @@ class _Reading:
 
     path: AnyPath
     scores: list[NDArray[np.float32] | None] = field(default_factory=list)
-    samples: int = 0
     duration: float = 0.0
     read: bool = False
     error: HtsatSedError | None = None
@@ -140,7 +139,8 @@ class Detector:
 
         Args:
             paths: recordings.
-            progress: called with a path and the seconds of it read so far, after every window.
+            progress: called after every window with a path, the seconds of it read so far, and its
+                duration as far as its header tells, else None.
 
         Yields:
             Each path with its presence map, or with the error that kept it from being read.
@@ -148,9 +148,8 @@ class Detector:
         config = self._config
         step = self._hop_tokens * config.window_samples // TOKENS
 
-        def cut(stream: AudioStream) -> Iterator[Samples]:
-            for window in windows(stream, window=config.window_samples, hop=step):
-                yield window.samples
+        def cut(stream: AudioStream) -> Iterator[Window]:
+            return windows(stream, window=config.window_samples, hop=step)
 
         for reading in self._read(paths, cut, self._presence, (TOKENS, len(self.labels)), progress):
             if reading.error is not None:
@@ -186,13 +185,14 @@ class Detector:
         config = self._config
         shortest = config.n_fft
 
-        def cut(stream: AudioStream) -> Iterator[Samples]:
+        def cut(stream: AudioStream) -> Iterator[Window]:
             before = np.zeros(0, np.float32)
             for window in windows(stream, window=config.window_samples, hop=config.window_samples):
                 samples = window.samples
                 if len(samples) < config.window_samples and len(before):
                     samples = np.concatenate([before, samples])[-config.window_samples :]
-                yield np.pad(samples, (0, max(0, shortest - len(samples))))
+                start = window.start + len(window.samples) - len(samples)
+                yield Window(start, np.pad(samples, (0, max(0, shortest - len(samples)))))
                 before = window.samples
 
         for reading in self._read(paths, cut, self._clip, (len(self.labels),), progress):
@@ -205,7 +205,7 @@ class Detector:
     def _read(
         self,
         paths: Iterable[AnyPath],
-        cut: Callable[[AudioStream], Iterator[Samples]],
+        cut: Callable[[AudioStream], Iterator[Window]],
         infer: Callable[[list[Samples]], NDArray[np.float32]],
         shape: tuple[int, ...],
         progress: Progress | None,
@@ -225,17 +225,17 @@ class Detector:
             under_way.append(reading)
             try:
                 with open_recording(path, self._config.sample_rate) as stream:
-                    for samples in cut(stream):
-                        reading.samples += len(samples)
-                        if samples.any():
-                            batch.append((reading, len(reading.scores), samples))
+                    for window in cut(stream):
+                        if window.samples.any():
+                            batch.append((reading, len(reading.scores), window.samples))
                             reading.scores.append(None)
                         else:  # nothing sounds in digital silence, whatever a model makes of -100 dB
                             reading.scores.append(np.zeros(shape, np.float32))
                         if len(batch) == self._batch_size:
                             run()
                         if progress is not None:
-                            progress(path, reading.samples / self._config.sample_rate)
+                            end = window.start + len(window.samples)
+                            progress(path, end / self._config.sample_rate, stream.expected_duration)
                 reading.duration = stream.duration
             except HtsatSedError as error:
                 reading.error = error
