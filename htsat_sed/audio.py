@@ -160,12 +160,9 @@ class AudioStream:
         if promised is not None:
             if duration >= promised - self._source.tolerance:
                 return
-            where = f"{duration:.2f} s of the {promised:.2f} s that its header promises"
-        elif reason is not None:
-            where = f"{duration:.2f} s: {reason}"
-        else:
-            return
-        _logger.warning("%s: ends early, at %s", self.path, where)
+            reason = f"its header promises {promised:.2f} s"
+        if reason is not None:
+            _logger.warning("%s: truncated, it ends at %.2f s: %s", self.path, duration, reason)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,10 @@ _PLACEHOLDER_SLACK = 4096
 # Other formats' durations are FFmpeg's estimates from the bit rate, or where the last packet lies.
 _DURATION_STATED = ("flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
+_PLAYLISTS = ("concat", "hls", "dash", "sdp")
+# PyAV 18 looks for a null pointer after the last plane; a frame of 8 or more has none, and it crashes.
+_MANY_PLANES = 8
+_GAP_SECONDS = 0.02  # more than time stamps jitter
 _LONGEST_MP3_FRAME = 2881
 _LONGEST_OGG_PAGE = 65307
 
@@ -94,6 +98,7 @@ class Coded:
         self.ending = ending
         self.tolerance = _TOLERANCE if container.format.name == "flac" else _LOSSY_TOLERANCE
         self._first_position: int | None = None  # byte of the first packet
+        self.promised: float | None = None
         self._frames = self._decode()
         # Codecs such as HE-AAC tell their rate with the first decoded frame and not before.
         first = next(self._frames, None)
@@ -130,34 +135,46 @@ class Coded:
 
     def _decode(self) -> Iterator[av.AudioFrame]:
         """Yield frames; packets that cannot be decoded are left out."""
-        frames = bad = first_bad = last_bad = 0
-        rate = 1
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                self.ending = "what follows cannot be read"
-                break
-            if packet is None:
-                break
+        seconds = lag = missing = first = 0.0
+        failed = places = 0  # packets since the last frame; places where something is missing
+        for packet in self._packets():
             try:
                 decoded = packet.decode()
             except av.FFmpegError:
-                first_bad, last_bad, bad = first_bad if bad else frames, frames, bad + 1
+                failed += 1
                 continue
             for frame in decoded:
+                # What FFmpeg itself leaves out shows in the time stamps alone.
+                lag_before, lag = lag, lag if frame.time is None else frame.time - seconds
                 if self._first_position is None:
                     self._first_position = packet.pos
-                frames, rate = frames + frame.samples, frame.sample_rate
+                elif failed or lag - lag_before > _GAP_SECONDS:
+                    first = first if places else seconds
+                    places += 1
+                    missing += max(0.0, lag - lag_before)
+                failed = 0
+                seconds += frame.samples / frame.sample_rate
                 yield frame
-        if bad and last_bad == frames:
+        if failed:
             self.ending = "what follows cannot be decoded"
-        if bad and first_bad < frames:
+        if places:
             _logger.warning(
-                "%s: damaged: %d packets that cannot be decoded are left out, the first at %.2f s",
-                *(self._path, bad, first_bad / rate),
+                "%s: damaged at %.2f s%s: about %.2f s are missing, and what follows is early by as much",
+                *(self._path, first, f" and {places - 1} more places" if places > 1 else "", missing),
             )
+            if self.promised is not None:
+                self.promised -= missing
+
+    def _packets(self) -> Iterator[av.Packet[av.AudioStream]]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                yield next(packets)
+            except StopIteration:
+                return
+            except av.FFmpegError:
+                self.ending = "what follows cannot be read"
+                return
 
     def _duration(self) -> float | None:
         stream = self._stream
@@ -175,42 +192,49 @@ def open_decoder(path: str, file: BinaryIO, stack: ExitStack) -> Uncompressed | 
     """Open a recording with the decoder that suits it.
 
     Args:
-        path: for messages and for libsndfile.
-        file: the same, open for reading, to be closed after the decoder.
-        stack: gets what has to be closed.
+        path: what messages call it.
+        file: the same, open for reading.
+        stack: gets what has to be closed, and before `file`.
 
     Raises:
-        AudioError: it is empty, not audio, broken beyond reading, or holds no audio stream.
+        AudioError: it is empty, not audio, broken beyond reading, or without an audio stream.
         OSError: it cannot be read.
     """
     head = file.read(1024)
     if not head:
         raise AudioError(path, "is empty (0 bytes): record or copy it again")
-    options = {"protocol_whitelist": "none"}  # a playlist in disguise shall not open other files or addresses
+    # The decoders open it by name: an impossible seek that a broken file makes them ask for would raise
+    # in Python where nothing can catch it. No other protocol, lest a playlist lead to the network.
+    options = {"protocol_whitelist": "file"}
     header = _Header()
     if head[:4] in _UNCOMPRESSED:
         header = _read_header(file)
         if header.runs_on:
             options["ignore_length"] = "1"
-        else:
-            file.seek(0)
-            try:
-                decoder = stack.enter_context(soundfile.SoundFile(file))
-            except soundfile.LibsndfileError:
-                pass  # FFmpeg may know better
-            else:
-                if decoder.frames:
-                    return Uncompressed(decoder, header)
-    file.seek(0)
+        elif (decoder := _open_libsndfile(file.name, stack)) is not None:
+            return Uncompressed(decoder, header)
     try:
-        container = stack.enter_context(av.open(file, "r", options=options, metadata_errors="replace"))
+        container = av.open(f"file:{file.name}", "r", options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         raise AudioError(path, _why_not_audio(head)) from error
+    stack.enter_context(container)
+    if container.format.name in _PLAYLISTS:
+        raise AudioError(path, "is a playlist: give the recordings that it lists")
     if not container.streams.audio:
         raise AudioError(path, "holds no audio stream: it is a picture, or a film without sound")
     if container.streams.audio[0].codec_context is None:
         raise AudioError(path, "is compressed with a codec that this build of FFmpeg does not know")
     return Coded(path, file, container, header.ending)
+
+
+def _open_libsndfile(name: str, stack: ExitStack) -> soundfile.SoundFile | None:
+    """The opened file, or None if libsndfile cannot make sense of it or finds it empty: FFmpeg may."""
+    try:
+        # As bytes, a name need not be valid Unicode.
+        file = stack.enter_context(soundfile.SoundFile(name if os.name == "nt" else os.fsencode(name)))
+    except soundfile.LibsndfileError:
+        return None
+    return file if file.frames else None
 
 
 class _Header(NamedTuple):
@@ -246,10 +270,10 @@ def _read_header(file: BinaryIO) -> _Header:
     else:
         fields, own, position, align = (">4sI" if kind in (b"RIFX", b"FORM") else "<4sI"), 0, 12, 2
     wide: int | None = None
-    while len(chunk := _peek(file, position, struct.calcsize(fields))) == struct.calcsize(fields):
-        name, length = struct.unpack(fields, chunk)
-        length -= own
-        position += len(chunk)
+    while position + struct.calcsize(fields) <= size:
+        name, length = struct.unpack(fields, _peek(file, position, struct.calcsize(fields)))
+        length = max(0, length - own)
+        position += struct.calcsize(fields)
         if name == b"ds64":
             wide = struct.unpack("<8xQ", _peek(file, position, 16).ljust(16, b"\0"))[0]
         elif name == b"SSND" or (name == b"data" and kind == b"caff"):
@@ -259,7 +283,7 @@ def _read_header(file: BinaryIO) -> _Header:
             stated, present = length if wide is None else wide, size - position
             unfinished = stated == 0 and struct.unpack("<4xI", head[:8])[0] + 8 < size
             return _header(stated, present, runs_on=unfinished or present - stated > _TRAILING_BYTES)
-        position += max(0, length) + -length % align
+        position += length + -length % align
     return _Header()
 
 
@@ -270,12 +294,8 @@ def _header(stated: int, present: int, *, runs_on: bool = False) -> _Header:
 
 
 def _peek(file: BinaryIO, position: int, size: int) -> bytes:
-    """Read without moving: FFmpeg relies on the position it left."""
-    here = file.tell()
     file.seek(position)
-    piece = file.read(size)
-    file.seek(here)
-    return piece
+    return file.read(size)
 
 
 def _has_mp3_header(file: BinaryIO, first_packet: int | None) -> bool:
@@ -299,6 +319,8 @@ def _has_end_of_stream(file: BinaryIO) -> bool:
 
 def _float_values(frame: av.AudioFrame) -> NDArray[np.float32]:
     """(channels, samples) of a frame, integers scaled to [-1, 1)."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _MANY_PLANES:
+        (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
     values: NDArray[Any] = frame.to_ndarray()
     if not frame.format.is_planar:
         values = values.reshape(-1, frame.layout.nb_channels).T
