@@ -33,6 +33,7 @@ OWNERS = {
     "rich": {"cli"},
     "torchaudio": {"model"},
     "soundfile": {"decoding", "training"},
+    "sklearn": {"evaluation"},
     "av": {"decoding"},
 }
 # Annotations and evaluation know events and presence maps, never the model.

@@ -10,6 +10,7 @@ import typer
 from htsat_sed import __version__
 from htsat_sed.cli.checkpoints import app as checkpoints_app
 from htsat_sed.cli.detect import detect
+from htsat_sed.cli.evaluate import evaluate
 from htsat_sed.cli.tag import tag
 from htsat_sed.cli.terminal import report, show_warnings
 from htsat_sed.errors import HtsatSedError
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(detect)
 app.command()(tag)
+app.command()(evaluate)
 app.add_typer(checkpoints_app, name="checkpoints")
 
 
