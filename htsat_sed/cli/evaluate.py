@@ -349,8 +349,8 @@ def _show(found: Report) -> None:
         for name, score in metric.headline.items():
             output.print(f"  {name.replace('_', ' ')}: {_figure(score)}", highlight=False)
         if metric.classes:
-            table = Table(box=None, padding=(0, 2))
-            table.add_column("class")
+            table = Table(box=None, padding=(0, 1))
+            table.add_column("class", no_wrap=True, min_width=max(map(len, metric.classes)))
             for name in next(iter(metric.classes.values())):
                 table.add_column(name, justify="right")
             for label, figures in metric.classes.items():

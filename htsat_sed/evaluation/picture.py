@@ -22,6 +22,7 @@ def draw_report(report: Report, path: Path) -> None:
         ValueError: another suffix, or a report without anything to draw.
         HtsatSedError: the file cannot be written.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     kind = path.suffix.lower().removeprefix(".")
@@ -62,7 +63,7 @@ def draw_report(report: Report, path: Path) -> None:
         roc.set_ylabel("effective true positive ratio")
         roc.legend(frameon=False)
         roc.spines[["top", "right"]].set_visible(False)
-    with whole_file(path, "wb") as file:
-        # A fixed date and salt, so that the same scores give the same bytes.
+    # Without a date, and with a fixed salt, the same scores give the same bytes.
+    with whole_file(path, "wb") as file, rc_context({"svg.hashsalt": "htsat-sed"}):
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         figure.savefig(file, format=kind, dpi=150, metadata=metadata)

@@ -1,0 +1,181 @@
+"""`htsat-sed evaluate` on real files."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from golden.reference_state import recording
+
+from htsat_sed.annotations import write_presence_map
+from htsat_sed.cli import main
+from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.model.checkpoint import save_checkpoint
+from htsat_sed.model.htsat import HTSAT, HTSATConfig
+
+DESED = Path(__file__).parent / "data" / "desed_public_eval"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `htsat-sed evaluate ...`: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["htsat-sed", "evaluate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def maps(tmp_path: Path) -> Path:
+    """Two presence maps: a dog found exactly, a cat that is none."""
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    for name, row in (("a.wav", slice(0, 8)), ("b.wav", slice(16, 24))):
+        scores = np.zeros((32, 2), np.float32)
+        scores[row, 0 if name == "a.wav" else 1] = 0.8
+        presence = PresenceMap(scores, ("Dog", "Cat"), 0.3125, 10.0)
+        write_presence_map(folder / f"{name}.npz", presence, filename=name)
+    return folder
+
+
+def reference(path: Path, *rows: str) -> Path:
+    path.write_text("filename\tonset\toffset\tevent_label\n" + "".join(f"{row}\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("detections", "macro"),
+    [
+        ("htsat_single", ["48.42 %", "6.76 %", "69.80 %"]),
+        ("htsat_ensemble", ["50.67 %", "8.02 %", "70.64 %"]),
+    ],
+)
+def test_published_figures_from_one_command(run: Run, detections: str, macro: list[str]) -> None:
+    code, out, err = run(DESED / "reference.tsv", DESED / f"{detections}.tsv")
+    assert code == 0
+    found = [line.split(": ")[1] for line in out.splitlines() if "macro f1" in line]
+    assert [found[0], found[1], found[3]] == macro
+    assert "recordings are in the reference alone" in err
+
+
+def test_same_bytes_twice(run: Run, tmp_path: Path) -> None:
+    written = []
+    for turn in ("one", "two"):
+        files = {kind: tmp_path / f"{turn}.{kind}" for kind in ("json", "csv", "png", "svg")}
+        arguments = (DESED / "reference.tsv", DESED / "htsat_single.tsv", "--bootstrap", 50)
+        _, out, _ = run(*arguments, "--json", files["json"], "--csv", files["csv"], "--plot", files["png"])
+        run(*arguments, "--plot", files["svg"])
+        written.append([out, *(file.read_bytes() for file in files.values())])
+    assert written[0] == written[1]
+    report = json.loads((tmp_path / "one.json").read_text())
+    assert report["recordings"] == 692
+    collar = next(metric for metric in report["metrics"] if metric["name"] == "collar")
+    assert collar["parameters"] == {"onset_collar": 0.2, "offset_collar": 0.2, "offset_share": 0.2}
+    assert collar["headline"]["macro_f1"]["low"] < collar["headline"]["macro_f1"]["value"]
+    assert report["versions"]["sed-eval"].startswith("0.2")
+    assert (
+        (tmp_path / "one.csv")
+        .read_text()
+        .splitlines()[1]
+        .startswith("intersection,Alarm_bell_ringing,f1,0.48")
+    )
+
+
+def test_presence_maps_alone(run: Run, maps: Path, tmp_path: Path) -> None:
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t0\t2.5\tCat")
+    code, out, err = run(labels, "--scores", maps, "--json", tmp_path / "scores.json")
+    assert (code, err) == (0, "")
+    metrics = {
+        metric["name"]: metric for metric in json.loads((tmp_path / "scores.json").read_text())["metrics"]
+    }
+    assert list(metrics) == ["intersection", "collar", "onset", "segment", "psds1", "psds2", "clip"]
+    assert metrics["intersection"]["classes"]["Dog"]["f1"] == 1.0
+    assert metrics["intersection"]["classes"]["Cat"] == {
+        "f1": 0.0,
+        "precision": 0.0,
+        "recall": 0.0,
+        "reference": 1.0,
+        "tp": 0.0,
+        "fp": 1.0,
+        "fn": 1.0,
+    }
+    assert metrics["clip"]["headline"]["map"]["value"] == 1.0
+    assert metrics["psds1"]["parameters"]["thresholds"] == 50
+    assert "PSDS scenario 1" in out
+
+
+def test_class_without_reference_is_said_to_be_left_out(run: Run, maps: Path, tmp_path: Path) -> None:
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t\t\t")
+    code, out, err = run(labels, "--scores", maps, "--class", "Dog", "--class", "Horse")
+    assert code == 0
+    assert "macro f1: 100.00 %" in out
+    assert "note: no reference events of Horse: left out of every average" in err
+
+
+def test_tags_against_weak_labels(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "weak.tsv").write_text("filename\tevent_labels\na.wav\tDog\nb.wav\tCat\nc.wav\tDog\n")
+    (tmp_path / "tags.csv").write_text(
+        "filename,event_label,score\na.wav,Dog,0.9\na.wav,Cat,0.2\nb.wav,Dog,0.8\nb.wav,Cat,0.6\nc.wav,Dog,0.7\nc.wav,Cat,0.1\n"
+    )
+    code, out, _ = run(tmp_path / "weak.tsv", tmp_path / "tags.csv")
+    assert code == 0
+    # Dog: 0.9 hit, 0.8 miss, 0.7 hit: AP (1 + 2/3) / 2, AUC 1/2. Cat: 1 and 1.
+    assert "map: 91.67 %" in out
+    assert "auc: 75.00 %" in out
+
+
+def test_audio_is_detected_first(run: Run, tmp_path: Path) -> None:
+    config = HTSATConfig(classes=2, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4))
+    save_checkpoint(tmp_path / "tiny.safetensors", HTSAT(config, ("Dog", "Cat")))
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    for i, name in enumerate(("a.wav", "b.wav")):
+        soundfile.write(audio / name, recording(4.0, 32_000, i), 32_000)
+    (audio / "broken.wav").touch()
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t0\t1\tCat")
+    with torch.random.fork_rng(devices=[]):
+        code, out, err = run(
+            labels, "--audio", audio, "-c", tmp_path / "tiny.safetensors", "--threshold", 0.2
+        )
+    assert code == 1
+    assert f"error: {audio}/broken.wav: " in err
+    assert "PSDS scenario 2" in out
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["a.wav\t2\t1\tDog"], "line 2: "),
+        (["a.wav\tsoon\t1\tDog"], "line 2: "),
+        (["a.wav\t\t\t"], "wanted a reference with at least one event"),
+    ],
+)
+def test_bad_labels_name_file_and_row(
+    run: Run, maps: Path, tmp_path: Path, rows: list[str], message: str
+) -> None:
+    labels = reference(tmp_path / "reference.tsv", *rows)
+    code, out, err = run(labels, "--scores", maps)
+    assert (code, out) == (1, "")
+    assert f"error: {labels}: " in err
+    assert message in err
+
+
+def test_wrong_usage(run: Run, maps: Path, tmp_path: Path) -> None:
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t0\t1\tCat")
+    assert run(labels)[0] == 2
+    assert run(labels, "--scores", maps, "--audio", tmp_path)[0] == 2
+    assert run(labels, "--scores", maps, "--dtc", 2)[0] == 2
+    assert run(labels, "--scores", maps, "--plot", tmp_path / "x.bmp")[0] == 2
+    code, _, err = run(labels, "--scores", tmp_path / "empty")
+    assert code == 1
+    assert err.startswith(f"error: {tmp_path}/empty: ")
