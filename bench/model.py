@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from htsat_sed.model.htsat import IMAGE_SIDE, PATCH, TOKENS, HTSAT, HTSATConfig
+from htsat_sed.model.htsat import HTSAT, IMAGE_SIDE, PATCH, TOKENS, HTSATConfig
 
 MATMUL_SIDE = 2048
 

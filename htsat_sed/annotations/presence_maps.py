@@ -146,12 +146,12 @@ class PresenceMapWriter:
         with whole_file(self._path, "wb") as file, zipfile.ZipFile(file, "w") as archive:
             with archive.open("scores.npy", "w", force_zip64=True) as member:
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(member, header)
+                np.lib.format.write_array_header_1_0(member, header)  # type: ignore[no-untyped-call]
                 self._rows.seek(0)
                 shutil.copyfileobj(self._rows, member, 1 << 20)
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w") as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
+                    np.lib.format.write_array(member, array, allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def read_presence_map(path: str | os.PathLike[str]) -> PresenceMap:
@@ -222,7 +222,7 @@ def _members(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, ND
             members = {}
             for name in names:
                 with archive.open(f"{name}.npy") as member:
-                    members[name] = np.lib.format.read_array(member, allow_pickle=False)
+                    members[name] = np.lib.format.read_array(member, allow_pickle=False)  # type: ignore[no-untyped-call]
             return members
     except OSError as error:
         raise AnnotationError(path, f"cannot be read: {error.strerror or error}") from error

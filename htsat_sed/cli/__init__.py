@@ -13,6 +13,7 @@ from htsat_sed.cli.detect import detect
 from htsat_sed.cli.evaluate import evaluate
 from htsat_sed.cli.tag import tag
 from htsat_sed.cli.terminal import report, show_warnings
+from htsat_sed.cli.train import train
 from htsat_sed.errors import HtsatSedError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command()(detect)
 app.command()(tag)
 app.command()(evaluate)
+app.command()(train)
 app.add_typer(checkpoints_app, name="checkpoints")
 
 

@@ -1,0 +1,196 @@
+"""Soundscapes: 10 s mixtures of events cut from labelled clips, with strong labels for free.
+
+An event is the active part of a clip, or a piece of it; short ones may repeat. Its speed (and pitch),
+equalisation, level and place are drawn at random, and noise of a random colour and level lies below. Every
+soundscape follows from a seed and its number alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import irfft, next_fast_len, rfft
+
+from htsat_sed.detection.events import Event
+from htsat_sed.training.clips import Source
+
+Samples = NDArray[np.float32]
+_NOISE_EXPONENTS = (0.0, 0.5, 1.0, 1.0, 1.5, 2.0)  # power falls as 1 / f ** exponent: white to brown
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundscapeRecipe:
+    """How soundscapes are mixed.
+
+    Attributes:
+        seconds: duration.
+        events: probability of 1, 2, ... events.
+        floor_db: range of the noise level, dB RMS below full scale.
+        event_db: range of an event's level, dB RMS; at least 6 dB above the noise.
+        speed: largest change of speed, as a natural logarithm.
+        equaliser_db: standard deviation of the gain at 7 frequencies.
+        gain_db: range of the gain of the whole.
+    """
+
+    seconds: float = 10.0
+    events: tuple[float, ...] = (0.12, 0.22, 0.26, 0.2, 0.12, 0.08)
+    floor_db: tuple[float, float] = (-65.0, -38.0)
+    event_db: tuple[float, float] = (-36.0, -14.0)
+    speed: float = 0.2
+    equaliser_db: float = 5.0
+    gain_db: tuple[float, float] = (-8.0, 4.0)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be mixed.
+
+        Raises:
+            ValueError: probabilities that do not sum to 1, or no duration.
+        """
+        if abs(sum(self.events) - 1.0) > 1e-6 or min(self.events, default=-1.0) < 0.0:
+            raise ValueError(f"wanted events to be probabilities that sum to 1, got {self.events}")
+        if not self.seconds > 0.0:
+            raise ValueError(f"wanted seconds of more than 0, got {self.seconds}")
+
+
+class Soundscapes:
+    """An endless, numbered series of soundscapes.
+
+    Args:
+        sources: what events are cut from.
+        recipe: how they are mixed.
+        sample_rate: of the sources and the soundscapes, Hz.
+        seed: of the series.
+
+    Attributes:
+        labels: classes of the sources, sorted.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], recipe: SoundscapeRecipe, *, sample_rate: int, seed: int
+    ) -> None:
+        if not sources:
+            raise ValueError("wanted at least one source of events, got none")
+        self.labels = tuple(sorted({source.label for source in sources}))
+        self._by_label = [[s for s in sources if s.label == label] for label in self.labels]
+        self._recipe = recipe
+        self._rate = sample_rate
+        self._length = round(recipe.seconds * sample_rate)
+        self._seed = seed
+        rng = np.random.default_rng([seed, 0])
+        self._noises = [_coloured(rng, 2 * self._length, exponent) for exponent in _NOISE_EXPONENTS]
+
+    def __getitem__(self, number: int) -> tuple[Samples, list[Event]]:
+        """Mix one soundscape: its samples in [-1, 1], and its events."""
+        rng = np.random.default_rng([self._seed, 1, number])
+        recipe = self._recipe
+        floor = rng.uniform(*recipe.floor_db)
+        noise = self._noises[rng.integers(len(self._noises))]
+        start = rng.integers(self._length)
+        mixture = noise[start : start + self._length] * np.float32(_gain(floor))
+        events: list[Event] = []
+        for _ in range(1 + int(rng.choice(len(recipe.events), p=recipe.events))):
+            samples, label, spans = self._event(rng)
+            level = max(rng.uniform(*recipe.event_db), floor + 6.0)
+            samples = samples * np.float32(_gain(level) / (np.sqrt(np.mean(samples**2)) + 1e-6))
+            samples *= min(1.0, 0.95 / (np.abs(samples).max() + 1e-9))
+            n = len(samples)
+            place = int(rng.integers(-int(0.3 * n), max(1, self._length - n // 2)))
+            first, last = max(0, place), min(self._length, place + n)
+            mixture[first:last] += samples[first - place : last - place]
+            for onset, offset in spans + place / self._rate:
+                inside = max(0.0, float(onset)), min(recipe.seconds, float(offset))
+                if inside[0] < inside[1]:
+                    events.append(Event(*inside, label))
+        mixture *= np.float32(_gain(rng.uniform(*recipe.gain_db)))
+        return mixture.clip(-1.0, 1.0), sorted(events)
+
+    def _event(self, rng: np.random.Generator) -> tuple[Samples, str, NDArray[np.float64]]:
+        """An event: samples, label, and the spans in seconds where it is active."""
+        of_label = self._by_label[rng.integers(len(self._by_label))]
+        source = of_label[rng.integers(len(of_label))]
+        samples, spans = _cut(source, rng, self._rate)
+        if len(spans) == 1 and len(samples) < 2 * self._rate and rng.random() < 0.3:
+            samples, spans = _repeated(samples, spans, rng, self._rate)
+        if rng.random() < 0.7:
+            factor = float(np.exp(rng.uniform(-self._recipe.speed, self._recipe.speed)))
+            places = np.arange(int(len(samples) / factor)) * factor
+            samples = np.interp(places, np.arange(len(samples)), samples).astype(np.float32)
+            spans = spans / factor
+        if rng.random() < 0.6:
+            samples = _equalised(samples, rng.normal(0.0, self._recipe.equaliser_db, 7))
+        samples = samples[: self._length]
+        fade = min(320, len(samples) // 4)
+        ramp = np.linspace(0.0, 1.0, fade, dtype=np.float32)
+        samples[:fade] *= ramp
+        samples[len(samples) - fade :] *= ramp[::-1]
+        return samples, source.label, spans
+
+
+def token_targets(
+    events: Sequence[Event], labels: Sequence[str], *, tokens: int, token_seconds: float
+) -> Samples:
+    """Strong labels as targets: the part of each token that an event covers, (tokens, K) in [0, 1]."""
+    targets = np.zeros((tokens, len(labels)), np.float32)
+    edges = np.arange(tokens) * token_seconds
+    for event in events:
+        covered = np.minimum(event.offset, edges + token_seconds) - np.maximum(event.onset, edges)
+        targets[:, labels.index(event.label)] += covered.clip(0.0) / token_seconds
+    return targets.clip(0.0, 1.0)
+
+
+def _cut(source: Source, rng: np.random.Generator, rate: int) -> tuple[Samples, NDArray[np.float64]]:
+    """The active part of a clip or a piece of it; of a recording with many spans, some seconds."""
+    total = len(source.samples)
+    if len(source.spans) > 1:
+        span = source.spans[rng.integers(len(source.spans))]
+        length = int(rng.uniform(1.0, 8.0) * rate)
+        first = int(max(0.0, span[0] - rng.uniform(0.0, 0.5)) * rate)
+        first = min(first, max(0, total - length))
+        last = min(total, first + length)
+        spans = (source.spans.clip(first / rate, last / rate)) - first / rate
+        spans = spans[spans[:, 1] > spans[:, 0]]
+    else:
+        first = min(int(source.spans[0, 0] * rate), max(0, total - rate // 10))
+        last = min(total, max(first + rate // 10, int(source.spans[0, 1] * rate)))
+        if last - first > rate and rng.random() < 0.5:
+            length = int(rng.uniform(0.5, 1.0) * (last - first))
+            first = int(rng.integers(first, last - length + 1))
+            last = first + length
+        spans = np.array([[0.0, (last - first) / rate]])
+    return source.samples[first:last].astype(np.float32) / np.float32(32_768.0), spans
+
+
+def _repeated(
+    samples: Samples, spans: NDArray[np.float64], rng: np.random.Generator, rate: int
+) -> tuple[Samples, NDArray[np.float64]]:
+    """A short sound two or three times, as barks and sneezes come."""
+    pause = np.zeros(int(rng.uniform(0.1, 0.6) * rate), np.float32)
+    times = int(rng.integers(2, 4))
+    parts = [part for _ in range(times) for part in (samples * np.float32(rng.uniform(0.6, 1.0)), pause)]
+    step = (len(samples) + len(pause)) / rate
+    return np.concatenate(parts[:-1]), np.concatenate([spans + i * step for i in range(times)])
+
+
+def _equalised(samples: Samples, gains_db: NDArray[np.float64]) -> Samples:
+    """Gains at points equally far apart on a logarithmic frequency axis, joined by straight lines."""
+    size = next_fast_len(len(samples), real=True)
+    spectrum = rfft(samples, size)
+    position = np.log1p(160.0 * np.arange(len(spectrum)) / len(spectrum)) / np.log1p(160.0)
+    gains = np.interp(position, np.linspace(0.0, 1.0, len(gains_db)), gains_db)
+    equalised: Samples = irfft(spectrum * _gain(gains).astype(np.float32), size).astype(np.float32)
+    return equalised[: len(samples)]
+
+
+def _coloured(rng: np.random.Generator, n: int, exponent: float) -> Samples:
+    """Noise of unit RMS whose power falls as 1 / f ** exponent."""
+    spectrum = rfft(rng.standard_normal(n).astype(np.float32))
+    noise = irfft(spectrum * np.maximum(1.0, np.arange(len(spectrum))) ** (-exponent / 2.0), n)
+    scaled: Samples = (noise / np.sqrt(np.mean(noise**2))).astype(np.float32)
+    return scaled
+
+
+def _gain(db: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(10.0 ** (np.asarray(db) / 20.0))
