@@ -32,7 +32,7 @@ OWNERS = {
     "typer": {"cli"},
     "rich": {"cli"},
     "torchaudio": {"model"},
-    "soundfile": {"decoding"},
+    "soundfile": {"decoding", "training"},
     "sklearn": {"evaluation"},
     "av": {"decoding"},
 }

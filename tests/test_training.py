@@ -181,3 +181,28 @@ def test_recipes_are_checked(tmp_path: Path, text: str, message: str) -> None:
 
 def test_published_recipe_can_be_read() -> None:
     assert read_recipe(Path(__file__).parents[1] / "recipes" / "home.toml").model.embed_dim == 48
+
+
+def test_soundscapes_command_writes_a_data_set(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("folds = [1, 2, 3]\n")
+    for out in ("one", "two"):
+        command = f"htsat-sed soundscapes {recipe} --data {data} -o {tmp_path / out} --count 3 --seed 4"
+        monkeypatch.setattr(sys, "argv", command.split())
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert not stopped.value.code
+    written = sorted(p.relative_to(tmp_path / "one").as_posix() for p in (tmp_path / "one").rglob("*.*"))
+    assert written == [
+        "audio/00000.flac",
+        "audio/00001.flac",
+        "audio/00002.flac",
+        "durations.tsv",
+        "reference.tsv",
+    ]
+    for name in written:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    labels = {row.split("\t")[3] for row in (tmp_path / "one" / "reference.tsv").read_text().splitlines()[1:]}
+    assert labels <= {"Tone", "Noise"}  # fold 4 has no speech

@@ -11,6 +11,7 @@ from htsat_sed import __version__
 from htsat_sed.cli.checkpoints import app as checkpoints_app
 from htsat_sed.cli.detect import detect
 from htsat_sed.cli.evaluate import evaluate
+from htsat_sed.cli.soundscapes import soundscapes
 from htsat_sed.cli.tag import tag
 from htsat_sed.cli.terminal import report, show_warnings
 from htsat_sed.cli.train import train
@@ -28,6 +29,7 @@ app.command()(detect)
 app.command()(tag)
 app.command()(evaluate)
 app.command()(train)
+app.command()(soundscapes)
 app.add_typer(checkpoints_app, name="checkpoints")
 
 

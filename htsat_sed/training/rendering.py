@@ -1,0 +1,46 @@
+"""Soundscapes as a data set on disk, in the form of DESED."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from htsat_sed.annotations import write_events
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import HtsatSedError
+from htsat_sed.training.soundscapes import Soundscapes
+from htsat_sed.whole_file import whole_file
+
+
+def render(soundscapes: Soundscapes, folder: Path, *, count: int, sample_rate: int, seconds: float) -> None:
+    """Write soundscapes 0 to `count` - 1 and their labels.
+
+    Args:
+        soundscapes: the series.
+        folder: gets ``audio/00000.flac`` (16 bits), ..., ``reference.tsv`` and ``durations.tsv``.
+        count: how many.
+        sample_rate: Hz.
+        seconds: duration of each.
+
+    Raises:
+        HtsatSedError: something cannot be written.
+    """
+    import soundfile
+
+    audio = folder / "audio"
+    try:
+        audio.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HtsatSedError(audio, f"cannot be made: {error.strerror}") from error
+    events: dict[str, list[Event]] = {}
+    for number in range(count):
+        samples, own = soundscapes[number]
+        name = f"{number:05d}.flac"
+        with whole_file(audio / name, "wb") as file:
+            soundfile.write(file, np.round(samples * 32_767).astype(np.int16), sample_rate, format="FLAC")
+        events[name] = own
+    write_events(folder / "reference.tsv", events, "tsv")
+    with whole_file(folder / "durations.tsv") as file:
+        file.write("filename\tduration\n")
+        file.writelines(f"{name}\t{seconds:g}\n" for name in events)
