@@ -16,7 +16,7 @@ from htsat_sed.model.htsat import HTSAT
 from htsat_sed.training import fit as fitting
 from htsat_sed.training.clips import Source, read_clips, read_strong
 from htsat_sed.training.recipe import ModelRecipe, Recipe, read_recipe
-from htsat_sed.training.soundscapes import SoundscapeRecipe, Soundscapes, token_targets
+from htsat_sed.training.soundscapes import SoundscapeRecipe, Soundscapes, token_targets, united
 
 RATE = 32_000
 TINY = Recipe(
@@ -97,6 +97,29 @@ def test_events_are_where_the_labels_say() -> None:
         for event in events:
             inside[round(event.onset * 100) : round(event.offset * 100)] = True
         assert (loud == inside).mean() > 0.99
+
+
+def test_overlapping_events_of_one_label_are_one() -> None:
+    events = [Event(2.0, 3.0, "a"), Event(0.0, 1.0, "a"), Event(0.5, 4.0, "b"), Event(1.0, 1.5, "a")]
+    assert united([*events, Event(2.2, 2.4, "a")]) == [
+        Event(0.0, 1.5, "a"),
+        Event(0.5, 4.0, "b"),
+        Event(2.0, 3.0, "a"),
+    ]
+
+
+def test_a_clip_longer_than_the_soundscape_ends_with_its_label() -> None:
+    clip = np.full(15 * RATE, 8_000, np.int16)
+    recipe = SoundscapeRecipe(
+        events=(1.0,), floor_db=(-90.0, -90.0), speed=0.0, equaliser_db=0.0, gain_db=(0.0, 0.0)
+    )
+    source = Source(clip, "Hum", np.array([[0.0, 15.0]]))
+    soundscapes = Soundscapes([source], recipe, sample_rate=RATE, seed=0)
+    for number in range(10):
+        samples, (event,) = soundscapes[number]
+        loud = np.flatnonzero(np.abs(samples) > 0.001) / RATE
+        assert event.onset == pytest.approx(loud[0], abs=0.02)
+        assert event.offset == pytest.approx(loud[-1], abs=0.02)
 
 
 def test_token_targets_are_the_part_covered() -> None:

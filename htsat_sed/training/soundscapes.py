@@ -7,8 +7,8 @@ soundscape follows from a seed and its number alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ class Soundscapes:
         self._noises = [_coloured(rng, 2 * self._length, exponent) for exponent in _NOISE_EXPONENTS]
 
     def __getitem__(self, number: int) -> tuple[Samples, list[Event]]:
-        """Mix one soundscape: its samples in [-1, 1], and its events."""
+        """Mix one soundscape: its samples in [-1, 1], and its events, disjoint within a label."""
         rng = np.random.default_rng([self._seed, 1, number])
         recipe = self._recipe
         floor = rng.uniform(*recipe.floor_db)
@@ -105,7 +105,7 @@ class Soundscapes:
                 if inside[0] < inside[1]:
                     events.append(Event(*inside, label))
         mixture *= np.float32(_gain(rng.uniform(*recipe.gain_db)))
-        return mixture.clip(-1.0, 1.0), sorted(events)
+        return mixture.clip(-1.0, 1.0), united(events)
 
     def _event(self, rng: np.random.Generator) -> tuple[Samples, str, NDArray[np.float64]]:
         """An event: samples, label, and the spans in seconds where it is active."""
@@ -122,11 +122,26 @@ class Soundscapes:
         if rng.random() < 0.6:
             samples = _equalised(samples, rng.normal(0.0, self._recipe.equaliser_db, 7))
         samples = samples[: self._length]
+        spans = spans.clip(max=len(samples) / self._rate)
         fade = min(320, len(samples) // 4)
         ramp = np.linspace(0.0, 1.0, fade, dtype=np.float32)
         samples[:fade] *= ramp
         samples[len(samples) - fade :] *= ramp[::-1]
         return samples, source.label, spans
+
+
+def united(events: Iterable[Event]) -> list[Event]:
+    """Join events of one label that overlap or touch: two voices at once are one event; in order."""
+    joined: list[Event] = []
+    latest: dict[str, int] = {}
+    for event in sorted(events):
+        i = latest.get(event.label)
+        if i is not None and event.onset <= joined[i].offset:
+            joined[i] = replace(joined[i], offset=max(joined[i].offset, event.offset))
+        else:
+            latest[event.label] = len(joined)
+            joined.append(event)
+    return sorted(joined)
 
 
 def token_targets(
