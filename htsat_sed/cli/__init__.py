@@ -15,6 +15,7 @@ from htsat_sed.cli.soundscapes import soundscapes
 from htsat_sed.cli.tag import tag
 from htsat_sed.cli.terminal import report, show_warnings
 from htsat_sed.cli.train import train
+from htsat_sed.cli.tune import tune
 from htsat_sed.errors import HtsatSedError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(detect)
 app.command()(tag)
 app.command()(evaluate)
+app.command()(tune)
 app.command()(train)
 app.command()(soundscapes)
 app.add_typer(checkpoints_app, name="checkpoints")

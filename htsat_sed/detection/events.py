@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,6 +209,22 @@ def smooth(scores: NDArray[np.float32], *, widths: Sequence[int]) -> NDArray[np.
     return smoothed
 
 
+class Spans(NamedTuple):
+    """Events of many columns as arrays, ordered by column and onset.
+
+    Attributes:
+        column: (n,) column of the scores.
+        onset: (n,) seconds.
+        offset: (n,) seconds.
+        peak: (n,) highest score inside.
+    """
+
+    column: NDArray[np.int64]
+    onset: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    peak: NDArray[np.float32]
+
+
 def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> list[Event]:
     """Turn a presence map into events.
 
@@ -225,39 +241,69 @@ def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> l
         return []
     rules = [post_processing.of(label) for label in presence_map.labels]
     step = presence_map.token_seconds
-    scores = smooth(
-        presence_map.scores, widths=[median_filter_tokens(rule.median_filter, step) for rule in rules]
+    found = find_spans(
+        smooth(
+            presence_map.scores, widths=[median_filter_tokens(rule.median_filter, step) for rule in rules]
+        ),
+        high=np.array([rule.threshold for rule in rules]),
+        low=np.array([r.threshold if r.threshold_low is None else r.threshold_low for r in rules]),
+        min_gap=np.array([rule.min_gap for rule in rules]),
+        min_event=np.array([rule.min_event for rule in rules]),
+        token_seconds=step,
+        duration=presence_map.duration,
     )
-    high = np.array([rule.threshold for rule in rules], np.float32)
-    low = np.array([r.threshold if r.threshold_low is None else r.threshold_low for r in rules], np.float32)
+    columns, onsets, offsets, peaks = (values.tolist() for values in found)
+    return sorted(
+        Event(onset, offset, presence_map.labels[column], peak)
+        for column, onset, offset, peak in zip(columns, onsets, offsets, peaks, strict=True)
+    )
 
-    # All classes as one sequence, with a silent token after each, so that no run crosses classes.
+
+def find_spans(
+    scores: NDArray[np.float32],
+    *,
+    high: NDArray[np.float64],
+    low: NDArray[np.float64],
+    min_gap: NDArray[np.float64],
+    min_event: NDArray[np.float64],
+    token_seconds: float,
+    duration: float | NDArray[np.float64],
+) -> Spans:
+    """Find the events of every column of smoothed scores, each by values of its own.
+
+    Args:
+        scores: (T, K), T at least 1.
+        high: (K,) thresholds, exclusive.
+        low: (K,) thresholds of hysteresis, exclusive.
+        min_gap: (K,) seconds.
+        min_event: (K,) seconds.
+        token_seconds: duration of a token.
+        duration: of the recording, seconds; or (K,), of the recording of each column.
+    """
+    tokens, classes = scores.shape
+    # All columns as one sequence, with a silent token after each, so that no run crosses columns.
     line = np.zeros((classes, tokens + 1), np.float32)
     line[:, :tokens] = scores.T
     above = np.zeros((classes, tokens + 1), bool)
-    above[:, :tokens] = (scores > low).T
+    above[:, :tokens] = (scores > low.astype(np.float32)).T
     edges = np.flatnonzero(np.diff(above.ravel(), prepend=False))
     starts, ends = edges[::2], edges[1::2]
-    of_class = starts // (tokens + 1)
-    kept = _peaks(line.ravel(), starts, ends) > high[of_class]
-    starts, ends, of_class = starts[kept], ends[kept], of_class[kept]
+    column = starts // (tokens + 1)
+    kept = _peaks(line.ravel(), starts, ends) > high.astype(np.float32)[column]
+    starts, ends, column = starts[kept], ends[kept], column[kept]
 
-    min_gap = np.array([rule.min_gap for rule in rules])[of_class]
-    gap = (starts[1:] - ends[:-1]) * step
-    apart = (of_class[1:] != of_class[:-1]) | (gap >= min_gap[1:] - _SLACK)
+    gap = (starts[1:] - ends[:-1]) * token_seconds
+    apart = (column[1:] != column[:-1]) | (gap >= min_gap[column[1:]] - _SLACK)
     first = np.concatenate([[True], apart])[: len(starts)]
     last = np.concatenate([apart, [True]])[: len(starts)]
-    starts, ends, of_class = starts[first], ends[last], of_class[first]
+    starts, ends, column = starts[first], ends[last], column[first]
 
     peaks = _peaks(line.ravel(), starts, ends)
-    onsets = (starts - of_class * (tokens + 1)) * step
-    offsets = np.minimum((ends - of_class * (tokens + 1)) * step, presence_map.duration)
-    min_event = np.array([rule.min_event for rule in rules])[of_class]
-    long_enough = (offsets - onsets >= min_event - _SLACK) & (offsets > onsets)
-    return sorted(
-        Event(float(onsets[i]), float(offsets[i]), presence_map.labels[of_class[i]], float(peaks[i]))
-        for i in np.flatnonzero(long_enough)
-    )
+    onsets = (starts - column * (tokens + 1)) * token_seconds
+    end = np.broadcast_to(duration, (classes,))[column]
+    offsets = np.minimum((ends - column * (tokens + 1)) * token_seconds, end)
+    kept = (offsets - onsets >= min_event[column] - _SLACK) & (offsets > onsets)
+    return Spans(column[kept], onsets[kept], offsets[kept], peaks[kept])
 
 
 def _peaks(
