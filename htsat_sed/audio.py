@@ -318,7 +318,7 @@ def _open_regular(name: str) -> io.BufferedReader:
 def _open_stdin(stack: ExitStack) -> io.BufferedReader:
     """Keep standard input in a file, since decoders seek."""
     if sys.stdin is None or sys.stdin.isatty():
-        raise AudioError("-", "standard input is a terminal: pipe a recording in")
+        raise AudioError("-", "standard input is closed or a terminal: pipe a recording in")
     kept = Path(stack.enter_context(TemporaryDirectory(prefix="htsat-sed-"))) / "stdin"
     with kept.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)

@@ -35,6 +35,7 @@ _SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "P
 _SAMPLE_BYTES |= {"FLOAT": 4, "DOUBLE": 8}
 # More than this after the samples is no metadata: the length has wrapped at 4 GiB or was never filled in.
 _TRAILING_BYTES = 1 << 30
+_MOST_CHUNKS = 1000  # before the samples; zeros would read as any number of empty ones
 # Programs that write WAV to a pipe put a length near 2 or 4 GiB that promises nothing.
 _PLACEHOLDERS = (1 << 31, 1 << 32)
 _PLACEHOLDER_SLACK = 4096
@@ -146,7 +147,7 @@ class Coded:
             for frame in decoded:
                 # What FFmpeg itself leaves out shows in the time stamps alone.
                 lag_before, lag = lag, lag if frame.time is None else frame.time - seconds
-                if self._first_position is None:
+                if seconds == 0.0:
                     self._first_position = packet.pos
                 elif failed or lag - lag_before > _GAP_SECONDS:
                     first = first if places else seconds
@@ -270,7 +271,9 @@ def _read_header(file: BinaryIO) -> _Header:
     else:
         fields, own, position, align = (">4sI" if kind in (b"RIFX", b"FORM") else "<4sI"), 0, 12, 2
     wide: int | None = None
-    while position + struct.calcsize(fields) <= size:
+    for _ in range(_MOST_CHUNKS):
+        if position + struct.calcsize(fields) > size:
+            break
         name, length = struct.unpack(fields, _peek(file, position, struct.calcsize(fields)))
         length = max(0, length - own)
         position += struct.calcsize(fields)
@@ -326,7 +329,7 @@ def _float_values(frame: av.AudioFrame) -> NDArray[np.float32]:
         values = values.reshape(-1, frame.layout.nb_channels).T
     if values.dtype == np.uint8:
         return (values.astype(np.float32) - np.float32(128)) / np.float32(128)
-    if np.issubdtype(values.dtype, np.integer):
+    if values.dtype.kind == "i":
         return values.astype(np.float32) / np.float32(1 << (8 * values.dtype.itemsize - 1))
     return values.astype(np.float32, copy=False)
 

@@ -251,7 +251,7 @@ def test_standard_input_that_is_no_recording_leaves_nothing_behind(data, monkeyp
 
 def test_standard_input_that_is_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
-    with pytest.raises(AudioError, match="standard input is a terminal: pipe a recording in"):
+    with pytest.raises(AudioError, match="standard input is closed or a terminal: pipe a recording in"):
         open_recording("-", 32_000)
 
 
