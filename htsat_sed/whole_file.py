@@ -23,8 +23,8 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
 
     The temporary file lies in the same folder and is hidden (``.4f1c….part``). When the block ends
     with an exception it is removed, and a file that had the name before stays as it was. A symbolic
-    link stays a link; its target is replaced. What is no regular file (a pipe behind ``/dev/stdout``, a FIFO) is
-    written to directly.
+    link stays a link; its target is replaced. What is no regular file (a pipe behind ``/dev/stdout``,
+    a FIFO) is written to directly.
 
     Args:
         path: the file to be; its folder must exist.

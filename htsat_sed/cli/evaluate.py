@@ -347,7 +347,7 @@ def _show(found: Report) -> None:
         output.print()
         output.print(metric.title, style="bold", highlight=False)
         for name, score in metric.headline.items():
-            output.print(f"  {name.replace('_', ' ')}: {_figure(score)}", highlight=False)
+            output.print(f"  {name.replace('_', ' ')}: {_figure(name, score)}", highlight=False)
         if metric.classes:
             table = Table(box=None, padding=(0, 1))
             table.add_column("class", no_wrap=True, min_width=max(map(len, metric.classes)))
@@ -363,13 +363,14 @@ def _show(found: Report) -> None:
         )
 
 
-def _figure(score: Score) -> str:
+def _figure(name: str, score: Score) -> str:
     if score.value is None:
         return "not defined"
-    text = f"{100 * score.value:.2f} %" if score.value <= 1.0 else f"{score.value:.3f}"
+    scale, decimals, unit = (1.0, 3, "") if name == "d_prime" else (100.0, 2, " %")
+    text = f"{scale * score.value:.{decimals}f}{unit}"
     if score.low is None or score.high is None:
         return text
-    return f"{text}  (95 %: {100 * score.low:.2f} to {100 * score.high:.2f})"
+    return f"{text}  (95 %: {scale * score.low:.{decimals}f} to {scale * score.high:.{decimals}f})"
 
 
 def _cell(name: str, value: float | None) -> str:

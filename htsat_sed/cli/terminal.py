@@ -15,6 +15,8 @@ from htsat_sed.errors import HtsatSedError
 
 errors = Console(stderr=True)
 output = Console()
+if not output.is_terminal:
+    output.width = 120  # reports in a pipe or a file; nobody knows how wide they are shown
 
 
 def say(kind: str, message: object, style: str) -> None:

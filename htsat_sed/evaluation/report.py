@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -221,17 +221,13 @@ def evaluate_clips(clips: ClipScores, settings: Settings) -> Metric:
     """
     precision, auc = clips.average_precision(), clips.auc()
     weights = _weights(len(clips.present), settings)
-    figures: dict[str, Callable[[Floats | None], Floats]] = {
-        "map": clips.average_precision,
-        "auc": clips.auc,
-        "d_prime": lambda w: d_prime(np.array([_mean(clips.auc(w))])),
-    }
-    headline = {
-        name: _score(
-            _mean(figure(None)), None if weights is None else np.array([_mean(figure(w)) for w in weights])
-        )
-        for name, figure in figures.items()
-    }
+    drawn: dict[str, Floats] = {}
+    if weights is not None:
+        drawn["map"] = np.array([_mean(clips.average_precision(w)) for w in weights])
+        drawn["auc"] = np.array([_mean(clips.auc(w)) for w in weights])
+        drawn["d_prime"] = d_prime(drawn["auc"])
+    means = {"map": _mean(precision), "auc": _mean(auc), "d_prime": float(d_prime(np.array([_mean(auc)]))[0])}
+    headline = {name: _score(value, drawn.get(name)) for name, value in means.items()}
     separation = d_prime(auc)
     classes = {
         label: {
