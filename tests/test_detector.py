@@ -122,6 +122,19 @@ def test_overlapping_windows_are_weighted_means_of_shifted_ones(tmp_path: Path) 
     np.testing.assert_allclose(joined[16], (15.5 * first[16] + 0.5 * second[0]) / 16, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("hop", [10.0, 5.0])
+def test_a_stretch_has_the_scores_of_the_whole(long_recording: Path, hop: float) -> None:
+    detector = Detector(tiny(), hop=hop)
+    whole = detector.presence_map(long_recording)
+    ((_, part),) = detector.presence_maps([long_recording], start=22.0, end=30.0)
+    assert (part.duration, part.scores.shape) == (whole.duration, whole.scores.shape)
+    inside = slice(int(22.0 / 0.3125), int(30.0 / 0.3125))
+    np.testing.assert_allclose(part.scores[inside], whole.scores[inside], rtol=0, atol=1e-4)
+    # Windows of 10 s that touch 22 to 30 s lie between 20 and 30 s, or 15 and 35 s if they step by 5 s.
+    heard = np.flatnonzero(part.scores.any(axis=1)) * 0.3125
+    assert (heard[0], heard[-1] + 0.3125) == ((20.0, 30.0) if hop == 10.0 else (15.0, 35.0))
+
+
 def test_hop_is_rounded_to_tokens() -> None:
     assert Detector(tiny(), hop=1.0).hop == 0.9375
     assert Detector(tiny(), hop=0.01).hop == 0.3125

@@ -6,6 +6,7 @@ recordings do; results come back in the order of the recordings.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -60,6 +61,7 @@ class Detector:
         labels: keep only these classes (after the class map).
 
     Attributes:
+        config: of the model, or the first of an ensemble.
         labels: K class names, in the order of every result's columns.
         hop: seconds, as rounded.
         post_processing: as used by `detect`.
@@ -84,12 +86,12 @@ class Detector:
             raise ValueError("wanted at least one model, got none")
         if batch_size < 1:
             raise ValueError(f"wanted batch_size of at least 1, got {batch_size}")
-        self._config = self._models[0].config
-        seconds = self._config.window_seconds
+        self.config = self._models[0].config
+        seconds = self.config.window_seconds
         if not 0.0 < hop <= seconds:
             raise ValueError(f"wanted a hop of more than 0 and at most {seconds:g} s, got {hop:g}")
-        self._hop_tokens = max(1, round(hop / self._config.token_seconds))
-        self.hop = self._hop_tokens * self._config.token_seconds
+        self._hop_tokens = max(1, round(hop / self.config.token_seconds))
+        self.hop = self._hop_tokens * self.config.token_seconds
         self._batch_size = batch_size
         self._class_map = class_map
         self._orders = [_same_task(self._models[0], other) for other in self._models]
@@ -130,7 +132,12 @@ class Detector:
         return find_events(presence_map, self.post_processing)
 
     def presence_maps(
-        self, paths: Iterable[AnyPath], *, progress: Progress | None = None
+        self,
+        paths: Iterable[AnyPath],
+        *,
+        start: float = 0.0,
+        end: float = math.inf,
+        progress: Progress | None = None,
     ) -> Iterator[tuple[AnyPath, PresenceMap | HtsatSedError]]:
         """Presence maps of many recordings, in their order.
 
@@ -139,17 +146,24 @@ class Detector:
 
         Args:
             paths: recordings.
+            start: seconds; with `end`, the stretch whose scores are wanted. Inside they are those of the
+                whole recording. Windows that lie outside do not pass the model: what only they cover
+                scores 0.
+            end: seconds, exclusive.
             progress: called after every window with a path, the seconds of it read so far, and its
                 duration as far as its header tells, else None.
 
         Yields:
             Each path with its presence map, or with the error that kept it from being read.
         """
-        config = self._config
+        config = self.config
         step = self._hop_tokens * config.window_samples // TOKENS
+        first, last = start * config.sample_rate, end * config.sample_rate
 
         def cut(stream: AudioStream) -> Iterator[Window]:
-            return windows(stream, window=config.window_samples, hop=step)
+            for window in windows(stream, window=config.window_samples, hop=step):
+                wanted = window.start < last and window.start + len(window.samples) > first
+                yield window if wanted else Window(window.start, np.zeros_like(window.samples))
 
         for reading in self._read(paths, cut, self._presence, (TOKENS, len(self.labels)), progress):
             if reading.error is not None:
@@ -182,7 +196,7 @@ class Detector:
         Yields:
             Each path with its (K,) float32 scores in [0, 1], or with its error.
         """
-        config = self._config
+        config = self.config
         shortest = config.n_fft
 
         def cut(stream: AudioStream) -> Iterator[Window]:
@@ -224,7 +238,7 @@ class Detector:
             reading = _Reading(path)
             under_way.append(reading)
             try:
-                with open_recording(path, self._config.sample_rate) as stream:
+                with open_recording(path, self.config.sample_rate) as stream:
                     for window in cut(stream):
                         if window.samples.any():
                             batch.append((reading, len(reading.scores), window.samples))
@@ -235,7 +249,7 @@ class Detector:
                             run()
                         if progress is not None:
                             end = window.start + len(window.samples)
-                            progress(path, end / self._config.sample_rate, stream.expected_duration)
+                            progress(path, end / self.config.sample_rate, stream.expected_duration)
                 reading.duration = stream.duration
             except HtsatSedError as error:
                 reading.error = error
@@ -250,7 +264,7 @@ class Detector:
     @torch.inference_mode()
     def _presence(self, batch: list[Samples]) -> NDArray[np.float32]:
         """Presence scores (B, 32, K) of windows, zero-padded to full length."""
-        padded = np.zeros((len(batch), self._config.window_samples), np.float32)
+        padded = np.zeros((len(batch), self.config.window_samples), np.float32)
         for row, samples in zip(padded, batch, strict=True):
             row[: len(samples)] = samples
         waveforms = torch.from_numpy(padded).to(self._device)
