@@ -6,6 +6,9 @@ The steps, class by class and in this order:
 2. runs of tokens above the low threshold, kept if any of their tokens is above the high one;
 3. gaps shorter than `min_gap` are closed;
 4. events shorter than `min_event` are dropped.
+
+With a `step_filter`, step 2 finds boxes between change points instead, and keeps those whose score is
+above the threshold; see `htsat_sed.detection.change_points`.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
+from htsat_sed.detection.change_points import Boxes, find_boxes, step_filter_tokens
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import AnnotationError
 
@@ -35,7 +39,8 @@ class Event:
         onset: seconds from the start of the recording.
         offset: seconds, exclusive; onset < offset.
         label: class name.
-        score: in [0, 1], the highest smoothed presence score inside the event; 1.0 for a reference event.
+        score: in [0, 1], the highest smoothed presence score inside the event, or of a box between change
+            points the mean one; 1.0 for a reference event.
     """
 
     onset: float
@@ -57,6 +62,11 @@ class PostProcessing:
             last tokens repeat: ``b a | a b c``).
         min_event: seconds; shorter events are dropped, after gaps were closed.
         min_gap: seconds; shorter gaps between two events of a class are closed.
+        step_filter: seconds; above 0, events are boxes between change points that a step filter of this
+            length finds, and `threshold` holds for the mean score of a box; `threshold_low` has no part.
+        merge_absolute: in [0, 1]; boxes become one if the mean score of the gap between them is less than
+            this below the lower of theirs.
+        merge_relative: in [0, 1]; likewise, as a part of that lower score. Either is enough.
         classes: label -> the attributes above that differ for it.
     """
 
@@ -65,6 +75,9 @@ class PostProcessing:
     median_filter: float = 0.0
     min_event: float = 0.0
     min_gap: float = 0.0
+    step_filter: float = 0.0
+    merge_absolute: float = 0.0
+    merge_relative: float = 0.0
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,7 +86,7 @@ class PostProcessing:
         Raises:
             ValueError: naming the value, what was wanted and what was given.
         """
-        for name in ("threshold", "threshold_low"):
+        for name in ("threshold", "threshold_low", "merge_absolute", "merge_relative"):
             value = getattr(self, name)
             if value is None and name == "threshold_low":
                 continue
@@ -83,7 +96,7 @@ class PostProcessing:
             raise ValueError(
                 f"wanted threshold_low of at most threshold ({self.threshold}), got {self.threshold_low}"
             )
-        for name in ("median_filter", "min_event", "min_gap"):
+        for name in ("median_filter", "min_event", "min_gap", "step_filter"):
             value = getattr(self, name)
             if not (_is_number(value) and 0.0 <= value < float("inf")):
                 raise ValueError(f"wanted {name} in seconds, 0 or more, got {value!r}")
@@ -241,16 +254,11 @@ def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> l
         return []
     rules = [post_processing.of(label) for label in presence_map.labels]
     step = presence_map.token_seconds
+    smoothed = smooth(
+        presence_map.scores, widths=[median_filter_tokens(rule.median_filter, step) for rule in rules]
+    )
     found = find_spans(
-        smooth(
-            presence_map.scores, widths=[median_filter_tokens(rule.median_filter, step) for rule in rules]
-        ),
-        high=np.array([rule.threshold for rule in rules]),
-        low=np.array([r.threshold if r.threshold_low is None else r.threshold_low for r in rules]),
-        min_gap=np.array([rule.min_gap for rule in rules]),
-        min_event=np.array([rule.min_event for rule in rules]),
-        token_seconds=step,
-        duration=presence_map.duration,
+        smoothed, SpanRules.of(rules, step), token_seconds=step, duration=presence_map.duration
     )
     columns, onsets, offsets, peaks = (values.tolist() for values in found)
     return sorted(
@@ -259,13 +267,47 @@ def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> l
     )
 
 
+class SpanRules(NamedTuple):
+    """Values of `PostProcessing` for each of K columns, without the median filter.
+
+    Attributes:
+        high: (K,) thresholds, exclusive.
+        low: (K,) thresholds of hysteresis, exclusive.
+        min_gap: (K,) seconds.
+        min_event: (K,) seconds.
+        sides: (K,) tokens on each side of the step filter; 0 for runs above the threshold.
+        merge_absolute: (K,) see `PostProcessing`.
+        merge_relative: (K,) see `PostProcessing`.
+    """
+
+    high: NDArray[np.float64]
+    low: NDArray[np.float64]
+    min_gap: NDArray[np.float64]
+    min_event: NDArray[np.float64]
+    sides: NDArray[np.int64]
+    merge_absolute: NDArray[np.float64]
+    merge_relative: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rules: Sequence[PostProcessing], token_seconds: float) -> SpanRules:
+        """The values of each class."""
+        lows = [r.threshold if r.threshold_low is None else r.threshold_low for r in rules]
+        sides = [step_filter_tokens(r.step_filter, token_seconds) if r.step_filter else 0 for r in rules]
+        return cls(
+            np.array([r.threshold for r in rules]),
+            np.array(lows),
+            np.array([r.min_gap for r in rules]),
+            np.array([r.min_event for r in rules]),
+            np.array(sides, np.int64),
+            np.array([r.merge_absolute for r in rules]),
+            np.array([r.merge_relative for r in rules]),
+        )
+
+
 def find_spans(
     scores: NDArray[np.float32],
+    rules: SpanRules,
     *,
-    high: NDArray[np.float64],
-    low: NDArray[np.float64],
-    min_gap: NDArray[np.float64],
-    min_event: NDArray[np.float64],
     token_seconds: float,
     duration: float | NDArray[np.float64],
 ) -> Spans:
@@ -273,37 +315,63 @@ def find_spans(
 
     Args:
         scores: (T, K), T at least 1.
-        high: (K,) thresholds, exclusive.
-        low: (K,) thresholds of hysteresis, exclusive.
-        min_gap: (K,) seconds.
-        min_event: (K,) seconds.
+        rules: the values.
         token_seconds: duration of a token.
         duration: of the recording, seconds; or (K,), of the recording of each column.
     """
+    runs, boxes = _runs(scores, rules), _boxes(scores, rules)
+    column = np.concatenate([runs.column, boxes.column])
+    starts = np.concatenate([runs.start, boxes.start])
+    ends = np.concatenate([runs.end, boxes.end])
+    peaks = np.concatenate([runs.score, boxes.score])
+    if len(boxes.column):
+        order = np.lexsort((starts, column))
+        column, starts, ends, peaks = column[order], starts[order], ends[order], peaks[order]
+
+    gap = (starts[1:] - ends[:-1]) * token_seconds
+    apart = (column[1:] != column[:-1]) | (gap >= rules.min_gap[column[1:]] - _SLACK)
+    first = np.concatenate([[True], apart])[: len(starts)]
+    last = np.concatenate([apart, [True]])[: len(starts)]
+    if len(starts):
+        peaks = np.maximum.reduceat(peaks, np.flatnonzero(first))
+    starts, ends, column = starts[first], ends[last], column[first]
+
+    onsets = starts * token_seconds
+    end = np.broadcast_to(duration, (scores.shape[1],))[column]
+    offsets = np.minimum(ends * token_seconds, end)
+    kept = (offsets - onsets >= rules.min_event[column] - _SLACK) & (offsets > onsets)
+    return Spans(column[kept], onsets[kept], offsets[kept], peaks[kept])
+
+
+def _runs(scores: NDArray[np.float32], rules: SpanRules) -> Boxes:
+    """Runs above the low threshold with a token above the high one, which is their score."""
     tokens, classes = scores.shape
     # All columns as one sequence, with a silent token after each, so that no run crosses columns.
     line = np.zeros((classes, tokens + 1), np.float32)
     line[:, :tokens] = scores.T
     above = np.zeros((classes, tokens + 1), bool)
-    above[:, :tokens] = (scores > low.astype(np.float32)).T
+    above[:, :tokens] = ((scores > rules.low.astype(np.float32)) & (rules.sides == 0)).T
     edges = np.flatnonzero(np.diff(above.ravel(), prepend=False))
     starts, ends = edges[::2], edges[1::2]
     column = starts // (tokens + 1)
-    kept = _peaks(line.ravel(), starts, ends) > high.astype(np.float32)[column]
-    starts, ends, column = starts[kept], ends[kept], column[kept]
-
-    gap = (starts[1:] - ends[:-1]) * token_seconds
-    apart = (column[1:] != column[:-1]) | (gap >= min_gap[column[1:]] - _SLACK)
-    first = np.concatenate([[True], apart])[: len(starts)]
-    last = np.concatenate([apart, [True]])[: len(starts)]
-    starts, ends, column = starts[first], ends[last], column[first]
-
     peaks = _peaks(line.ravel(), starts, ends)
-    onsets = (starts - column * (tokens + 1)) * token_seconds
-    end = np.broadcast_to(duration, (classes,))[column]
-    offsets = np.minimum((ends - column * (tokens + 1)) * token_seconds, end)
-    kept = (offsets - onsets >= min_event[column] - _SLACK) & (offsets > onsets)
-    return Spans(column[kept], onsets[kept], offsets[kept], peaks[kept])
+    kept = peaks > rules.high.astype(np.float32)[column]
+    base = column * (tokens + 1)
+    return Boxes(column[kept], (starts - base)[kept], (ends - base)[kept], peaks[kept])
+
+
+def _boxes(scores: NDArray[np.float32], rules: SpanRules) -> Boxes:
+    """Boxes between change points with a score above the high threshold."""
+    own = np.flatnonzero(rules.sides)
+    column, start, end, score = find_boxes(
+        scores[:, own],
+        sides=rules.sides[own],
+        merge_absolute=rules.merge_absolute[own],
+        merge_relative=rules.merge_relative[own],
+    )
+    column = own[column]
+    kept = score > rules.high.astype(np.float32)[column]
+    return Boxes(column[kept], start[kept], end[kept], score[kept])
 
 
 def _peaks(

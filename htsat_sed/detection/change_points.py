@@ -1,0 +1,146 @@
+"""Events between change points: where an event lies does not depend on the threshold.
+
+A threshold on scores decides twice: whether there is an event, and how far it reaches; a quiet event is
+cut short only because it is quiet. Here extents come first, from where the scores change, and each gets
+one score, which alone is compared with the threshold.
+
+1. A step filter: at each boundary between tokens, the mean score of some tokens after it less that of as
+   many before it. Beyond both ends of the recording scores count as 0.
+2. Where it is positive, scores rise: the boundary of the steepest rise of each such stretch is an onset;
+   the steepest fall of each negative stretch an offset. They alternate, and make candidates with gaps
+   between them. The score of a candidate or a gap is the mean score of its tokens.
+3. A gap that hardly drops below the lower of its two neighbours is no gap: they become one candidate,
+   which takes the mean of all its tokens, gap included. Repeated until all gaps stay.
+
+Source: Ebbers, Germain, Wichern and Le Roux, *Sound Event Bounding Boxes*, Interspeech 2024
+(arXiv 2406.04212): change-detection-based boxes, with a step filter and an absolute and a relative
+threshold for merging. Of its finer points these are this project's own: silence beyond the ends, one
+change point for each stretch of one sign, and all gaps of a round closing at once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FLAT = 1e-6  # changes of a score below this are rounding
+_CELLS = 4_000_000  # tokens x columns at a time
+
+
+class Boxes(NamedTuple):
+    """Candidates of many columns as arrays, ordered by column and start.
+
+    Attributes:
+        column: (n,) column of the scores.
+        start: (n,) first token.
+        end: (n,) token after the last one.
+        score: (n,) mean score of the tokens.
+    """
+
+    column: NDArray[np.int64]
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    score: NDArray[np.float32]
+
+
+def step_filter_tokens(seconds: float, token_seconds: float) -> int:
+    """Tokens on each side of the step filter: half of `seconds`, rounded, at least one."""
+    return max(1, int(np.floor(seconds / 2.0 / token_seconds + 0.5)))
+
+
+def find_boxes(
+    scores: NDArray[np.float32],
+    *,
+    sides: NDArray[np.int64],
+    merge_absolute: NDArray[np.float64],
+    merge_relative: NDArray[np.float64],
+) -> Boxes:
+    """Find the candidates of every column, each by values of its own.
+
+    Args:
+        scores: (T, K) in [0, 1], T at least 1.
+        sides: (K,) tokens on each side of the step filter, at least 1.
+        merge_absolute: (K,) a gap closes if it drops by less than this.
+        merge_relative: (K,) a gap closes if it drops by less than this part of the lower neighbour.
+
+    Returns:
+        Candidates of one column never touch; a column without changes has none.
+    """
+    tokens, classes = scores.shape
+    size = max(1, _CELLS // (tokens + 1))
+    parts = [
+        _boxes(scores[:, k : k + size], sides[k : k + size], merge_absolute[k:], merge_relative[k:])
+        for k in range(0, max(1, classes), size)
+    ]
+    return Boxes(
+        np.concatenate([part.column + k * size for k, part in enumerate(parts)]),
+        np.concatenate([part.start for part in parts]),
+        np.concatenate([part.end for part in parts]),
+        np.concatenate([part.score for part in parts]),
+    )
+
+
+def _boxes(
+    scores: NDArray[np.float32],
+    sides: NDArray[np.int64],
+    merge_absolute: NDArray[np.float64],
+    merge_relative: NDArray[np.float64],
+) -> Boxes:
+    tokens, classes = scores.shape
+    total = np.zeros((classes, tokens + 1))
+    np.cumsum(scores.T, axis=1, out=total[:, 1:])
+    column, start, end = _candidates(total, sides)
+
+    def mean(of: NDArray[np.int64], first: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.float64]:
+        means: NDArray[np.float64] = (total[of, stop] - total[of, first]) / (stop - first)
+        return means
+
+    while True:
+        score = mean(column, start, end)
+        lower = np.minimum(score[:-1], score[1:])
+        with_next = np.flatnonzero(column[:-1] == column[1:])
+        drop = lower[with_next] - mean(column[with_next], end[with_next], start[with_next + 1])
+        of = column[with_next]
+        least = np.maximum(merge_absolute[of], merge_relative[of] * lower[with_next])
+        closing = with_next[drop < least - _FLAT]
+        if len(closing) == 0:
+            return Boxes(column, start, end, score.clip(0.0, 1.0).astype(np.float32))
+        end = np.delete(end, closing)
+        start, column = np.delete(start, closing + 1), np.delete(column, closing + 1)
+
+
+def _candidates(
+    total: NDArray[np.float64], sides: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Columns, starts and ends before any merging, from (K, T + 1) running sums."""
+    classes, boundaries = total.shape
+    at = np.arange(boundaries)
+    row = np.arange(classes)[:, None]
+    after = total[row, np.minimum(at + sides[:, None], boundaries - 1)] - total
+    before = total - total[row, np.maximum(at - sides[:, None], 0)]
+    change = ((after - before) / sides[:, None]).ravel()
+
+    # Stretches of one sign; a flat piece within one does not end it.
+    moving = np.flatnonzero(np.abs(change) > _FLAT)
+    if len(moving) == 0:
+        return (np.zeros(0, np.int64),) * 3
+    rising, column = change[moving] > 0.0, moving // boundaries
+    new = np.append(True, (rising[1:] != rising[:-1]) | (column[1:] != column[:-1]))
+    first = np.flatnonzero(new)
+    steepness = np.abs(change[moving])
+    steepest = steepness >= np.repeat(
+        np.maximum.reduceat(steepness, first) - _FLAT, np.diff(np.append(first, len(moving)))
+    )
+    stretch = np.cumsum(new) - 1
+    # An event shorter than the filter's side makes a plateau: its inner edge is the event's.
+    onset, offset = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64)
+    onset[stretch[steepest]] = moving[steepest]  # the last assignment holds
+    offset[stretch[steepest][::-1]] = moving[steepest][::-1]
+
+    is_rise, of = rising[first], column[first]
+    # Slopes too slight to count may leave a stretch without its partner.
+    paired = np.flatnonzero(is_rise[:-1] & ~is_rise[1:] & (of[:-1] == of[1:]))
+    base = of[paired] * boundaries
+    return of[paired], onset[paired] - base, offset[paired + 1] - base
