@@ -1,0 +1,22 @@
+"""The example: what the README says of it is what the bundled checkpoint finds in it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from htsat_sed.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_readme_tells_what_is_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["htsat-sed", "detect", str(ROOT / "examples" / "home.flac")])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    out, err = capsys.readouterr()
+    assert (stopped.value.code or 0, err) == (0, "")
+    shown = [line.strip() for line in (ROOT / "README.md").read_text().splitlines() if "\t" in line]
+    assert out.splitlines() == shown
