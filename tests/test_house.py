@@ -19,7 +19,7 @@ FLOORS = [
     ["model"],
     ["detection"],
     ["annotations"],
-    ["evaluation"],
+    ["evaluation", "pictures"],
     ["training"],
     ["cli"],
 ]
@@ -34,6 +34,7 @@ OWNERS = {
     "torchaudio": {"model"},
     "soundfile": {"decoding", "training"},
     "sklearn": {"evaluation"},
+    "matplotlib": {"evaluation", "pictures"},
     "av": {"decoding"},
 }
 # Annotations and evaluation know events and presence maps, never the model.

@@ -11,6 +11,7 @@ from htsat_sed import __version__
 from htsat_sed.cli.checkpoints import app as checkpoints_app
 from htsat_sed.cli.detect import detect
 from htsat_sed.cli.evaluate import evaluate
+from htsat_sed.cli.plot import plot
 from htsat_sed.cli.soundscapes import soundscapes
 from htsat_sed.cli.tag import tag
 from htsat_sed.cli.terminal import report, show_warnings
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command()(detect)
 app.command()(tag)
 app.command()(evaluate)
+app.command()(plot)
 app.command()(tune)
 app.command()(train)
 app.command()(soundscapes)

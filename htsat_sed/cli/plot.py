@@ -1,0 +1,297 @@
+"""`htsat-sed plot`: a picture of a recording and what was found in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from htsat_sed.cli import options
+from htsat_sed.cli.recordings import STDIN
+from htsat_sed.cli.terminal import RecordingsProgress, clock, errors
+from htsat_sed.errors import AnnotationError, HtsatSedError
+
+if TYPE_CHECKING:
+    from htsat_sed.detection.detector import Detector
+    from htsat_sed.detection.events import Event
+    from htsat_sed.detection.presence import PresenceMap
+
+PICTURE = "Picture"
+
+
+def seconds(text: str) -> float:
+    """Read ``90``, ``1:30`` or ``1:02:03.5`` as seconds.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    parts = text.split(":")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    whole = all(part.isdigit() for part in parts[:-1])
+    if not (1 <= len(values) <= 3 and whole and 0.0 <= values[-1] < float("inf")):
+        raise ValueError(f"wanted seconds, min:s or h:min:s, got {text!r}")
+    return sum(value * 60.0**power for power, value in enumerate(reversed(values)))
+
+
+def _time(text: str | float) -> float:
+    try:
+        return seconds(str(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def plot(
+    recording: Annotated[
+        str, typer.Argument(help="A recording of any format and length.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE|DIR",
+            help="The picture to be, whose suffix tells the format: .png, .svg or .pdf; or a folder for "
+            "it.  \\[default: RECORDING.png in the current folder, such as street.wav.png]",
+            show_default=False,
+            rich_help_panel=PICTURE,
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference",
+            "-r",
+            metavar="FILE|DIR",
+            help="Reference events to draw below the events found: strong labels (DESED TSV) or any other "
+            "format that detect writes. In a table of many recordings, this one is found by its name.",
+            show_default=False,
+            rich_help_panel=PICTURE,
+        ),
+    ] = None,
+    start: Annotated[
+        float,
+        typer.Option(
+            metavar="TIME",
+            parser=_time,
+            help="Begin here: seconds, min:s or h:min:s.",
+            rich_help_panel=PICTURE,
+        ),
+    ] = 0.0,
+    end: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TIME",
+            parser=_time,
+            help="End here. The model runs on what the range needs alone.  \\[default: the recording's end]",
+            show_default=False,
+            rich_help_panel=PICTURE,
+        ),
+    ] = None,
+    row: Annotated[
+        float | None,
+        typer.Option(
+            metavar="TIME",
+            parser=_time,
+            help="Duration of a strip; a longer range is drawn as several, one below the other.  "
+            "\\[default: up to 2 min one strip, else the round duration that makes at most 8]",
+            show_default=False,
+            rich_help_panel=PICTURE,
+        ),
+    ] = None,
+    classes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Show at most so many classes: those with reference events first, then those with events, "
+            "then those that score 0.1 or more, each by their highest score. With --labels, all of these "
+            "are shown.",
+            rich_help_panel=PICTURE,
+        ),
+    ] = 12,
+    checkpoint: options.Checkpoints = None,
+    class_map: options.ClassMapOption = None,
+    labels: options.Labels = None,
+    hop: options.Hop = 10.0,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = 8,
+    sample_rate: options.SampleRate = None,
+    label_file: options.LabelFile = None,
+    threshold: options.Threshold = None,
+    threshold_low: options.ThresholdLow = None,
+    median_filter: options.MedianFilter = None,
+    min_gap: options.MinGap = None,
+    min_event: options.MinEvent = None,
+    post_processing: options.PostProcessingFile = None,
+) -> None:
+    """Draw a recording and what was found in it.
+
+    Over one time axis: the log-mel spectrogram that the model hears, and a lane for each class that
+    matters, with its presence scores (grey), the events found (blue) and reference events (orange).
+
+    A long recording becomes several strips. Where a strip has more tokens than pixels, the highest score
+    counts, so that short events stay visible in an hour.
+
+    [bold]Examples[/bold]
+
+      htsat-sed plot street.wav
+      htsat-sed plot street.wav -o street.svg --reference labels.tsv
+      htsat-sed plot night.flac --start 1:02:00 --end 1:02:30 -o owl.png
+      htsat-sed plot night.flac --row 10:00 -o overview.pdf
+      htsat-sed plot street.wav -c audioset --labels Speech --labels "Car passing by"
+    """
+    from htsat_sed.pictures.recording import (
+        classes_that_matter,
+        column_seconds,
+        draw_recording,
+        row_seconds,
+        save,
+    )
+    from htsat_sed.pictures.spectrogram import read_spectrogram
+
+    if recording == STDIN:
+        raise typer.BadParameter("a recording is read twice for its picture: name a file")
+    if end is not None and not start < end:
+        raise typer.BadParameter(
+            f"wanted a range that ends after its start, got {start:g} to {end:g} s", param_hint="--end"
+        )
+    if row is not None and row <= 0.0:
+        raise typer.BadParameter("wanted strips of more than 0 s", param_hint="--row")
+    target = _target(out, recording)
+    referred = _reference(reference, recording) if reference is not None else None
+    detector = options.make_detector(
+        checkpoint,
+        device=device,
+        batch_size=batch_size,
+        hop=hop,
+        sample_rate=sample_rate,
+        label_file=label_file,
+        class_map=class_map,
+        labels=labels,
+        post_processing_file=post_processing,
+        flags={
+            "threshold": threshold,
+            "threshold_low": threshold_low,
+            "median_filter": median_filter,
+            "min_gap": min_gap,
+            "min_event": min_event,
+        },
+    )
+    presence_map = _presence_map(detector, recording, start, end)
+    if start >= presence_map.duration:
+        raise typer.BadParameter(
+            f"{recording} ends at {clock(presence_map.duration)}, before the range begins at {clock(start)}",
+            param_hint="--start",
+        )
+    stop = presence_map.duration if end is None else min(end, presence_map.duration)
+    strip = row_seconds(stop - start) if row is None else min(row, stop - start)
+    with _second_reading():
+        spectrogram = read_spectrogram(
+            recording, detector.config, start=start, end=stop, column_seconds=column_seconds(strip)
+        )
+    events = detector.events(presence_map)
+    shown = list(detector.labels)
+    if labels is None:
+        shown = classes_that_matter(presence_map, events, referred, start=start, end=stop, most=classes)
+        _say_what_is_left_out([*events, *(referred or [])], shown, start, stop)
+    figure = draw_recording(
+        spectrogram,
+        presence_map,
+        events,
+        referred,
+        labels=shown,
+        start=start,
+        end=stop,
+        row=strip,
+        title=Path(recording).name,
+    )
+    save(figure, target)
+    if out is None or out.is_dir():
+        errors.print(f"wrote {target}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _target(out: Path | None, recording: str) -> Path:
+    """The picture to be; made sure of before the model runs."""
+    from htsat_sed.pictures.recording import picture_format
+
+    if out is None or out.is_dir():
+        return (out or Path()) / f"{Path(recording).name}.png"
+    try:
+        picture_format(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--output") from None
+    except OSError as error:
+        raise HtsatSedError(out.parent, f"cannot be made: {error.strerror}") from error
+    return out
+
+
+def _reference(path: Path, recording: str) -> list[Event]:
+    """The reference events of one recording.
+
+    Its name in the table is the longest end of its path that is there, then its name without suffix, as
+    label tracks (Audacity, Raven, ...) have it; a label track of one recording may have any name.
+
+    Raises:
+        AnnotationError: the table cannot be read or does not have the recording.
+    """
+    from htsat_sed.annotations import read_events
+
+    table = read_events(path)
+    parts = Path(recording).absolute().parts
+    names = [Path(*parts[i:]).as_posix() for i in range(len(parts))] + [Path(recording).stem]
+    for name in names:
+        if name in table:
+            return table[name]
+    track = [name for name in table if not path.is_dir() and path.name.startswith(f"{name}.")]
+    if len(table) == len(track) == 1:
+        return table[track[0]]
+    raise AnnotationError(path, f"has no recording {Path(recording).name}: {_some(list(table))}")
+
+
+def _some(names: list[str]) -> str:
+    if not names:
+        return "it is empty"
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"it has {', '.join(names[:3])}{more}"
+
+
+def _presence_map(detector: Detector, recording: str, start: float, end: float | None) -> PresenceMap:
+    """Scores of the range, and of a window to both sides for what post-processing needs."""
+    margin = detector.config.window_seconds
+    with RecordingsProgress("detecting", 1) as progress:
+        ((_, result),) = detector.presence_maps(
+            [recording],
+            start=start - margin,
+            end=float("inf") if end is None else end + margin,
+            progress=progress.heard,
+        )
+    if isinstance(result, HtsatSedError):
+        raise result
+    return result
+
+
+@contextmanager
+def _second_reading() -> Iterator[None]:
+    """Keep back warnings about a recording that has been read before: they have been shown."""
+    logger = logging.getLogger("htsat_sed")
+    silent = logging.Filter("nothing but a logger of this name")
+    logger.addFilter(silent)
+    try:
+        yield
+    finally:
+        logger.removeFilter(silent)
+
+
+def _say_what_is_left_out(events: list[Event], shown: list[str], start: float, end: float) -> None:
+    heard = {event.label for event in events if event.onset < end and event.offset > start}
+    if left_out := len(heard - set(shown)):
+        classes = "1 more class has" if left_out == 1 else f"{left_out} more classes have"
+        errors.print(f"note: {classes} events: --classes {len(heard)} shows all", soft_wrap=True)

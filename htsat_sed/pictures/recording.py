@@ -1,0 +1,360 @@
+"""Pictures of recordings: log-mel spectrogram, presence map, events and reference events over one time axis.
+
+A long recording becomes several strips of equal duration, one below the other. The spectrogram is
+averaged (power) and the presence map reduced to its maxima where there is more than a picture can
+show, so that a short event stays visible in an hour.
+
+No colour stands alone: estimated and reference events have their own places in a lane, and the colour
+maps are ordered by lightness.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from htsat_sed.detection.events import Event
+from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.pictures.spectrogram import Spectrogram, hertz_ticks, slaney_mel
+from htsat_sed.whole_file import whole_file
+
+FORMATS = ("png", "svg", "pdf")
+
+_COLUMNS = 1500  # of a strip: about as many as it has pixels
+_DPI = 150
+_WIDTH = 12.0  # inches, as all lengths below
+_MEL_HEIGHT, _MEL_HEIGHT_IN_STRIPS = 2.0, 1.2
+_LANE_HEIGHT = 0.26
+_TALLEST = 400.0  # 60000 pixels; the renderer takes no more than 65535
+_RANGE = 80.0  # dB that the colours of a spectrogram span
+_NOTABLE = 0.1  # score from which a class without events matters
+_FEWEST = 3  # classes that are shown however little they score
+_LONGEST_LABEL = 44
+
+_ONE_ROW = 120.0
+_ROWS = (60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0, 10_800.0, 21_600.0, 43_200.0)
+_MOST_ROWS = 8
+_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
+
+# Okabe and Ito's blue and orange, told apart by colour-blind readers too.
+_ESTIMATED, _REFERENCE = "#0072B2", "#E69F00"
+
+_logger = logging.getLogger("htsat_sed")
+
+
+def row_seconds(seconds: float) -> float:
+    """Duration of a strip for a stretch: the stretch itself up to 2 minutes, then a round duration.
+
+    Returns:
+        The shortest of 1, 2, 5, 10, 20, 30 min, 1, 2, 3, 6 and 12 h that makes at most 8 strips; beyond 4
+        days, days.
+    """
+    if seconds <= _ONE_ROW:
+        return seconds
+    return next(
+        (row for row in _ROWS if seconds <= _MOST_ROWS * row),
+        86_400.0 * math.ceil(seconds / _MOST_ROWS / 86_400),
+    )
+
+
+def column_seconds(row: float) -> float:
+    """Duration of a spectrogram's columns that a strip of `row` seconds can show."""
+    return row / _COLUMNS
+
+
+def classes_that_matter(
+    presence_map: PresenceMap,
+    events: Sequence[Event],
+    reference: Sequence[Event] | None = None,
+    *,
+    start: float,
+    end: float,
+    most: int,
+) -> list[str]:
+    """Choose the classes to show of a stretch.
+
+    First those with reference events, then those with events, then those whose score reaches 0.1, or as
+    many as make 3; each of these by their highest score in the stretch.
+
+    Args:
+        presence_map: of the whole recording.
+        events: found in it.
+        reference: its reference events; their labels need not be the model's.
+        start: seconds.
+        end: seconds, exclusive.
+        most: number of classes at most.
+
+    Returns:
+        Labels, those that matter most first.
+    """
+    rows = _rows(presence_map, start, end)
+    highest = presence_map.scores[rows].max(axis=0, initial=0.0)
+    peaks = dict(zip(presence_map.labels, highest.tolist(), strict=True))
+    referred = {event.label for event in _inside(reference or (), start, end)}
+    found = {event.label for event in _inside(events, start, end)}
+    ranked = sorted(
+        {*peaks, *referred},
+        key=lambda label: (label not in referred, label not in found, -peaks.get(label, 0.0), label),
+    )
+    notable = [label for label in ranked if label in referred | found or peaks[label] >= _NOTABLE]
+    return ranked[: min(most, max(_FEWEST, len(notable)))]
+
+
+def draw_recording(
+    spectrogram: Spectrogram,
+    presence_map: PresenceMap,
+    events: Sequence[Event],
+    reference: Sequence[Event] | None = None,
+    *,
+    labels: Sequence[str],
+    start: float,
+    end: float,
+    row: float,
+    title: str,
+) -> Figure:
+    """Draw a stretch of a recording: in every strip the spectrogram, and a lane for each class.
+
+    A lane shows, from top to bottom, the class's presence scores, its events, and its reference events.
+
+    Args:
+        spectrogram: of the stretch.
+        presence_map: of the whole recording.
+        events: found in it.
+        reference: its reference events; None if there are none to compare with.
+        labels: classes to show, at least one, from top to bottom; one that the model does not have has no
+            scores.
+        start: seconds.
+        end: seconds, exclusive.
+        row: seconds a strip.
+        title: shown above.
+
+    Raises:
+        ValueError: the stretch is empty, there is no class to show, or the picture would be too tall.
+    """
+    if not (0.0 <= start < end and row > 0.0):
+        raise ValueError(f"wanted 0 <= start < end and a row of more than 0 s, got {start}, {end} and {row}")
+    if not labels:
+        raise ValueError("wanted at least one class to show, got none")
+    strips = max(1, math.ceil(round((end - start) / row, 6)))
+    mel = _MEL_HEIGHT if strips == 1 else _MEL_HEIGHT_IN_STRIPS
+    lanes = _LANE_HEIGHT * len(labels) + 0.1
+    height = 0.7 + strips * (mel + lanes + 0.45)
+    if height > _TALLEST:
+        raise ValueError(
+            f"wanted a picture of at most {_TALLEST:g} inches, got {strips} strips of {len(labels)} classes, "
+            f"{height:.0f} inches: show fewer classes, longer strips, or a shorter range"
+        )
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    grid = figure.subplots(2 * strips, squeeze=False, height_ratios=[mel, lanes] * strips)[:, 0]
+    # Loudest of all strips, so that one colour is one level throughout.
+    loudest = float(np.nanmax(spectrogram.decibels))
+    for i in range(strips):
+        upper, lower = grid[2 * i], grid[2 * i + 1]
+        begin, stop = start + i * row, min(start + (i + 1) * row, end)
+        _draw_spectrogram(upper, spectrogram, begin, stop, loudest, with_scale=i == 0)
+        _draw_lanes(lower, presence_map, labels, begin, stop, with_scale=i == 0, height=lanes)
+        _draw_events(
+            lower, events, labels, begin, stop, top=0.6 if reference is None else 0.52, colour=_ESTIMATED
+        )
+        if reference is not None:
+            _draw_events(lower, reference, labels, begin, stop, top=0.75, colour=_REFERENCE)
+        _label_time(upper, lower, begin, begin + row, clock=end > 60.0)
+    unit = "s" if end <= 60.0 else "h:min:s" if end >= 3600.0 else "min:s"
+    grid[-1].set_xlabel(f"time ({unit})")
+    figure.suptitle(_shown(title, 90), x=0.01, ha="left", fontsize=11, parse_math=False)
+    keys = [Patch(color="0.55", label="presence score"), Patch(color=_ESTIMATED, label="events")]
+    if reference is not None:
+        keys.append(Patch(color=_REFERENCE, label="reference events"))
+    figure.legend(handles=keys, loc="outside upper right", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture, whole or not at all; the same figure gives the same bytes.
+
+    Args:
+        figure: as `draw_recording` returns it.
+        path: the file to be; its suffix tells the format: .png, .svg or .pdf.
+
+    Raises:
+        ValueError: another suffix.
+        HtsatSedError: the file cannot be written.
+    """
+    kind = picture_format(path)
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with (
+        warnings.catch_warnings(record=True) as caught,
+        whole_file(path, "wb") as file,
+        # PDF with TrueType fonts, since some publishers refuse the others.
+        rc_context({"svg.hashsalt": "htsat-sed", "pdf.fonttype": 42}),
+    ):
+        warnings.simplefilter("always")
+        figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata)
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        _logger.warning("%s: %s", path, message)
+
+
+def picture_format(path: Path) -> str:
+    """The format that a path's suffix names, one of `FORMATS`.
+
+    Raises:
+        ValueError: another suffix, or none.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise ValueError(f"wanted a picture called .png, .svg or .pdf, got {path}")
+    return kind
+
+
+def _draw_spectrogram(
+    axes: Axes, spectrogram: Spectrogram, start: float, end: float, loudest: float, *, with_scale: bool
+) -> None:
+    bands = spectrogram.decibels.shape[1]
+    low, high = slaney_mel([spectrogram.fmin, spectrogram.fmax]).tolist()
+    half = (high - low) / (bands + 1) / 2  # of a band: centres lie evenly between the edges of the bank
+    step = spectrogram.column_seconds
+    a = max(0, math.floor((start - spectrogram.start) / step))
+    b = max(a + 1, math.ceil((end - spectrogram.start) / step))
+    columns = spectrogram.decibels[a:b]
+    image = axes.imshow(
+        columns.T,
+        origin="lower",
+        aspect="auto",
+        extent=(
+            spectrogram.start + a * step,
+            spectrogram.start + (a + len(columns)) * step,
+            low + half,
+            high - half,
+        ),
+        cmap="magma",
+        vmin=loudest - _RANGE,
+        vmax=loudest,
+    )
+    hertz = hertz_ticks(spectrogram.fmin, spectrogram.fmax)
+    axes.set_yticks(slaney_mel(hertz), [f"{f}" for f in hertz], fontsize=8)
+    axes.set_ylim(low + half, high - half)
+    axes.set_ylabel("Hz", fontsize=9)
+    if with_scale:
+        scale = axes.figure.colorbar(image, cax=axes.inset_axes((1.008, 0.0, 0.01, 1.0)))
+        scale.set_label("dB", fontsize=9)
+        scale.ax.tick_params(labelsize=8)
+
+
+def _draw_lanes(
+    axes: Axes,
+    presence_map: PresenceMap,
+    labels: Sequence[str],
+    start: float,
+    end: float,
+    *,
+    with_scale: bool,
+    height: float,
+) -> None:
+    rows = _rows(presence_map, start, end)
+    tokens = rows.stop - rows.start
+    pool = max(1, math.ceil(tokens / _COLUMNS))
+    places = np.arange(rows.start, rows.stop, pool)
+    edges = np.minimum([*places, rows.stop], presence_map.duration / presence_map.token_seconds)
+    scores = np.full((2 * len(labels), len(places)), np.nan)  # every second row is the room for events
+    for lane, label in enumerate(labels):
+        if label in presence_map.labels:
+            column = presence_map.scores[rows, presence_map.labels.index(label)]
+            scores[2 * lane] = np.maximum.reduceat(column, places - rows.start)
+        else:
+            axes.text(
+                start,
+                lane + 0.28,
+                " no class of the model",
+                va="center",
+                fontsize=7,
+                color="0.4",
+                style="italic",
+            )
+    borders = [place for lane in range(len(labels)) for place in (lane + 0.08, lane + 0.48)] + [len(labels)]
+    mesh = axes.pcolormesh(
+        edges * presence_map.token_seconds,
+        borders,
+        scores,
+        cmap="Greys",
+        vmin=0.0,
+        vmax=1.0,
+        rasterized=True,
+    )
+    axes.hlines(range(1, len(labels)), 0, 1, transform=axes.get_yaxis_transform(), color="0.8", linewidth=0.5)
+    shown = [_shown(label, _LONGEST_LABEL) for label in labels]
+    axes.set_yticks(np.arange(len(labels)) + 0.5, shown, fontsize=8, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(len(labels), 0)
+    if with_scale:
+        part = min(1.0, _MEL_HEIGHT / height)
+        scale = axes.figure.colorbar(mesh, cax=axes.inset_axes((1.008, 1.0 - part, 0.01, part)))
+        scale.set_label("score", fontsize=9)
+        scale.set_ticks([0.0, 0.5, 1.0])
+        scale.ax.tick_params(labelsize=8)
+
+
+def _draw_events(
+    axes: Axes,
+    events: Sequence[Event],
+    labels: Sequence[str],
+    start: float,
+    end: float,
+    *,
+    top: float,
+    colour: str,
+) -> None:
+    """Bars in the lanes; the line around them keeps the shortest visible."""
+    for lane, label in enumerate(labels):
+        spans = [
+            (max(e.onset, start), min(e.offset, end) - max(e.onset, start))
+            for e in _inside(events, start, end)
+            if e.label == label
+        ]
+        if spans:
+            axes.broken_barh(spans, (lane + top, 0.17), facecolor=colour, edgecolor=colour, linewidth=0.7)
+
+
+def _label_time(upper: Axes, lower: Axes, start: float, end: float, *, clock: bool) -> None:
+    step = next((step for step in _STEPS if (end - start) / step <= 15), math.ceil((end - start) / 15))
+    ticks = np.arange(math.ceil(round(start / step, 6)), math.floor(round(end / step, 6)) + 1) * step
+    decimals = 0 if step >= 1 else 1 if step >= 0.1 else 2
+    texts = [clock_time(tick, decimals) if clock else f"{tick:.{decimals}f}" for tick in ticks.tolist()]
+    lower.set_xticks(ticks, texts, fontsize=8)
+    upper.set_xticks(ticks, [])
+    upper.set_xlim(start, end)
+    lower.set_xlim(start, end)
+
+
+def clock_time(seconds: float, decimals: int = 0) -> str:
+    """Seconds as ``12:05`` or ``1:02:03``, with so many decimals."""
+    whole, fraction = divmod(round(seconds * 10**decimals), 10**decimals)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{text}.{fraction:0{decimals}d}" if decimals else text
+
+
+def _rows(presence_map: PresenceMap, start: float, end: float) -> slice:
+    """The tokens that reach into a stretch."""
+    first = math.floor(round(start / presence_map.token_seconds, 6))
+    last = math.ceil(round(end / presence_map.token_seconds, 6))
+    return slice(first, min(max(last, first + 1), len(presence_map.scores)))
+
+
+def _inside(events: Sequence[Event], start: float, end: float) -> list[Event]:
+    return [event for event in events if event.onset < end and event.offset > start]
+
+
+def _shown(text: str, longest: int) -> str:
+    """A text as a picture can hold it: on one line, not too long, characters that are none escaped."""
+    line = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
