@@ -82,7 +82,10 @@ def test_every_room_has_its_place() -> None:
     ("command", "absent"),
     [
         ("import htsat_sed", ["torch", "pandas", "matplotlib", "lightning", "scipy"]),
-        ("import htsat_sed.cli", ["torch", "numpy", "pandas", "matplotlib", "lightning", "scipy", "soundfile"]),
+        (
+            "import htsat_sed.cli",
+            ["torch", "numpy", "pandas", "matplotlib", "lightning", "scipy", "soundfile"],
+        ),
         (
             "from htsat_sed import Detector, Event, PostProcessing, PresenceMap, load_checkpoint",
             ["pandas", "matplotlib", "lightning", "sed_eval", "psds_eval", "torch.utils.tensorboard"],
