@@ -168,3 +168,22 @@ def test_command_writes_values_that_detect_takes(
     code, _, err = run(*arguments)
     assert code == 1
     assert "1 of its recordings have no presence map; left out" in err
+
+
+def test_command_tunes_boxes_between_change_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference, maps = example(3)
+    write_events(tmp_path / "reference.tsv", reference, "tsv")
+    (tmp_path / "maps").mkdir()
+    for name, presence in maps.items():
+        write_presence_map(tmp_path / "maps" / f"{name}.npz", presence, filename=name)
+    command = f"htsat-sed tune {tmp_path}/reference.tsv --scores {tmp_path}/maps -o {tmp_path}/boxes.toml"
+    monkeypatch.setattr(sys, "argv", [*command.split(), "--method", "change-points"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    rules = PostProcessing().override(read_post_processing(tmp_path / "boxes.toml"))
+    events = pair(reference, {name: find_events(presence, rules) for name, presence in maps.items()})
+    fitted = 100 * f1(intersection_counts(events).total())[0].mean()
+    assert f"{fitted:.2f} % on the recordings tuned on" in capsys.readouterr().out

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from htsat_sed.detection.presence import PresenceMap
     from htsat_sed.evaluation.tuning import Tuning
 
+METHODS = ("threshold", "change-points", "both")
 METRICS = ("intersection", "collar", "segment")
 
 
@@ -51,6 +52,13 @@ def tune(
     metric: Annotated[
         str, typer.Option(help="Whose F1 is to be highest: intersection, collar or segment.")
     ] = "intersection",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="threshold (runs of high scores), change-points (boxes between changes, cSEBBs), or both: "
+            "whichever suits a class better.",
+        ),
+    ] = "threshold",
     folds: Annotated[int, typer.Option(min=2, help="Parts of the cross-validation over recordings.")] = 5,
     seed: Annotated[int, typer.Option(help="Of the parts.")] = 0,
     onset_collar: Annotated[float, typer.Option(metavar="SECONDS", help="Of the collar-based F1.")] = 0.2,
@@ -89,6 +97,8 @@ def tune(
     """
     if (scores is None) == (audio is None):
         raise typer.BadParameter("wanted either --scores or --audio")
+    if method not in METHODS:
+        raise typer.BadParameter(f"wanted one of {', '.join(METHODS)}; got {method!r}", param_hint="--method")
     if metric not in METRICS:
         raise typer.BadParameter(f"wanted one of {', '.join(METRICS)}; got {metric!r}", param_hint="--metric")
     from htsat_sed.annotations import read_events, read_presence_maps
@@ -131,6 +141,7 @@ def tune(
             events,
             maps,
             metric=metric,  # type: ignore[arg-type]
+            method=method,  # type: ignore[arg-type]
             settings=Settings(
                 onset_collar=onset_collar,
                 offset_collar=offset_collar,
