@@ -100,7 +100,7 @@ def plot(
             metavar="TIME",
             parser=_time,
             help="Duration of a strip; a longer range is drawn as several, one below the other.  "
-            "\\[default: up to 2 min one strip, else the round duration that makes at most 8]",
+            "\\[default: up to 2 min one strip, else the round duration that makes at most 6]",
             show_default=False,
             rich_help_panel=PICTURE,
         ),

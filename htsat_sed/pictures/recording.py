@@ -20,6 +20,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from htsat_sed.detection.events import Event
@@ -34,6 +35,7 @@ _DPI = 150
 _WIDTH = 12.0  # inches, as all lengths below
 _MEL_HEIGHT, _MEL_HEIGHT_IN_STRIPS = 2.0, 1.2
 _LANE_HEIGHT = 0.26
+_GAP = 0.15  # between strips
 _TALLEST = 400.0  # 60000 pixels; the renderer takes no more than 65535
 _RANGE = 80.0  # dB that the colours of a spectrogram span
 _NOTABLE = 0.1  # score from which a class without events matters
@@ -42,7 +44,7 @@ _LONGEST_LABEL = 44
 
 _ONE_ROW = 120.0
 _ROWS = (60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0, 10_800.0, 21_600.0, 43_200.0)
-_MOST_ROWS = 8
+_MOST_ROWS = 6
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 
 # Okabe and Ito's blue and orange, told apart by colour-blind readers too.
@@ -55,7 +57,7 @@ def row_seconds(seconds: float) -> float:
     """Duration of a strip for a stretch: the stretch itself up to 2 minutes, then a round duration.
 
     Returns:
-        The shortest of 1, 2, 5, 10, 20, 30 min, 1, 2, 3, 6 and 12 h that makes at most 8 strips; beyond 4
+        The shortest of 1, 2, 5, 10, 20, 30 min, 1, 2, 3, 6 and 12 h that makes at most 6 strips; beyond 3
         days, days.
     """
     if seconds <= _ONE_ROW:
@@ -147,18 +149,18 @@ def draw_recording(
     strips = max(1, math.ceil(round((end - start) / row, 6)))
     mel = _MEL_HEIGHT if strips == 1 else _MEL_HEIGHT_IN_STRIPS
     lanes = _LANE_HEIGHT * len(labels) + 0.1
-    height = 0.7 + strips * (mel + lanes + 0.45)
+    height = 0.6 + strips * (mel + lanes + 0.35) + (strips - 1) * _GAP
     if height > _TALLEST:
         raise ValueError(
             f"wanted a picture of at most {_TALLEST:g} inches, got {strips} strips of {len(labels)} classes, "
             f"{height:.0f} inches: show fewer classes, longer strips, or a shorter range"
         )
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-    grid = figure.subplots(2 * strips, squeeze=False, height_ratios=[mel, lanes] * strips)[:, 0]
+    figure = Figure(figsize=(_WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.03, hspace=0.0))
+    grid = figure.add_gridspec(3 * strips - 1, 1, height_ratios=([mel, lanes, _GAP] * strips)[:-1])
     # Loudest of all strips, so that one colour is one level throughout.
     loudest = float(np.nanmax(spectrogram.decibels))
     for i in range(strips):
-        upper, lower = grid[2 * i], grid[2 * i + 1]
+        upper, lower = (figure.add_subplot(grid[3 * i + k]) for k in (0, 1))
         begin, stop = start + i * row, min(start + (i + 1) * row, end)
         _draw_spectrogram(upper, spectrogram, begin, stop, loudest, with_scale=i == 0)
         _draw_lanes(lower, presence_map, labels, begin, stop, with_scale=i == 0, height=lanes)
@@ -169,7 +171,7 @@ def draw_recording(
             _draw_events(lower, reference, labels, begin, stop, top=0.75, colour=_REFERENCE)
         _label_time(upper, lower, begin, begin + row, clock=end > 60.0)
     unit = "s" if end <= 60.0 else "h:min:s" if end >= 3600.0 else "min:s"
-    grid[-1].set_xlabel(f"time ({unit})")
+    lower.set_xlabel(f"time ({unit})")
     figure.suptitle(_shown(title, 90), x=0.01, ha="left", fontsize=11, parse_math=False)
     keys = [Patch(color="0.55", label="presence score"), Patch(color=_ESTIMATED, label="events")]
     if reference is not None:
