@@ -49,7 +49,8 @@ def _time(text: str | float) -> float:
 
 def plot(
     recording: Annotated[
-        str, typer.Argument(help="A recording of any format and length.", show_default=False)
+        str,
+        typer.Argument(metavar="RECORDING", help="A recording of any format and length.", show_default=False),
     ],
     out: Annotated[
         Path | None,
@@ -133,11 +134,11 @@ def plot(
 ) -> None:
     """Draw a recording and what was found in it.
 
-    Over one time axis: the log-mel spectrogram that the model hears, and a lane for each class that
-    matters, with its presence scores (grey), the events found (blue) and reference events (orange).
+    Over one time axis: the log-mel spectrogram that the model hears, and a lane for each class.
+    A lane has presence scores (grey), the events found (blue) and reference events (orange).
 
-    A long recording becomes several strips. Where a strip has more tokens than pixels, the highest score
-    counts, so that short events stay visible in an hour.
+    A long recording becomes several strips, one below the other.
+    Where there are more tokens than pixels, the highest score counts: short events stay visible.
 
     [bold]Examples[/bold]
 
