@@ -94,7 +94,7 @@ Threshold = Annotated[
     typer.Option(
         metavar="[LABEL=]SCORE",
         help="An event has a score above this, 0 to 1; LABEL=SCORE for one class. Repeatable.  "
-        "[default: the checkpoint's, else 0.5]",
+        "\\[default: the checkpoint's, else 0.5]",
         show_default=False,
         rich_help_panel=EVENTS,
     ),
