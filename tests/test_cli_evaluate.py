@@ -1,5 +1,6 @@
 """`htsat-sed evaluate` on real files."""
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -65,7 +66,7 @@ def test_published_figures_from_one_command(run: Run, detections: str, macro: li
     assert code == 0
     found = [line.split(": ")[1] for line in out.splitlines() if "macro f1" in line]
     assert [found[0], found[1], found[3]] == macro
-    assert "recordings are in the reference alone" in err
+    assert err.startswith("warning: 57 recordings only in the reference: ") == (detections == "htsat_single")
 
 
 def test_same_bytes_twice(run: Run, tmp_path: Path) -> None:
@@ -83,12 +84,15 @@ def test_same_bytes_twice(run: Run, tmp_path: Path) -> None:
     assert collar["parameters"] == {"onset_collar": 0.2, "offset_collar": 0.2, "offset_share": 0.2}
     assert collar["headline"]["macro_f1"]["low"] < collar["headline"]["macro_f1"]["value"]
     assert report["versions"]["sed-eval"].startswith("0.2")
-    assert (
-        (tmp_path / "one.csv")
-        .read_text()
-        .splitlines()[1]
-        .startswith("intersection,Alarm_bell_ringing,f1,0.48")
-    )
+    assert (report["settings"]["bootstrap"], report["settings"]["seed"]) == (50, 0)
+    assert report["remarks"] == ["57 recordings only in the reference: scored as without estimated events"]
+    assert report["inputs"]["reference"] == {
+        "path": str(DESED / "reference.tsv"),
+        "sha256": hashlib.sha256((DESED / "reference.tsv").read_bytes()).hexdigest(),
+    }
+    rows = (tmp_path / "one.csv").read_text().splitlines()
+    assert rows[:2] == ["metric,class,figure,value", f"intersection,*,macro_f1,{48.42346878849411 / 100!r}"]
+    assert "segment,Speech,tp,1595.0" in rows
 
 
 def test_presence_maps_alone(run: Run, maps: Path, tmp_path: Path) -> None:
@@ -105,6 +109,7 @@ def test_presence_maps_alone(run: Run, maps: Path, tmp_path: Path) -> None:
         "precision": 0.0,
         "recall": 0.0,
         "reference": 1.0,
+        "estimated": 1.0,
         "tp": 0.0,
         "fp": 1.0,
         "fn": 1.0,
@@ -119,7 +124,7 @@ def test_class_without_reference_is_said_to_be_left_out(run: Run, maps: Path, tm
     code, out, err = run(labels, "--scores", maps, "--class", "Dog", "--class", "Horse")
     assert code == 0
     assert "macro f1: 100.00 %" in out
-    assert "note: no reference events of Horse: left out of every average" in err
+    assert "note: Horse: without reference events: left out of every average" in err
 
 
 def test_tags_against_weak_labels(run: Run, tmp_path: Path) -> None:
@@ -130,8 +135,10 @@ def test_tags_against_weak_labels(run: Run, tmp_path: Path) -> None:
     code, out, _ = run(tmp_path / "weak.tsv", tmp_path / "tags.csv")
     assert code == 0
     # Dog: 0.9 hit, 0.8 miss, 0.7 hit: AP (1 + 2/3) / 2, AUC 1/2. Cat: 1 and 1.
-    assert "map: 91.67 %" in out
-    assert "auc: 75.00 %" in out
+    assert "mAP: 0.9167\n" in out
+    assert "AUC: 0.7500\n" in out
+    # Of the mean AUC: sqrt(2) times the 75 % quantile of a normal distribution.
+    assert "d-prime: 0.9539\n" in out
 
 
 def test_audio_is_detected_first(run: Run, tmp_path: Path) -> None:
@@ -142,13 +149,21 @@ def test_audio_is_detected_first(run: Run, tmp_path: Path) -> None:
     for i, name in enumerate(("a.wav", "b.wav")):
         soundfile.write(audio / name, recording(4.0, 32_000, i), 32_000)
     (audio / "broken.wav").touch()
-    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t0\t1\tCat")
+    (audio / "unlabelled.wav").touch()
+    labels = reference(
+        tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t0\t1\tCat", "broken.wav\t\t\t"
+    )
     with torch.random.fork_rng(devices=[]):
         code, out, err = run(
-            labels, "--audio", audio, "-c", tmp_path / "tiny.safetensors", "--threshold", 0.2
+            *(labels, "--audio", audio, "-c", tmp_path / "tiny.safetensors", "--threshold", 0.2),
+            *("--json", tmp_path / "scores.json"),
         )
     assert code == 1
     assert f"error: {audio}/broken.wav: " in err
+    assert "unlabelled" not in err
+    asked = json.loads((tmp_path / "scores.json").read_text())
+    assert list(asked["inputs"]) == ["reference", "audio", "checkpoints"]
+    assert asked["post_processing"]["threshold"] == 0.2
     assert "PSDS scenario 2" in out
 
 
@@ -170,12 +185,68 @@ def test_bad_labels_name_file_and_row(
     assert message in err
 
 
+def test_names_that_do_not_fit(run: Run, maps: Path, tmp_path: Path) -> None:
+    labels = reference(tmp_path / "reference.tsv", "day/a.wav\t0\t2.5\tDog")
+    code, out, err = run(labels, "--scores", maps)
+    assert (code, out) == (1, "")
+    assert err.endswith("got none: the reference has 'day/a.wav', the other side 'a.wav'\n")
+    code, out, err = run(labels, "--audio", DESED.parents[1] / "data")
+    assert (code, out) == (1, "")
+
+
+def test_every_recording_has_every_class(run: Run, maps: Path, tmp_path: Path) -> None:
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog")
+    code, out, err = run(labels, "--scores", maps, "--json", tmp_path / "scores.json")
+    assert code == 0
+    assert "PSDS: 1.0000\n" in out
+    assert "warning: no clip-level metrics: wanted a class that some recordings have and others lack" in err
+    assert len(json.loads((tmp_path / "scores.json").read_text())["metrics"]) == 6
+
+
+def test_rules_for_maps(run: Run, maps: Path, tmp_path: Path) -> None:
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t0\t2.5\tCat")
+    _, out, _ = run(labels, "--scores", maps, "--threshold", "Cat=0.9")
+    assert next(line.split() for line in out.splitlines() if line.startswith(" Cat"))[5] == "0"
+    code, _, err = run(labels, "--scores", maps, "--threshold", "Cta=0.9")
+    assert code == 2
+    assert "no class 'Cta'" in err
+
+
+def test_tuned_rules_are_taken(run: Run, maps: Path, tmp_path: Path) -> None:
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t5\t7.5\tCat")
+    (tmp_path / "tuned.toml").write_text("threshold = 0.9\n[classes.Dog]\nthreshold = 0.5\n")
+    _, out, _ = run(labels, "--scores", maps, "--post-processing", tmp_path / "tuned.toml")
+    assert "macro f1: 50.00 %" in out
+
+
+def test_help_names_every_metric(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    code, out, _ = run("--help")
+    assert code == 0
+    for word in (
+        "sed_eval",
+        "psds_eval",
+        "PSDS",
+        "mAP",
+        "AUC",
+        "d-prime",
+        "bootstrap",
+        "DESED",
+        "event_labels",
+    ):
+        assert word in out
+
+
 def test_wrong_usage(run: Run, maps: Path, tmp_path: Path) -> None:
     labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t0\t1\tCat")
     assert run(labels)[0] == 2
     assert run(labels, "--scores", maps, "--audio", tmp_path)[0] == 2
     assert run(labels, "--scores", maps, "--dtc", 2)[0] == 2
     assert run(labels, "--scores", maps, "--plot", tmp_path / "x.bmp")[0] == 2
+    assert run(labels, "--scores", maps, "--bootstrap", -1)[0] == 2
+    (tmp_path / "tags.csv").write_text("filename,event_label,score\na.wav,Dog,0.9\n")
+    assert run(labels, tmp_path / "tags.csv", "--scores", maps)[0] == 2
+    assert run(labels, "--scores", maps, "--json", tmp_path / "no" / "x.json")[0] == 1
     code, _, err = run(labels, "--scores", tmp_path / "empty")
     assert code == 1
     assert err.startswith(f"error: {tmp_path}/empty: ")

@@ -1,5 +1,6 @@
 """Metrics against sed_eval and psds_eval called directly, hand-worked cases, and published figures."""
 
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -12,13 +13,21 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from htsat_sed.annotations import read_durations, read_events
-from htsat_sed.detection.events import Event, PostProcessing
+from htsat_sed.detection.events import Event, PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.evaluation.clip import clip_scores, d_prime, scores_of_map
-from htsat_sed.evaluation.counts import bootstrap_weights, f1, interval, macro_f1, micro_f1
+from htsat_sed.evaluation.counts import Counts, bootstrap_weights, f1, interval, macro_f1, micro_f1
+from htsat_sed.evaluation.evaluate import evaluate_strong, evaluate_weak, score_clips, score_events
 from htsat_sed.evaluation.intersection import intersection_counts
-from htsat_sed.evaluation.psds import SCENARIO_1, SCENARIO_2, operating_points, thresholds
-from htsat_sed.evaluation.report import Settings, evaluate_clips, evaluate_events
+from htsat_sed.evaluation.psds import (
+    SCENARIO_1,
+    SCENARIO_2,
+    Scenario,
+    detections,
+    operating_points,
+    thresholds,
+)
+from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.sed_eval_counts import MetaDataContainer, collar_counts, segment_counts
 from htsat_sed.evaluation.tables import Pair, pair
 
@@ -44,7 +53,7 @@ def test_published_detections(detections: str, expected: dict[str, float]) -> No
         read_events(DESED / f"{detections}.tsv"),
         durations=read_durations(DESED / "durations.tsv"),
     )
-    found = {metric.name: metric.headline["macro_f1"].value for metric in evaluate_events(events, Settings())}
+    found = {metric.name: metric.headline["macro_f1"].value for metric in score_events(events, Settings())}
     assert {name: round(100 * (found[name] or 0.0), 2) for name in expected} == expected
 
 
@@ -101,24 +110,30 @@ def test_segment_counts_are_those_of_sed_eval(
     compare(metric, segment_counts(events, resolution=resolution), events)
 
 
-def feed(metric: object, events: Pair) -> None:
+def feed(metric: EventBasedMetrics | SegmentBasedMetrics, events: Pair) -> None:
     for reference, estimated in zip(events.reference, events.estimated, strict=True):
-        metric.evaluate(container(reference), container(estimated))  # type: ignore[attr-defined]
+        metric.evaluate(container(reference), container(estimated))
 
 
 def container(events: tuple[Event, ...]) -> MetaDataContainer:
     return MetaDataContainer([{"onset": e.onset, "offset": e.offset, "event_label": e.label} for e in events])
 
 
-def compare(metric: object, counts: object, events: Pair) -> None:
-    values = f1(counts.total())[0]  # type: ignore[attr-defined]
+def compare(metric: EventBasedMetrics | SegmentBasedMetrics, counts: Counts, events: Pair) -> None:
+    total = counts.total()
+    by_class = metric.results_class_wise_metrics()
+    theirs = []
     for k, label in enumerate(events.labels):
-        theirs = metric.results_class_wise_metrics()[label]["f_measure"]["f_measure"]  # type: ignore[attr-defined]
-        if not np.isnan(theirs):
-            assert values[k] == pytest.approx(theirs, abs=1e-9)
-    theirs = metric.results_overall_metrics()["f_measure"]["f_measure"]  # type: ignore[attr-defined]
-    if not np.isnan(theirs):
-        assert micro_f1(counts.total())[0] == pytest.approx(theirs, abs=1e-9)  # type: ignore[attr-defined]
+        of_class = metric.class_wise[label]
+        ours = total.tp[0, k], total.fp[0, k], total.fn[0, k]
+        assert ours == (of_class["Ntp"], of_class["Nfp"], of_class["Nfn"])
+        # sed_eval has NaN for a class that was never estimated; here it is 0.
+        value = by_class[label]["f_measure"]["f_measure"]
+        theirs.append(0.0 if np.isnan(value) else value)
+        assert f1(total)[0, k] == pytest.approx(theirs[-1], abs=1e-9)
+    assert macro_f1(total)[0] == pytest.approx(np.mean(theirs), abs=1e-9)
+    overall = metric.results_overall_metrics()["f_measure"]["f_measure"]
+    assert micro_f1(total)[0] == pytest.approx(0.0 if np.isnan(overall) else overall, abs=1e-9)
 
 
 @many
@@ -137,11 +152,11 @@ def test_intersection_f1_is_that_of_psds_eval(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         _, by_class = theirs.compute_macro_f_score(table(events.recordings, events.estimated))
-    values = f1(intersection_counts(events, dtc=dtc, gtc=gtc).total())[0]
-    for k, label in enumerate(events.labels):
-        # psds_eval has NaN for a class without a hit, and leaves it out of its mean; here it is 0.
-        expected = 0.0 if np.isnan(by_class[label]) else by_class[label]
-        assert values[k] == pytest.approx(expected, abs=1e-9)
+    total = intersection_counts(events, dtc=dtc, gtc=gtc).total()
+    # psds_eval has NaN for a class without a hit, and leaves it out of its mean; here it is 0.
+    expected = [0.0 if np.isnan(by_class[label]) else by_class[label] for label in events.labels]
+    np.testing.assert_allclose(f1(total)[0], expected, atol=1e-9)
+    assert macro_f1(total)[0] == pytest.approx(np.mean(expected), abs=1e-9)
 
 
 def table(recordings: tuple[str, ...], events: tuple[tuple[Event, ...], ...]) -> pd.DataFrame:
@@ -152,33 +167,109 @@ def table(recordings: tuple[str, ...], events: tuple[tuple[Event, ...], ...]) ->
     return frame.astype({"onset": float, "offset": float})
 
 
-@pytest.mark.parametrize("scenario", [SCENARIO_1, SCENARIO_2])
-def test_bootstrapped_psds_with_equal_weights_is_that_of_psds_eval(scenario: object) -> None:
-    rng = np.random.default_rng(3)
-    reference = {
-        f"{i}.wav": sorted(
-            Event(float(a), float(a + d), LABELS[k])
-            for k, a, d in zip(
-                rng.permutation(3)[:2], rng.uniform(0, 6, 2), rng.uniform(0.5, 4, 2), strict=True
-            )
-        )
-        for i in range(12)
-    }
+@st.composite
+def presence(draw: st.DrawFn) -> tuple[dict[str, list[Event]], dict[str, PresenceMap]]:
+    """Reference events and maps of a few steps of score, that rise where the events are."""
+    rng = np.random.default_rng(draw(st.integers(0, 1 << 16)))
+    reference = draw(tables())
     maps = {}
     for name, own in reference.items():
-        scores = rng.beta(1, 4, (32, 3))
+        scores = rng.integers(0, 8, (32, len(LABELS)))
         for event in own:
-            scores[int(event.onset / 0.3125) : int(event.offset / 0.3125) + 1, LABELS.index(event.label)] += (
-                0.4
+            scores[round(3.2 * event.onset) : round(3.2 * event.offset), LABELS.index(event.label)] += 4
+        maps[name] = PresenceMap((scores / 11).clip(0, 1).astype(np.float32), LABELS, 0.3125, 10.0)
+    return reference, maps
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@given(presence(), st.sampled_from([SCENARIO_1, SCENARIO_2]), st.sampled_from([0.0, 0.9]))
+def test_psds_is_that_of_psds_eval(
+    made: tuple[dict[str, list[Event]], dict[str, PresenceMap]], scenario: Scenario, median_filter: float
+) -> None:
+    reference, maps = made
+    events = compared(reference, {})
+    rules = PostProcessing(median_filter=median_filter, min_gap=0.5)
+    found = detections(events, maps, count=6, post_processing=rules)
+    points = operating_points(events, found, scenario, count=6)
+    theirs = PSDSEval(
+        dtc_threshold=scenario.dtc,
+        gtc_threshold=scenario.gtc,
+        cttc_threshold=scenario.cttc,
+        ground_truth=table(events.recordings, events.reference),
+        metadata=pd.DataFrame({"filename": events.recordings, "duration": 10.0}),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for threshold in thresholds(6):
+            at = rules.override({"threshold": threshold})
+            rows = tuple(
+                tuple(find_events(maps[name], at)) if name in maps else () for name in events.recordings
             )
-        maps[name] = PresenceMap(scores.clip(0, 1).astype(np.float32), LABELS, 0.3125, 10.0)
-    events = pair(reference, {})
-    points = operating_points(
-        events, maps, scenario, count=20, post_processing=PostProcessing(median_filter=0.9)
-    )  # type: ignore[arg-type]
-    assert 0.01 < points.value < 0.95
-    drawn = points.resampled(np.stack([np.ones(12), np.full(12, 2.0)]))
-    np.testing.assert_allclose(drawn, points.value, atol=1e-9)
+            theirs.add_operating_point(table(events.recordings, rows))
+        expected = theirs.psds(scenario.alpha_ct, scenario.alpha_st, scenario.max_efpr)
+    assert points.value == pytest.approx(expected.value, abs=1e-9)
+    between = np.linspace(0.123, 999.9, 57)  # no rate of theirs or ours
+    ours, of_psds_eval = (
+        y[np.searchsorted(x, between) - 1] for x, y in (points.curve, (expected.plt.xp, expected.plt.yp))
+    )
+    np.testing.assert_allclose(ours, of_psds_eval, atol=1e-9)
+    # Every recording twice: the same rates.
+    twice = points.resampled(np.full((1, len(events.recordings)), 2.0))
+    assert twice[0] == pytest.approx(points.value, abs=1e-9)
+
+
+def test_resampled_psds_is_that_of_the_recordings_drawn() -> None:
+    reference = {
+        "a": [Event(0.0, 2.5, "Dog"), Event(5.0, 7.5, "Cat")],
+        "b": [Event(2.5, 5.0, "Dog")],
+        "c": [Event(5.0, 10.0, "Cat")],
+    }
+    rng = np.random.default_rng(4)
+    maps = {n: PresenceMap(rng.random((8, 2), np.float32), ("Cat", "Dog"), 1.25, 10.0) for n in reference}
+
+    def psds(names: dict[str, str], weights: list[float]) -> float:
+        """Of recordings under new names, so that one can be there twice."""
+        events = pair(
+            {new: reference[old] for new, old in names.items()}, {}, durations=dict.fromkeys(names, 10.0)
+        )
+        found = detections(events, {new: maps[old] for new, old in names.items()}, count=9)
+        return float(operating_points(events, found, SCENARIO_2, count=9).resampled(np.array([weights]))[0])
+
+    same = {name: name for name in reference}
+    assert psds(same, [2, 0, 1]) == pytest.approx(psds({"a": "a", "a2": "a", "c": "c"}, [1, 1, 1]), abs=1e-12)
+    # Without the other class no cross-trigger is left, and no instability across classes.
+    assert psds(same, [0, 1, 0]) == pytest.approx(psds({"b": "b"}, [1]), abs=1e-12)
+    assert psds(same, [0, 1, 0]) > 0.0
+
+
+def test_hand_worked_psds() -> None:
+    """One class; two thresholds, at 0.25 and 0.75.
+
+    At 0.75 one of two events is found, without false positives; at 0.25 both, with one false positive in
+    20 s, 180 an hour. Up to 100 an hour the ratio stays 1/2.
+    """
+    maps = {
+        "a": PresenceMap(np.float32([[0.9], [0.0], [0.5], [0.5]]), ("Dog",), 2.5, 10.0),
+        "b": PresenceMap(np.float32([[0.0], [0.0], [0.5], [0.5]]), ("Dog",), 2.5, 10.0),
+    }
+    reference = {"a": [Event(0.0, 2.5, "Dog"), Event(5.0, 10.0, "Dog")], "b": []}
+    events = pair(reference, {}, durations={"a": 10.0, "b": 10.0})
+    points = operating_points(events, detections(events, maps, count=2), SCENARIO_1, count=2)
+    assert points.value == pytest.approx(0.5)
+    assert [values.tolist() for values in points.curve] == [[0.0, 180.0], [0.5, 1.0]]
+
+
+def test_low_threshold_keeps_its_share() -> None:
+    scores = np.float32([[0.2], [0.45], [0.9], [0.45], [0.2]])
+    events = pair({"a": [Event(0.0, 5.0, "Dog")]}, {}, durations={"a": 5.0})
+    found = detections(
+        events,
+        {"a": PresenceMap(scores, ("Dog",), 1.0, 5.0)},
+        count=2,
+        post_processing=PostProcessing(threshold=0.6, threshold_low=0.3),
+    )
+    # 0.25 with 0.125, and 0.75 with 0.375.
+    assert found[["threshold", "onset", "offset"]].to_numpy().tolist() == [[0, 0.0, 5.0], [1, 1.0, 4.0]]
 
 
 def test_hand_worked_counts() -> None:
@@ -209,20 +300,67 @@ def test_rules_of_pairing(caplog: pytest.LogCaptureFixture) -> None:
     assert events.reference == ((Event(0, 3, "Dog"), Event(3, 4, "Dog")), ())
     assert events.estimated == ((Event(9, 11, "Dog"),), ())
     assert events.silent == ("Cat",)
-    assert [record.getMessage() for record in caplog.records] == [
-        "1 recordings are estimated but not in the reference; left out",
-        "1 recordings are in the reference alone; scored as without estimated events",
-        "1 estimated events are of classes without reference events (Bird); left out",
-        "1 reference events are overlapping another of the same class; joined with it",
-        "1 estimated events are past the end of their recording; counted as they stand",
+    assert list(events.remarks) == [
+        "1 recording only estimated: left out",
+        "1 recording only in the reference: scored as without estimated events",
+        "1 estimated event of classes without reference events (Bird): left out",
+        "1 reference event overlapping another of the same class: joined",
+        "1 estimated event past the end of a recording: counted all the same",
     ]
-    with pytest.raises(ValueError, match="at least one event of the classes to be scored, got none"):
-        pair({"a": []}, {})
+    assert [record.getMessage() for record in caplog.records] == list(events.remarks)
+
+
+@pytest.mark.parametrize(
+    ("reference", "estimated", "message"),
+    [
+        ({"a": []}, {}, "at least one event of the classes to be scored, got none"),
+        (
+            {"a.wav": [Event(0, 1, "Dog")]},
+            {"x/a.wav": []},
+            "the reference has 'a.wav', the other side 'x/a.wav'",
+        ),
+    ],
+)
+def test_tables_that_cannot_be_paired(
+    reference: dict[str, list[Event]], estimated: dict[str, list[Event]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pair(reference, estimated)
+
+
+def test_nothing_estimated() -> None:
+    report = evaluate_strong({"a": [Event(0.0, 1.0, "Dog")], "b": []}, {}, settings=Settings(bootstrap=20))
+    for metric in report.metrics:
+        figures = metric.classes["Dog"]
+        assert (figures["f1"], figures["precision"], figures["recall"]) == (0.0, None, 0.0)
+        assert metric.headline["macro_precision"].value == 0.0
+        assert metric.headline["micro_precision"].value is None
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_listed_recording_that_the_reference_lacks_has_no_events(caplog: pytest.LogCaptureFixture) -> None:
+    reference = {"a": [Event(0.0, 1.0, "Dog")]}
+    estimated = {"a": [Event(0.0, 1.0, "Dog")], "b": [Event(0.0, 1.0, "Dog")], "c": [Event(0.0, 1.0, "Dog")]}
+    with caplog.at_level(logging.WARNING):
+        report = evaluate_strong(reference, estimated, durations={"a": 2.0, "b": 2.0, "elsewhere": 2.0})
+    assert report.recordings == 2
+    assert report.metrics[0].classes["Dog"]["fp"] == 1.0
+    assert list(report.remarks) == [
+        "1 recording with a duration but not in the reference: scored as without events",
+        "1 recording only estimated: left out",
+    ]
+
+
+def test_event_past_the_end_is_a_false_positive() -> None:
+    found = {"a": [Event(11.0, 12.0, "Dog")]}
+    events = pair({"a": [Event(0.0, 1.0, "Dog")]}, found, durations={"a": 10.0})
+    for counts in (intersection_counts(events), collar_counts(events), segment_counts(events)):
+        assert counts.fp.tolist() == [[1.0]]
 
 
 def test_intervals_hold_the_value_and_repeat() -> None:
     events = pair(read_events(DESED / "reference.tsv"), read_events(DESED / "htsat_single.tsv"))
-    once, twice = (evaluate_events(events, Settings(bootstrap=200, seed=1)) for _ in range(2))
+    once, twice = (score_events(events, Settings(bootstrap=200, seed=1)) for _ in range(2))
     assert once == twice
     score = once[0].headline["macro_f1"]
     assert score.low is not None
@@ -231,27 +369,65 @@ def test_intervals_hold_the_value_and_repeat() -> None:
     assert bootstrap_weights(5, samples=3, seed=0).sum(axis=1).tolist() == [5, 5, 5]
 
 
-def test_clip_metrics_are_those_of_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    weak = {f"{i}": {label for label in LABELS if rng.random() < 0.4} for i in range(30)}
-    scores = {name: {label: float(rng.random()) for label in LABELS} for name in weak}
+@many
+@given(st.integers(0, 1 << 16), st.integers(2, 20), st.integers(1, 6))
+def test_clip_metrics_are_those_of_scikit_learn(seed: int, recordings: int, levels: int) -> None:
+    rng = np.random.default_rng(seed)
+    weak = {f"{i:02}": {label for label in LABELS if rng.random() < 0.5} for i in range(recordings)}
+    weak |= {"some": {"Cat", "Rain"}, "none": set()}
+    scores = {name: {label: rng.integers(levels + 1) / levels for label in LABELS} for name in weak}
     clips = clip_scores(weak, scores)
-    for k, label in enumerate(LABELS):
+    weights = rng.integers(0, 3, (2, len(weak))).astype(float)
+    weights[:, -2:] = 1.0  # both kinds of Cat and Rain
+    for k, label in enumerate(clips.labels):
+        if label == "Dog":
+            continue
         truth = [float(label in weak[name]) for name in sorted(weak)]
         values = [scores[name][label] for name in sorted(weak)]
-        assert clips.average_precision()[k] == pytest.approx(average_precision_score(truth, values), abs=1e-9)
-        assert clips.auc()[k] == pytest.approx(roc_auc_score(truth, values), abs=1e-9)
-    found = evaluate_clips(clips, Settings(bootstrap=20))
-    assert found.headline["map"].value == pytest.approx(clips.average_precision().mean())
+        for drawn in range(2):
+            expected = [
+                metric(truth, values, sample_weight=weights[drawn])
+                for metric in (average_precision_score, roc_auc_score)
+            ]
+            found = [clips.average_precision(weights)[drawn, k], clips.auc(weights)[drawn, k]]
+            assert found == pytest.approx(expected, abs=1e-9)
+    everything = clips.present.ravel(), clips.scores.ravel()
+    assert clips.micro_average_precision()[0] == pytest.approx(average_precision_score(*everything), abs=1e-9)
+    assert clips.micro_auc()[0] == pytest.approx(roc_auc_score(*everything), abs=1e-9)
+
+
+def test_d_prime() -> None:
     # AUC 0.76025 lies where two unit normals are one standard deviation apart
     assert d_prime(np.array([0.5, 0.7602499389])).tolist() == pytest.approx([0.0, 1.0], abs=1e-6)
+
+
+def test_perfect_clip_scores_have_no_d_prime() -> None:
+    report = evaluate_weak({"a": {"Dog"}, "b": set()}, {"a": {"Dog": 0.9}, "b": {"Dog": 0.1}})
+    headline = report.metrics[0].headline
+    assert (headline["auc"].value, headline["d_prime"].value) == (1.0, None)
+    assert report.to_dict()["null_because"]["d_prime"] == "the AUC is 0 or 1"
+
+
+def test_clip_intervals() -> None:
+    rng = np.random.default_rng(0)
+    weak = {f"{i}": {"Dog"} if i % 2 else set() for i in range(40)}
+    scores = {name: {"Dog": float(0.2 * bool(own) + rng.random())} for name, own in weak.items()}
+    clips = clip_scores(weak, scores)
+    for score in score_clips(clips, Settings(bootstrap=50)).headline.values():
+        assert score.low is not None
+        assert score.low < (score.value or 0.0) < (score.high or 0.0)
 
 
 def test_clip_scores_of_a_map_and_classes_without_both_kinds() -> None:
     presence = PresenceMap(np.float32([[0.1, 0.5], [0.75, 0.25]]), ("Dog", "Cat"), 0.3125, 0.6)
     assert scores_of_map(presence) == {"Dog": 0.75, "Cat": 0.5}
-    clips = clip_scores({"a": {"Dog"}, "b": {"Dog", "Cat"}}, {"a": {"Dog": 0.1}})
+    clips = clip_scores({"a": {"Dog"}, "b": {"Dog", "Cat"}}, {"a": {"Dog": 0.1}, "c": {}})
     assert (clips.labels, clips.left_out) == (("Cat",), ("Dog",))
+    assert list(clips.remarks) == [
+        "1 recording with clip scores only: left out",
+        "1 recording without clip scores: scored as 0",
+        "1 label without clip scores (Cat): scored as 0",
+    ]
     with pytest.raises(ValueError, match="wanted a class that some recordings have and others lack"):
         clip_scores({"a": {"Dog"}}, {})
 
@@ -260,7 +436,7 @@ def test_thresholds_lie_in_the_middle_of_equal_parts() -> None:
     assert thresholds(4).tolist() == [0.125, 0.375, 0.625, 0.875]
 
 
-@pytest.mark.parametrize("wrong", [{"dtc": 1.5}, {"onset_collar": 0.0}, {"psds_thresholds": 0}])
+@pytest.mark.parametrize("wrong", [{"dtc": 1.5}, {"onset_collar": 0.0}, {"psds_thresholds": 0}, {"seed": -1}])
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="wanted"):
         Settings(**wrong)  # type: ignore[arg-type]

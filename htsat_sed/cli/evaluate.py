@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from htsat_sed.cli import options
+from htsat_sed.cli.evaluation_report import inputs, show, write_csv, write_json
 from htsat_sed.cli.recordings import find_all
-from htsat_sed.cli.terminal import RecordingsProgress, errors, output, report
-from htsat_sed.errors import AnnotationError, HtsatSedError
+from htsat_sed.cli.terminal import RecordingsProgress, report
+from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Set
+
+    from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import Event, PostProcessing
     from htsat_sed.detection.presence import PresenceMap
-    from htsat_sed.evaluation.counts import Floats
-    from htsat_sed.evaluation.report import Metric, Report, Score
+    from htsat_sed.evaluation.report import Report, Settings
 
 METRICS = "Metrics"
 OUTPUT = "Output"
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def evaluate(
@@ -189,6 +192,7 @@ def evaluate(
     ]
     if not given or (audio is not None and len(given) > 1):
         raise typer.BadParameter("wanted ESTIMATED, --scores, both of them, or --audio alone")
+    _make_sure_of(json_file, csv_file, plot)
     flags = {
         "threshold": threshold,
         "threshold_low": threshold_low,
@@ -196,6 +200,8 @@ def evaluate(
         "min_gap": min_gap,
         "min_event": min_event,
     }
+    from htsat_sed.annotations import read_durations, read_presence_maps
+    from htsat_sed.annotations.tags import is_tags
     from htsat_sed.evaluation.report import Settings
 
     settings = Settings(
@@ -210,6 +216,10 @@ def evaluate(
         bootstrap=bootstrap,
         seed=seed,
     )
+    if scores is not None and estimated is not None and is_tags(estimated):
+        raise typer.BadParameter("ESTIMATED has clip scores, and --scores too: leave one of them out")
+    strong, weak = _reference(reference)
+    lengths = read_durations(durations) if durations is not None else {}
     failures: list[HtsatSedError] = []
     maps: dict[str, PresenceMap] = {}
     if audio is not None:
@@ -225,157 +235,134 @@ def evaluate(
             flags=flags,
         )
         rules = detector.post_processing
-        recordings, failures = find_all([str(audio)])
-        with RecordingsProgress("detecting", len(recordings)) as progress:
-            results = detector.presence_maps([r.path for r in recordings], progress=progress.heard)
-            for recording, (_, result) in zip(recordings, results, strict=True):
-                progress.done()
-                if isinstance(result, HtsatSedError):
-                    failures.append(result)
-                    report(result)
-                else:
-                    maps[recording.name] = result
+        maps, failures = _detect(detector, audio, weak.keys() | lengths.keys())
     else:
-        rules = _rules(post_processing, flags)
         if scores is not None:
-            from htsat_sed.annotations import read_presence_maps
-
             maps = dict(read_presence_maps(scores))
-            if not maps:
-                raise AnnotationError(scores, "holds no presence maps: keep them with `detect --scores`")
-    found = _evaluate(reference, estimated, maps, rules, durations, only, settings)
-    _write(found, json_file, csv_file, plot)
-    _show(found)
+        rules = _rules(post_processing, flags, maps)
+    try:
+        found = _evaluate(strong, weak, estimated, maps, rules, lengths, only, settings)
+    except ValueError as error:
+        raise AnnotationError(reference, str(error)) from error
+    if json_file is not None:
+        asked = {
+            "inputs": inputs(
+                reference=reference,
+                estimated=estimated,
+                scores=scores,
+                audio=audio,
+                durations=durations,
+                class_map=Path(class_map) if class_map is not None and Path(class_map).is_file() else None,
+                checkpoints=_checkpoints(checkpoint) if audio is not None else None,
+            ),
+            "settings": asdict(settings) | {"classes": only},
+            "detection": {"hop": hop, "class_map": class_map} if audio is not None else None,
+            "post_processing": rules.to_dict() if maps else None,
+        }
+        write_json(json_file, found, asked)
+    if csv_file is not None:
+        write_csv(csv_file, found)
+    if plot is not None:
+        from htsat_sed.evaluation.picture import draw_report
+
+        draw_report(found, plot)
+    show(found)
     raise typer.Exit(1 if failures else 0)
 
 
-def _rules(file: Path | None, flags: dict[str, list[str] | None]) -> PostProcessing:
+def _make_sure_of(json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:
+    """Refuse outputs that cannot be, before hours of work."""
+    for path in (json_file, csv_file, plot):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise HtsatSedError(path, "cannot be written: its folder does not exist")
+    if plot is not None and plot.suffix.lower() not in PICTURES:
+        raise typer.BadParameter(f"wanted a name that ends in {', '.join(PICTURES)}; got {plot}")
+
+
+def _checkpoints(names: list[str] | None) -> list[Path]:
+    from htsat_sed.model.catalogue import resolve_checkpoint
+
+    return [resolve_checkpoint(name) for name in names] if names else [resolve_checkpoint()]
+
+
+def _reference(path: Path) -> tuple[dict[str, list[Event]] | None, Mapping[str, Set[str]]]:
+    """The strong labels of a file, None if it has weak ones, and its weak labels."""
+    from htsat_sed.annotations import read_events, read_weak_labels
+    from htsat_sed.annotations.tags import is_weak
+
+    if is_weak(path):
+        return None, read_weak_labels(path)
+    strong = read_events(path)
+    return strong, {name: {event.label for event in own} for name, own in strong.items()}
+
+
+def _detect(
+    detector: Detector, folder: Path, wanted: Collection[str]
+) -> tuple[dict[str, PresenceMap], list[HtsatSedError]]:
+    """Presence maps of those recordings below a folder that the reference speaks of."""
+    found, failures = find_all([str(folder)])
+    if failures:
+        raise failures[0]
+    recordings = [recording for recording in found if recording.name in wanted]
+    if not recordings:
+        here, there = found[0].name, min(wanted, default="")
+        raise AudioError(folder, f"holds no recording of the reference: {here!r} is here, {there!r} there")
+    maps: dict[str, PresenceMap] = {}
+    with RecordingsProgress("detecting", len(recordings)) as progress:
+        results = detector.presence_maps([r.path for r in recordings], progress=progress.heard)
+        for recording, (_, result) in zip(recordings, results, strict=True):
+            progress.done()
+            if isinstance(result, HtsatSedError):
+                failures.append(result)
+                report(result)
+            else:
+                maps[recording.name] = result
+    return maps, failures
+
+
+def _rules(
+    file: Path | None, flags: dict[str, list[str] | None], maps: Mapping[str, PresenceMap]
+) -> PostProcessing:
     from htsat_sed.detection.events import PostProcessing, read_post_processing
 
     rules = PostProcessing()
     if file is not None:
         rules = rules.override(read_post_processing(file))
-    return rules.override(options.parse_flags(flags))
+    values = options.parse_flags(flags)
+    if maps:
+        known = tuple(sorted({label for each in maps.values() for label in each.labels}))
+        options.check_labels(values["classes"], known, "command line")
+    return rules.override(values)
 
 
 def _evaluate(
-    reference: Path,
+    strong: dict[str, list[Event]] | None,
+    weak: Mapping[str, Set[str]],
     estimated: Path | None,
     maps: Mapping[str, PresenceMap],
     rules: PostProcessing,
-    durations: Path | None,
+    durations: Mapping[str, float],
     only: list[str] | None,
-    settings: object,
+    settings: Settings,
 ) -> Report:
-    from htsat_sed.annotations import read_durations, read_events, read_weak_labels
-    from htsat_sed.annotations.tags import is_tags, is_weak, read_tags
-    from htsat_sed.detection.events import find_events
-    from htsat_sed.evaluation.clip import clip_scores, scores_of_map
-    from htsat_sed.evaluation.report import Report, Settings, evaluate_clips, evaluate_events, evaluate_psds
-    from htsat_sed.evaluation.tables import pair
+    from htsat_sed.annotations import read_events
+    from htsat_sed.annotations.tags import is_tags, read_tags
+    from htsat_sed.evaluation.clip import scores_of_map
+    from htsat_sed.evaluation.evaluate import evaluate_strong, evaluate_weak
 
-    assert isinstance(settings, Settings)
-    tags = read_tags(estimated) if estimated is not None and is_tags(estimated) else None
-    by_clip = tags or {name: scores_of_map(each) for name, each in maps.items()}
-    strong: dict[str, list[Event]] | None = None if is_weak(reference) else read_events(reference)
-    if strong is None:
-        weak = read_weak_labels(reference)
-    else:
-        weak = {name: {event.label for event in own} for name, own in strong.items()}
-    metrics: list[Metric] = []
-    rocs: dict[str, tuple[Floats, Floats]] = {}
-    left_out: tuple[str, ...] = ()
-    try:
-        if strong is not None and tags is None:
-            table = (
-                read_events(estimated)
-                if estimated is not None
-                else {name: find_events(each, rules) for name, each in maps.items()}
-            )
-            known = {name: each.duration for name, each in maps.items()}
-            if durations is not None:
-                known |= read_durations(durations)
-            events = pair(strong, table, durations=known, labels=only)
-            left_out = events.silent
-            metrics += evaluate_events(events, settings)
-            if maps:
-                found, rocs = evaluate_psds(events, maps, settings, rules)
-                metrics += found
-        if by_clip:
-            clips = clip_scores(weak, by_clip, labels=only)
-            left_out = tuple(sorted({*left_out, *(label for label in clips.left_out if strong is None)}))
-            metrics.append(evaluate_clips(clips, settings))
-    except ValueError as error:
-        if metrics:  # a set in which every recording has every class has no clip-level figures
-            report(error)
-        else:
-            raise AnnotationError(reference, str(error)) from error
-    if not metrics:
-        raise AnnotationError(
-            reference, "weak labels are scored with clip scores or presence maps, not events"
+    if estimated is not None and is_tags(estimated):
+        return evaluate_weak(weak, read_tags(estimated), labels=only, settings=settings)
+    if strong is not None:
+        return evaluate_strong(
+            strong,
+            read_events(estimated) if estimated is not None else None,
+            maps=maps,
+            durations=durations,
+            labels=only,
+            settings=settings,
+            post_processing=rules,
         )
-    return Report(len(weak), tuple(metrics), left_out, rocs)
-
-
-def _write(found: Report, json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:
-    from htsat_sed.annotations.delimited import row
-    from htsat_sed.whole_file import whole_file
-
-    if json_file is not None:
-        with whole_file(json_file) as file:
-            file.write(json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n")
-    if csv_file is not None:
-        with whole_file(csv_file) as file:
-            file.write(row(("metric", "class", "figure", "value"), ","))
-            for metric in found.metrics:
-                for label, figures in metric.classes.items():
-                    for name, value in figures.items():
-                        file.write(
-                            row((metric.name, label, name, "" if value is None else f"{value:.6g}"), ",")
-                        )
-    if plot is not None:
-        from htsat_sed.evaluation.picture import draw_report
-
-        draw_report(found, plot)
-
-
-def _show(found: Report) -> None:
-    from rich.table import Table
-
-    output.print(f"{found.recordings} recordings", style="bold")
-    for metric in found.metrics:
-        output.print()
-        output.print(metric.title, style="bold", highlight=False)
-        for name, score in metric.headline.items():
-            output.print(f"  {name.replace('_', ' ')}: {_figure(name, score)}", highlight=False)
-        if metric.classes:
-            table = Table(box=None, padding=(0, 1))
-            table.add_column("class", no_wrap=True, min_width=max(map(len, metric.classes)))
-            for name in next(iter(metric.classes.values())):
-                table.add_column(name, justify="right")
-            for label, figures in metric.classes.items():
-                table.add_row(label, *(_cell(name, value) for name, value in figures.items()))
-            output.print(table)
-    if found.left_out:
-        errors.print(
-            f"note: no reference events of {', '.join(found.left_out)}: left out of every average",
-            highlight=False,
-        )
-
-
-def _figure(name: str, score: Score) -> str:
-    if score.value is None:
-        return "not defined"
-    scale, decimals, unit = (1.0, 3, "") if name == "d_prime" else (100.0, 2, " %")
-    text = f"{scale * score.value:.{decimals}f}{unit}"
-    if score.low is None or score.high is None:
-        return text
-    return f"{text}  (95 %: {scale * score.low:.{decimals}f} to {scale * score.high:.{decimals}f})"
-
-
-def _cell(name: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    if name in ("reference", "tp", "fp", "fn", "recordings"):
-        return f"{value:.0f}"
-    return f"{value:.3f}" if name == "d_prime" else f"{100 * value:.2f}"
+    if not maps:
+        raise ValueError("weak labels are scored with clip scores or presence maps, not with events")
+    tags = {name: scores_of_map(each) for name, each in maps.items()}
+    return evaluate_weak(weak, tags, labels=only, settings=settings)

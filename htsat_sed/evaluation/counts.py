@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from htsat_sed.detection.events import Event
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +36,27 @@ class Counts:
         return self.resampled(np.ones((1, len(self.tp))))
 
 
+def event_numbers(events: Sequence[Sequence[Event]], labels: Sequence[str]) -> Floats:
+    """Number of events by recording and label, (R, K)."""
+    return _summed(events, labels, lambda event: 1.0)
+
+
+def event_seconds(events: Sequence[Sequence[Event]], labels: Sequence[str]) -> Floats:
+    """Seconds of events by recording and label, (R, K)."""
+    return _summed(events, labels, lambda event: event.offset - event.onset)
+
+
+def _summed(
+    events: Sequence[Sequence[Event]], labels: Sequence[str], value: Callable[[Event], float]
+) -> Floats:
+    column = {label: k for k, label in enumerate(labels)}
+    sums = np.zeros((len(events), len(labels)))
+    for i, own in enumerate(events):
+        for event in own:
+            sums[i, column[event.label]] += value(event)
+    return sums
+
+
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Quotient, NaN where there is nothing to divide by."""
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -44,11 +68,15 @@ def f1(counts: Counts) -> Floats:
     return ratio(2.0 * counts.tp, 2.0 * counts.tp + counts.fp + counts.fn)
 
 
+def macro(counts: Counts, values: Floats) -> Floats:
+    """Mean over the classes that have reference events, undefined values counting 0: (N, K) to (N,)."""
+    kept = (counts.tp + counts.fn > 0.0) & ~np.isnan(values)
+    return ratio(np.where(kept, values, 0.0).sum(axis=-1), (counts.tp + counts.fn > 0.0).sum(axis=-1))
+
+
 def macro_f1(counts: Counts) -> Floats:
     """Mean F1 over the classes that have reference events: (N, K) counts to (N,)."""
-    has_reference = counts.tp + counts.fn > 0.0
-    values = np.where(has_reference, f1(counts), 0.0)
-    return ratio(values.sum(axis=-1), has_reference.sum(axis=-1))
+    return macro(counts, f1(counts))
 
 
 def micro_f1(counts: Counts) -> Floats:
@@ -67,8 +95,8 @@ def bootstrap_weights(recordings: int, *, samples: int, seed: int) -> Floats:
 
 
 def interval(values: Floats, level: float = 0.95) -> tuple[float, float] | None:
-    """Percentile interval of bootstrapped values; None if none of them is defined."""
-    defined = values[~np.isnan(values)]
+    """Percentile interval of bootstrapped values; None if none of them is finite."""
+    defined = values[np.isfinite(values)]
     if not len(defined):
         return None
     low, high = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])

@@ -1,4 +1,7 @@
-"""Polyphonic sound detection score (PSDS) from presence maps, with psds_eval.
+"""Polyphonic sound detection score (PSDS) from presence maps.
+
+Detections are counted by psds_eval, recording by recording; the curve and its area follow from the sums, so
+that a resampling of the recordings needs no counting. The tests hold them against psds_eval's own.
 
 Source: Bilen et al., *A Framework for the Robust Evaluation of Sound Event Detection*, ICASSP 2020; the
 scenarios are those of DCASE task 4 since 2021.
@@ -6,16 +9,30 @@ scenarios are those of DCASE task 4 since 2021.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.sparse import csr_matrix
 
-from htsat_sed.detection.events import PostProcessing, find_events
+from htsat_sed.detection.events import (
+    PostProcessing,
+    SpanRules,
+    find_spans,
+    median_filter_tokens,
+    smooth,
+)
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.evaluation.counts import Floats, ratio
-from htsat_sed.evaluation.intersection import CountedEvents, frame, label_matrix, psds_evaluator
+from htsat_sed.evaluation.counts import Floats, event_numbers, event_seconds, ratio
+from htsat_sed.evaluation.intersection import (
+    CountedEvents,
+    Ints,
+    detection_table,
+    known_durations,
+    psds_evaluator,
+)
 from htsat_sed.evaluation.tables import Pair
 
 
@@ -43,68 +60,105 @@ class Scenario:
 SCENARIO_1 = Scenario(dtc=0.7, gtc=0.7, cttc=0.3, alpha_ct=0.0, alpha_st=1.0)
 SCENARIO_2 = Scenario(dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5, alpha_st=1.0)
 
+_CELLS = 4_000_000  # numbers held at a time
+_TOGETHER = 10  # thresholds that psds_eval counts at a time
+
 
 @dataclass(frozen=True, eq=False)
 class OperatingPoints:
-    """What a PSDS is made of, by recording.
+    """What a PSDS is made of: counts at N thresholds of R recordings and K classes.
 
     Attributes:
         scenario: the parameters.
-        tp: (N, R, K) true positives of each threshold, recording and class.
-        fp: (N, R, K) false positives.
-        ct: (N, R, K, K) cross-triggers, estimated by reference class; (N, R, 0, 0) where they cost nothing.
+        thresholds: N.
+        tp: (R, N K) true positives, sparse.
+        fp: (R, N K) false positives, sparse.
+        ct: (R, N K K) cross-triggers, estimated by reference class, sparse.
         reference: (R, K) reference events.
         active: (R, K) seconds in which a class is active.
         durations: (R,) seconds.
-        value: the PSDS of all recordings, by psds_eval.
-        curve: PSD-ROC: effective false positive rates per hour, and effective true positive ratios.
     """
 
     scenario: Scenario
-    tp: Floats
-    fp: Floats
-    ct: Floats
+    thresholds: int
+    tp: csr_matrix
+    fp: csr_matrix
+    ct: csr_matrix
     reference: Floats
     active: Floats
     durations: Floats
-    value: float
-    curve: tuple[Floats, Floats]
+
+    @property
+    def value(self) -> float:
+        """PSDS of all recordings; NaN if there are no seconds to count in."""
+        return float(self.resampled(np.ones((1, len(self.durations))))[0])
+
+    @property
+    def curve(self) -> tuple[Floats, Floats]:
+        """PSD-ROC of all recordings: effective false positives per hour, effective true positive ratios.
+
+        The ratio holds from its rate to the next; the first rate is 0.
+        """
+        ((rate, tpr),) = self._rates(np.ones((1, len(self.durations))))
+        return _curve(rate, tpr, self.scenario)
 
     def resampled(self, weights: Floats) -> Floats:
         """PSDS of each resampling of the recordings: (samples, R) weights to (samples,)."""
-        return np.array([self._psds(each) for each in weights])
+        return np.array(
+            [_area(*_curve(rate, tpr, self.scenario), self.scenario) for rate, tpr in self._rates(weights)]
+        )
 
-    def _psds(self, weights: Floats) -> float:
-        """PSDS of weighted recordings, by the definition; equal weights give `value`."""
-        hours = weights @ self.durations / 3600.0
-        tpr = ratio(np.einsum("r,nrk->nk", weights, self.tp), weights @ self.reference)
-        rate = np.einsum("r,nrk->nk", weights, self.fp) / hours
-        if self.scenario.alpha_ct > 0.0 and self.ct.shape[-1] > 1:
-            active = weights @ self.active / 3600.0
-            triggered = ratio(np.einsum("r,nrkj->nkj", weights, self.ct), active)
-            triggered[:, np.arange(len(active)), np.arange(len(active))] = np.nan
-            rate = rate + self.scenario.alpha_ct * _mean_of_defined(triggered)
-        heard = ~np.isnan(tpr).any(axis=0)  # a resampling may have lost all events of a class
-        if not heard.any():
-            return float("nan")
-        return _area(rate[:, heard], tpr[:, heard], self.scenario)
+    def _rates(self, weights: Floats) -> Iterator[tuple[Floats, Floats]]:
+        """(N, K) effective false positives per hour and true positive ratios of each resampling.
+
+        A class whose events a resampling has all lost is left out of it.
+        """
+        n, k = self.thresholds, self.reference.shape[1]
+        crossed = self.scenario.alpha_ct > 0.0 and k > 1
+        size = max(1, _CELLS // (n * k * (k if crossed else 1)))
+        for some in (weights[i : i + size] for i in range(0, len(weights), size)):
+            hours = (some @ self.durations / 3600.0)[:, None, None]
+            number = some @ self.reference
+            tpr = ratio((self.tp.T @ some.T).T.reshape(-1, n, k), number[:, None, :])
+            rate = ratio((self.fp.T @ some.T).T.reshape(-1, n, k), hours)
+            if crossed:
+                triggers = (self.ct.T @ some.T).T.reshape(-1, n, k, k)
+                rate += self.scenario.alpha_ct * _mean_trigger_rate(triggers, some @ self.active / 3600.0)
+            for i, heard in enumerate(number > 0.0):
+                yield rate[i][:, heard], tpr[i][:, heard]
 
 
-def _mean_of_defined(values: Floats) -> Floats:
-    """Mean along the last axis, of what is not NaN; 0 where nothing is defined."""
-    defined = ~np.isnan(values)
-    total: Floats = np.where(defined, values, 0.0).sum(axis=-1) / np.maximum(1, defined.sum(axis=-1))
-    return total
+def _mean_trigger_rate(triggers: Floats, hours: Floats) -> Floats:
+    """Cross-triggers per hour of the other classes, mean over those that occur.
+
+    Args:
+        triggers: (S, N, K, K), estimated by reference class; none of a class with itself.
+        hours: (S, K) in which a reference class is active.
+
+    Returns:
+        (S, N, K).
+    """
+    occurs = hours > 0.0
+    others = np.maximum(1, occurs.sum(axis=1, keepdims=True) - occurs)
+    per_hour = np.where(occurs, 1.0 / np.where(occurs, hours, 1.0), 0.0)
+    mean: Floats = np.einsum("snkj,sj->snk", triggers, per_hour) / others[:, None, :]
+    return mean
 
 
-def _area(rate: Floats, tpr: Floats, scenario: Scenario) -> float:
-    """Normalised area under the PSD-ROC of operating points (N, K)."""
+def _curve(rate: Floats, tpr: Floats, scenario: Scenario) -> tuple[Floats, Floats]:
+    """PSD-ROC of operating points (N, K): the best ratio of each class at most at a rate, joined."""
     x = np.unique(np.append(rate.ravel(), 0.0))
-    steps = np.zeros((tpr.shape[1], len(x)))
+    steps = np.zeros((max(1, tpr.shape[1]), len(x)))
     for k in range(tpr.shape[1]):
         np.maximum.at(steps[k], np.searchsorted(x, rate[:, k]), tpr[:, k])
     steps = np.maximum.accumulate(steps, axis=1)
-    y = np.maximum(steps.mean(axis=0) - scenario.alpha_st * steps.std(axis=0), 0.0)
+    return x, np.maximum(steps.mean(axis=0) - scenario.alpha_st * steps.std(axis=0), 0.0)
+
+
+def _area(x: Floats, y: Floats, scenario: Scenario) -> float:
+    """Area under a PSD-ROC up to the highest rate, as a part of the area under 1."""
+    if np.isnan(x).any():
+        return float("nan")
     kept = x < scenario.max_efpr
     widths = np.diff(np.append(x[kept], scenario.max_efpr))
     return float((y[kept] * widths).sum() / scenario.max_efpr)
@@ -115,90 +169,135 @@ def thresholds(count: int) -> Floats:
     return (np.arange(count) + 0.5) / count
 
 
-def operating_points(
+def detections(
     events: Pair,
     maps: Mapping[str, PresenceMap],
-    scenario: Scenario,
     *,
     count: int = 50,
     post_processing: PostProcessing | None = None,
-) -> OperatingPoints:
-    """Detect with many thresholds and count.
+) -> pd.DataFrame:
+    """Detect with many thresholds.
 
     Args:
-        events: the reference (its estimated events play no part); durations come from the maps.
-        maps: recording -> presence map; a recording without one counts as without detections.
-        scenario: parameters of the PSDS.
-        count: thresholds that approximate the curve, see `thresholds`.
-        post_processing: median filter, gaps and shortest events that go with every threshold.
+        events: names the recordings and classes; its events play no part.
+        maps: recording -> presence map; a recording without one has no detections.
+        count: how many thresholds, see `thresholds`.
+        post_processing: what goes with every threshold: median filter, gaps, shortest events; and
+            hysteresis, whose low threshold keeps its share of the high one.
+
+    Returns:
+        A row for each event: the places of threshold and recording (filename), onset, offset, event_label.
     """
     rules = post_processing or PostProcessing()
-    durations = {name: m.duration for name, m in maps.items()}
-    known = {
-        name: seconds for name, seconds in zip(events.recordings, events.durations, strict=True) if seconds
-    }
-    events = Pair(
-        events.recordings,
-        events.labels,
-        events.reference,
-        tuple(() for _ in events.recordings),
-        tuple(durations.get(name, known.get(name)) for name in events.recordings),
+    found = [
+        _detections(i, maps[name], events.labels, rules, thresholds(count))
+        for i, name in enumerate(events.recordings)
+        if name in maps
+    ]
+    columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+    place, recording, label, onset, offset = columns or [np.zeros(0, np.int64)] * 5
+    order = np.lexsort((onset, recording, place))
+    return pd.DataFrame(
+        {
+            "threshold": place[order],
+            "filename": recording[order],
+            "onset": onset[order].astype(float),
+            "offset": offset[order].astype(float),
+            "event_label": np.array(events.labels, object)[label[order]],
+        }
     )
-    evaluator = psds_evaluator(events, dtc=scenario.dtc, gtc=scenario.gtc, cttc=scenario.cttc)
-    tp, fp, ct = [], [], []
-    for threshold in thresholds(count):
-        at = rules.override({"threshold": float(threshold)})
-        found = [
-            [e for e in find_events(maps[name], at) if e.label in events.labels] if name in maps else []
-            for name in events.recordings
-        ]
-        table = frame(events.recordings, found)
-        with warnings.catch_warnings():
-            # Two thresholds without a score between them; the first one stands for both.
-            warnings.filterwarnings("error", message="A similar operating point exists")
-            try:
-                evaluator.add_operating_point(table)
-            except UserWarning:
-                continue
-        counted = evaluator.counted
-        tp.append(label_matrix(counted.found, events))
-        fp.append(label_matrix(counted.failed, events))
-        ct.append(_cross_triggers(counted, events, wanted=scenario.alpha_ct > 0.0))
-    with warnings.catch_warnings():
-        # A class pair that never cross-triggers has no rate; numpy 2 warns of a conversion in psds_eval.
-        warnings.filterwarnings("ignore", category=RuntimeWarning)
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        score = evaluator.psds(
-            alpha_ct=scenario.alpha_ct, alpha_st=scenario.alpha_st, max_efpr=scenario.max_efpr
-        )
-    active = np.zeros((len(events.recordings), len(events.labels)))
-    reference = np.zeros_like(active)
-    for i, own in enumerate(events.reference):
-        for event in own:
-            active[i, events.labels.index(event.label)] += event.offset - event.onset
-            reference[i, events.labels.index(event.label)] += 1
+
+
+def _detections(
+    recording: int, found: PresenceMap, wanted: Sequence[str], rules: PostProcessing, at: Floats
+) -> tuple[Any, ...]:
+    """Places of thresholds, recordings and labels; onsets and offsets: of the events of one map."""
+    labels = [label for label in wanted if label in found.labels]
+    tokens, classes = len(found.scores), len(labels)
+    parts = []
+    if tokens and classes:
+        own = [rules.of(label) for label in labels]
+        widths = [median_filter_tokens(rule.median_filter, found.token_seconds) for rule in own]
+        scores = smooth(found.scores[:, [found.labels.index(label) for label in labels]], widths=widths)
+        given = SpanRules.of(own, found.token_seconds)
+        share = np.where(given.high > 0.0, given.low / np.where(given.high > 0.0, given.high, 1.0), 1.0)
+        size = max(1, _CELLS // (tokens * classes))
+        for first in range(0, len(at), size):
+            some = at[first : first + size]
+            high = np.repeat(some, classes)
+            tiled = given._replace(**{name: np.tile(v, len(some)) for name, v in given._asdict().items()})
+            tiled = tiled._replace(high=high, low=high * np.tile(share, len(some)))
+            spans = find_spans(
+                np.tile(scores, len(some)),
+                tiled,
+                token_seconds=found.token_seconds,
+                duration=found.duration,
+            )
+            place, column = np.divmod(spans.column, classes)
+            label_places = np.array([wanted.index(label) for label in labels])
+            parts.append((first + place, label_places[column], spans.onset, spans.offset))
+    place, label, onset, offset = (
+        (np.concatenate(values) for values in zip(*parts, strict=True))
+        if parts
+        else [np.zeros(0, np.int64)] * 4
+    )
+    return place, np.full(len(place), recording), label, onset, offset
+
+
+def operating_points(
+    events: Pair, found: pd.DataFrame, scenario: Scenario, *, count: int = 50
+) -> OperatingPoints:
+    """Count detections at every threshold.
+
+    Args:
+        events: the reference, with durations as far as known.
+        found: from `detections`.
+        scenario: parameters of the PSDS.
+        count: number of thresholds.
+    """
+    durations, recordings = known_durations(events), len(events.recordings)
+    # Thresholds share a table, in which each has recordings of its own.
+    evaluator = psds_evaluator(
+        events.reference * _TOGETHER,
+        durations * _TOGETHER,
+        dtc=scenario.dtc,
+        gtc=scenario.gtc,
+        cttc=scenario.cttc,
+    )
+    counted: list[CountedEvents] = []
+    for first in range(0, count, _TOGETHER):
+        some = found[(found.threshold >= first) & (found.threshold < first + _TOGETHER)]
+        table = some.assign(filename=(some.threshold - first) * recordings + some.filename)
+        own = evaluator.count(detection_table(table.drop(columns="threshold")))
+        for places in own:
+            places[:, 0] += first * recordings
+        counted.append(own)
+    tp, fp, ct = (
+        _sparse(np.concatenate(places), recordings=recordings, classes=len(events.labels), count=count)
+        for places in zip(*counted, strict=True)
+    )
     return OperatingPoints(
         scenario,
-        np.stack(tp),
-        np.stack(fp),
-        np.stack(ct),
-        reference,
-        active,
-        evaluator.metadata.set_index("filename").duration[list(events.recordings)].to_numpy(float),
-        float(score.value),
-        (np.asarray(score.plt.xp), np.asarray(score.plt.yp)),
+        count,
+        tp,
+        fp,
+        ct,
+        event_numbers(events.reference, events.labels),
+        event_seconds(events.reference, events.labels),
+        np.array(durations),
     )
 
 
-def _cross_triggers(counted: CountedEvents, events: Pair, *, wanted: bool) -> Floats:
-    """Cross-triggers by recording, estimated and reference class."""
-    side = len(events.labels) if wanted else 0
-    matrix = np.zeros((len(events.recordings), side, side))
-    if wanted:
-        row = {name: i for i, name in enumerate(events.recordings)}
-        column = {label: i for i, label in enumerate(events.labels)}
-        sizes: dict[tuple[str, str, str], int] = counted.crossed.to_dict()  # type: ignore[assignment]
-        for (name, estimated, reference), size in sizes.items():
-            matrix[row[name], column[estimated], column[reference]] = size
-    return matrix
+def _sparse(places: Ints, *, recordings: int, classes: int, count: int) -> csr_matrix:
+    """Numbers by recording (rows), and threshold and labels (columns).
+
+    Args:
+        places: (n, 2 or 3) threshold times `recordings` plus recording, and labels.
+        recordings: R.
+        classes: K.
+        count: thresholds, N.
+    """
+    threshold, row = np.divmod(places[:, 0], recordings)
+    shape = (count, *(classes,) * (places.shape[1] - 1))
+    column = np.ravel_multi_index((threshold, *places[:, 1:].T), shape)
+    return csr_matrix((np.ones(len(row)), (row, column)), shape=(recordings, int(np.prod(shape))))

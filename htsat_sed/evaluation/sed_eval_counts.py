@@ -7,7 +7,7 @@ Source: Mesaros, Heittola and Virtanen, *Metrics for Polyphonic Sound Event Dete
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ def collar_counts(
         event_matching_type="optimal",
     )
     metric.offset_collar = float(offset_collar)
-    return _by_recording(metric, events, metric.evaluate)
+    return _by_recording(metric, events)
 
 
 def segment_counts(events: Pair, *, resolution: float = 1.0) -> Counts:
@@ -79,20 +79,23 @@ def segment_counts(events: Pair, *, resolution: float = 1.0) -> Counts:
         resolution: seconds a segment, more than 0.
     """
     metric = SegmentBasedMetrics(event_label_list=list(events.labels), time_resolution=float(resolution))
-    return _by_recording(metric, events, metric.evaluate)
+    return _by_recording(metric, events)
 
 
-def _by_recording(metric: Any, events: Pair, evaluate: Callable[..., object]) -> Counts:
-    """Evaluate one recording after the other and note by how much sed_eval's running sums grow."""
-    keys = ("Ntp", "Nfp", "Nfn")
-    sums = np.zeros((len(events.recordings) + 1, len(events.labels), len(keys)))
-    rows = zip(events.reference, events.estimated, strict=True)
-    for i, (reference, estimated) in enumerate(rows, start=1):
-        if reference or estimated:  # sed_eval counts nothing else, but not for free
-            evaluate(_container(reference), _container(estimated))
-        sums[i] = [[metric.class_wise[label][key] for key in keys] for label in events.labels]
-    tp, fp, fn = np.moveaxis(np.diff(sums, axis=0), -1, 0)
-    return Counts(tp, fp, fn)
+def _by_recording(metric: Any, events: Pair) -> Counts:
+    """Evaluate one recording after the other and note what sed_eval counts."""
+    place = {label: k for k, label in enumerate(events.labels)}
+    counts = np.zeros((3, len(events.recordings), len(events.labels)))
+    for i, (reference, estimated) in enumerate(zip(events.reference, events.estimated, strict=True)):
+        # It visits every class in every recording; those without events count nothing.
+        metric.event_label_list = sorted({event.label for event in (*reference, *estimated)})
+        if metric.event_label_list:
+            metric.reset()
+            metric.evaluate(_container(reference), _container(estimated))
+        for label in metric.event_label_list:
+            own = metric.class_wise[label]
+            counts[:, i, place[label]] = own["Ntp"], own["Nfp"], own["Nfn"]
+    return Counts(*counts)
 
 
 def _container(events: Sequence[Event]) -> MetaDataContainer:

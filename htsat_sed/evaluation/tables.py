@@ -5,15 +5,15 @@ The rules, each with a warning that counts what it met:
 - the recordings evaluated are those of the reference; estimated events of others are left out;
 - a recording that only the reference has counts as one without estimated events;
 - estimated events of classes that no reference event has, in any recording, are left out;
-- events of one class in one recording that overlap are joined, on both sides;
-- events past the end of a recording, where durations are known, count as they stand.
+- events past the end of their recording, where that is known, count as they stand;
+- events of one class in one recording that overlap are joined, on both sides.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -37,6 +37,7 @@ class Pair:
         estimated: events of each recording, of these labels alone.
         durations: seconds of each recording; None where not known.
         silent: classes that were asked for, but have no reference event.
+        remarks: what the rules met, a line for each.
     """
 
     recordings: tuple[str, ...]
@@ -45,6 +46,7 @@ class Pair:
     estimated: tuple[tuple[Event, ...], ...]
     durations: tuple[float | None, ...]
     silent: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def pair(
@@ -58,12 +60,12 @@ def pair(
 
     Args:
         reference: recording -> events; those without events have an empty list.
-        estimated: likewise.
+        estimated: likewise; onset < offset, as in the reference.
         durations: recording -> seconds, as far as known.
         labels: classes to be scored; default those of the reference.
 
     Raises:
-        ValueError: the reference has no recording or no event (of these labels).
+        ValueError: the reference has no event (of these labels), or the two have no recording in common.
     """
     known = durations or {}
     present = {event.label for events in reference.values() for event in events}
@@ -71,45 +73,89 @@ def pair(
     scored = tuple(sorted(present & wanted))
     if not scored:
         raise ValueError("wanted a reference with at least one event of the classes to be scored, got none")
+    check_names(reference, estimated)
     recordings = tuple(sorted(reference))
-    _warn(
-        sum(name not in reference for name in estimated),
-        "recordings",
-        "estimated but not in the reference; left out",
+    remarks = Remarks()
+    remarks.add(
+        [name for name in estimated if name not in reference], "recording", "only estimated: left out"
     )
-    _warn(
-        sum(name not in estimated for name in reference),
-        "recordings",
-        "in the reference alone; scored as without estimated events",
+    remarks.add(
+        [name for name in reference if name not in estimated],
+        "recording",
+        "only in the reference: scored as without estimated events",
     )
     foreign = [e.label for name in recordings for e in estimated.get(name, ()) if e.label not in scored]
-    _warn(
-        len(foreign), "estimated events", f"of classes without reference events ({_some(foreign)}); left out"
+    remarks.add(
+        foreign, "estimated event", f"of classes without reference events ({some(foreign)}): left out"
     )
-    kept: dict[str, list[tuple[Event, ...]]] = {}
+    kept: dict[str, tuple[tuple[Event, ...], ...]] = {}
     for side, table in (("reference", reference), ("estimated", estimated)):
         own = [[e for e in table.get(name, ()) if e.label in scored] for name in recordings]
-        late = sum(
-            e.offset > known.get(name, math.inf) + _SLACK
-            for name, events in zip(recordings, own, strict=True)
-            for e in events
-        )
-        _warn(late, f"{side} events", "past the end of their recording; counted as they stand")
-        joined = [_joined(events) for events in own]
-        lost = sum(map(len, own)) - sum(map(len, joined))
-        _warn(lost, f"{side} events", "overlapping another of the same class; joined with it")
-        kept[side] = [tuple(sorted(events)) for events in joined]
+        ends = [known.get(name, math.inf) for name in recordings]
+        kept[side] = _fitting(own, ends, f"{side} event", remarks)
     return Pair(
         recordings,
         scored,
-        tuple(kept["reference"]),
-        tuple(kept["estimated"]),
+        kept["reference"],
+        kept["estimated"],
         tuple(known.get(name) for name in recordings),
         tuple(sorted(wanted - present)),
+        remarks.lines,
     )
 
 
-def _joined(events: list[Event]) -> list[Event]:
+def check_names(reference: Collection[str], estimated: Collection[str]) -> None:
+    """Make sure that two tables speak of the same recordings.
+
+    Raises:
+        ValueError: both have recordings, and none in common.
+    """
+    if reference and estimated and not set(reference) & set(estimated):
+        raise ValueError(
+            "wanted names of recordings that both sides have, folder and suffix included; got none: "
+            f"the reference has {min(reference)!r}, the other side {min(estimated)!r}"
+        )
+
+
+class Remarks:
+    """What rules met, logged as warnings and kept."""
+
+    def __init__(self) -> None:
+        self.lines: tuple[str, ...] = ()
+
+    def add(self, met: Sequence[object], what: str, how: str) -> None:
+        """Note what a rule did, if it met anything.
+
+        Args:
+            met: what it met.
+            what: a word for one of them.
+            how: what about them, and what was done.
+        """
+        if met:
+            line = f"{len(met)} {what}{'s' if len(met) > 1 else ''} {how}"
+            self.lines += (line,)
+            _logger.warning("%s", line)
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names of many."""
+    distinct = sorted(set(names))
+    return ", ".join(distinct[:3]) + (f" and {len(distinct) - 3} more" if len(distinct) > 3 else "")
+
+
+def _fitting(
+    events: Sequence[Sequence[Event]], ends: Sequence[float], what: str, remarks: Remarks
+) -> tuple[tuple[Event, ...], ...]:
+    """The events of each recording, those of one class disjoint, ordered."""
+    late = [e for own, end in zip(events, ends, strict=True) for e in own if e.offset > end + _SLACK]
+    remarks.add(late, what, "past the end of a recording: counted all the same")
+    joined = [_joined(own) for own in events]
+    lost = sum(map(len, events)) - sum(map(len, joined))
+    remarks.add(range(lost), what, "overlapping another of the same class: joined")
+    return tuple(tuple(sorted(own)) for own in joined)
+
+
+def _joined(events: Sequence[Event]) -> list[Event]:
     """Join events of one class that overlap."""
     joined: list[Event] = []
     for _, same in groupby(sorted(events, key=lambda e: (e.label, e.onset, e.offset)), key=lambda e: e.label):
@@ -125,13 +171,3 @@ def _joined(events: list[Event]) -> list[Event]:
                 joined.append(event)
                 open_event = event
     return joined
-
-
-def _warn(count: int, what: str, how: str) -> None:
-    if count:
-        _logger.warning("%d %s are %s", count, what, how)
-
-
-def _some(labels: Sequence[str]) -> str:
-    distinct = sorted(set(labels))
-    return ", ".join(distinct[:3]) + (f" and {len(distinct) - 3} more" if len(distinct) > 3 else "")

@@ -1,0 +1,125 @@
+"""How an evaluation is shown and written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from htsat_sed.cli.terminal import errors, output
+
+if TYPE_CHECKING:
+    from htsat_sed.evaluation.report import Metric, Report, Score
+
+_PERCENT = ("f1", "precision", "recall")
+_NUMBERS = ("reference", "estimated", "tp", "fp", "fn", "recordings", "positives")
+
+
+def write_json(path: Path, found: Report, asked: Mapping[str, Any]) -> None:
+    """Write everything: what was found, and what was asked for."""
+    from htsat_sed.whole_file import whole_file
+
+    with whole_file(path) as file:
+        text = json.dumps({**asked, **found.to_dict()}, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+
+
+def write_csv(path: Path, found: Report) -> None:
+    """Write a row for each metric, class and figure."""
+    from htsat_sed.annotations.delimited import row
+    from htsat_sed.whole_file import whole_file
+
+    with whole_file(path) as file:
+        file.write(row(("metric", "class", "figure", "value"), ","))
+        for metric, label, name, value in found.rows():
+            file.write(row((metric, label, name, "" if value is None else repr(value)), ","))
+
+
+def inputs(**paths: Path | Sequence[Path] | None) -> dict[str, Any]:
+    """The files and folders that were given, with hashes by which they can be known again."""
+    return {
+        role: [_input(path) for path in given] if isinstance(given, Sequence) else _input(given)
+        for role, given in paths.items()
+        if given
+    }
+
+
+def _input(path: Path) -> dict[str, str]:
+    """The SHA-256 of a file; of a folder, that of a list of its files' hashes and names."""
+    if path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+        lines = (f"{_sha256(each)}  {each.relative_to(path).as_posix()}\n" for each in files)
+        digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    else:
+        digest = _sha256(path)
+    return {"path": str(path), "sha256": digest}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def show(found: Report) -> None:
+    """Print an evaluation: each metric with its averages, then its classes."""
+    output.print(f"{found.recordings} recordings", style="bold")
+    for metric in found.metrics:
+        output.print()
+        output.print(metric.title, style="bold", highlight=False, soft_wrap=True)
+        for name, score in metric.headline.items():
+            output.print(f"  {_words(name)}: {_figure(name, score)}", highlight=False, soft_wrap=True)
+        if metric.classes:
+            _show_classes(metric)
+        if metric.left_out:
+            _note(metric.left_out, "in none or in all of the recordings, so without figures")
+    if found.left_out:
+        _note(found.left_out, "without reference events: left out of every average")
+
+
+def _show_classes(metric: Metric) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1))
+    table.add_column("class", no_wrap=True, min_width=max(map(len, metric.classes)))
+    for name in next(iter(metric.classes.values())):
+        table.add_column(name.replace("_", " "), justify="right")
+    for label, figures in metric.classes.items():
+        table.add_row(label, *("-" if v is None else _value(name, v) for name, v in figures.items()))
+    if metric.totals and metric.name != "clip":
+        table.add_section()
+        micro = {name: metric.headline[f"micro_{name}"].value for name in _PERCENT}
+        figures = {**micro, **metric.totals}
+        cells = ("-" if value is None else _value(name, value) for name, value in figures.items())
+        table.add_row("all (micro)", *cells)
+    output.print(table)
+
+
+def _note(labels: Sequence[str], what: str) -> None:
+    errors.print(f"note: {', '.join(labels)}: {what}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _words(name: str) -> str:
+    """A figure's name as people write it."""
+    special = {"map": "mAP", "auc": "AUC", "psds": "PSDS", "micro_ap": "micro AP", "micro_auc": "micro AUC"}
+    return special.get(name, name.replace("d_prime", "d-prime").replace("_", " "))
+
+
+def _figure(name: str, score: Score) -> str:
+    if score.value is None:
+        return "not defined"
+    text = _value(name, score.value) + (" %" if _in_percent(name) else "")
+    if score.low is None or score.high is None:
+        return text
+    return f"{text}  (95 %: {_value(name, score.low)} to {_value(name, score.high)})"
+
+
+def _value(name: str, value: float) -> str:
+    if name in _NUMBERS:
+        return f"{value:.0f}"
+    return f"{100 * value:.2f}" if _in_percent(name) else f"{value:.4f}"
+
+
+def _in_percent(name: str) -> bool:
+    return name.rpartition("_")[2] in _PERCENT

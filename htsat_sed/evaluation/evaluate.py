@@ -1,0 +1,324 @@
+"""All metrics of one comparison, with intervals.
+
+    report = evaluate_strong(read_events("reference.tsv"), read_events("events.tsv"))
+    report.metrics[0].headline["macro_f1"].value
+
+Intervals are percentiles of the figure over resamplings of the recordings (bootstrap); all metrics see the
+same resamplings.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from htsat_sed.detection.events import PostProcessing, find_events
+from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.evaluation.clip import ClipScores, clip_scores, d_prime, scores_of_map
+from htsat_sed.evaluation.counts import (
+    Counts,
+    Floats,
+    bootstrap_weights,
+    event_numbers,
+    f1,
+    interval,
+    macro,
+    ratio,
+)
+from htsat_sed.evaluation.intersection import intersection_counts
+from htsat_sed.evaluation.psds import SCENARIO_1, SCENARIO_2, Scenario, detections, operating_points
+from htsat_sed.evaluation.report import LEVEL, Metric, Report, Score, Settings
+from htsat_sed.evaluation.sed_eval_counts import collar_counts, segment_counts
+from htsat_sed.evaluation.tables import Pair, Remarks, Table, pair, some
+
+_logger = logging.getLogger("htsat_sed")
+
+Maps = Mapping[str, PresenceMap]
+Tags = Mapping[str, Mapping[str, float]]
+
+
+def evaluate_strong(
+    reference: Table,
+    estimated: Table | None = None,
+    *,
+    maps: Maps | None = None,
+    durations: Mapping[str, float] | None = None,
+    labels: Sequence[str] | None = None,
+    settings: Settings | None = None,
+    post_processing: PostProcessing | None = None,
+) -> Report:
+    """Score events and presence maps against strong labels.
+
+    Args:
+        reference: recording -> events; `htsat_sed.evaluation.tables` has the rules for what does not fit.
+        estimated: recording -> events; None to find them in the maps.
+        maps: recording -> presence map, for PSDS and clip-level metrics.
+        durations: recording -> seconds; maps know theirs. A recording that is in here and estimated, but
+            not in the reference, counts as one without reference events.
+        labels: classes to be scored; default those of the reference.
+        settings: parameters of the metrics.
+        post_processing: how maps become events, and what goes with every threshold of a PSDS.
+
+    Raises:
+        ValueError: neither events nor maps are given; or as `pair`.
+    """
+    chosen, rules, given = settings or Settings(), post_processing or PostProcessing(), maps or {}
+    if estimated is None:
+        if not given:
+            raise ValueError("wanted estimated events or presence maps, got neither")
+        estimated = {name: find_events(each, rules) for name, each in given.items()}
+    listed = durations or {}
+    quiet = sorted((set(estimated) | set(given)) & (set(listed) - set(reference)))
+    remarks = Remarks()
+    remarks.add(quiet, "recording", "with a duration but not in the reference: scored as without events")
+    reference = {**reference, **dict.fromkeys(quiet, ())}
+    known = {name: each.duration for name, each in given.items()} | dict(listed)
+    events = pair(reference, estimated, durations=known, labels=labels)
+    metrics = score_events(events, chosen)
+    rocs: dict[str, tuple[Floats, Floats]] = {}
+    lines = remarks.lines + events.remarks
+    if given:
+        lacking = Remarks()
+        heard = {label for each in given.values() for label in each.labels}
+        deaf = [label for label in events.labels if label not in heard]
+        lacking.add(deaf, "label", f"of the reference not in the presence maps ({some(deaf)}): never found")
+        of_psds, rocs = score_psds(events, given, chosen, rules)
+        metrics += of_psds
+        lines += lacking.lines
+        weak = {name: {event.label for event in own} for name, own in reference.items()}
+        own_scores = {name: scores_of_map(each) for name, each in given.items() if name in reference}
+        try:
+            clips = clip_scores(weak, own_scores, labels=events.labels)
+        except ValueError as error:
+            line = f"no clip-level metrics: {error}"
+            _logger.warning("%s", line)
+            lines += (line,)
+        else:
+            metrics.append(score_clips(clips, chosen))
+            lines += clips.remarks
+    return Report(len(events.recordings), tuple(metrics), events.silent, rocs, tuple(dict.fromkeys(lines)))
+
+
+def evaluate_weak(
+    weak: Mapping[str, Set[str]],
+    tags: Tags,
+    *,
+    labels: Sequence[str] | None = None,
+    settings: Settings | None = None,
+) -> Report:
+    """Score clip scores against weak labels.
+
+    Args:
+        weak: recording -> the classes in it.
+        tags: recording -> class -> score in [0, 1].
+        labels: classes to be scored; default those of the weak labels.
+        settings: bootstrap and seed.
+
+    Raises:
+        ValueError: as `clip_scores`.
+    """
+    clips = clip_scores(weak, tags, labels=labels)
+    return Report(len(weak), (score_clips(clips, settings or Settings()),), remarks=clips.remarks)
+
+
+def score_events(events: Pair, settings: Settings) -> list[Metric]:
+    """Intersection-based, collar-based (with and without offsets) and segment-based F1.
+
+    Args:
+        events: what to compare.
+        settings: parameters.
+    """
+    s = settings
+    criteria = {"dtc": s.dtc, "gtc": s.gtc, "cttc": s.cttc}
+    collars = {
+        "onset_collar": s.onset_collar,
+        "offset_collar": s.offset_collar,
+        "offset_share": s.offset_share,
+    }
+    offset = f"offset {_ms(s.offset_collar)} or {s.offset_share:.0%}"
+    counted: list[tuple[str, str, dict[str, float], Counts]] = [
+        (
+            "intersection",
+            f"intersection-based F1 (DTC {s.dtc:g}, GTC {s.gtc:g}, CTTC {s.cttc:g})",
+            criteria,
+            intersection_counts(events, **criteria),
+        ),
+        (
+            "collar",
+            f"collar-based F1 (onset {_ms(s.onset_collar)}, {offset})",
+            collars,
+            collar_counts(
+                events,
+                onset_collar=s.onset_collar,
+                offset_collar=s.offset_collar,
+                offset_share=s.offset_share,
+            ),
+        ),
+        (
+            "onset",
+            f"collar-based F1, onsets only ({_ms(s.onset_collar)})",
+            {"onset_collar": s.onset_collar},
+            collar_counts(events, onset_collar=s.onset_collar, offset=False),
+        ),
+        (
+            "segment",
+            f"segment-based F1 ({s.segment:g} s)",
+            {"segment": s.segment},
+            segment_counts(events, resolution=s.segment),
+        ),
+    ]
+    weights = _weights(len(events.recordings), settings)
+    estimated = event_numbers(events.estimated, events.labels)
+    return [
+        _of_counts(name, title, parameters, counts, events.labels, weights, estimated)
+        for name, title, parameters, counts in counted
+    ]
+
+
+def score_psds(
+    events: Pair, maps: Maps, settings: Settings, post_processing: PostProcessing
+) -> tuple[list[Metric], dict[str, tuple[Floats, Floats]]]:
+    """PSDS of both scenarios, and their PSD-ROCs.
+
+    Args:
+        events: the reference, with durations.
+        maps: recording -> presence map.
+        settings: parameters.
+        post_processing: what goes with every threshold.
+    """
+    metrics: list[Metric] = []
+    rocs: dict[str, tuple[Floats, Floats]] = {}
+    weights = _weights(len(events.recordings), settings)
+    count = settings.psds_thresholds
+    found = detections(events, maps, count=count, post_processing=post_processing)
+    for name, scenario in (("psds1", SCENARIO_1), ("psds2", SCENARIO_2)):
+        points = operating_points(events, found, scenario, count=count)
+        score = _score(points.value, None if weights is None else points.resampled(weights))
+        parameters = asdict(scenario) | {"thresholds": count}
+        metrics.append(Metric(name, _psds_title(name, scenario, count), parameters, {"psds": score}))
+        rocs[name] = points.curve
+    return metrics, rocs
+
+
+def score_clips(clips: ClipScores, settings: Settings) -> Metric:
+    """Clip-level average precision, AUC and d-prime; that of the mean AUC in the headline.
+
+    Args:
+        clips: scores beside weak labels.
+        settings: bootstrap and seed.
+    """
+    weights = _weights(len(clips.present), settings)
+    precision, auc = clips.average_precision(), clips.auc()
+    figures = _clip_headline(clips, None)
+    drawn = None if weights is None else _clip_headline(clips, weights)
+    separation = d_prime(auc[0])
+    classes = {
+        label: {
+            "recordings": float(clips.present[:, k].sum()),
+            "ap": _defined(precision[0, k]),
+            "auc": _defined(auc[0, k]),
+            "d_prime": _defined(separation[k]),
+        }
+        for k, label in enumerate(clips.labels)
+    }
+    return Metric(
+        "clip",
+        "clip-level average precision, AUC and d-prime",
+        {},
+        {name: _score(value[0], None if drawn is None else drawn[name]) for name, value in figures.items()},
+        classes,
+        {"recordings": float(len(clips.present)), "positives": float(clips.present.sum())},
+        clips.left_out,
+    )
+
+
+def _clip_headline(clips: ClipScores, weights: Floats | None) -> dict[str, Floats]:
+    auc = _mean(clips.auc(weights))
+    return {
+        "map": _mean(clips.average_precision(weights)),
+        "auc": auc,
+        "d_prime": d_prime(auc),
+        "micro_ap": clips.micro_average_precision(weights),
+        "micro_auc": clips.micro_auc(weights),
+    }
+
+
+def _of_counts(
+    name: str,
+    title: str,
+    parameters: Mapping[str, Any],
+    counts: Counts,
+    labels: Sequence[str],
+    weights: Floats | None,
+    estimated: Floats,
+) -> Metric:
+    total = counts.total()
+    figures = _f1_headline(total)
+    drawn = None if weights is None else _f1_headline(counts.resampled(weights))
+    headline = {
+        key: _score(value[0], None if drawn is None else drawn[key]) for key, value in figures.items()
+    }
+    tp, fp, fn = total.tp[0], total.fp[0], total.fn[0]
+    numbers = {
+        "reference": tp + fn,
+        "estimated": tp + fp if name == "segment" else estimated.sum(axis=0),
+        "tp": tp,
+        "fp": fp,
+        "fn": fn,
+    }
+    by_class = {"f1": f1(total)[0], "precision": ratio(tp, tp + fp), "recall": ratio(tp, tp + fn)} | numbers
+    classes = {
+        label: {key: _defined(values[k]) for key, values in by_class.items()}
+        for k, label in enumerate(labels)
+    }
+    totals = {key: float(values.sum()) for key, values in numbers.items()}
+    return Metric(name, title, parameters, headline, classes, totals)
+
+
+def _f1_headline(counts: Counts) -> dict[str, Floats]:
+    """Averages of (S, K) counts, (S,) each."""
+    joined = Counts(counts.tp.sum(-1), counts.fp.sum(-1), counts.fn.sum(-1))
+    return {
+        "macro_f1": macro(counts, f1(counts)),
+        "macro_precision": macro(counts, ratio(counts.tp, counts.tp + counts.fp)),
+        "macro_recall": macro(counts, ratio(counts.tp, counts.tp + counts.fn)),
+        "micro_f1": f1(joined),
+        "micro_precision": ratio(joined.tp, joined.tp + joined.fp),
+        "micro_recall": ratio(joined.tp, joined.tp + joined.fn),
+    }
+
+
+def _weights(recordings: int, settings: Settings) -> Floats | None:
+    if settings.bootstrap == 0:
+        return None
+    return bootstrap_weights(recordings, samples=settings.bootstrap, seed=settings.seed)
+
+
+def _score(value: float, drawn: Floats | None) -> Score:
+    found = None if drawn is None else interval(drawn, LEVEL)
+    return Score(_defined(value), *(found or (None, None)))
+
+
+def _mean(values: Floats) -> Floats:
+    """Mean over classes of what is defined: (S, K) to (S,)."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
+
+
+def _defined(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:g} ms"
+
+
+def _psds_title(name: str, s: Scenario, count: int) -> str:
+    return (
+        f"PSDS scenario {name[-1]} (DTC {s.dtc:g}, GTC {s.gtc:g}, CTTC {s.cttc:g}, alpha_CT {s.alpha_ct:g}, "
+        f"alpha_ST {s.alpha_st:g}, {count} thresholds)"
+    )
