@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
-from htsat_sed.cli.evaluation_report import inputs, show, write_csv, write_json
+from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
 from htsat_sed.cli.recordings import find_all
 from htsat_sed.cli.terminal import RecordingsProgress, report
 from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError
@@ -24,22 +24,26 @@ if TYPE_CHECKING:
 
 METRICS = "Metrics"
 OUTPUT = "Output"
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def evaluate(
     reference: Annotated[
         Path,
         typer.Argument(
-            help="Strong labels (DESED TSV: filename, onset, offset, event_label; or any format that detect "
-            "writes), or weak ones (filename, event_labels) for clip-level metrics alone.",
+            metavar="REFERENCE",
+            help="Strong labels: a table with filename, onset, offset (seconds) and event_label, as DESED's, "
+            "or any format that detect writes. Or weak ones, filename and event_labels, for clip-level "
+            "metrics alone.",
             show_default=False,
         ),
     ],
     estimated: Annotated[
         Path | None,
         typer.Argument(
-            help="Events as detect writes them, or clip scores as tag writes them.", show_default=False
+            metavar="ESTIMATED",
+            help="Events, in the same formats, or clip scores as tag writes them. Recordings are called as "
+            "in REFERENCE.",
+            show_default=False,
         ),
     ] = None,
     scores: Annotated[
@@ -47,7 +51,7 @@ def evaluate(
         typer.Option(
             metavar="DIR",
             help="Presence maps as `detect --scores` keeps them: adds PSDS and clip-level metrics. Without "
-            "ESTIMATED, events are found in them.",
+            "ESTIMATED, events are found in them, by the options at the end.",
             show_default=False,
         ),
     ] = None,
@@ -55,7 +59,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Recordings to detect in first, with the options of detect below.",
+            help="Detect first, in the recordings below this folder that REFERENCE has: presence maps and "
+            "events, by the options at the end.",
             show_default=False,
         ),
     ] = None,
@@ -63,8 +68,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="TSV",
-            help="Table of filename and duration, for PSDS rates and to notice events past the end. Presence "
-            "maps know theirs.",
+            help="Table with filename and duration (seconds; presence maps know theirs). Events past the end "
+            "are noticed, and a recording in it that REFERENCE lacks counts as one without events.",
             show_default=False,
         ),
     ] = None,
@@ -78,52 +83,83 @@ def evaluate(
         ),
     ] = None,
     onset_collar: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Collar-based F1: onset.", rich_help_panel=METRICS)
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Collar-based F1: how far an onset may be off.", rich_help_panel=METRICS
+        ),
     ] = 0.2,
     offset_collar: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Collar-based F1: offset.", rich_help_panel=METRICS)
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Collar-based F1: how far an offset may be off.", rich_help_panel=METRICS
+        ),
     ] = 0.2,
     offset_share: Annotated[
         float,
         typer.Option(
             metavar="PART",
-            help="Offset collar as a part of the reference event; the larger counts.",
+            help="Or by this part of the reference event's duration, if that is more.",
             rich_help_panel=METRICS,
         ),
     ] = 0.2,
     segment: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Segment-based F1: segment.", rich_help_panel=METRICS)
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Segment-based F1: length of a segment.", rich_help_panel=METRICS
+        ),
     ] = 1.0,
     dtc: Annotated[
-        float, typer.Option(help="Intersection-based F1: detection tolerance.", rich_help_panel=METRICS)
+        float,
+        typer.Option(
+            metavar="PART",
+            help="Intersection-based F1: least part of an estimated event inside reference events.",
+            rich_help_panel=METRICS,
+        ),
     ] = 0.5,
     gtc: Annotated[
-        float, typer.Option(help="Intersection-based F1: ground truth coverage.", rich_help_panel=METRICS)
+        float,
+        typer.Option(
+            metavar="PART",
+            help="Intersection-based F1: least part of a reference event that estimated ones cover.",
+            rich_help_panel=METRICS,
+        ),
     ] = 0.5,
     cttc: Annotated[
         float,
-        typer.Option(help="Cross-trigger tolerance (no part of F1).", rich_help_panel=METRICS),
+        typer.Option(
+            metavar="PART",
+            help="Cross-trigger tolerance, stated with F1 though without effect on it.",
+            rich_help_panel=METRICS,
+        ),
     ] = 0.3,
     psds_thresholds: Annotated[
         int,
-        typer.Option(min=1, help="Thresholds that approximate the PSD-ROC.", rich_help_panel=METRICS),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="PSDS: thresholds that approximate the curve, in the middle of N equal parts of 0 to 1.",
+            rich_help_panel=METRICS,
+        ),
     ] = 50,
     bootstrap: Annotated[
         int,
         typer.Option(
             min=0,
             metavar="N",
-            help="95 % intervals from N resamplings of the recordings, such as 1000.",
+            help="95 % intervals of all averages from N resamplings of the recordings, such as 1000.",
             rich_help_panel=METRICS,
         ),
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of the resampling.", rich_help_panel=METRICS)] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Of the resampling.", rich_help_panel=METRICS)
+    ] = 0,
     json_file: Annotated[
         Path | None,
         typer.Option(
             "--json",
             metavar="FILE",
-            help="Everything, with parameters and versions.",
+            help="Everything: figures, counts, parameters, versions, hashes of the inputs. The same input "
+            "gives the same bytes.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -133,7 +169,7 @@ def evaluate(
         typer.Option(
             "--csv",
             metavar="FILE",
-            help="A row for each metric and class.",
+            help="A row for each metric, class and figure.",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -161,38 +197,45 @@ def evaluate(
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
 ) -> None:
-    """Score detections against reference labels.
+    """Score detections against reference labels: F1 of four kinds, PSDS, clip-level metrics.
 
-    From events:
+    From events, each with precision, recall and counts, per class, macro and micro:
 
-    - intersection-based F1 (psds_eval; DTC 0.5, GTC 0.5): the "F1" of the HTS-AT paper
-    - collar-based, or event-based, F1 (sed_eval; 200 ms, offset 200 ms or 20 %): that of DCASE task 4
-    - the same for onsets alone
-    - segment-based F1 (sed_eval; 1 s)
+    - intersection: F1 by overlap (psds_eval; DTC 0.5, GTC 0.5): the "F1" of the HTS-AT paper
+    - collar: event-based F1 (sed_eval; onset 200 ms, offset 200 ms or 20 %): that of DCASE task 4
+    - onset: the same, whatever the offset
+    - segment: F1 in cells of 1 s (sed_eval)
 
-    From presence maps (--scores, --audio), also:
+    From presence maps (--scores or --audio), also:
 
-    - PSDS scenarios 1 and 2 (psds_eval)
-    - clip-level mAP, AUC and d-prime (scikit-learn)
+    - psds1: PSDS scenario 1 (psds_eval; DTC and GTC 0.7, alpha_CT 0, alpha_ST 1, 100 false positives an hour)
+    - psds2: PSDS scenario 2 (DTC and GTC 0.1, CTTC 0.3, alpha_CT 0.5, alpha_ST 1, 100 an hour)
+    - clip: mAP, AUC and d-prime; a recording's score is its highest
 
-    Macro averages leave out classes without reference events.
-    Recordings that only REFERENCE has count as without detections.
-    docs/evaluation.md explains each metric, and why two "F1" differ.
+    From clip scores: clip alone.
+
+    Macro is the mean over classes with reference events; micro is of summed counts.
+    A recording without events has one row with empty cells.
+    Recordings that only REFERENCE has count as without detections; those it lacks are left out.
+    Estimated events of classes that REFERENCE lacks are left out. Warnings count what was.
+    docs/evaluation.md explains each metric, and why two papers' "F1" differ.
 
     [bold]Examples[/bold]
 
       htsat-sed evaluate reference.tsv events.tsv
       htsat-sed evaluate reference.tsv events.tsv --bootstrap 1000 --json scores.json
-      htsat-sed evaluate reference.tsv --scores maps/ --median-filter 0.9
+      htsat-sed detect recordings/ --scores maps/ -o events.tsv
+      htsat-sed evaluate reference.tsv --scores maps/ --post-processing tuned.toml --plot scores.png
       htsat-sed evaluate reference.tsv --audio recordings/ -c audioset --map desed
       htsat-sed evaluate weak.tsv tags.csv
+      htsat-sed evaluate reference.tsv events.tsv --onset-collar 0.5 --offset-share 0.5 --class Speech
     """
     given = [
         name for name, value in (("ESTIMATED", estimated), ("--scores", scores), ("--audio", audio)) if value
     ]
     if not given or (audio is not None and len(given) > 1):
         raise typer.BadParameter("wanted ESTIMATED, --scores, both of them, or --audio alone")
-    _make_sure_of(json_file, csv_file, plot)
+    make_sure_of(json_file, csv_file, plot)
     flags = {
         "threshold": threshold,
         "threshold_low": threshold_low,
@@ -268,15 +311,6 @@ def evaluate(
         draw_report(found, plot)
     show(found)
     raise typer.Exit(1 if failures else 0)
-
-
-def _make_sure_of(json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:
-    """Refuse outputs that cannot be, before hours of work."""
-    for path in (json_file, csv_file, plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise HtsatSedError(path, "cannot be written: its folder does not exist")
-    if plot is not None and plot.suffix.lower() not in PICTURES:
-        raise typer.BadParameter(f"wanted a name that ends in {', '.join(PICTURES)}; got {plot}")
 
 
 def _checkpoints(names: list[str] | None) -> list[Path]:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from htsat_sed.evaluation.report import Report
+from htsat_sed.evaluation.report import Metric, Report
 from htsat_sed.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+
+
+_HIGHEST = 400.0  # inches; matplotlib draws at most 2**16 pixels
 
 
 def draw_report(report: Report, path: Path) -> None:
@@ -32,38 +40,59 @@ def draw_report(report: Report, path: Path) -> None:
     panels = bool(by_class) + bool(report.psd_rocs)
     if not panels:
         raise ValueError("wanted event-based metrics or PSDS for a picture, got clip-level ones alone")
-    labels = list(by_class[0].classes) if by_class else []
-    height = max(3.6, 0.9 + 0.16 * len(labels) * len(by_class))
+    classes = len(by_class[0].classes) if by_class else 0
+    height = min(max(4.2, 1.2 + 0.16 * classes * len(by_class)), _HIGHEST)
     figure = Figure(figsize=(6.4 * panels, height), layout="constrained")
     axes = list(figure.subplots(1, panels, squeeze=False)[0])
     if by_class:
-        bars = axes.pop(0)
-        width = 0.8 / len(by_class)
-        for i, metric in enumerate(by_class):
-            places = [k + i * width for k in range(len(labels))]
-            values = [100 * (metric.classes[label]["f1"] or 0.0) for label in labels]
-            macro = metric.headline["macro_f1"].value
-            name = f"{metric.name}, macro {100 * macro:.1f} %" if macro is not None else metric.name
-            bars.barh(places, values, height=width, color=_COLOURS[i % 4], label=name)
-        bars.set_yticks([k + 0.4 - width / 2 for k in range(len(labels))], labels)
-        bars.invert_yaxis()
-        bars.set_xlim(0, 100)
-        bars.set_xlabel("F1 (%)")
-        bars.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
-        bars.spines[["top", "right"]].set_visible(False)
+        _draw_bars(axes.pop(0), by_class)
     if report.psd_rocs:
-        (roc,) = axes
-        for colour, style, (name, (x, y)) in zip(_COLOURS, "-:", report.psd_rocs.items(), strict=False):
-            value = next(m.headline["psds"].value for m in report.metrics if m.name == name)
-            label = f"{name.upper()} {value:.3f}" if value is not None else name.upper()
-            roc.step(x, y, where="post", color=colour, linestyle=style, label=label)
-        roc.set_xlim(0, 100)
-        roc.set_ylim(0, 1)
-        roc.set_xlabel("effective false positives per hour")
-        roc.set_ylabel("effective true positive ratio")
-        roc.legend(frameon=False)
-        roc.spines[["top", "right"]].set_visible(False)
+        _draw_rocs(axes.pop(0), report)
     # Without a date, and with a fixed salt, the same scores give the same bytes.
     with whole_file(path, "wb") as file, rc_context({"svg.hashsalt": "htsat-sed"}):
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         figure.savefig(file, format=kind, dpi=150, metadata=metadata)
+
+
+def _draw_bars(axes: Axes, metrics: Sequence[Metric]) -> None:
+    """F1 of each class, a bar for each metric."""
+    labels = list(metrics[0].classes)
+    width = 0.8 / len(metrics)
+    for i, metric in enumerate(metrics):
+        places = [k + i * width for k in range(len(labels))]
+        values = [100 * (metric.classes[label]["f1"] or 0.0) for label in labels]
+        macro = metric.headline["macro_f1"].value
+        legend = f"{metric.name}, macro {100 * macro:.2f} %" if macro is not None else metric.name
+        axes.barh(places, values, height=width, color=_COLOURS[i % len(_COLOURS)], label=legend)
+    names = [label.replace("$", r"\$") for label in labels]  # no formulas
+    axes.set_yticks([k + 0.4 - width / 2 for k in range(len(labels))], names)
+    axes.set_ylim(len(labels) - 0.1, -0.3)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("F1 (%)")
+    _finish(axes)
+
+
+def _draw_rocs(axes: Axes, report: Report) -> None:
+    """PSD-ROC of each scenario, up to the highest rate that counts."""
+    for colour, style, metric in zip(
+        _COLOURS, ("-", "--"), (m for m in report.metrics if m.name in report.psd_rocs), strict=False
+    ):
+        rates, ratios = report.psd_rocs[metric.name]
+        limit = metric.parameters["max_efpr"]
+        value = metric.headline["psds"].value
+        name = f"PSDS scenario {metric.name[-1]}" + (f": {value:.4f}" if value is not None else "")
+        # The last ratio holds for all higher rates.
+        x, y = [*rates.tolist(), max(limit, rates[-1])], [*ratios.tolist(), ratios[-1]]
+        axes.step(x, y, where="post", color=colour, linestyle=style, label=name)
+        axes.set_xlim(0, limit)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("effective false positives per hour")
+    axes.set_ylabel("effective true positive ratio")
+    _finish(axes)
+
+
+def _finish(axes: Axes) -> None:
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, borderaxespad=0.2)
