@@ -1,6 +1,7 @@
 """The composition: the presence map of a recording is its own, whatever it was computed with."""
 
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from rule_made import golden, golden_recording
 from scipy.signal import resample_poly
 
 from htsat_sed import AudioError, Detector, PostProcessing, load_checkpoint
+from htsat_sed.detection.detector import Detection
 from htsat_sed.labels import ClassMap
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
@@ -216,6 +218,25 @@ def test_a_broken_recording_does_not_stop_the_others(tmp_path: Path) -> None:
         detector.presence_map(tmp_path / "none.wav")
     with pytest.raises(AudioError, match=r"bad\.wav: "):
         detector.clip_scores(tmp_path / "bad.wav")
+
+
+def test_detections_are_the_events_of_the_maps(tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"no audio")
+    paths = [write(tmp_path / "a.wav", 33.0), tmp_path / "bad.wav", write(tmp_path / "b.wav", 4.0, 1)]
+    detector = Detector(tiny(), batch_size=3, hop=5.0, post_processing=PostProcessing(median_filter=0.9))
+    told: list[tuple[Path, np.ndarray | None]] = []
+    results = {}
+    for path, result in detector.detections(paths, rows=lambda path, block: told.append((path, block))):
+        results[path] = result
+        told.append((path, None))
+    assert list(results) == paths
+    assert isinstance(results[paths[1]], AudioError)
+    for path in (paths[0], paths[2]):
+        expected = detector.presence_map(path)
+        assert results[path] == Detection(detector.events(expected), expected.duration)
+        blocks = [block for of, block in told if of == path and block is not None]
+        np.testing.assert_array_equal(np.concatenate(blocks), expected.scores)
+    assert [path for path, _ in groupby(told, key=lambda entry: entry[0])] == paths
 
 
 def test_progress_tells_the_seconds_read(tmp_path: Path) -> None:

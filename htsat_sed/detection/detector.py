@@ -27,7 +27,21 @@ from htsat_sed.model.htsat import HTSAT, TOKENS, stretch
 AnyPath = str | os.PathLike[str]
 Samples = NDArray[np.float32]
 Progress = Callable[[AnyPath, float, float | None], None]
+Rows = Callable[[AnyPath, NDArray[np.float32]], None]
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was found in one recording.
+
+    Attributes:
+        events: ordered by onset, offset and label.
+        duration: of the recording, seconds.
+    """
+
+    events: list[Event]
+    duration: float
 
 
 @dataclass
@@ -130,6 +144,36 @@ class Detector:
     def events(self, presence_map: PresenceMap) -> list[Event]:
         """Events of a presence map, by this detector's post-processing."""
         return find_events(presence_map, self.post_processing)
+
+    def detections(
+        self,
+        paths: Iterable[AnyPath],
+        *,
+        progress: Progress | None = None,
+        rows: Rows | None = None,
+    ) -> Iterator[tuple[AnyPath, Detection | HtsatSedError]]:
+        """Events of many recordings, in their order.
+
+        The windows of all recordings share batches. A recording that cannot be read yields its error
+        and the others go on.
+
+        Args:
+            paths: recordings.
+            progress: as in `presence_maps`.
+            rows: called with a path and the next (n, K) float32 rows of its presence map, whenever some
+                are known: all rows of a recording in order, after the result of the one before it was
+                yielded and before its own is. Some rows may come before an error.
+
+        Yields:
+            Each path with what was found, or with the error that kept it from being read.
+        """
+        for path, found in self.presence_maps(paths, progress=progress):
+            if isinstance(found, HtsatSedError):
+                yield path, found
+                continue
+            if rows is not None:
+                rows(path, found.scores)
+            yield path, Detection(self.events(found), found.duration)
 
     def presence_maps(
         self,
