@@ -18,7 +18,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -262,47 +262,69 @@ def read(path: str | os.PathLike[str], sample_rate: int) -> NDArray[np.float32]:
         return np.concatenate([np.zeros(0, np.float32), *stream.blocks()])
 
 
-def find_recordings(folder: str | os.PathLike[str]) -> list[Path]:
+def has_audio_suffix(name: str) -> bool:
+    """Whether a file name ends like one of a recording (`AUDIO_SUFFIXES`, in either case)."""
+    return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES  # noqa: PTH122, a Path a name is slow
+
+
+def find_recordings(
+    folder: str | os.PathLike[str], *, wanted: Callable[[str], bool] = has_audio_suffix
+) -> tuple[list[Path], list[AudioError]]:
     """Find the recordings in a folder and all folders below.
 
-    Links to folders are followed, except into a folder that they lie in. Nothing is opened: whatever
-    has an audio suffix counts (`AUDIO_SUFFIXES`, in either case), so that a broken file, a dangling
-    link or a FIFO is met as an error later and not lost; likewise a folder with such a suffix if no
-    recordings lie in it. Hidden files and folders do not count.
+    Links to folders are followed, except into a folder that they lie in. Nothing is opened: whatever has
+    a name that is wanted counts, so that a broken file, a dangling link or a FIFO is met as an error later
+    and not lost; likewise a folder with such a name if no recordings lie in it. Hidden files and folders
+    do not count.
+
+    Args:
+        folder: where to look.
+        wanted: file name -> whether it is one of a recording.
 
     Returns:
-        Paths that begin with `folder`, sorted.
+        Paths that begin with `folder`, sorted; and an error for each folder below it that cannot be listed.
 
     Raises:
-        AudioError: the folder cannot be listed. One below it that cannot is left out with a warning.
+        AudioError: the folder itself cannot be listed.
     """
+    closed: list[AudioError] = []
     try:
-        return sorted(_below(Path(folder), frozenset()))
+        return sorted(_below(Path(folder), wanted, frozenset(), closed)), closed
     except OSError as error:
         raise AudioError(folder, f"cannot be listed: {error.strerror}") from error
 
 
-def _below(folder: Path, inside: frozenset[tuple[int, int]]) -> list[Path]:
+def _below(
+    folder: Path, wanted: Callable[[str], bool], inside: frozenset[tuple[int, int]], closed: list[AudioError]
+) -> list[Path]:
     status = folder.stat()
-    inside |= {(status.st_dev, status.st_ino)}
+    own = (status.st_dev, status.st_ino)
+    if own in inside:
+        return []
     found: list[Path] = []
-    for path in folder.iterdir():
-        if path.name.startswith("."):
-            continue
-        recordings: list[Path] = []
-        if path.is_dir():
-            status = path.stat()
-            if (status.st_dev, status.st_ino) in inside:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
                 continue
-            try:
-                recordings = _below(path, inside)
-            except OSError as error:
-                _logger.warning("%s: left out, it cannot be listed: %s", path, error.strerror)
-                continue
-        if not recordings and path.suffix.lower() in AUDIO_SUFFIXES:
-            recordings = [path]
-        found += recordings
+            recordings: list[Path] = []
+            if _is_folder(entry):
+                try:
+                    recordings = _below(folder / entry.name, wanted, inside | {own}, closed)
+                except OSError as error:
+                    reason = f"cannot be listed: {error.strerror}"
+                    closed.append(AudioError(folder / entry.name, reason))
+                    continue
+            if not recordings and wanted(entry.name):
+                recordings = [folder / entry.name]
+            found += recordings
     return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that cannot be followed
+        return False
 
 
 def _open_regular(name: str) -> io.BufferedReader:

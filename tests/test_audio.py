@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import io
-import logging
 import math
 import os
 import sys
@@ -303,7 +302,7 @@ def plant(folder: Path, *names: str) -> None:
 
 
 def below(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for path in find_recordings(folder)]
+    return [path.relative_to(folder).as_posix() for path in find_recordings(folder)[0]]
 
 
 def test_recordings_are_found_by_suffix_in_order(tmp_path):
@@ -332,7 +331,7 @@ def test_what_only_looks_like_a_recording_is_not_passed_over_in_silence(tmp_path
     (tmp_path / "gone.wav").symlink_to("nowhere")
     (tmp_path / "self.wav").symlink_to("self.wav")
     os.mkfifo(tmp_path / "pipe.wav")
-    found = find_recordings(tmp_path)
+    found, _ = find_recordings(tmp_path)
     assert below(tmp_path) == ["empty.wav", "full.wav/inside.wav", "gone.wav", "pipe.wav", "self.wav"]
     for path in found:
         with pytest.raises(AudioError):
@@ -341,7 +340,7 @@ def test_what_only_looks_like_a_recording_is_not_passed_over_in_silence(tmp_path
 
 def test_names_that_are_no_unicode(tmp_path):
     plant(tmp_path, os.fsdecode(b"caf\xe9.wav"))
-    assert [os.fsencode(path.name) for path in find_recordings(tmp_path)] == [b"caf\xe9.wav"]
+    assert [os.fsencode(path.name) for path in find_recordings(tmp_path)[0]] == [b"caf\xe9.wav"]
 
 
 def test_folder_that_cannot_be_listed(tmp_path):
@@ -352,16 +351,16 @@ def test_folder_that_cannot_be_listed(tmp_path):
         find_recordings(tmp_path / "a.wav")
 
 
-def test_folder_below_that_cannot_be_listed_is_left_out_with_a_warning(tmp_path, monkeypatch, caplog):
+def test_folder_below_that_cannot_be_listed_is_an_error_beside_the_rest(tmp_path, monkeypatch):
     plant(tmp_path, "a.wav", "closed/b.wav")
-    listed = Path.iterdir
+    listed = os.scandir
 
-    def iterdir(self: Path) -> object:
-        if self.name == "closed":
+    def scandir(path: Path) -> object:
+        if Path(path).name == "closed":
             raise PermissionError(13, "Permission denied")
-        return listed(self)
+        return listed(path)
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
-    with caplog.at_level(logging.WARNING):
-        assert below(tmp_path) == ["a.wav"]
-    assert caplog.messages == [f"{tmp_path / 'closed'}: left out, it cannot be listed: Permission denied"]
+    monkeypatch.setattr(os, "scandir", scandir)
+    found, closed = find_recordings(tmp_path)
+    assert found == [tmp_path / "a.wav"]
+    assert [str(error) for error in closed] == [f"{tmp_path / 'closed'}: cannot be listed: Permission denied"]

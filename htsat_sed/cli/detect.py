@@ -22,6 +22,8 @@ OUTPUT = "Output"
 
 def detect(
     paths: options.Paths,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -85,7 +87,7 @@ def detect(
       htsat-sed detect dawn/ --threshold 0.3 --threshold Dog=0.5 --median-filter 0.9
       ffmpeg -i film.mkv -f wav - | htsat-sed detect -
     """
-    recordings, failures = find_all(paths)
+    recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
     for failure in failures:
         report(failure)
     targets = _targets(out, formats, recordings)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
     from htsat_sed.model.htsat import HTSAT
 
+RECORDINGS = "Recordings"
 MODEL = "Model"
 EVENTS = "From presence map to events"
 
@@ -18,8 +19,28 @@ Paths = Annotated[
     list[str],
     typer.Argument(
         metavar="PATH",
-        help="Recordings, folders (searched with all below them), or - for standard input.",
+        help="Recordings; folders, searched with all below them; patterns in quotes ('night/**/*.wav'); "
+        "@list.txt with one of these a line; or - for standard input.",
         show_default=False,
+    ),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="In folders, take only what fits this: a name of a file or folder ('*.flac'), or a path below "
+        "the folder ('2024*/**/dawn-*'). Repeatable.",
+        show_default=False,
+        rich_help_panel=RECORDINGS,
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN",
+        help="In folders, leave out what fits this. Repeatable.",
+        show_default=False,
+        rich_help_panel=RECORDINGS,
     ),
 ]
 Checkpoints = Annotated[

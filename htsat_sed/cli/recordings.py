@@ -2,55 +2,66 @@
 
 from __future__ import annotations
 
+import codecs
+import glob
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
 
 from htsat_sed.errors import AudioError, HtsatSedError
 
 STDIN = "-"
+LIST = "@"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Recording:
     """A recording to read.
 
     Attributes:
         path: where it is; ``-`` for standard input.
-        name: what it is called in tables: its path below the folder that was given, or its file name.
+        name: what it is called in tables: its path below the folder that was given, or below the part of
+            a pattern that is none, or as a list has it; else its file name.
     """
 
     path: str
     name: str
 
 
-def find_all(paths: Sequence[str]) -> tuple[list[Recording], list[HtsatSedError]]:
+def find_all(
+    paths: Sequence[str], *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> tuple[list[Recording], list[HtsatSedError]]:
     """Find the recordings that the paths of a command line stand for.
 
+    A path that exists is meant as it is, whatever characters it holds. Else, one that begins with ``@``
+    is a list file, and one with ``*``, ``?`` or ``[`` a pattern, in which ``**`` stands for any number of
+    folders. In what a pattern matches, as in folders, a file counts by its audio suffix; a pattern that
+    ends in a suffix of its own (``*.dat``) says which one counts.
+
     Args:
-        paths: files, folders (searched with all below them) and ``-``.
+        paths: files, folders (searched with all below them), patterns, list files and ``-``.
+        include: of what lies in folders or fits patterns, only this (see `_fits`); all if empty.
+        exclude: of what lies in folders or fits patterns, not this.
 
     Returns:
-        Recordings, each file once, in the order given; and an error for each folder without any.
-        Recordings that would share a name are called by their path instead.
+        Recordings, each file once, in the order given; and an error for each path without any, and for
+        each folder that cannot be listed. Recordings that would share a name are called by their path
+        instead.
     """
-    from htsat_sed.audio import find_recordings
 
-    found: dict[str, Recording] = {}
+    def kept(name: str) -> bool:
+        return (not include or any(_fits(name, pattern) for pattern in include)) and not any(
+            _fits(name, pattern) for pattern in exclude
+        )
+
+    found: dict[Path | str, Recording] = {}
     failures: list[HtsatSedError] = []
-    for path in paths:
-        if path == STDIN:
-            found[path] = Recording(path, "stdin")
-        elif Path(path).is_dir():
-            below = list(find_recordings(path))
-            if not below:
-                failures.append(AudioError(path, "holds no recordings: no file here has an audio suffix"))
-            for file in below:
-                recording = Recording(str(file), Path(file).relative_to(path).as_posix())
-                found.setdefault(recording.path, recording)
-        else:
-            found.setdefault(path, Recording(path, Path(path).name))
+    here = Path.cwd()
+    for recording in _expand(paths, kept, failures):
+        found.setdefault(STDIN if recording.path == STDIN else here / recording.path, recording)
     shared = Counter(recording.name for recording in found.values())
     recordings = [
         recording
@@ -59,3 +70,143 @@ def find_all(paths: Sequence[str]) -> tuple[list[Recording], list[HtsatSedError]
         for recording in found.values()
     ]
     return recordings, failures
+
+
+def _expand(
+    paths: Sequence[str], kept: Callable[[str], bool], failures: list[HtsatSedError]
+) -> Iterator[Recording]:
+    for path in paths:
+        if path == STDIN:
+            yield Recording(path, "stdin")
+        elif os.path.lexists(path):
+            yield from _existing(path, kept, failures)
+        elif path.startswith(LIST):
+            yield from _listed(Path(path.removeprefix(LIST)), kept, failures)
+        elif glob.has_magic(path):
+            yield from _fitting(path, kept, failures)
+        else:
+            yield Recording(path, Path(path).name)  # the error comes where it is opened
+
+
+def _existing(path: str, kept: Callable[[str], bool], failures: list[HtsatSedError]) -> Iterator[Recording]:
+    """A file by itself, or the recordings in a folder."""
+    from htsat_sed.audio import find_recordings
+
+    if not os.path.isdir(path):  # noqa: PTH112, Path.is_dir raises where a folder above is closed
+        yield Recording(path, Path(path).name)
+        return
+    try:
+        below, closed = find_recordings(path)
+    except AudioError as error:
+        failures.append(error)
+        return
+    failures += closed
+    recordings = [Recording(str(file), file.relative_to(path).as_posix()) for file in below]
+    left = [recording for recording in recordings if kept(recording.name)]
+    if recordings and not left:
+        failures.append(
+            AudioError(path, f"holds {len(below)} recordings, all left out by --include, --exclude")
+        )
+    elif not left and not closed:
+        failures.append(AudioError(path, "holds no recordings: no file here has an audio suffix"))
+    yield from left
+
+
+def _fitting(pattern: str, kept: Callable[[str], bool], failures: list[HtsatSedError]) -> Iterator[Recording]:
+    """What a pattern matches: files, and the recordings in folders."""
+    from htsat_sed.audio import find_recordings, has_audio_suffix
+
+    parts = PurePath(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    base = PurePath(*parts[:fixed])
+    # Up to the first ** the depth is known; below it the search must survive loops of links, unlike glob.
+    deep = parts.index("**") if "**" in parts else len(parts)
+    tail = "/".join(parts[deep:])
+    suffix = PurePath(parts[-1]).suffix
+    own = bool(suffix) and not glob.has_magic(suffix)
+
+    def wanted(name: str) -> bool:
+        return name.endswith(suffix) if own else has_audio_suffix(name)
+
+    closed: list[HtsatSedError] = []
+    names: dict[str, Path] = {}
+    for top in sorted(glob.glob(str(PurePath(*parts[:deep])))) if deep > fixed else [str(base)]:  # noqa: PTH207
+        if not os.path.isdir(top) or _is_loop(top):  # noqa: PTH112
+            files = [Path(top)] if deep == len(parts) and wanted(top) else []
+        else:
+            try:
+                below, unlisted = find_recordings(top, wanted=wanted)
+            except AudioError as error:
+                closed.append(error)
+                continue
+            closed += unlisted
+            files = [file for file in below if not tail or _fits(file.relative_to(top).as_posix(), tail)]
+            if not (below or tail) and wanted(top):
+                files = [Path(top)]  # a folder that only looks like a recording
+        names |= {file.relative_to(base).as_posix(): file for file in files}
+    failures += closed
+    left = [Recording(str(file), name) for name, file in names.items() if kept(name)]
+    if names and not left:
+        failures.append(
+            AudioError(pattern, f"matches {len(names)} recordings, all left out by --include, --exclude")
+        )
+    elif not left and not closed:
+        if not os.path.isdir(base):  # noqa: PTH112
+            reason = f"matches nothing: there is no folder {base}"
+        elif own:
+            reason = f"matches nothing: no file below {base} fits it (capital letters count)"
+        else:
+            reason = "matches no recordings: nothing that fits it has an audio suffix"
+        failures.append(AudioError(pattern, reason))
+    yield from left
+
+
+def _is_loop(folder: str) -> bool:
+    """Whether a folder is a link to one that it lies in."""
+    return any(Path(folder).samefile(above) for above in Path(folder).absolute().parents)
+
+
+def _listed(path: Path, kept: Callable[[str], bool], failures: list[HtsatSedError]) -> Iterator[Recording]:
+    """What the lines of a list file stand for, each as if it were given in the folder of the list."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        failures.append(AudioError(path, f"is no list that can be read: {error.strerror}"))
+        return
+    utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    # File names are bytes: those that are no UTF-8 pass through.
+    text = data.decode("utf-16", "replace") if utf_16 else data.decode("utf-8-sig", "surrogateescape")
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    lines = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not lines:
+        failures.append(AudioError(path, "lists no recordings: wanted one path a line"))
+    if any("\0" in line for line in lines):
+        failures.append(AudioError(path, "is no list of recordings: wanted a text file with one path a line"))
+        return
+    for line in lines:
+        given = str(path.parent / line)
+        if os.path.isdir(given) or (glob.has_magic(line) and not os.path.lexists(given)):  # noqa: PTH112
+            yield from _expand([given], kept, failures)
+        else:
+            inside = not PurePath(line).is_absolute() and ".." not in PurePath(line).parts
+            yield Recording(given, PurePath(line).as_posix() if inside else Path(line).name)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a recording, or a folder that it lies in, fits a pattern.
+
+    A pattern without a slash is compared with the name of the file and of each folder, another with the
+    path from its beginning; ``**`` stands for any number of folders.
+    """
+    parts, wanted = name.split("/"), pattern.rstrip("/").split("/")
+    if len(wanted) == 1 and wanted != ["**"]:
+        return any(fnmatchcase(part, wanted[0]) for part in parts)
+    return any(_matches(parts[:end], wanted) for end in range(1, len(parts) + 1))
+
+
+def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return _matches(parts, pattern[1:]) or (bool(parts) and _matches(parts[1:], pattern))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])

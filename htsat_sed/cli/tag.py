@@ -31,6 +31,8 @@ class Pool(StrEnum):
 
 def tag(
     paths: options.Paths,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -90,7 +92,7 @@ def tag(
         )
     if out is not None and not out.absolute().parent.is_dir():
         raise HtsatSedError(out, "cannot be written: its folder does not exist")
-    recordings, failures = find_all(paths)
+    recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
     for failure in failures:
         report(failure)
     detector = options.make_detector(

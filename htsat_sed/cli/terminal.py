@@ -75,6 +75,7 @@ class RecordingsProgress:
             TextColumn("{task.fields[heard]}", markup=False),
             console=errors,
             transient=True,
+            redirect_stdout=False,  # else what goes to a pipe would end up beside the bar
             disable=not errors.is_terminal,
         )
         self._task = self._bar.add_task(doing, total=total, heard="")
