@@ -20,7 +20,7 @@ change point for each stretch of one sign, and all gaps of a round closing at on
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,23 @@ class Boxes(NamedTuple):
     start: NDArray[np.int64]
     end: NDArray[np.int64]
     score: NDArray[np.float32]
+
+    def where(self, chosen: NDArray[Any]) -> Boxes:
+        """Some of them, by a mask or by places."""
+        return Boxes(self.column[chosen], self.start[chosen], self.end[chosen], self.score[chosen])
+
+    def and_those(self, other: Boxes) -> Boxes:
+        """These, then others."""
+        return Boxes(
+            np.concatenate([self.column, other.column]),
+            np.concatenate([self.start, other.start]),
+            np.concatenate([self.end, other.end]),
+            np.concatenate([self.score, other.score]),
+        )
+
+    def in_order(self) -> Boxes:
+        """All of them by column, then start."""
+        return self.where(np.lexsort((self.start, self.column)))
 
 
 def step_filter_tokens(seconds: float, token_seconds: float) -> int:

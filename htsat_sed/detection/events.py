@@ -260,11 +260,15 @@ def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> l
     found = find_spans(
         smoothed, SpanRules.of(rules, step), token_seconds=step, duration=presence_map.duration
     )
-    columns, onsets, offsets, peaks = (values.tolist() for values in found)
-    return sorted(
-        Event(onset, offset, presence_map.labels[column], peak)
-        for column, onset, offset, peak in zip(columns, onsets, offsets, peaks, strict=True)
-    )
+    return sorted(named(found, presence_map.labels))
+
+
+def named(found: Spans, labels: Sequence[str]) -> list[Event]:
+    """The same as events, in the order of the columns."""
+    return [
+        Event(onset, offset, labels[column], peak)
+        for column, onset, offset, peak in zip(*(values.tolist() for values in found), strict=True)
+    ]
 
 
 class SpanRules(NamedTuple):
@@ -320,58 +324,87 @@ def find_spans(
         duration: of the recording, seconds; or (K,), of the recording of each column.
     """
     runs, boxes = _runs(scores, rules), _boxes(scores, rules)
-    column = np.concatenate([runs.column, boxes.column])
-    starts = np.concatenate([runs.start, boxes.start])
-    ends = np.concatenate([runs.end, boxes.end])
-    peaks = np.concatenate([runs.score, boxes.score])
-    if len(boxes.column):
-        order = np.lexsort((starts, column))
-        column, starts, ends, peaks = column[order], starts[order], ends[order], peaks[order]
+    found = runs.and_those(boxes).in_order() if len(boxes.column) else runs
+    end = np.broadcast_to(duration, (scores.shape[1],))
+    return in_seconds(
+        close_gaps(found, rules, token_seconds), rules, token_seconds=token_seconds, duration=end
+    )
 
+
+def close_gaps(found: Boxes, rules: SpanRules, token_seconds: float) -> Boxes:
+    """Join neighbours of a column with less than `min_gap` between them; the score is the highest of theirs.
+
+    Args:
+        found: ordered by column and start, disjoint.
+        rules: the values.
+        token_seconds: duration of a token.
+    """
+    column, starts, ends, peaks = found
+    if len(column) == 0:
+        return found
     gap = (starts[1:] - ends[:-1]) * token_seconds
     apart = (column[1:] != column[:-1]) | (gap >= rules.min_gap[column[1:]] - _SLACK)
-    first = np.concatenate([[True], apart])[: len(starts)]
-    last = np.concatenate([apart, [True]])[: len(starts)]
-    if len(starts):
-        peaks = np.maximum.reduceat(peaks, np.flatnonzero(first))
-    starts, ends, column = starts[first], ends[last], column[first]
+    first, last = np.append(True, apart), np.append(apart, True)
+    peaks = np.maximum.reduceat(peaks, np.flatnonzero(first))
+    return Boxes(column[first], starts[first], ends[last], peaks)
 
+
+def in_seconds(
+    found: Boxes, rules: SpanRules, *, token_seconds: float, duration: NDArray[np.float64]
+) -> Spans:
+    """Events of tokens as seconds, cut at the recording's end, without those shorter than `min_event`.
+
+    Args:
+        found: what remains after gaps were closed.
+        rules: the values.
+        token_seconds: duration of a token.
+        duration: (K,) of the recording of each column, seconds.
+    """
+    column, starts, ends, peaks = found
     onsets = starts * token_seconds
-    end = np.broadcast_to(duration, (scores.shape[1],))[column]
-    offsets = np.minimum(ends * token_seconds, end)
+    offsets = np.minimum(ends * token_seconds, duration[column])
     kept = (offsets - onsets >= rules.min_event[column] - _SLACK) & (offsets > onsets)
     return Spans(column[kept], onsets[kept], offsets[kept], peaks[kept])
 
 
 def _runs(scores: NDArray[np.float32], rules: SpanRules) -> Boxes:
     """Runs above the low threshold with a token above the high one, which is their score."""
+    found = find_runs(scores, np.where(rules.sides == 0, rules.low, np.inf))
+    kept = found.score > rules.high.astype(np.float32)[found.column]
+    return found.where(kept)
+
+
+def find_runs(scores: NDArray[np.float32], low: NDArray[np.float64]) -> Boxes:
+    """Longest runs of tokens of each column above a threshold, exclusive; their score is the highest inside.
+
+    Args:
+        scores: (T, K).
+        low: (K,) thresholds.
+    """
     tokens, classes = scores.shape
     # All columns as one sequence, with a silent token after each, so that no run crosses columns.
     line = np.zeros((classes, tokens + 1), np.float32)
     line[:, :tokens] = scores.T
     above = np.zeros((classes, tokens + 1), bool)
-    above[:, :tokens] = ((scores > rules.low.astype(np.float32)) & (rules.sides == 0)).T
+    above[:, :tokens] = (scores > low.astype(np.float32)).T
     edges = np.flatnonzero(np.diff(above.ravel(), prepend=False))
     starts, ends = edges[::2], edges[1::2]
     column = starts // (tokens + 1)
-    peaks = _peaks(line.ravel(), starts, ends)
-    kept = peaks > rules.high.astype(np.float32)[column]
     base = column * (tokens + 1)
-    return Boxes(column[kept], (starts - base)[kept], (ends - base)[kept], peaks[kept])
+    return Boxes(column, starts - base, ends - base, _peaks(line.ravel(), starts, ends))
 
 
 def _boxes(scores: NDArray[np.float32], rules: SpanRules) -> Boxes:
     """Boxes between change points with a score above the high threshold."""
     own = np.flatnonzero(rules.sides)
-    column, start, end, score = find_boxes(
+    found = find_boxes(
         scores[:, own],
         sides=rules.sides[own],
         merge_absolute=rules.merge_absolute[own],
         merge_relative=rules.merge_relative[own],
     )
-    column = own[column]
-    kept = score > rules.high.astype(np.float32)[column]
-    return Boxes(column[kept], start[kept], end[kept], score[kept])
+    found = found._replace(column=own[found.column])
+    return found.where(found.score > rules.high.astype(np.float32)[found.column])
 
 
 def _peaks(

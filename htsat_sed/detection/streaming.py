@@ -1,0 +1,180 @@
+"""Events of a presence map that comes row by row: the same as of the whole map, without keeping it.
+
+What has to be known before an event is final, step by step (see `htsat_sed.detection.events`):
+
+1. the median filter looks half its width ahead, and back;
+2. a run above the low threshold ends with the first token below: until then its start and its highest
+   score are kept, however long it lasts;
+3. an event ends when no other can begin within `min_gap` after it.
+
+So a few rows and one open run and one open event of each class are kept, whatever the duration.
+
+Boxes between change points have no such bound. With `merge_absolute` above 0 a faint box, hours after
+another, lowers the score that decides whether the gap before it closes, and through it the score of the box
+before; a map's last row can undo its first box. For the classes with a `step_filter`, and for those alone,
+the smoothed scores are kept until the end: 4 bytes a token, 1.1 MB for a class and a day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.detection.change_points import Boxes
+from htsat_sed.detection.events import (
+    Event,
+    PostProcessing,
+    SpanRules,
+    close_gaps,
+    find_runs,
+    find_spans,
+    in_seconds,
+    median_filter_tokens,
+    named,
+    smooth,
+)
+
+_BLOCK = 256  # rows worth the overhead of a round, 80 s
+
+
+class EventStream:
+    """Finds the events of one recording while the rows of its presence map come.
+
+    All events that `add` and `finish` return are together those of `find_events` of the whole map, for
+    any split into blocks.
+
+    Args:
+        labels: K class names, in the order of the columns.
+        token_seconds: duration of a token.
+        post_processing: how rows become events; exceptions for unknown labels are without effect.
+        block: rows that are gathered before they are looked at.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        token_seconds: float,
+        post_processing: PostProcessing,
+        block: int = _BLOCK,
+    ) -> None:
+        rules = [post_processing.of(label) for label in labels]
+        self._labels = tuple(labels)
+        self._step = token_seconds
+        self._rules = SpanRules.of(rules, token_seconds)
+        self._widths = [median_filter_tokens(rule.median_filter, token_seconds) for rule in rules]
+        self._half = max(self._widths, default=1) // 2
+        self._block = max(block, self._half)
+        self._boxed = np.flatnonzero(self._rules.sides)
+        self._boxed_rules = SpanRules.of([rules[k] for k in self._boxed], token_seconds)
+        self._boxed_rows: list[NDArray[np.float32]] = []
+        self._new: list[NDArray[np.float32]] = []
+        self._rows = np.zeros((0, len(self._labels)), np.float32)  # those that the filter still needs
+        self._end = 0  # token after the last of them
+        self._smoothed = 0  # tokens that have passed the filter
+        self._open = _none()  # runs that touch the last smoothed token
+        self._waiting = _none()  # events to which another may be joined
+
+    def add(self, rows: NDArray[np.float32]) -> list[Event]:
+        """Take the next rows.
+
+        Args:
+            rows: (n, K) float32 scores in [0, 1].
+
+        Returns:
+            Events that are final now, in the order of columns; mostly none.
+
+        Raises:
+            ValueError: there is not one column a label.
+        """
+        if rows.ndim != 2 or rows.shape[1] != len(self._labels):
+            raise ValueError(
+                f"wanted rows of shape (n, {len(self._labels)}), one column a label, got {rows.shape}"
+            )
+        self._new.append(rows)
+        if sum(map(len, self._new)) < self._block:
+            return []
+        return self._advance(None)
+
+    def finish(self, duration: float) -> list[Event]:
+        """The remaining events.
+
+        Args:
+            duration: of the recording, seconds; it ends within the last row.
+
+        Raises:
+            ValueError: it ends before the last row.
+        """
+        tokens = self._end + sum(map(len, self._new))
+        if tokens == 0 or not self._labels:
+            return []
+        if duration < (tokens - 1) * self._step:
+            raise ValueError(
+                f"wanted a duration within the last of {tokens} rows of {self._step:g} s, got {duration:g} s"
+            )
+        found = self._advance(duration)
+        if len(self._boxed):
+            scores = np.concatenate(self._boxed_rows)
+            boxes = find_spans(scores, self._boxed_rules, token_seconds=self._step, duration=duration)
+            found += named(boxes._replace(column=self._boxed[boxes.column]), self._labels)
+        return found
+
+    def _advance(self, duration: float | None) -> list[Event]:
+        """Look at the new rows, which are the last if the duration is known."""
+        rows = np.concatenate([self._rows, *self._new])
+        self._new = []
+        self._end += len(rows) - len(self._rows)
+        first = self._end - len(rows)
+        ready = self._end if duration is not None else max(self._smoothed, self._end - self._half)
+        if duration is None and ready == self._smoothed:
+            self._rows = rows
+            return []
+        smoothed = smooth(rows, widths=self._widths)[self._smoothed - first : ready - first]
+        self._rows = rows[max(0, ready - self._half - first) :].copy()
+        if len(self._boxed):
+            self._boxed_rows.append(smoothed[:, self._boxed])
+
+        runs = self._closed_runs(smoothed, last=duration is not None)
+        kept = runs.score > self._rules.high.astype(np.float32)[runs.column]
+        events = self._waiting.and_those(runs.where(kept)).in_order()
+        events = close_gaps(events, self._rules, self._step)
+        final = np.ones(len(events.column), bool)
+        if duration is None:
+            next_start = np.full(len(self._labels), self._smoothed)
+            next_start[self._open.column] = self._open.start
+            last = np.append(events.column[1:] != events.column[:-1], True)[: len(final)]
+            gap = (next_start[events.column] - events.end) * self._step
+            final = ~last | (gap >= self._rules.min_gap[events.column])
+        self._waiting = events.where(~final)
+        # What is final before the end lies before the last row, which alone the end may cut.
+        end = np.full(len(self._labels), np.inf if duration is None else duration)
+        spans = in_seconds(events.where(final), self._rules, token_seconds=self._step, duration=end)
+        return named(spans, self._labels)
+
+    def _closed_runs(self, smoothed: NDArray[np.float32], *, last: bool) -> Boxes:
+        """Runs above the low threshold that end in these rows, or before them; `last` ends all."""
+        low = np.where(self._rules.sides == 0, self._rules.low, np.inf)
+        found = find_runs(smoothed, low)
+        start, end = found.start + self._smoothed, found.end + self._smoothed
+        begun = np.full(len(self._labels), -1)  # where in `open` the column's run is
+        begun[self._open.column] = np.arange(len(self._open.column))
+        before = np.where(start == self._smoothed, begun[found.column], -1)
+        goes_on = before >= 0
+        start[goes_on] = self._open.start[before[goes_on]]
+        peak = found.score.copy()
+        peak[goes_on] = np.maximum(peak[goes_on], self._open.score[before[goes_on]])
+
+        ended = np.ones(len(self._open.column), bool)
+        ended[before[goes_on]] = False
+        self._smoothed += len(smoothed)
+        runs = self._open.where(ended).and_those(Boxes(found.column, start, end, peak))
+        still_open = (runs.end == self._smoothed) & (not last)
+        self._open = runs.where(still_open)
+        return runs.where(~still_open)
+
+
+def _none() -> Boxes:
+    nothing = np.zeros(0, np.int64)
+    return Boxes(nothing, nothing, nothing, np.zeros(0, np.float32))
