@@ -43,8 +43,14 @@ def audioset_labels() -> tuple[str, ...]:
 
     Source: ``class_labels_indices.csv`` of AudioSet (Gemmeke et al., ICASSP 2017; CC BY 4.0).
     """
+    return tuple(audioset_codes().values())
+
+
+@cache
+def audioset_codes() -> dict[str, str]:
+    """AudioSet's codes, such as ``/m/09x0r``, with their display names; in index order."""
     text = resources.files("htsat_sed").joinpath("audioset_labels.csv").read_text(encoding="utf-8")
-    return tuple(row["display_name"] for row in csv.DictReader(text.splitlines()))
+    return {row["mid"]: row["display_name"] for row in csv.DictReader(text.splitlines())}
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
+from htsat_sed.errors import HtsatSedError
+
 
 def soundscapes(
     recipe: Annotated[
         Path,
-        typer.Argument(help="A recipe, whose part [soundscapes] tells how to mix.", show_default=False),
+        typer.Argument(
+            help="A recipe: its data are mixed, as its part \\[soundscapes] tells.", show_default=False
+        ),
     ],
     data: Annotated[Path, typer.Option(metavar="DIR", help="Clips, as for train.", show_default=False)],
     out: Annotated[
@@ -40,17 +44,26 @@ def soundscapes(
 
       htsat-sed soundscapes recipes/home.toml --data homesounds/ -o validation/
     """
-    from htsat_sed.model.htsat import HTSATConfig
-    from htsat_sed.training.clips import read_clips, read_strong
+    from dataclasses import replace
+
+    from htsat_sed.training.data import read_clips
     from htsat_sed.training.recipe import read_recipe
     from htsat_sed.training.rendering import render
-    from htsat_sed.training.soundscapes import Soundscapes
+    from htsat_sed.training.soundscapes import Soundscapes, read_sources
 
     made = read_recipe(recipe)
+    trained = {f for part in made.data for f in part.folds}
     every = range(1, made.fold_count + 1)
-    folds = fold or [f for f in every if f not in made.folds] or list(every)
-    rate = HTSATConfig().sample_rate
-    sources = read_clips(data, sample_rate=rate, folds=folds)
-    sources += read_strong(data, sample_rate=rate, folds=folds, of=made.fold_count)
-    series = Soundscapes(sources, made.soundscapes, sample_rate=rate, seed=seed)
+    folds = tuple(fold or [f for f in every if f not in trained] or every) if trained or fold else ()
+    rate = made.model.sample_rate
+    try:
+        clips = [
+            clip
+            for part in [part for part in made.data if part.mix] or made.data
+            for clip in read_clips(replace(part, folds=folds), data, fold_count=made.fold_count)
+        ]
+        sources = read_sources(clips, sample_rate=rate)
+        series = Soundscapes(sources, made.soundscapes, sample_rate=rate, seed=seed)
+    except ValueError as error:
+        raise HtsatSedError(data, str(error)) from error
     render(series, out, count=count, sample_rate=rate, seconds=made.soundscapes.seconds)

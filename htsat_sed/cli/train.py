@@ -1,4 +1,4 @@
-"""`htsat-sed train`: a checkpoint from labelled clips."""
+"""`htsat-sed train`: a checkpoint from labelled recordings."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ import typer
 from htsat_sed.cli.terminal import errors
 from htsat_sed.errors import HtsatSedError
 
+MACHINE = "Machine"
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/home.toml.", show_default=False)],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE.toml",
+            help="What to train on and how; recipes/ has one for each published model. docs/training.md "
+            "tells all that a recipe may say.",
+            show_default=False,
+        ),
+    ],
     data: Annotated[
         Path,
         typer.Option(
             metavar="DIR",
-            help="Clips: clips.tsv (filename, label, fold, onset, offset), their recordings in audio/, and "
-            "if wanted speech.tsv with strongly labelled recordings.",
+            help="Where the tables and recordings that the recipe names are.",
             show_default=False,
         ),
     ],
@@ -32,35 +42,96 @@ def train(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Log and state; an interrupted run goes on from here.  "
-            r"\[default: the output's name without suffix]",
+            help="State and log (metrics.csv; TensorBoard's, if that is installed). An interrupted run goes "
+            "on from here, to the same weights.  \\[default: the output's name without suffix]",
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")] = "auto",
     float16: Annotated[bool, typer.Option(help="Store the weights as float16: half the size.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.", rich_help_panel=MACHINE)] = "auto",
+    devices: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Processes a node, each with a GPU (or CPU share) of its own.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = 1,
+    nodes: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Machines; start the command on each by SLURM or torchrun.", rich_help_panel=MACHINE
+        ),
+    ] = 1,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="float32, or bfloat16 or float16 mixed with float32 weights.", rich_help_panel=MACHINE
+        ),
+    ] = "float32",
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Make each step of so many smaller batches, where the recipe's do not fit into memory.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = 1,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Processes a device that read, decode and mix recordings.", rich_help_panel=MACHINE
+        ),
+    ] = 1,
 ) -> None:
-    r"""Train a model on soundscapes that are mixed from labelled clips as it goes.
+    r"""Train a model from weak or strong labels, or on soundscapes mixed from clips.
+
+    Labels of whole clips are enough for a model that localises in time.
+    An interrupted run goes on where it stopped: give the same command again.
+    How many devices a run has changes its speed, not its recipe.
 
     Needs the extra: pip install 'htsat-sed\[train]'.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       htsat-sed train recipes/home.toml --data homesounds/ -o home.safetensors
+      htsat-sed train recipes/esc50.toml --data ESC-50/ -o esc50.safetensors --precision bfloat16
+      htsat-sed train recipes/audioset.toml --data audioset/ -o audioset.safetensors --devices 4 --workers 8
     """
+    if precision not in PRECISIONS:
+        raise typer.BadParameter(
+            f"wanted one of {', '.join(PRECISIONS)}; got {precision!r}", param_hint="--precision"
+        )
     try:
         import lightning as _  # noqa: F401
     except ModuleNotFoundError:
         raise typer.BadParameter("training needs Lightning: pip install 'htsat-sed[train]'") from None
     if not out.absolute().parent.is_dir():
         raise HtsatSedError(out, "cannot be written: its folder does not exist")
+    import logging
+
     import torch
 
-    from htsat_sed.model.checkpoint import save_checkpoint
-    from htsat_sed.training.fit import fit
+    from htsat_sed.training.fit import Machine, fit
     from htsat_sed.training.recipe import read_recipe
 
-    folder = run or out.with_suffix("")
-    folder.mkdir(parents=True, exist_ok=True)
-    model = fit(read_recipe(recipe), data, run=folder, device=device, progress=errors.is_terminal)
-    save_checkpoint(out, model, dtype=torch.float16 if float16 else torch.float32)
+    logging.getLogger("htsat_sed").setLevel(logging.INFO)  # what the start took
+    try:
+        fit(
+            read_recipe(recipe),
+            data,
+            run=run or out.with_suffix(""),
+            machine=Machine(
+                device=device,
+                devices=devices,
+                nodes=nodes,
+                precision=PRECISIONS[precision],
+                accumulate=accumulate,
+                workers=workers,
+            ),
+            progress=errors.is_terminal,
+            out=out,
+            dtype=torch.float16 if float16 else torch.float32,
+        )
+    except ValueError as error:
+        raise HtsatSedError(recipe, str(error)) from error

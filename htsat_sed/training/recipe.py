@@ -2,25 +2,148 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_type_hints
 
 from htsat_sed.errors import AnnotationError
-from htsat_sed.training.soundscapes import SoundscapeRecipe
+from htsat_sed.labels import did_you_mean
+
+Kind = Literal["weak", "strong", "clips", "esc50", "speech-commands", "audioset"]
+TABLES: dict[str, str] = {"clips": "clips.tsv", "esc50": "meta/esc50.csv"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """A part of the data: a table and the folder of its recordings; how to read them, see `data`.
+
+    Attributes:
+        kind: of table. ``weak``: filename and event_labels, as DESED has them. ``strong``: filename, onset,
+            offset, event_label. ``clips``: filename, label, fold, onset and offset of the active part.
+            ``esc50``: filename, fold, category. ``speech-commands``: a list of paths, or without a table all
+            recordings that ``validation_list.txt`` and ``testing_list.txt`` do not name. ``audioset``: its
+            segment CSVs.
+        table: below the data folder; default ``clips.tsv`` for clips, ``meta/esc50.csv`` for esc50.
+        audio: folder of the recordings, below the data folder.
+        folds: only these; none given: all. Strong tables have no folds: there, recording i, in the order of
+            names, belongs to fold i modulo `Recipe.fold_count` + 1.
+        share: of a batch, relative to that of the other parts.
+        balanced: draw a class first, each with the same chance, then one of its clips; else each clip comes
+            once an epoch.
+        mix: cut events from these clips and mix them into soundscapes, see `SoundscapeRecipe`. All such parts
+            together are one part, whose share is the sum of theirs.
+    """
+
+    kind: Kind
+    table: str = ""
+    audio: str = "audio"
+    folds: tuple[int, ...] = ()
+    share: float = 1.0
+    balanced: bool = False
+    mix: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be read.
+
+        Raises:
+            ValueError: naming the value, what was wanted and what was given.
+        """
+        _one_of("kind", self.kind, get_args(Kind))
+        if not self.share > 0.0:
+            raise ValueError(f"wanted a share of more than 0, got {self.share}")
+        if not self.table and self.kind in ("weak", "strong", "audioset"):
+            raise ValueError(f"wanted a table for data of kind {self.kind}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """Shape of the model; see `HTSATConfig`."""
+    """Shape of the model; see `HTSATConfig`. With a start that is no scratch, as the start's."""
 
-    embed_dim: int = 48
-    depths: tuple[int, ...] = (2, 2, 2, 2)
-    heads: tuple[int, ...] = (2, 4, 8, 16)
-    drop_path: float = 0.05
+    sample_rate: int = 32_000
+    hop_length: int = 320
+    embed_dim: int = 96
+    depths: tuple[int, ...] = (2, 2, 6, 2)
+    heads: tuple[int, ...] = (4, 8, 16, 32)
+    drop_path: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationRecipe:
+    """What is done to clips and spectrograms; soundscapes have more of their own.
+
+    Attributes:
+        time_masks: SpecAugment after `bn0`: stripes of up to `time_mask` frames.
+        time_mask: frames.
+        band_masks: stripes of up to `band_mask` bands.
+        band_mask: bands.
+        mixup: alpha of the beta distribution that two spectrograms are mixed by; 0 for none.
+        time_shift: clips are shifted round by up to so many seconds either way, in whole tokens.
+    """
+
+    time_masks: int = 2
+    time_mask: int = 64
+    band_masks: int = 2
+    band_mask: int = 8
+    mixup: float = 0.0
+    time_shift: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            ValueError: naming the value, what was wanted and what was given.
+        """
+        for name, value in vars(self).items():
+            if value < 0:
+                raise ValueError(f"wanted {name} of at least 0, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundscapeRecipe:
+    """How soundscapes are mixed.
+
+    Attributes:
+        seconds: duration.
+        events: probability of 1, 2, ... events.
+        floor_db: range of the noise level, dB RMS below full scale.
+        event_db: range of an event's level, dB RMS; at least 6 dB above the noise.
+        speed: largest change of speed, as a natural logarithm.
+        equaliser_db: standard deviation of the gain at 7 frequencies.
+        reverberant: chance that an event sounds in a room.
+        reverberation: range of the seconds in which the room's response falls by 60 dB.
+        direct_db: range of the level of the direct sound over that of the room.
+        gain_db: range of the gain of the whole.
+        validation: how many make a validation set.
+    """
+
+    seconds: float = 10.0
+    events: tuple[float, ...] = (0.12, 0.22, 0.26, 0.2, 0.12, 0.08)
+    floor_db: tuple[float, float] = (-65.0, -38.0)
+    event_db: tuple[float, float] = (-36.0, -14.0)
+    speed: float = 0.2
+    equaliser_db: float = 5.0
+    reverberant: float = 0.3
+    reverberation: tuple[float, float] = (0.1, 0.8)
+    direct_db: tuple[float, float] = (-3.0, 15.0)
+    gain_db: tuple[float, float] = (-8.0, 4.0)
+    validation: int = 200
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be mixed.
+
+        Raises:
+            ValueError: probabilities that do not sum to 1, or no duration.
+        """
+        if abs(sum(self.events) - 1.0) > 1e-6 or min(self.events, default=-1.0) < 0.0:
+            raise ValueError(f"wanted events to be probabilities that sum to 1, got {self.events}")
+        if not self.seconds > 0.0:
+            raise ValueError(f"wanted seconds of more than 0, got {self.seconds}")
+        for name in ("floor_db", "event_db", "reverberation", "direct_db", "gain_db"):
+            low, *high = getattr(self, name)
+            if len(high) != 1 or high[0] < low:
+                raise ValueError(f"wanted {name} to be a range [low, high], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,45 +151,66 @@ class Recipe:
     """A training run.
 
     Attributes:
-        folds: folds of the data trained on.
+        data: what is trained on.
+        validation: what is scored after each epoch, in the same form; nothing random is done to it.
         fold_count: folds there are.
-        steps: optimiser steps.
-        batch_size: soundscapes a step.
-        learning_rate: highest, reached after `warm_up` of the steps; falls as a cosine to 0.
+        labels: classes in order; default AudioSet's 527 where a part is of kind audioset, else those that
+            occur, sorted.
+        start: empty for scratch; a checkpoint or encoder, see `start`; or ``timm:NAME``.
+        epochs: of `epoch_examples` examples each.
+        epoch_examples: 0 for the number of clips trained on.
+        batch_size: examples a step, over all processes and accumulated parts.
+        learning_rate: highest.
+        schedule: ``one-cycle`` rises over `warm_up` of the steps, then falls as a cosine to 0. ``paper``
+            holds 0.02, 0.05 and 0.1 of `learning_rate` for an epoch each, 0.1 to epoch 10, 0.05 to 20, 0.02
+            to 30, then 0.03, as published.
         warm_up: part of the steps.
         weight_decay: AdamW's, on matrices.
         gradient_clip: largest norm of the gradient.
-        token_loss: weight of the token BCE on strong labels.
-        clip_loss: weight of the clip BCE.
-        presence_bias: bias of the last layer at the start; about the logit of a token's chance to be active.
-        ema_decay: of the moving average of the weights, which is what is saved.
-        time_masks: SpecAugment: masks of up to `time_mask` frames.
-        time_mask: frames.
-        band_masks: masks of up to `band_mask` bands.
-        band_mask: bands.
+        loss: of clips: ``bce``, or ``cross-entropy`` for exactly one label a clip.
+        clip_loss: weight of the clip loss.
+        token_loss: weight of the token BCE, where labels are strong.
+        presence_bias: bias of a new head; about the logit of a token's chance to be active.
+        average: what is validated and saved: ``ema``, a moving average of the weights; ``epochs``, the mean
+            of the weights at the end of the last `average_epochs`; ``none``, the weights as they are.
+        ema_decay: of the moving average.
+        average_epochs: see `average`.
+        patience: stop after so many epochs without a better validation; 0 for never.
+        keep: ``last``, or the ``best`` epoch by validation: by accuracy with cross-entropy, else by mean
+            average precision, of tokens where labels are strong, else of clips.
+        tune: where validation has strong labels, choose post-processing on it and save that with the model.
         seed: of everything random.
         model: shape of the model.
+        augmentation: of clips and spectrograms.
         soundscapes: how soundscapes are mixed.
     """
 
-    folds: tuple[int, ...] = (1, 2, 3)
+    data: tuple[DataRecipe, ...]
+    validation: tuple[DataRecipe, ...] = ()
     fold_count: int = 4
-    steps: int = 2400
-    batch_size: int = 16
+    labels: tuple[str, ...] = ()
+    start: str = ""
+    epochs: int = 20
+    epoch_examples: int = 0
+    batch_size: int = 32
     learning_rate: float = 1e-3
+    schedule: Literal["one-cycle", "paper"] = "one-cycle"
     warm_up: float = 0.08
     weight_decay: float = 0.05
     gradient_clip: float = 1.0
-    token_loss: float = 2.0
-    clip_loss: float = 0.5
-    presence_bias: float = -3.0
+    loss: Literal["bce", "cross-entropy"] = "bce"
+    clip_loss: float = 1.0
+    token_loss: float = 1.0
+    presence_bias: float = 0.0
+    average: Literal["ema", "epochs", "none"] = "ema"
     ema_decay: float = 0.999
-    time_masks: int = 2
-    time_mask: int = 32
-    band_masks: int = 2
-    band_mask: int = 8
+    average_epochs: int = 5
+    patience: int = 0
+    keep: Literal["last", "best"] = "last"
+    tune: bool = True
     seed: int = 0
     model: ModelRecipe = field(default_factory=ModelRecipe)
+    augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
     soundscapes: SoundscapeRecipe = field(default_factory=SoundscapeRecipe)
 
     def __post_init__(self) -> None:
@@ -75,16 +219,28 @@ class Recipe:
         Raises:
             ValueError: naming the value, what was wanted and what was given.
         """
-        for name in ("steps", "batch_size", "fold_count"):
+        if not self.data:
+            raise ValueError("wanted at least one [[data]] table: what to train on")
+        for name in ("epochs", "batch_size", "fold_count", "average_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"wanted {name} of at least 1, got {getattr(self, name)}")
-        if not self.folds or not set(self.folds) <= set(range(1, self.fold_count + 1)):
-            raise ValueError(f"wanted folds among 1 to {self.fold_count}, got {self.folds}")
+        for name in ("epoch_examples", "patience", "clip_loss", "token_loss", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"wanted {name} of at least 0, got {getattr(self, name)}")
+        for part in (*self.data, *self.validation):
+            if not set(part.folds) <= set(range(1, self.fold_count + 1)):
+                raise ValueError(f"wanted folds among 1 to {self.fold_count}, got {part.folds}")
         for name in ("warm_up", "ema_decay"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"wanted {name} in [0, 1), got {getattr(self, name)}")
-        if not self.learning_rate > 0.0:
-            raise ValueError(f"wanted learning_rate of more than 0, got {self.learning_rate}")
+        for name in ("learning_rate", "gradient_clip"):
+            if not getattr(self, name) > 0.0:
+                raise ValueError(f"wanted {name} of more than 0, got {getattr(self, name)}")
+        for name, kind in get_type_hints(type(self)).items():
+            if choices := get_args(kind) if isinstance(getattr(self, name), str) else ():
+                _one_of(name, getattr(self, name), choices)
+        if not self.validation and (self.patience or self.keep == "best"):
+            raise ValueError("wanted [[validation]] data for patience and keep = 'best'")
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -95,11 +251,14 @@ def read_recipe(path: str | Path) -> Recipe:
     """
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        parts = {
-            "model": _build(ModelRecipe, values.pop("model", {}), "model."),
-            "soundscapes": _build(SoundscapeRecipe, values.pop("soundscapes", {}), "soundscapes."),
-        }
-        recipe: Recipe = _build(Recipe, values | parts, "")
+        for name in ("data", "validation"):
+            parts = values.get(name, [])
+            if not isinstance(parts, list):
+                raise ValueError(f"wanted [[{name}]], with two brackets: there may be several")
+            values[name] = tuple(_build(DataRecipe, part, f"{name}.") for part in parts)
+        for name, kind in _PARTS.items():
+            values[name] = _build(kind, values.get(name, {}), f"{name}.")
+        recipe: Recipe = _build(Recipe, values, "")
         return recipe
     except OSError as error:
         raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
@@ -107,11 +266,22 @@ def read_recipe(path: str | Path) -> Recipe:
         raise AnnotationError(path, f"not a recipe: {error}") from error
 
 
+_PARTS = {"model": ModelRecipe, "augmentation": AugmentationRecipe, "soundscapes": SoundscapeRecipe}
+
+
 def _build(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"wanted a table {prefix.rstrip('.')}, got {values!r}")
     known = [f.name for f in fields(kind)]
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known are {', '.join(known)}"
+            hint = (
+                did_you_mean(prefix + name, [prefix + k for k in known]) or f"; known are {', '.join(known)}"
+            )
             raise ValueError(f"unknown value {prefix}{name}{hint}")
     return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"wanted {name} to be one of {', '.join(choices)}; got {value!r}")

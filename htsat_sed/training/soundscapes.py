@@ -1,12 +1,13 @@
 """Soundscapes: 10 s mixtures of events cut from labelled clips, with strong labels for free.
 
 An event is the active part of a clip, or a piece of it; short ones may repeat. Its speed (and pitch),
-equalisation, level and place are drawn at random, and noise of a random colour and level lies below. Every
-soundscape follows from a seed and its number alone.
+equalisation, room, level and place are drawn at random, and noise of a random colour and level lies below.
+Every soundscape follows from a seed and its number alone.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,45 +15,62 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len, rfft
 
+from htsat_sed.audio import read
 from htsat_sed.detection.events import Event
-from htsat_sed.training.clips import Source
+from htsat_sed.errors import AudioError
+from htsat_sed.training.data import Clip
+from htsat_sed.training.recipe import SoundscapeRecipe
+
+_logger = logging.getLogger("htsat_sed")
 
 Samples = NDArray[np.float32]
 _NOISE_EXPONENTS = (0.0, 0.5, 1.0, 1.0, 1.5, 2.0)  # power falls as 1 / f ** exponent: white to brown
 
 
-@dataclass(frozen=True, kw_only=True)
-class SoundscapeRecipe:
-    """How soundscapes are mixed.
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A recording with the places where its class is active.
 
     Attributes:
-        seconds: duration.
-        events: probability of 1, 2, ... events.
-        floor_db: range of the noise level, dB RMS below full scale.
-        event_db: range of an event's level, dB RMS; at least 6 dB above the noise.
-        speed: largest change of speed, as a natural logarithm.
-        equaliser_db: standard deviation of the gain at 7 frequencies.
-        gain_db: range of the gain of the whole.
+        samples: int16, to hold a data set in memory.
+        label: class.
+        spans: (n, 2) onsets and offsets in seconds.
     """
 
-    seconds: float = 10.0
-    events: tuple[float, ...] = (0.12, 0.22, 0.26, 0.2, 0.12, 0.08)
-    floor_db: tuple[float, float] = (-65.0, -38.0)
-    event_db: tuple[float, float] = (-36.0, -14.0)
-    speed: float = 0.2
-    equaliser_db: float = 5.0
-    gain_db: tuple[float, float] = (-8.0, 4.0)
+    samples: NDArray[np.int16]
+    label: str
+    spans: NDArray[np.float64]
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be mixed.
 
-        Raises:
-            ValueError: probabilities that do not sum to 1, or no duration.
-        """
-        if abs(sum(self.events) - 1.0) > 1e-6 or min(self.events, default=-1.0) < 0.0:
-            raise ValueError(f"wanted events to be probabilities that sum to 1, got {self.events}")
-        if not self.seconds > 0.0:
-            raise ValueError(f"wanted seconds of more than 0, got {self.seconds}")
+def read_sources(clips: Iterable[Clip], *, sample_rate: int) -> list[Source]:
+    """Read clips to cut events from; those that cannot be read are reported and left out.
+
+    Args:
+        clips: with strong labels, or with one weak label, which then holds for the whole clip.
+        sample_rate: Hz.
+
+    Raises:
+        ValueError: a clip has several weak labels.
+    """
+    sources: list[Source] = []
+    broken = 0
+    for clip in clips:
+        if clip.events is None and len(clip.labels) > 1:
+            raise ValueError(
+                f"wanted strong labels or one weak label to cut events from {clip.path}, got "
+                f"{len(clip.labels)}"
+            )
+        try:
+            samples = read(clip.path, sample_rate)
+        except AudioError as error:
+            broken += 1
+            _logger.warning("%s: %s; left out (%d so far)", error.path, error.reason, broken)
+            continue
+        whole = np.round(samples.clip(-1.0, 1.0) * 32_767).astype(np.int16)
+        for label in sorted(clip.labels):
+            spans = [(e.onset, e.offset) for e in clip.events or () if e.label == label]
+            sources.append(Source(whole, label, np.array(spans or [(0.0, len(whole) / sample_rate)])))
+    return sources
 
 
 class Soundscapes:
@@ -121,6 +139,8 @@ class Soundscapes:
             spans = spans / factor
         if rng.random() < 0.6:
             samples = _equalised(samples, rng.normal(0.0, self._recipe.equaliser_db, 7))
+        if rng.random() < self._recipe.reverberant:
+            samples = _reverberated(samples, rng, self._recipe, self._rate)
         samples = samples[: self._length]
         spans = spans.clip(max=len(samples) / self._rate)
         fade = min(320, len(samples) // 4)
@@ -197,6 +217,18 @@ def _equalised(samples: Samples, gains_db: NDArray[np.float64]) -> Samples:
     gains = np.interp(position, np.linspace(0.0, 1.0, len(gains_db)), gains_db)
     equalised: Samples = irfft(spectrum * _gain(gains).astype(np.float32), size).astype(np.float32)
     return equalised[: len(samples)]
+
+
+def _reverberated(samples: Samples, rng: np.random.Generator, recipe: SoundscapeRecipe, rate: int) -> Samples:
+    """The sound in a room: decaying noise follows each instant; cut where the dry sound ends."""
+    decay = rng.uniform(*recipe.reverberation)
+    time = np.arange(1, int(0.7 * decay * rate)) / rate
+    tail = rng.standard_normal(len(time)) * 10.0 ** (-3.0 * time / decay)
+    tail *= _gain(-rng.uniform(*recipe.direct_db)) / np.sqrt(np.sum(tail**2) + 1e-12)
+    response = np.concatenate([[1.0], tail]).astype(np.float32)
+    size = next_fast_len(len(samples) + len(response), real=True)
+    wet: Samples = irfft(rfft(samples, size) * rfft(response, size), size).astype(np.float32)
+    return wet[: len(samples)]
 
 
 def _coloured(rng: np.random.Generator, n: int, exponent: float) -> Samples:

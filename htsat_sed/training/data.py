@@ -1,0 +1,165 @@
+"""Labelled clips: what the tables of a data set say, and where its recordings are."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from htsat_sed.annotations import read_strong_labels, read_weak_labels
+from htsat_sed.audio import find_recordings
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import AnnotationError
+from htsat_sed.labels import audioset_codes
+from htsat_sed.training.recipe import TABLES, DataRecipe
+
+_logger = logging.getLogger("htsat_sed")
+
+CLIP_COLUMNS = ("filename", "label", "fold", "onset", "offset")
+ESC50_COLUMNS = ("filename", "fold", "category")
+_SPEECH_COMMANDS_LISTS = ("validation_list.txt", "testing_list.txt")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A labelled recording.
+
+    Attributes:
+        path: the recording.
+        labels: what sounds in it.
+        events: when it does, onset before offset; None where labels are weak.
+        fold: 1, 2, ...; None where the table has no folds.
+    """
+
+    path: Path
+    labels: frozenset[str]
+    events: tuple[Event, ...] | None = None
+    fold: int | None = None
+
+
+def read_clips(part: DataRecipe, folder: Path, *, fold_count: int) -> list[Clip]:
+    """Read a part of the data: its table, without the recordings that are not there.
+
+    Args:
+        part: see `DataRecipe`.
+        folder: what its paths are relative to.
+        fold_count: folds that a strong table is dealt into.
+
+    Raises:
+        AnnotationError: the table is missing or malformed, or none of its recordings is there.
+        AudioError: the folder of the recordings is missing, where it is searched.
+    """
+    table = folder / (part.table or TABLES.get(part.kind, ""))
+    audio = folder / part.audio
+    if part.kind == "strong":
+        clips = list(_strong(table, audio, fold_count))
+    else:
+        clips = list(_READERS[part.kind](table, audio))
+    if part.folds:
+        clips = [clip for clip in clips if clip.fold in part.folds]
+    there = [clip for clip in clips if clip.path.is_file()]
+    absent = [clip.path.name for clip in clips if not clip.path.is_file()]
+    if not there:
+        of = f" of folds {', '.join(map(str, part.folds))}" if part.folds else ""
+        raise AnnotationError(table, f"none of its {len(clips)} recordings{of} is below {audio}")
+    if absent:
+        names = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        _logger.warning("%s: %d of its %d recordings missing: %s", table, len(absent), len(clips), names)
+    return there
+
+
+def _weak(table: Path, audio: Path) -> Iterator[Clip]:
+    for name, labels in read_weak_labels(table).items():
+        yield Clip(audio / name, frozenset(labels))
+
+
+def _strong(table: Path, audio: Path, fold_count: int) -> Iterator[Clip]:
+    for i, (name, events) in enumerate(sorted(read_strong_labels(table).items())):
+        labels = frozenset(event.label for event in events)
+        yield Clip(audio / name, labels, tuple(events), i % fold_count + 1)
+
+
+def _clips(table: Path, audio: Path) -> Iterator[Clip]:
+    for line, row in _rows(table, CLIP_COLUMNS, delimiter="\t"):
+        try:
+            event = Event(float(row["onset"]), float(row["offset"]), row["label"])
+            fold = int(row["fold"])
+        except (TypeError, ValueError) as error:
+            raise AnnotationError(table, f"line {line}: wanted numbers as fold, onset and offset") from error
+        if not 0.0 <= event.onset < event.offset:
+            raise AnnotationError(table, f"line {line}: wanted 0 <= onset < offset")
+        yield Clip(audio / row["filename"], frozenset([event.label]), (event,), fold)
+
+
+def _esc50(table: Path, audio: Path) -> Iterator[Clip]:
+    for line, row in _rows(table, ESC50_COLUMNS, delimiter=","):
+        if not (row["fold"] or "").isdigit():
+            raise AnnotationError(table, f"line {line}: wanted a number as fold, got {row['fold']!r}")
+        yield Clip(audio / row["filename"], frozenset([row["category"]]), fold=int(row["fold"]))
+
+
+def _speech_commands(table: Path, audio: Path) -> Iterator[Clip]:
+    """A list of paths such as ``yes/0a7c2a8d_nohash_0.wav``; a folder stands for what no list names."""
+    if table.is_dir():
+        listed = {name for lst in _SPEECH_COMMANDS_LISTS for name in _lines(table / lst)}
+        found = (path.relative_to(audio).as_posix() for path in find_recordings(audio))
+        names = [name for name in found if name not in listed and not name.startswith("_")]
+    else:
+        names = _lines(table)
+    for name in names:
+        yield Clip(audio / name, frozenset([Path(name).parent.name]))
+
+
+def _audioset(table: Path, audio: Path) -> Iterator[Clip]:
+    """Rows of video, start and end in seconds, quoted codes; files named by video, and start or not."""
+    by_stem = {path.stem.removeprefix("Y"): path for path in find_recordings(audio)}
+    by_code = audioset_codes()
+    for line, row in enumerate(_text(table).splitlines(), start=1):
+        if not row.strip() or row.startswith("#"):
+            continue
+        cells = next(csv.reader([row], skipinitialspace=True))
+        try:
+            video, start, _, codes = cells
+            labels = frozenset(by_code[code.strip()] for code in codes.split(","))
+            stems = [video, f"{video}_{round(float(start))}", f"{video}_{round(1000 * float(start))}"]
+        except ValueError as error:
+            raise AnnotationError(table, f"line {line}: wanted video, start, end and codes") from error
+        except KeyError as error:
+            raise AnnotationError(
+                table, f"line {line}: {error.args[0]} is none of AudioSet's codes"
+            ) from error
+        stems = [stem.removeprefix("Y") for stem in stems]
+        path = next((by_stem[stem] for stem in stems if stem in by_stem), audio / f"{video}.wav")
+        yield Clip(path, labels)
+
+
+_READERS: dict[str, Callable[[Path, Path], Iterator[Clip]]] = {
+    "weak": _weak,
+    "clips": _clips,
+    "esc50": _esc50,
+    "speech-commands": _speech_commands,
+    "audioset": _audioset,
+}
+
+
+def _rows(table: Path, columns: tuple[str, ...], *, delimiter: str) -> Iterator[tuple[int, dict[str, str]]]:
+    reader = csv.DictReader(_text(table).splitlines(), delimiter=delimiter)
+    missing = [name for name in columns if name not in (reader.fieldnames or ())]
+    if missing:
+        raise AnnotationError(table, f"wanted columns {', '.join(columns)}; lacks {', '.join(missing)}")
+    return enumerate(reader, start=2)
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in _text(path).splitlines() if line.strip()]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise AnnotationError(path, "is not UTF-8 text") from error

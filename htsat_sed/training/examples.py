@@ -1,0 +1,212 @@
+"""Numbered series of training examples: from clips as they are, or from soundscapes mixed of them.
+
+An example follows from its series' seed and its number alone, so that any number of readers can share a
+series, and an interrupted run goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.audio import read
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import AudioError
+from htsat_sed.training.data import Clip
+from htsat_sed.training.soundscapes import Soundscapes, token_targets
+
+Samples = NDArray[np.float32]
+
+
+class Example(NamedTuple):
+    """A window of sound and what is in it.
+
+    Attributes:
+        waveform: (N,) in [-1, 1].
+        clip: (K,) 0 or 1, or shares that sum to 1 of the classes of a single-label clip.
+        tokens: (T, K), the part of each token that an event of the class covers; zeros where labels
+            are weak.
+        events: where labels are strong, else None.
+        broken: paths and reasons of clips that could not be read on the way to this example.
+    """
+
+    waveform: Samples
+    clip: Samples
+    tokens: Samples
+    events: tuple[Event, ...] | None
+    broken: tuple[tuple[str, str], ...] = ()
+
+
+class Series(Protocol):
+    """An endless, numbered series of examples."""
+
+    def __getitem__(self, number: int) -> Example:
+        """The example of that number, from 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Shape of an example.
+
+    Attributes:
+        sample_rate: Hz.
+        samples: N.
+        tokens: T.
+        labels: K classes.
+    """
+
+    sample_rate: int
+    samples: int
+    tokens: int
+    labels: tuple[str, ...]
+
+    @property
+    def token_seconds(self) -> float:
+        """Duration of a token."""
+        return self.samples / self.tokens / self.sample_rate
+
+
+class ClipSeries:
+    """Clips one after the other, in a new order every epoch, or drawn by class.
+
+    A clip shorter than the window is repeated where its label is weak, and padded with silence where it is
+    strong; of a longer one, some random window is taken. A clip that cannot be read makes room for the next.
+
+    Args:
+        clips: at least one.
+        window: shape of an example.
+        seed: of order, windows and shifts.
+        balanced: draw the class first, each with the same chance.
+        time_shift: largest circular shift, seconds.
+        random: without, clips come in their order, from their start and unshifted.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        window: Window,
+        *,
+        seed: int,
+        balanced: bool = False,
+        time_shift: float = 0.0,
+        random: bool = True,
+    ) -> None:
+        if not clips:
+            raise ValueError("wanted at least one clip, got none")
+        self._clips = clips
+        self._window = window
+        self._seed = seed
+        self._time_shift = time_shift
+        self._random = random
+        self._column = {label: k for k, label in enumerate(window.labels)}
+        of_class = [[i for i, c in enumerate(clips) if label in c.labels] for label in window.labels]
+        self._of_class = [own for own in of_class if own] if balanced else []
+        self._order = np.arange(len(clips))
+        self._epoch = -1
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self._clips)
+
+    def __getitem__(self, number: int) -> Example:
+        """The example of that number.
+
+        Raises:
+            AudioError: no clip can be read.
+        """
+        rng = np.random.default_rng([self._seed, 2, number])
+        broken: list[tuple[str, str]] = []
+        for attempt in range(len(self._clips)):
+            clip = self._clips[self._index(number + attempt, rng)]
+            try:
+                samples = read(clip.path, self._window.sample_rate)
+            except AudioError as error:
+                broken.append((str(error.path), error.reason))
+                continue
+            return self._example(clip, samples, rng, tuple(broken))
+        raise AudioError(broken[-1][0], f"{broken[-1][1]}; like all of {len(self._clips)} clips tried")
+
+    def _index(self, number: int, rng: np.random.Generator) -> int:
+        if self._of_class:
+            own = self._of_class[rng.integers(len(self._of_class))]
+            return own[rng.integers(len(own))]
+        epoch, place = divmod(number, len(self._clips))
+        if self._random and epoch != self._epoch:
+            self._order = np.random.default_rng([self._seed, 3, epoch]).permutation(len(self._clips))
+            self._epoch = epoch
+        return int(self._order[place])
+
+    def _example(
+        self, clip: Clip, samples: Samples, rng: np.random.Generator, broken: tuple[tuple[str, str], ...]
+    ) -> Example:
+        window = self._window
+        length, rate = window.samples, window.sample_rate
+        first = int(rng.integers(len(samples) - length + 1)) if self._random and len(samples) > length else 0
+        samples = samples[first : first + length]
+        target = np.zeros(len(window.labels), np.float32)
+        tokens = np.zeros((window.tokens, len(window.labels)), np.float32)
+        events: list[Event] | None = None
+        if clip.events is None:
+            samples = np.resize(samples, length)
+            target[[self._column[label] for label in clip.labels]] = 1.0
+        else:
+            start, end = first / rate, (first + len(samples)) / rate
+            events = [
+                Event(max(e.onset, start) - start, min(e.offset, end) - start, e.label)
+                for e in clip.events
+                if e.onset < end and e.offset > start
+            ]
+            samples = np.pad(samples, (0, length - len(samples)))
+            tokens = token_targets(
+                events, window.labels, tokens=window.tokens, token_seconds=window.token_seconds
+            )
+            target[[self._column[event.label] for event in events]] = 1.0
+        reach = round(self._time_shift / window.token_seconds)
+        if self._random and reach:
+            shift = int(rng.integers(-reach, reach + 1))
+            samples = np.roll(samples, shift * length // window.tokens)
+            tokens = np.roll(tokens, shift, axis=0)
+            if events is not None:
+                events = _rolled(events, shift * window.token_seconds, length / rate)
+        return Example(samples, target, tokens, None if events is None else tuple(events), broken)
+
+
+class SoundscapeSeries:
+    """Soundscapes as examples with strong labels.
+
+    Args:
+        soundscapes: the series.
+        window: shape of an example.
+    """
+
+    def __init__(self, soundscapes: Soundscapes, window: Window) -> None:
+        self._soundscapes = soundscapes
+        self._window = window
+
+    def __getitem__(self, number: int) -> Example:
+        """The example of that number."""
+        window = self._window
+        samples, events = self._soundscapes[number]
+        tokens = token_targets(
+            events, window.labels, tokens=window.tokens, token_seconds=window.token_seconds
+        )
+        fitted = np.pad(samples[: window.samples], (0, max(0, window.samples - len(samples))))
+        return Example(fitted, (tokens.max(axis=0) > 0.0).astype(np.float32), tokens, tuple(events))
+
+
+def _rolled(events: Sequence[Event], shift: float, seconds: float) -> list[Event]:
+    """Events shifted round; one that crosses the end becomes two."""
+    moved = [
+        (e.onset + shift + lap, e.offset + shift + lap, e.label)
+        for e in events
+        for lap in (-seconds, 0.0, seconds)
+    ]
+    return sorted(
+        Event(max(0.0, onset), min(seconds, offset), label)
+        for onset, offset, label in moved
+        if onset < seconds and offset > 0.0
+    )

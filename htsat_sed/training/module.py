@@ -1,0 +1,186 @@
+"""The training step, its losses, schedule and averages, as a Lightning module."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from htsat_sed.evaluation.clip import ClipScores
+from htsat_sed.model.htsat import HTSAT, HTSATOutput
+from htsat_sed.training.augmentation import masked, mixed
+from htsat_sed.training.batches import Batch
+from htsat_sed.training.recipe import Recipe
+
+_logger = logging.getLogger("htsat_sed")
+MONITOR = "validation"  # what best epochs and early stops look at
+
+
+class Training(lightning.LightningModule):  # type: ignore[misc]
+    """A model in training; `averaged` holds the weights that are validated and kept.
+
+    Args:
+        model: trained in place.
+        recipe: how.
+        epoch_steps: steps an epoch.
+
+    Attributes:
+        broken: clips that could not be read so far, with the reason.
+        metrics: of the latest validation.
+    """
+
+    def __init__(self, model: HTSAT, recipe: Recipe, *, epoch_steps: int) -> None:
+        super().__init__()
+        self.model = model
+        self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
+        self.recipe = recipe
+        self.epoch_steps = epoch_steps
+        self.broken: dict[str, str] = {}
+        self.metrics: dict[str, float] = {}
+        self._validated: list[tuple[Batch, Tensor, Tensor]] = []
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Loss of a batch."""
+        # What is random in a step follows from its number, so that a resumed run repeats it.
+        torch.manual_seed((self.recipe.seed * 1_000_003 + batch.number) * 1_024 + self.global_rank)
+        self._report(batch)
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            logmel = self.model.frontend(batch.waveforms)
+        logmel = masked(self.model.normalise(logmel), self.recipe.augmentation)
+        clip, tokens, strong = batch.clip, batch.tokens, batch.strong.float()
+        if self.recipe.augmentation.mixup:
+            logmel, clip, tokens, strong = mixed(
+                (logmel, clip, tokens, strong), alpha=self.recipe.augmentation.mixup
+            )
+        terms = self._losses(self.model.from_normalised(logmel), clip, tokens, strong > 0.999)
+        self.log_dict(terms, prog_bar=True)
+        self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
+        return self._sum(terms)
+
+    def _losses(self, out: HTSATOutput, clip: Tensor, tokens: Tensor, strong: Tensor) -> dict[str, Tensor]:
+        """Clip loss of all items, and token BCE of those with strong labels."""
+        if self.recipe.loss == "cross-entropy":
+            terms = {"clip_loss": F.cross_entropy(out.clip_logits, clip)}
+        else:
+            terms = {"clip_loss": F.binary_cross_entropy_with_logits(out.clip_logits, clip)}
+        if strong.any():
+            wanted = tokens[strong]
+            terms["token_loss"] = F.binary_cross_entropy_with_logits(out.presence_logits[strong], wanted)
+        return terms
+
+    def _sum(self, terms: dict[str, Tensor]) -> Tensor:
+        weighted = [getattr(self.recipe, name) * term for name, term in terms.items()]
+        return torch.stack(weighted).sum()
+
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """Step, then let the averaged weights follow: before the state is saved at the end of the batch."""
+        super().optimizer_step(*arguments, **named)
+        weight = self._weight(self.global_step)
+        if weight == 0.0:
+            return
+        with torch.no_grad():
+            for kept, new in zip(
+                self.averaged.state_dict().values(), self.model.state_dict().values(), strict=True
+            ):
+                if kept.dtype.is_floating_point:
+                    kept.lerp_(new, weight)
+                else:
+                    kept.copy_(new)
+
+    def _weight(self, step: int) -> float:
+        """How much the averaged weights take on after a step."""
+        recipe = self.recipe
+        if recipe.average == "ema":  # quickly at first
+            return 1.0 - min(recipe.ema_decay, step / (9 + step))
+        if step % self.epoch_steps:
+            return 0.0
+        last = recipe.average_epochs if recipe.average == "epochs" else 1
+        return 1.0 / max(1, step // self.epoch_steps - (recipe.epochs - last))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with decay on matrices alone, and the schedule."""
+        named = [(name, p) for name, p in self.model.named_parameters()]
+        matrices = [p for name, p in named if p.ndim > 1 and "bias_table" not in name]
+        others = [p for name, p in named if p.ndim <= 1 or "bias_table" in name]
+        optimiser = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": self.recipe.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=self.recipe.learning_rate,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._factor)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _factor(self, step: int) -> float:
+        """Learning rate over the highest one."""
+        if self.recipe.schedule == "paper":
+            return paper_factor(step // self.epoch_steps)
+        done, warm_up = (step + 1) / (self.recipe.epochs * self.epoch_steps), self.recipe.warm_up
+        if done < warm_up:
+            return done / warm_up
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (done - warm_up) / (1.0 - warm_up))))
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Run the averaged weights."""
+        self._report(batch)
+        out = self.averaged(batch.waveforms)
+        terms = self._losses(out, batch.clip, batch.tokens, batch.strong)
+        self.log("validation_loss", self._sum(terms), batch_size=len(batch.clip))
+        self._validated.append((batch, self.averaged.clip_scores(out.clip_logits), out.presence_logits))
+
+    def on_validation_epoch_end(self) -> None:
+        """Score all that was validated; in several processes each does the whole, so that they agree."""
+        clip = torch.cat([batch.clip for batch, _, _ in self._validated])
+        scores = torch.cat([scores for _, scores, _ in self._validated])
+        self.metrics = {}
+        if self.recipe.loss == "cross-entropy":
+            hits = scores.argmax(dim=1) == clip.argmax(dim=1)
+            self.metrics["accuracy"] = float(hits.float().mean())
+        self.metrics |= _mean_average_precision("mAP", clip, scores)
+        strong = [(b.tokens[b.strong], logits[b.strong]) for b, _, logits in self._validated]
+        tokens, logits = (torch.cat(parts).flatten(0, 1) for parts in zip(*strong, strict=True))
+        self.metrics |= _mean_average_precision("token_mAP", tokens, logits.sigmoid())
+        monitored = next(
+            (m for m in ("accuracy", "token_mAP", "mAP") if m in self.metrics),
+            None,
+        )
+        self._validated.clear()
+        self.log_dict(self.metrics, prog_bar=True)
+        if monitored is not None:
+            self.log(MONITOR, self.metrics[monitored])
+
+    def _report(self, batch: Batch) -> None:
+        for path, reason in batch.broken:
+            if path not in self.broken:
+                self.broken[path] = reason
+                _logger.warning("%s: %s; left out (%d so far)", path, reason, len(self.broken))
+
+
+def paper_factor(epoch: int) -> float:
+    """The published schedule: learning rate over 1e-3, by epoch from 0."""
+    if epoch < 3:
+        return (0.02, 0.05, 0.1)[epoch]
+    return next((factor for last, factor in ((10, 0.1), (20, 0.05), (30, 0.02)) if epoch <= last), 0.03)
+
+
+def _mean_average_precision(name: str, targets: Tensor, scores: Tensor) -> dict[str, float]:
+    """Mean over the classes that are present in some rows and absent from others; nothing without one."""
+    present = (targets > 0.5).cpu().numpy()
+    some = present.any(axis=0) & ~present.all(axis=0)
+    if not some.any():
+        return {}
+    columns = np.flatnonzero(some)
+    found = ClipScores(
+        tuple(str(k) for k in columns),
+        present[:, columns].astype(np.float64),
+        scores[:, torch.from_numpy(columns)].double().cpu().numpy(),
+    )
+    return {name: float(found.average_precision().mean())}

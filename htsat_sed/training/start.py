@@ -1,0 +1,143 @@
+"""Where training starts from: scratch, another checkpoint's arrays, or a Swin of ImageNet."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from htsat_sed.errors import CheckpointError
+from htsat_sed.model.catalogue import resolve_checkpoint
+from htsat_sed.model.checkpoint import load_checkpoint, load_encoder
+from htsat_sed.model.htsat import HTSAT, HTSATConfig
+from htsat_sed.model.official import Encoder
+
+_logger = logging.getLogger("htsat_sed")
+TIMM = "timm:"
+
+
+def start_model(config: HTSATConfig, labels: tuple[str, ...], start: str) -> HTSAT:
+    """Make the model that training starts with, and log which arrays it took.
+
+    The head is taken too where the start has all of the classes, in whatever order; else it is new.
+
+    Args:
+        config: of the model; the shape of the backbone gives way to that of the start.
+        labels: its classes.
+        start: empty for fresh weights; a file or name of an HTS-AT checkpoint with any classes, or of a CLAP
+            model with an HTS-AT inside; or ``timm:NAME`` for a Swin that timm knows, such as
+            ``timm:swin_tiny_patch4_window7_224``, whose weights timm downloads.
+
+    Raises:
+        CheckpointError: the start cannot be read, or timm lacks it.
+    """
+    if not start:
+        return HTSAT(config, labels)
+    head: dict[str, Tensor] = {}
+    if start.startswith(TIMM):
+        encoder = _timm_encoder(start.removeprefix(TIMM))
+    else:
+        path = resolve_checkpoint(start)
+        encoder, head = load_encoder(path), _head(str(path), labels)
+    shape = {name: getattr(encoder, name) for name in ("embed_dim", "depths", "heads")}
+    model = HTSAT(replace(config, **shape), labels)
+    own = model.state_dict()
+    taken = {name: array for name, array in (encoder.arrays | head).items() if own[name].shape == array.shape}
+    model.load_state_dict(own | taken)
+    new = [name for name in own if name not in taken]
+    _logger.info("start %s: %d of %d arrays taken, new are %s", start, len(taken), len(own), _short(new))
+    return model
+
+
+def _short(names: list[str]) -> str:
+    return (
+        ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") if names else "none"
+    )
+
+
+def _head(path: str, labels: tuple[str, ...]) -> dict[str, Tensor]:
+    """The rows of a checkpoint's head for these labels, if it has all of them."""
+    try:
+        model = load_checkpoint(path)
+    except CheckpointError:  # an encoder without a head
+        return {}
+    if not set(labels) <= set(model.labels):
+        return {}
+    rows = [model.labels.index(label) for label in labels]
+    return {name: array[rows] for name, array in model.state_dict().items() if name.startswith("tscam_conv.")}
+
+
+def _timm_encoder(name: str) -> Encoder:
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise CheckpointError(TIMM + name, "needs timm: pip install timm") from None
+    try:
+        swin = timm.create_model(name, pretrained=True)
+    except Exception as error:  # timm and its hub raise all sorts
+        raise CheckpointError(TIMM + name, f"timm cannot load it: {str(error).splitlines()[0]}") from error
+    return from_timm(swin.state_dict(), name)
+
+
+def from_timm(arrays: Mapping[str, Tensor], name: str) -> Encoder:
+    """A Swin's arrays under our names.
+
+    The three colour channels become one by summing, as for an image whose channels are alike, and a bias
+    table for another window is stretched to ours.
+
+    Args:
+        arrays: of timm's SwinTransformer.
+        name: of the model, for messages.
+
+    Raises:
+        CheckpointError: no Swin with four stages.
+    """
+    ours: dict[str, Tensor] = {}
+    depths = [0, 0, 0, 0]
+    heads = [0, 0, 0, 0]
+    try:
+        for key, array in arrays.items():
+            if merged := re.fullmatch(r"layers\.([123])\.downsample\.(.+)", key):
+                # timm merges patches before a stage, the original and we after the one before.
+                ours[f"backbone.layers.{int(merged[1]) - 1}.downsample.{merged[2]}"] = array
+            elif block := re.fullmatch(r"layers\.([0-3])\.blocks\.(\d+)\.(.+)", key):
+                stage, place, rest = int(block[1]), int(block[2]), block[3]
+                if rest in ("attn_mask", "attn.relative_position_index"):
+                    continue
+                depths[stage] = max(depths[stage], place + 1)
+                if rest == "attn.relative_position_bias_table":
+                    heads[stage] = array.shape[1]
+                    array = _stretched(array)
+                ours[f"backbone.layers.{stage}.blocks.{place}.{rest}"] = array
+            elif key == "patch_embed.proj.weight":
+                ours[f"backbone.{key}"] = array.sum(dim=1, keepdim=True)
+            elif key.startswith(("patch_embed.", "norm.")):
+                ours[f"backbone.{key}"] = array
+        width = len(ours["backbone.patch_embed.proj.bias"])
+    except (KeyError, IndexError) as error:
+        raise CheckpointError(TIMM + name, "is no Swin transformer with four stages") from error
+    if 0 in depths:
+        raise CheckpointError(TIMM + name, "is no Swin transformer with four stages")
+    return Encoder(width, tuple(depths), tuple(heads), ours)
+
+
+def _stretched(table: Tensor, side: int = 15) -> Tensor:
+    """A table of biases for relative positions, (n * n, heads), to (side * side, heads)."""
+    n = round(len(table) ** 0.5)
+    if n == side:
+        return table
+    image = table.T.reshape(1, -1, n, n)
+    stretched = F.interpolate(image, (side, side), mode="bicubic", align_corners=True)
+    return stretched.reshape(-1, side * side).T.contiguous()
+
+
+def set_presence_bias(model: HTSAT, bias: float) -> None:
+    """Start a new head near the chance that a class is active in a token."""
+    with torch.no_grad():
+        assert model.tscam_conv.bias is not None
+        model.tscam_conv.bias.fill_(bias)
