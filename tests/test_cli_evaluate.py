@@ -185,11 +185,28 @@ def test_bad_labels_name_file_and_row(
     assert message in err
 
 
+def test_label_files_know_no_audio_suffix(run: Run, tmp_path: Path) -> None:
+    labels = reference(tmp_path / "reference.tsv", "day/a.wav\t0\t2.5\tDog", "day/b.wav\t0\t1\tDog")
+    found = tmp_path / "found" / "day"
+    found.mkdir(parents=True)
+    (found / "a.txt").write_text("0.0\t2.5\tDog\n")
+    (found / "b.wav.txt").write_text("")
+    code, out, err = run(labels, tmp_path / "found")
+    assert code == 0
+    assert "macro f1: 66.67 %" in out
+    assert err == "warning: 1 recording known without folder or suffix, such as 'day/a.wav' by 'day/a'\n"
+    (tmp_path / "a.txt").write_text("0.0\t2.5\tDog\n")
+    labels = reference(tmp_path / "two.tsv", "a.wav\t0\t2.5\tDog", "a.flac\t0\t1\tDog")
+    code, out, err = run(labels, tmp_path / "a.txt")
+    assert (code, out) == (1, "")
+    assert f"error: {labels}: wanted one recording for each name; 'a' could be 'a.flac' or 'a.wav'" in err
+
+
 def test_names_that_do_not_fit(run: Run, maps: Path, tmp_path: Path) -> None:
-    labels = reference(tmp_path / "reference.tsv", "day/a.wav\t0\t2.5\tDog")
+    labels = reference(tmp_path / "reference.tsv", "day/c.wav\t0\t2.5\tDog")
     code, out, err = run(labels, "--scores", maps)
     assert (code, out) == (1, "")
-    assert err.endswith("got none: the reference has 'day/a.wav', the other side 'a.wav'\n")
+    assert err.endswith("got none: the reference has 'day/c.wav', the other side 'a.wav'\n")
     code, out, err = run(labels, "--audio", DESED.parents[1] / "data")
     assert (code, out) == (1, "")
 

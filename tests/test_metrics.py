@@ -316,8 +316,8 @@ def test_rules_of_pairing(caplog: pytest.LogCaptureFixture) -> None:
         ({"a": []}, {}, "at least one event of the classes to be scored, got none"),
         (
             {"a.wav": [Event(0, 1, "Dog")]},
-            {"x/a.wav": []},
-            "the reference has 'a.wav', the other side 'x/a.wav'",
+            {"b.wav": []},
+            "the reference has 'a.wav', the other side 'b.wav'",
         ),
     ],
 )

@@ -10,14 +10,12 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
-from htsat_sed.cli.recordings import find_all
-from htsat_sed.cli.terminal import RecordingsProgress, report
-from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError
+from htsat_sed.cli.maps import detected_maps
+from htsat_sed.errors import AnnotationError, HtsatSedError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Set
+    from collections.abc import Mapping, Set
 
-    from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import Event, PostProcessing
     from htsat_sed.detection.presence import PresenceMap
     from htsat_sed.evaluation.report import Report, Settings
@@ -246,6 +244,7 @@ def evaluate(
     from htsat_sed.annotations import read_durations, read_presence_maps
     from htsat_sed.annotations.tags import is_tags
     from htsat_sed.evaluation.report import Settings
+    from htsat_sed.evaluation.tables import same_names
 
     settings = Settings(
         onset_collar=onset_collar,
@@ -278,7 +277,7 @@ def evaluate(
             flags=flags,
         )
         rules = detector.post_processing
-        maps, failures = _detect(detector, audio, weak.keys() | lengths.keys())
+        maps, failures = detected_maps(detector, audio, weak.keys() | same_names(lengths, weak))
     else:
         if scores is not None:
             maps = dict(read_presence_maps(scores))
@@ -328,30 +327,6 @@ def _reference(path: Path) -> tuple[dict[str, list[Event]] | None, Mapping[str, 
         return None, read_weak_labels(path)
     strong = read_events(path)
     return strong, {name: {event.label for event in own} for name, own in strong.items()}
-
-
-def _detect(
-    detector: Detector, folder: Path, wanted: Collection[str]
-) -> tuple[dict[str, PresenceMap], list[HtsatSedError]]:
-    """Presence maps of those recordings below a folder that the reference speaks of."""
-    found, failures = find_all([str(folder)])
-    if failures:
-        raise failures[0]
-    recordings = [recording for recording in found if recording.name in wanted]
-    if not recordings:
-        here, there = found[0].name, min(wanted, default="")
-        raise AudioError(folder, f"holds no recording of the reference: {here!r} is here, {there!r} there")
-    maps: dict[str, PresenceMap] = {}
-    with RecordingsProgress("detecting", len(recordings)) as progress:
-        results = detector.presence_maps([r.path for r in recordings], progress=progress.heard)
-        for recording, (_, result) in zip(recordings, results, strict=True):
-            progress.done()
-            if isinstance(result, HtsatSedError):
-                failures.append(result)
-                report(result)
-            else:
-                maps[recording.name] = result
-    return maps, failures
 
 
 def _rules(

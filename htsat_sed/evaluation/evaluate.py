@@ -33,7 +33,7 @@ from htsat_sed.evaluation.intersection import intersection_counts
 from htsat_sed.evaluation.psds import SCENARIO_1, SCENARIO_2, Scenario, detections, operating_points
 from htsat_sed.evaluation.report import LEVEL, Metric, Report, Score, Settings
 from htsat_sed.evaluation.sed_eval_counts import collar_counts, segment_counts
-from htsat_sed.evaluation.tables import Pair, Remarks, Table, pair, some
+from htsat_sed.evaluation.tables import Pair, Remarks, Table, pair, same_names, some
 
 _logger = logging.getLogger("htsat_sed")
 
@@ -66,17 +66,20 @@ def evaluate_strong(
     Raises:
         ValueError: neither events nor maps are given; or as `pair`.
     """
-    chosen, rules, given = settings or Settings(), post_processing or PostProcessing(), maps or {}
+    if estimated is None and not maps:
+        raise ValueError("wanted estimated events or presence maps, got neither")
+    chosen, rules, remarks = settings or Settings(), post_processing or PostProcessing(), Remarks()
+    listed = same_names(durations or {}, reference)
+    names = reference.keys() | listed.keys()
+    given = same_names(maps or {}, names, remarks)
     if estimated is None:
-        if not given:
-            raise ValueError("wanted estimated events or presence maps, got neither")
         estimated = {name: find_events(each, rules) for name, each in given.items()}
-    listed = durations or {}
-    quiet = sorted((set(estimated) | set(given)) & (set(listed) - set(reference)))
-    remarks = Remarks()
+    else:
+        estimated = same_names(estimated, names, remarks)
+    quiet = sorted((estimated.keys() | given.keys()) & (listed.keys() - reference.keys()))
     remarks.add(quiet, "recording", "with a duration but not in the reference: scored as without events")
     reference = {**reference, **dict.fromkeys(quiet, ())}
-    known = {name: each.duration for name, each in given.items()} | dict(listed)
+    known = {name: each.duration for name, each in given.items()} | listed
     events = pair(reference, estimated, durations=known, labels=labels)
     metrics = score_events(events, chosen)
     rocs: dict[str, tuple[Floats, Floats]] = {}
@@ -121,8 +124,10 @@ def evaluate_weak(
     Raises:
         ValueError: as `clip_scores`.
     """
-    clips = clip_scores(weak, tags, labels=labels)
-    return Report(len(weak), (score_clips(clips, settings or Settings()),), remarks=clips.remarks)
+    remarks = Remarks()
+    clips = clip_scores(weak, same_names(tags, weak, remarks), labels=labels)
+    metrics = (score_clips(clips, settings or Settings()),)
+    return Report(len(weak), metrics, remarks=remarks.lines + clips.remarks)
 
 
 def score_events(events: Pair, settings: Settings) -> list[Metric]:

@@ -16,14 +16,17 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import TypeVar
 
 from htsat_sed.detection.events import Event
+from htsat_sed.evaluation.names import matching_names
 
 _logger = logging.getLogger("htsat_sed")
 
 _SLACK = 1e-3  # seconds: tables have three decimals
 
 Table = Mapping[str, Sequence[Event]]
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def pair(
 
     Args:
         reference: recording -> events; those without events have an empty list.
-        estimated: likewise; onset < offset, as in the reference.
+        estimated: likewise, recordings called as in the reference (`same_names`); onset < offset.
         durations: recording -> seconds, as far as known.
         labels: classes to be scored; default those of the reference.
 
@@ -104,6 +107,27 @@ def pair(
     )
 
 
+def same_names(
+    table: Mapping[str, _Value], names: Collection[str], remarks: Remarks | None = None
+) -> dict[str, _Value]:
+    """Call the recordings of a table as the reference does; see `htsat_sed.evaluation.names`.
+
+    Args:
+        table: recording -> anything.
+        names: recordings of the reference.
+        remarks: where to note that names differ.
+
+    Raises:
+        ValueError: a name fits several recordings.
+    """
+    match = matching_names(names, table)
+    changed = [(their, our) for their, our in match.items() if their != our]
+    if changed and remarks is not None:
+        their, our = changed[0]
+        remarks.add(changed, "recording", f"known without folder or suffix, such as {our!r} by {their!r}")
+    return {match.get(name, name): value for name, value in table.items()}
+
+
 def check_names(reference: Collection[str], estimated: Collection[str]) -> None:
     """Make sure that two tables speak of the same recordings.
 
@@ -112,7 +136,7 @@ def check_names(reference: Collection[str], estimated: Collection[str]) -> None:
     """
     if reference and estimated and not set(reference) & set(estimated):
         raise ValueError(
-            "wanted names of recordings that both sides have, folder and suffix included; got none: "
+            "wanted recordings that both sides have, got none: "
             f"the reference has {min(reference)!r}, the other side {min(estimated)!r}"
         )
 

@@ -1,0 +1,57 @@
+"""Presence maps of the recordings that a table of labels speaks of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from htsat_sed.cli.recordings import find_all
+from htsat_sed.cli.terminal import RecordingsProgress, report
+from htsat_sed.errors import AudioError, HtsatSedError
+
+if TYPE_CHECKING:
+    from htsat_sed.detection.detector import Detector
+    from htsat_sed.detection.presence import PresenceMap
+
+
+def detected_maps(
+    detector: Detector, folder: Path, wanted: Collection[str]
+) -> tuple[dict[str, PresenceMap], list[HtsatSedError]]:
+    """Detect in the recordings below a folder that a table has.
+
+    Args:
+        detector: what to detect with.
+        folder: searched with all below it.
+        wanted: names of recordings; `htsat_sed.evaluation.names` says which file is which.
+
+    Returns:
+        Recording, as called in `wanted` -> presence map; and an error, already shown, for each that failed.
+
+    Raises:
+        AudioError: the folder holds none of them, or a name fits several of its recordings.
+    """
+    from htsat_sed.evaluation.names import matching_names
+
+    found, failures = find_all([str(folder)])
+    if failures:
+        raise failures[0]
+    try:
+        names = matching_names(wanted, [recording.name for recording in found])
+    except ValueError as error:
+        raise AudioError(folder, str(error)) from error
+    recordings = [recording for recording in found if recording.name in names]
+    if not recordings:
+        here, there = found[0].name, min(wanted, default="")
+        raise AudioError(folder, f"holds no recording of the reference: {here!r} is here, {there!r} there")
+    maps: dict[str, PresenceMap] = {}
+    with RecordingsProgress("detecting", len(recordings)) as progress:
+        results = detector.presence_maps([r.path for r in recordings], progress=progress.heard)
+        for recording, (_, result) in zip(recordings, results, strict=True):
+            progress.done()
+            if isinstance(result, HtsatSedError):
+                failures.append(result)
+                report(result)
+            else:
+                maps[names[recording.name]] = result
+    return maps, failures

@@ -1,0 +1,78 @@
+"""Which name on one side means which recording on the other.
+
+Tables, folders of label files and folders of audio call the same recording ``street.wav``, ``street`` (a
+label file ``street.txt`` does not know the suffix) or ``day1/street.flac``. In this order:
+
+1. the same name;
+2. the same but for the audio suffix: ``street`` and ``street.wav``;
+3. the same but for the suffix and leading folders: ``day1/street`` and ``audio/day1/street.wav``, but not
+   ``day1/street`` and ``day2/street``.
+
+A name that a later rule would give to several others is an error, not a guess. A name that an earlier rule
+has given away is not given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from pathlib import PurePosixPath
+
+from htsat_sed.audio import AUDIO_SUFFIXES
+
+_Parts = tuple[str, ...]
+
+
+def matching_names(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
+    """Find what each of their recordings is called on our side.
+
+    Args:
+        ours: names, such as those of the reference.
+        theirs: other names.
+
+    Returns:
+        Their name -> our name, for those that are on both sides; no name of ours twice.
+
+    Raises:
+        ValueError: a name fits several others; both are named.
+    """
+    known = set(ours)
+    found = {name: name for name in theirs if name in known}
+    by_last: dict[str, list[str]] = {}
+    parts = {name: _parts(name) for name in known.union(theirs)}
+    for name in sorted(known):
+        by_last.setdefault(parts[name][-1], []).append(name)
+    rules: tuple[Callable[[_Parts, _Parts], bool], ...] = (lambda a, b: a == b, _ends)
+    for rule in rules:
+        taken, new = set(found.values()), dict[str, str]()
+        for their in sorted(set(theirs) - set(found)):
+            fitting = [our for our in by_last.get(parts[their][-1], ()) if rule(parts[our], parts[their])]
+            if len(fitting) > 1:
+                raise _ambiguous(their, fitting)
+            if fitting and fitting[0] not in taken:
+                if fitting[0] in new.values():
+                    raise _ambiguous(fitting[0], [n for n, our in new.items() if our == fitting[0]] + [their])
+                new[their] = fitting[0]
+        found |= new
+    return found
+
+
+def _parts(name: str) -> _Parts:
+    """Folders and name without audio suffix."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    stem = path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
+    folders = [part for part in path.parts[:-1] if part != "/"]
+    return (*folders, stem)
+
+
+def _ends(one: _Parts, other: _Parts) -> bool:
+    """Whether the longer of two paths ends with the other."""
+    length = min(len(one), len(other))
+    return one[-length:] == other[-length:]
+
+
+def _ambiguous(name: str, fitting: Iterable[str]) -> ValueError:
+    first, second, *_ = fitting
+    return ValueError(
+        f"wanted one recording for each name; {name!r} could be {first!r} or {second!r}: give them the same "
+        "names on both sides"
+    )
