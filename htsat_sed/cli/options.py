@@ -207,7 +207,7 @@ def make_detector(
     models = load_models(checkpoints, sample_rate=sample_rate, label_file=label_file)
     mapped = find_class_map(class_map) if class_map is not None else None
     known = models[0].labels if mapped is None else tuple(mapped.groups)
-    rules = default_post_processing(models[0], mapped)
+    rules = default_post_processing(models[0].post_processing, mapped)
     if post_processing_file is not None:
         values = read_post_processing(post_processing_file)
         check_labels(values.get("classes", {}), known, str(post_processing_file))

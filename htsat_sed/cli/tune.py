@@ -8,28 +8,52 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
+from htsat_sed.cli.maps import detected_maps
 from htsat_sed.cli.options import MODEL
-from htsat_sed.cli.recordings import find_all
-from htsat_sed.cli.terminal import RecordingsProgress, output, report
+from htsat_sed.cli.terminal import RecordingsProgress, errors, output
 from htsat_sed.errors import AnnotationError, HtsatSedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Set
+
+    from htsat_sed.detection.events import PostProcessing
     from htsat_sed.detection.presence import PresenceMap
-    from htsat_sed.evaluation.tuning import Tuning
+    from htsat_sed.evaluation.threshold_curves import Choice
+    from htsat_sed.evaluation.tuning import Tuning, Worth
+    from htsat_sed.model.checkpoint import CheckpointInfo
 
 METHODS = ("threshold", "change-points", "both")
 METRICS = ("intersection", "collar", "segment")
+OUTPUT = "Output"
+SEARCH = "Search"
 
 
 def tune(
-    reference: Annotated[Path, typer.Argument(help="Strong labels, as for evaluate.", show_default=False)],
+    reference: Annotated[
+        Path,
+        typer.Argument(metavar="REFERENCE", help="Strong labels, as for evaluate.", show_default=False),
+    ],
     scores: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Presence maps of `detect --scores`.", show_default=False),
+        typer.Option(
+            metavar="DIR", help="Presence maps as `detect --scores` keeps them.", show_default=False
+        ),
     ] = None,
     audio: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Recordings to make presence maps of.", show_default=False),
+        typer.Option(
+            metavar="DIR", help="Or recordings, to make presence maps of first.", show_default=False
+        ),
+    ] = None,
+    before: Annotated[
+        Path | None,
+        typer.Option(
+            "--post-processing",
+            metavar="TOML",
+            help="The values before, over those of the checkpoint: what tuning is compared with, and what "
+            "stays where nothing is better.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -39,41 +63,68 @@ def tune(
             metavar="TOML",
             help="The values, for `detect --post-processing`.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     into: Annotated[
         Path | None,
         typer.Option(
             metavar="SAFETENSORS",
-            help="Also keep the values in a copy of the checkpoint (-c): this file.",
+            help="The values in a copy of the checkpoint (-c); all else in it stays.",
             show_default=False,
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="Whose F1 is to be highest: intersection, collar or segment.")
+        str,
+        typer.Option(
+            metavar="METRIC",
+            help="Whose F1 is to be highest: intersection, collar or segment.",
+            rich_help_panel=SEARCH,
+        ),
     ] = "intersection",
     method: Annotated[
         str,
         typer.Option(
+            metavar="METHOD",
             help="threshold (runs of high scores), change-points (boxes between changes, cSEBBs), or both: "
             "whichever suits a class better.",
+            rich_help_panel=SEARCH,
         ),
     ] = "threshold",
-    folds: Annotated[int, typer.Option(min=2, help="Parts of the cross-validation over recordings.")] = 5,
-    seed: Annotated[int, typer.Option(help="Of the parts.")] = 0,
-    onset_collar: Annotated[float, typer.Option(metavar="SECONDS", help="Of the collar-based F1.")] = 0.2,
-    offset_collar: Annotated[float, typer.Option(metavar="SECONDS", help="Of the collar-based F1.")] = 0.2,
-    offset_share: Annotated[float, typer.Option(metavar="PART", help="Of the collar-based F1.")] = 0.2,
-    segment: Annotated[float, typer.Option(metavar="SECONDS", help="Of the segment-based F1.")] = 1.0,
-    dtc: Annotated[float, typer.Option(help="Of the intersection-based F1.")] = 0.5,
-    gtc: Annotated[float, typer.Option(help="Of the intersection-based F1.")] = 0.5,
+    folds: Annotated[
+        int,
+        typer.Option(
+            min=2, metavar="N", help="Parts of the cross-validation over recordings.", rich_help_panel=SEARCH
+        ),
+    ] = 5,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the parts.", rich_help_panel=SEARCH)] = 0,
+    onset_collar: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Of the collar-based F1.", rich_help_panel=SEARCH)
+    ] = 0.2,
+    offset_collar: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Of the collar-based F1.", rich_help_panel=SEARCH)
+    ] = 0.2,
+    offset_share: Annotated[
+        float, typer.Option(metavar="PART", help="Of the collar-based F1.", rich_help_panel=SEARCH)
+    ] = 0.2,
+    segment: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Of the segment-based F1.", rich_help_panel=SEARCH)
+    ] = 1.0,
+    dtc: Annotated[
+        float, typer.Option(metavar="PART", help="Of the intersection-based F1.", rich_help_panel=SEARCH)
+    ] = 0.5,
+    gtc: Annotated[
+        float, typer.Option(metavar="PART", help="Of the intersection-based F1.", rich_help_panel=SEARCH)
+    ] = 0.5,
     checkpoint: Annotated[
         str | None,
         typer.Option(
             "--checkpoint",
             "-c",
             metavar="FILE|NAME",
-            help=r"For --audio and --into.  \[default: home, the bundled one]",
+            help="For --audio and --into; with --scores, the one that made them: its values are those before."
+            r"  \[default: home, the bundled one; with --scores alone none]",
             show_default=False,
             rich_help_panel=MODEL,
         ),
@@ -85,34 +136,44 @@ def tune(
 ) -> None:
     """Find the threshold, hysteresis, median filter, gap and shortest event that suit each class.
 
-    Thresholds are searched exactly, among all scores that occur; the others among a few values.
-    Shown are the F1 before, on the recordings the values were chosen on, and held out:
-    chosen on the other parts of a cross-validation. Only the last is what to expect elsewhere.
+    Thresholds are searched exactly, among all scores that occur; the other values among a few.
+
+    Each F1 is shown three times:
+
+    - before: with the checkpoint's values, or those given
+    - fitted: on the recordings the values were chosen on: always too good
+    - held out: each fold with values chosen on the others: what to expect
+
+    The gain is held out less before, with its 95 % interval over recordings.
 
     [bold]Examples[/bold]
 
       htsat-sed detect recordings/ --scores maps/ -o events.tsv
       htsat-sed tune reference.tsv --scores maps/ -o tuned.toml
       htsat-sed detect more/ --post-processing tuned.toml
+      htsat-sed tune reference.tsv --scores maps/ -c home --into mine.safetensors
+      htsat-sed tune reference.tsv --audio recordings/ --metric collar
     """
-    if (scores is None) == (audio is None):
-        raise typer.BadParameter("wanted either --scores or --audio")
-    if method not in METHODS:
-        raise typer.BadParameter(f"wanted one of {', '.join(METHODS)}; got {method!r}", param_hint="--method")
-    if metric not in METRICS:
-        raise typer.BadParameter(f"wanted one of {', '.join(METRICS)}; got {metric!r}", param_hint="--metric")
+    _check(scores, audio, method, metric, out, into, class_map)
     from htsat_sed.annotations import read_events, read_presence_maps
-    from htsat_sed.detection.events import PostProcessing
     from htsat_sed.evaluation.report import Settings
-    from htsat_sed.evaluation.tables import pair
+    from htsat_sed.evaluation.tables import Remarks, check_names, pair, same_names
     from htsat_sed.evaluation.tuning import tune as search
 
+    settings = Settings(
+        onset_collar=onset_collar,
+        offset_collar=offset_collar,
+        offset_share=offset_share,
+        segment=segment,
+        dtc=dtc,
+        gtc=gtc,
+    )
+    strong = read_events(reference)
+    info = _info(checkpoint) if audio is not None or into is not None or checkpoint is not None else None
+    old = _values_before(info, class_map, before)
     failures: list[HtsatSedError] = []
-    before = PostProcessing()
     maps: dict[str, PresenceMap] = {}
-    if scores is not None:
-        maps = dict(read_presence_maps(scores))
-    elif audio is not None:
+    if audio is not None:
         detector = options.make_detector(
             None if checkpoint is None else [checkpoint],
             device=device,
@@ -120,75 +181,151 @@ def tune(
             hop=hop,
             class_map=class_map,
         )
-        before = detector.post_processing
-        recordings, failures = find_all([str(audio)])
-        with RecordingsProgress("detecting", len(recordings)) as progress:
-            results = detector.presence_maps([r.path for r in recordings], progress=progress.heard)
-            for recording, (_, result) in zip(recordings, results, strict=True):
-                progress.done()
-                if isinstance(result, HtsatSedError):
-                    failures.append(result)
-                    report(result)
-                else:
-                    maps[recording.name] = result
-    strong = read_events(reference)
-    mapless = [name for name in strong if name not in maps]
-    if mapless:
-        report(AnnotationError(reference, f"{len(mapless)} of its recordings have no presence map; left out"))
+        maps, failures = detected_maps(detector, audio, strong)
+    elif scores is not None:
+        maps = dict(read_presence_maps(scores))
+    if info is not None and into is not None:
+        _check_labels({event.label for own in strong.values() for event in own}, maps, info)
     try:
+        maps = same_names(maps, strong)
+        check_names(strong, maps)
+        mapless = [name for name in strong if name not in maps]
+        Remarks().add(mapless, "recording", "of the reference without presence map: left out")
         events = pair({name: own for name, own in strong.items() if name in maps}, dict.fromkeys(maps, ()))
-        found = search(
-            events,
-            maps,
-            metric=metric,  # type: ignore[arg-type]
-            method=method,  # type: ignore[arg-type]
-            settings=Settings(
-                onset_collar=onset_collar,
-                offset_collar=offset_collar,
-                offset_share=offset_share,
-                segment=segment,
-                dtc=dtc,
-                gtc=gtc,
-            ),
-            start=before,
-            folds=folds,
-            seed=seed,
-        )
+        with RecordingsProgress("tuning, classes", len(events.labels)) as progress:
+            found = search(
+                events,
+                maps,
+                metric=metric,  # type: ignore[arg-type]
+                method=method,  # type: ignore[arg-type]
+                settings=settings,
+                before=old,
+                folds=folds,
+                seed=seed,
+                progress=progress.done,
+            )
     except ValueError as error:
         raise AnnotationError(reference, str(error)) from error
-    _show(found, metric, folds)
+    _show(found, metric)
     if out is not None:
         _write_toml(found, metric, out)
     if into is not None:
-        _write_checkpoint(found, checkpoint, into)
-    raise typer.Exit(1 if failures or mapless else 0)
+        _write_checkpoint(found, metric, old, checkpoint, into)
+    raise typer.Exit(1 if failures else 0)
 
 
-def _show(found: Tuning, metric: str, folds: int) -> None:
+def _check(
+    scores: Path | None,
+    audio: Path | None,
+    method: str,
+    metric: str,
+    out: Path | None,
+    into: Path | None,
+    class_map: str | None,
+) -> None:
+    """Refuse what cannot be, before minutes of work."""
+    if (scores is None) == (audio is None):
+        raise typer.BadParameter("wanted either --scores or --audio")
+    if method not in METHODS:
+        raise typer.BadParameter(f"wanted one of {', '.join(METHODS)}; got {method!r}", param_hint="--method")
+    if metric not in METRICS:
+        raise typer.BadParameter(f"wanted one of {', '.join(METRICS)}; got {metric!r}", param_hint="--metric")
+    if into is not None and into.suffix != ".safetensors":
+        raise typer.BadParameter(f"wanted a file ending in .safetensors, got {into}", param_hint="--into")
+    if into is not None and class_map is not None:
+        reason = "the classes of a map are not the checkpoint's: keep their values in a TOML file (-o)"
+        raise typer.BadParameter(reason, param_hint="--into")
+    for path in (out, into):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise HtsatSedError(path, "cannot be written: its folder does not exist")
+
+
+def _info(checkpoint: str | None) -> CheckpointInfo:
+    from htsat_sed.model.catalogue import resolve_checkpoint
+    from htsat_sed.model.checkpoint import read_info
+
+    return read_info(resolve_checkpoint(checkpoint))
+
+
+def _values_before(info: CheckpointInfo | None, class_map: str | None, file: Path | None) -> PostProcessing:
+    """The values before: of the checkpoint or the class map, and those of a file over them."""
+    from htsat_sed.detection.detector import default_post_processing
+    from htsat_sed.detection.events import read_post_processing
+    from htsat_sed.labels import class_map as find_class_map
+
+    mapped = find_class_map(class_map) if class_map is not None else None
+    rules = default_post_processing(info.post_processing if info is not None else None, mapped)
+    return rules if file is None else rules.override(read_post_processing(file))
+
+
+def _check_labels(wanted: Set[str], maps: Mapping[str, PresenceMap], info: CheckpointInfo) -> None:
+    """Refuse presence maps that another checkpoint made."""
+    heard = {label for each in maps.values() for label in each.labels}
+    odd = sorted((wanted & heard) - set(info.labels))
+    if odd:
+        reason = f"the presence maps have a class {odd[0]!r} that the checkpoint lacks: name theirs with -c"
+        raise typer.BadParameter(reason, param_hint="--into")
+
+
+def _show(found: Tuning, metric: str) -> None:
+    """Print what tuning is worth: over all, fold by fold, class by class; and the values."""
     from rich.table import Table
 
-    untuned, fitted, held_out = (100 * value for value in found.macro())
+    macro = found.macro()
+    gain, low, high = (100 * value for value in found.gain())
     output.print(
-        f"{metric} macro F1: {untuned:.2f} % before, {fitted:.2f} % on the recordings tuned on, "
-        f"{held_out:.2f} % held out ({folds} folds)",
+        f"{metric} macro F1: {100 * macro.before:.2f} % before, {100 * macro.held_out:.2f} % held out; "
+        f"gain {gain:+.2f} points (95 %: {low:+.2f} to {high:+.2f})",
         style="bold",
         highlight=False,
         soft_wrap=True,
     )
     table = Table(box=None, padding=(0, 1))
-    table.add_column("class", no_wrap=True, min_width=max(map(len, found.labels)))
-    for name in ("before", "fitted", "held out", "threshold", "low", "median", "gap", "event"):
-        table.add_column(name, justify="right")
-    scores = found.by_class()
-    for label, choice in zip(found.labels, found.choices, strict=True):
-        table.add_row(
-            label,
-            *(f"{100 * value:.2f}" for value in scores[label]),
-            f"{choice.threshold:.3f}",
-            f"{choice.low_share * choice.threshold:.3f}",
-            *(f"{seconds:g}" for seconds in (choice.median_filter, choice.min_gap, choice.min_event)),
-        )
+    for name in ("macro F1, %", "recordings", "before", "fitted", "held out"):
+        table.add_column(name, justify="left" if name == "macro F1, %" else "right", no_wrap=True)
+    for fold, worth in enumerate(found.by_fold()):
+        number = int((found.fold_of == fold).sum())
+        table.add_row(f"fold {fold + 1}", str(number), *_percent(worth))
+    table.add_section()
+    table.add_row("all", str(len(found.fold_of)), *_percent(macro))
     output.print(table)
+    output.print()
+    used = _used(found.choices)
+    table = Table(box=None, padding=(0, 1))
+    table.add_column("class", no_wrap=True, min_width=max(map(len, found.labels)))
+    for name in ("before", "fitted", "held out", *_COLUMNS):
+        if name not in _COLUMNS or name in used:
+            table.add_column(name, justify="right")
+    worths = found.by_class()
+    for label, choice in zip(found.labels, found.choices, strict=True):
+        values = choice.values()
+        cells = (f"{values[_COLUMNS[name]]:.3g}" for name in used)
+        table.add_row(label, *_percent(worths[label]), *cells)
+    output.print(table)
+
+
+# Heading -> value of `PostProcessing`.
+_COLUMNS = {
+    "threshold": "threshold",
+    "low": "threshold_low",
+    "median": "median_filter",
+    "gap": "min_gap",
+    "event": "min_event",
+    "step": "step_filter",
+    "merge": "merge_relative",
+    "merge abs.": "merge_absolute",
+}
+
+
+def _used(choices: tuple[Choice, ...]) -> list[str]:
+    """Columns that say something: boxes between change points have some of their own."""
+    values = [choice.values() for choice in choices]
+    plain = list(_COLUMNS)[:5]
+    return [name for name in _COLUMNS if name in plain or any(v[_COLUMNS[name]] for v in values)]
+
+
+def _percent(worth: Worth) -> list[str]:
+    return [f"{100 * value:.2f}" if value == value else "-" for value in worth]
 
 
 def _write_toml(found: Tuning, metric: str, path: Path) -> None:
@@ -197,22 +334,41 @@ def _write_toml(found: Tuning, metric: str, path: Path) -> None:
     from htsat_sed.whole_file import whole_file
 
     with whole_file(path) as file:
-        _, _, held_out = found.macro()
-        file.write(f"# Tuned for {metric} F1: macro {100 * held_out:.2f} % held out.\n")
+        worth = found.macro()
+        file.write(
+            f"# Tuned for {metric} F1 on {len(found.fold_of)} recordings: macro {100 * worth.held_out:.2f} % "
+            f"held out, {100 * worth.before:.2f} % before.\n"
+        )
         for label, choice in zip(found.labels, found.choices, strict=True):
             # A JSON string is a TOML one.
             file.write(f"\n[classes.{json.dumps(label, ensure_ascii=False)}]\n")
             file.writelines(f"{name} = {value!r}\n" for name, value in choice.values().items())
+    _note(f"{path}: values of {len(found.labels)} classes, for detect --post-processing")
 
 
-def _write_checkpoint(found: Tuning, checkpoint: str | None, path: Path) -> None:
+def _write_checkpoint(
+    found: Tuning, metric: str, before: PostProcessing, checkpoint: str | None, path: Path
+) -> None:
+    """Write a copy of the checkpoint that differs in the values of the tuned classes alone."""
     import torch
 
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import load_checkpoint, read_info, save_checkpoint
 
     source = resolve_checkpoint(checkpoint)
-    half = read_info(source).dtype == "float16"
-    values = found.post_processing().to_dict()
-    dtype = torch.float16 if half else torch.float32
-    save_checkpoint(path, load_checkpoint(source), post_processing=values, dtype=dtype)
+    model = load_checkpoint(source)
+    note = {"metric": metric, "recordings": len(found.fold_of), "macro_f1_held_out": found.macro().held_out}
+    save_checkpoint(
+        path,
+        model,
+        post_processing=before.override(found.values).to_dict(),
+        provenance={**model.provenance, "tuning": note},
+        dtype=torch.float16 if read_info(source).dtype == "float16" else torch.float32,
+    )
+    others = len(model.labels) - len(found.labels)
+    rest = f"; the other {others} as before" if others else ""
+    _note(f"{path}: {source.name} with the values of {len(found.labels)} classes{rest}")
+
+
+def _note(text: str) -> None:
+    errors.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -117,7 +117,9 @@ class Detector:
         if labels is not None:
             self._columns = list(select(self.labels, labels))
             self.labels = tuple(self.labels[i] for i in self._columns)
-        self.post_processing = post_processing or default_post_processing(self._models[0], class_map)
+        self.post_processing = post_processing or default_post_processing(
+            self._models[0].post_processing, class_map
+        )
         self._device = _device(device)
         for each in self._models:
             each.to(self._device).eval()
@@ -334,10 +336,12 @@ class Detector:
         return scores if self._columns is None else scores[..., self._columns]
 
 
-def default_post_processing(model: HTSAT, class_map: ClassMap | None = None) -> PostProcessing:
-    """What holds where the caller says nothing: the class map's thresholds, or the checkpoint's values."""
+def default_post_processing(
+    own: Mapping[str, Any] | None, class_map: ClassMap | None = None
+) -> PostProcessing:
+    """What holds where the caller says nothing: the class map's thresholds, or those of the checkpoint."""
     if class_map is None:
-        return PostProcessing().override(model.post_processing or {})
+        return PostProcessing().override(own or {})
     classes = {label: {"threshold": threshold} for label, threshold in class_map.thresholds.items()}
     return PostProcessing().override({"classes": classes})
 
