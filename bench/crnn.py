@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from htsat_sed.detection.events import Event
+from htsat_sed.detection.events import Event, PostProcessing
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.evaluation.evaluate import evaluate_strong
 from htsat_sed.evaluation.report import Settings
@@ -143,7 +143,7 @@ def maps_of(
 def score(model: HTSAT | CRNN, series: SoundscapeSeries, count: int, window: Window) -> str:
     """Tune on the first soundscapes, score the others."""
     reference, maps = maps_of(model, [series[i] for i in range(TUNED_ON)], window)
-    tuned = tune(pair(reference, dict.fromkeys(maps, ())), maps).post_processing()
+    tuned = PostProcessing().override(tune(pair(reference, dict.fromkeys(maps, ())), maps).values)
     reference, maps = maps_of(model, [series[i] for i in range(TUNED_ON, TUNED_ON + count)], window)
     report = evaluate_strong(
         reference, maps=maps, post_processing=tuned, settings=Settings(bootstrap=1000, psds_thresholds=1)

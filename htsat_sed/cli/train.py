@@ -116,11 +116,12 @@ def train(
     from htsat_sed.training.recipe import read_recipe
 
     logging.getLogger("htsat_sed").setLevel(logging.INFO)  # what the start took
+    folder = run or out.with_suffix("")
     try:
         fit(
             read_recipe(recipe),
             data,
-            run=run or out.with_suffix(""),
+            run=folder,
             machine=Machine(
                 device=device,
                 devices=devices,
@@ -133,5 +134,8 @@ def train(
             out=out,
             dtype=torch.float16 if float16 else torch.float32,
         )
+    except KeyboardInterrupt:
+        errors.print(f"interrupted; the same command goes on from what {folder} holds", soft_wrap=True)
+        raise typer.Exit(130) from None
     except ValueError as error:
         raise HtsatSedError(recipe, str(error)) from error

@@ -104,7 +104,7 @@ def _speech_commands(table: Path, audio: Path) -> Iterator[Clip]:
     """A list of paths such as ``yes/0a7c2a8d_nohash_0.wav``; a folder stands for what no list names."""
     if table.is_dir():
         listed = {name for lst in _SPEECH_COMMANDS_LISTS for name in _lines(table / lst)}
-        found = (path.relative_to(audio).as_posix() for path in find_recordings(audio))
+        found = (path.relative_to(audio).as_posix() for path in _recordings(audio))
         names = [name for name in found if name not in listed and not name.startswith("_")]
     else:
         names = _lines(table)
@@ -114,7 +114,7 @@ def _speech_commands(table: Path, audio: Path) -> Iterator[Clip]:
 
 def _audioset(table: Path, audio: Path) -> Iterator[Clip]:
     """Rows of video, start and end in seconds, quoted codes; files named by video, and start or not."""
-    by_stem = {path.stem.removeprefix("Y"): path for path in find_recordings(audio)}
+    by_stem = {path.stem.removeprefix("Y"): path for path in _recordings(audio)}
     by_code = audioset_codes()
     for line, row in enumerate(_text(table).splitlines(), start=1):
         if not row.strip() or row.startswith("#"):
@@ -150,6 +150,13 @@ def _rows(table: Path, columns: tuple[str, ...], *, delimiter: str) -> Iterator[
     if missing:
         raise AnnotationError(table, f"wanted columns {', '.join(columns)}; lacks {', '.join(missing)}")
     return enumerate(reader, start=2)
+
+
+def _recordings(folder: Path) -> list[Path]:
+    found, closed = find_recordings(folder)
+    for error in closed:
+        _logger.warning("%s; left out", error)
+    return found
 
 
 def _lines(path: Path) -> list[str]:

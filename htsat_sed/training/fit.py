@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 import htsat_sed
-from htsat_sed.detection.events import Event
+from htsat_sed.detection.events import Event, PostProcessing
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import AnnotationError, CheckpointError
 from htsat_sed.evaluation.tables import pair
@@ -36,8 +36,9 @@ from htsat_sed.training.module import MONITOR, Training
 from htsat_sed.training.recipe import DataRecipe, Recipe
 from htsat_sed.training.soundscapes import Soundscapes, read_sources
 from htsat_sed.training.start import set_presence_bias, start_model
+from htsat_sed.whole_file import whole_file
 
-_LAST, _BEST = "last.ckpt", "best.ckpt"
+_LAST, _BEST, _FINISHED = "last.ckpt", "best.ckpt", "finished.json"
 _FOLDS = 5  # of the tuning
 
 # What Lightning warns of and this module means to do.
@@ -113,6 +114,7 @@ def fit(
     Raises:
         AnnotationError: a table is missing or malformed, or `run` holds another recipe's run.
         CheckpointError: the start cannot be read.
+        KeyboardInterrupt: the run was interrupted; what was saved last stays.
         ValueError: the data do not fit the recipe.
     """
     machine = machine or Machine()
@@ -132,6 +134,7 @@ def fit(
     training = Training(model, recipe, epoch_steps=epoch_steps)
     steps = recipe.epochs * epoch_steps
     first, resumed = _state(run, recipe, restore=training)
+    finished = run / _FINISHED
     trainer = lightning.Trainer(
         accelerator=machine.device,
         devices=machine.devices,
@@ -162,19 +165,29 @@ def fit(
     )
     batches = Batches(held.parts, size=recipe.batch_size, deal=deal)
     validation = ValidationBatches(held.validation, size=recipe.batch_size)
-    if first < steps:
+    if not finished.exists():
         with warnings.catch_warnings():
             for known in _EXPECTED:
                 warnings.filterwarnings("ignore", message=known)
-            trainer.fit(
-                training,
-                _loader(batches, machine),
-                _loader(validation, machine) if held.validation else None,
-                ckpt_path=resumed,
-                weights_only=True,
-            )
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+            try:
+                trainer.fit(
+                    training,
+                    _loader(batches, machine),
+                    _loader(validation, machine) if held.validation else None,
+                    ckpt_path=resumed,
+                    weights_only=True,
+                )
+            except SystemExit as stopped:  # what Lightning makes of Ctrl-C
+                raise KeyboardInterrupt from stopped
+        if trainer.is_global_zero:
+            told = {
+                "steps": training.global_step,
+                "left_out": len(training.broken),
+                "validation": training.metrics,
+            }
+            with whole_file(finished) as file:
+                json.dump(told, file)
+        trainer.strategy.barrier()
     best = run / _BEST
     if recipe.keep == "best" and best.exists():
         training.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
@@ -182,9 +195,7 @@ def fit(
     trained.provenance = {
         "recipe": asdict(recipe),
         "data": list(held.summary),
-        "left_out": len(training.broken),
-        "steps": int(training.global_step) or steps,
-        "validation": training.metrics,
+        **json.loads(finished.read_text(encoding="utf-8")),
         "versions": {m.__name__: m.__version__ for m in (htsat_sed, torch, lightning)},
     }
     if trainer.is_global_zero:
@@ -351,11 +362,6 @@ def _tune(model: HTSAT, validation: Sequence[tuple[Series, int]]) -> None:
     if len(maps) < _FOLDS or not any(events.values()):
         return
     found = tune(pair(events, dict.fromkeys(maps, ())), maps, folds=_FOLDS)
-    model.post_processing = found.post_processing().to_dict()
-    untuned, fitted, held_out = found.macro()
-    model.provenance["tuned"] = {
-        "metric": "intersection macro F1",
-        "untuned": untuned,
-        "fitted": fitted,
-        "held_out": held_out,
-    }
+    model.post_processing = PostProcessing().override(found.values).to_dict()
+    worth = found.macro()._asdict()
+    model.provenance["tuned"] = {"metric": "intersection macro F1", **worth}
