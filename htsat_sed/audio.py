@@ -197,21 +197,35 @@ def open_recording(path: str | os.PathLike[str], sample_rate: int) -> AudioStrea
             f"wanted a sample rate of {_LOWEST_RATE} to {_HIGHEST_RATE} Hz, got {sample_rate}: "
             "HTS-AT models take 32000 or 16000"
         )
-    name = os.fspath(path)
     with ExitStack() as stack:
-        try:
-            file = stack.enter_context(_open_stdin(stack) if name == "-" else _open_regular(name))
-            source = open_decoder(name, file, stack)
-        except OSError as error:
-            raise AudioError(name, f"cannot be opened: {error.strerror or error}") from error
-        if not _LOWEST_RATE <= source.rate <= _HIGHEST_RATE:
-            raise AudioError(
-                name,
-                f"has a sample rate of {source.rate} Hz, which is not one of sound "
-                f"({_LOWEST_RATE} to {_HIGHEST_RATE} Hz): its header is broken",
-            )
-        return AudioStream(name, source, sample_rate, stack.pop_all())
+        source = open_source(path, stack)
+        return AudioStream(os.fspath(path), source, sample_rate, stack.pop_all())
     raise AssertionError("an ExitStack without exit callbacks that return true suppresses nothing")
+
+
+def open_source(path: str | os.PathLike[str], stack: ExitStack) -> Uncompressed | Coded:
+    """Open a recording at its own rate and with its own channels.
+
+    Args:
+        path: see `open_recording`.
+        stack: gets what has to be closed.
+
+    Raises:
+        AudioError: see `open_recording`.
+    """
+    name = os.fspath(path)
+    try:
+        file = stack.enter_context(_open_stdin(stack) if name == "-" else _open_regular(name))
+        source = open_decoder(name, file, stack)
+    except OSError as error:
+        raise AudioError(name, f"cannot be opened: {error.strerror or error}") from error
+    if not _LOWEST_RATE <= source.rate <= _HIGHEST_RATE:
+        raise AudioError(
+            name,
+            f"has a sample rate of {source.rate} Hz, which is not one of sound "
+            f"({_LOWEST_RATE} to {_HIGHEST_RATE} Hz): its header is broken",
+        )
+    return source
 
 
 def windows(stream: AudioStream, *, window: int, hop: int) -> Iterator[Window]:

@@ -33,6 +33,8 @@ _BLOCK_VALUES = 1 << 22  # of all channels together, 16 MiB
 _UNCOMPRESSED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b".snd", b"caff")
 _SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4}
 _SAMPLE_BYTES |= {"FLOAT": 4, "DOUBLE": 8}
+_HOLDING = {"PCM_U8": "PCM_U8", "PCM_S8": "PCM_U8", "PCM_24": "PCM_24"}
+_HOLDING |= {"PCM_32": "FLOAT", "FLOAT": "FLOAT", "DOUBLE": "FLOAT"}
 # More than this after the samples is no metadata: the length has wrapped at 4 GiB or was never filled in.
 _TRAILING_BYTES = 1 << 30
 _MOST_CHUNKS = 1000  # before the samples; zeros would read as any number of empty ones
@@ -63,12 +65,15 @@ class Uncompressed:
         tolerance: seconds by which the decoded duration may miss `promised` in a whole file.
         expected: seconds, for progress.
         ending: why the recording ended where it did, known once `blocks` is exhausted; None if naturally.
+        subtype: libsndfile's name of the sample type that holds what `blocks` yields, 32-bit integers and
+            64-bit floats at the precision of 32-bit floats; PCM_16 for lossy codecs, which have none.
     """
 
     def __init__(self, file: soundfile.SoundFile, header: _Header) -> None:
         self._file = file
         self.rate: int = file.samplerate
         self.channels: int = file.channels
+        self.subtype = _HOLDING.get(file.subtype, "PCM_16")
         self.promised: float | None = None
         self.tolerance = _TOLERANCE
         if header.stated_bytes is not None and file.subtype in _SAMPLE_BYTES:
@@ -85,6 +90,13 @@ class Uncompressed:
                 yield block.T
         except soundfile.LibsndfileError:
             self.ending = "what follows cannot be decoded"
+
+    def leave_out(self, frames: int) -> int:
+        """Go on so many frames later, as far as the file can be sought in; how many it were."""
+        if not self._file.seekable():
+            return 0
+        position: int = self._file.tell()
+        return int(self._file.seek(min(position + frames, self._file.frames)) - position)
 
 
 class Coded:
@@ -107,6 +119,7 @@ class Coded:
             raise AudioError(path, "holds no audio: nothing that can be decoded follows its header")
         self.rate = first.sample_rate
         self.channels = first.layout.nb_channels
+        self.subtype = _subtype(first.format.name, lossless=self._stream.codec_context.codec.lossless)
         self.expected = self._duration()
         stated = container.format.name in _DURATION_STATED or (
             container.format.name == "mp3" and _has_mp3_header(file, self._first_position)
@@ -133,6 +146,10 @@ class Coded:
             held += values.shape[1]
         if gathered:
             yield np.concatenate(gathered, axis=1)
+
+    def leave_out(self, frames: int) -> int:
+        """Leave nothing out: a seek in a coded recording does not land on a known sample."""
+        return 0
 
     def _decode(self) -> Iterator[av.AudioFrame]:
         """Yield frames; packets that cannot be decoded are left out."""
@@ -332,6 +349,13 @@ def _float_values(frame: av.AudioFrame) -> NDArray[np.float32]:
     if values.dtype.kind == "i":
         return values.astype(np.float32) / np.float32(1 << (8 * values.dtype.itemsize - 1))
     return values.astype(np.float32, copy=False)
+
+
+def _subtype(sample_format: str, *, lossless: bool) -> str:
+    kind = sample_format.removesuffix("p")
+    if kind in ("flt", "dbl"):
+        return "FLOAT" if lossless else "PCM_16"
+    return {"u8": "PCM_U8", "s16": "PCM_16"}.get(kind, "PCM_24")
 
 
 def _block_frames(rate: int, channels: int) -> int:

@@ -19,7 +19,7 @@ FLOORS = [
     ["model"],
     ["detection"],
     ["annotations"],
-    ["evaluation", "pictures"],
+    ["evaluation", "pictures", "segments"],
     ["training"],
     ["cli"],
 ]
@@ -32,7 +32,7 @@ OWNERS = {
     "typer": {"cli"},
     "rich": {"cli"},
     "torchaudio": {"model"},
-    "soundfile": {"decoding", "training"},
+    "soundfile": {"decoding", "training", "segments"},
     "sklearn": {"evaluation"},
     "matplotlib": {"evaluation", "pictures"},
     "av": {"decoding"},

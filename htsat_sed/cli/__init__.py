@@ -12,6 +12,7 @@ from htsat_sed.cli.checkpoints import app as checkpoints_app
 from htsat_sed.cli.detect import detect
 from htsat_sed.cli.evaluate import evaluate
 from htsat_sed.cli.plot import plot
+from htsat_sed.cli.segments import segments
 from htsat_sed.cli.soundscapes import soundscapes
 from htsat_sed.cli.tag import tag
 from htsat_sed.cli.terminal import report, show_warnings
@@ -31,6 +32,7 @@ app.command()(detect)
 app.command()(tag)
 app.command()(evaluate)
 app.command()(plot)
+app.command()(segments)
 app.command()(tune)
 app.command()(train)
 app.command()(soundscapes)

@@ -1,0 +1,263 @@
+"""One recording cut into clips, in one pass, in the samples it was recorded in.
+
+A clip has the recording's channels and, unless another is asked for, its rate; its first sample is the
+recording's sample number round(onset · rate), so that two clips that overlap are equal where they do. WAV
+keeps the recording's own samples: 8, 16 or 24 bits or 32-bit floats (which also stand for integers and floats
+of more bits); FLAC the same but for floats, which become 24 bits, limited to ±1. What a lossy recording (MP3,
+M4A, Opus, ...) decodes to is rounded to 16 bits.
+
+Memory does not grow with the length of recording or clip. Uncompressed recordings are sought in; coded ones
+are decoded from their start to the end of the last clip, since a seek does not land on a known sample.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple, Self, get_args
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from htsat_sed.audio import open_source
+from htsat_sed.decoding import Coded, Uncompressed
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import AudioError, HtsatSedError
+from htsat_sed.whole_file import whole_file
+
+ClipFormat = Literal["wav", "flac"]
+
+_LOWEST_RATE, _HIGHEST_RATE = 1_000, 768_000
+_BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
+_AS_FLAC = {"PCM_U8": "PCM_S8", "FLOAT": "PCM_24"}
+_FLAC_CHANNELS = 8
+_MOST_OPEN = 100  # files at a time; systems allow 256 or more
+_END_TOLERANCE = 0.01  # seconds by which rounded offsets may lie past the end
+
+_logger = logging.getLogger("htsat_sed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How clips are cut.
+
+    Attributes:
+        before: seconds that a clip begins before its event; less where the recording begins.
+        after: seconds that it ends after its event; less where the recording ends.
+        format: of the files.
+        sample_rate: of the clips, Hz; None for the recording's own.
+    """
+
+    before: float = 0.0
+    after: float = 0.0
+    format: ClipFormat = "wav"
+    sample_rate: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("before", self.before), ("after", self.after)):
+            if not 0.0 <= value < float("inf"):
+                raise ValueError(f"wanted padding of 0 s or more, got {value:g} s {name} the event")
+        if self.format not in get_args(ClipFormat):
+            raise ValueError(f"wanted clips as {' or '.join(get_args(ClipFormat))}, got {self.format!r}")
+        if self.sample_rate is not None and not _LOWEST_RATE <= self.sample_rate <= _HIGHEST_RATE:
+            raise ValueError(
+                f"wanted a sample rate of {_LOWEST_RATE} to {_HIGHEST_RATE} Hz, got {self.sample_rate}"
+            )
+
+
+class Bounds(NamedTuple):
+    """Where a clip begins and ends in its recording, seconds."""
+
+    onset: float
+    offset: float
+
+
+class _Span(NamedTuple):
+    """A clip to be, in samples of the recording: from `first` to before `last`."""
+
+    first: int
+    last: int
+    event: Event
+    target: Path
+
+
+def cut_recording(path: Path, clips: Iterable[tuple[Event, Path]], how: Cut) -> dict[Path, Bounds]:
+    """Write clips of one recording, each file whole or not at all.
+
+    Args:
+        path: the recording.
+        clips: events, and the file that each goes to; its folder must exist.
+        how: padding, format and rate.
+
+    Returns:
+        The files written, and where each lies in the recording. An event that begins at the end of the
+        recording or later has none; one that reaches past the end is cut short there; warnings count both.
+
+    Raises:
+        AudioError: the recording cannot be read. Clips that are finished by then stay.
+        HtsatSedError: a clip cannot be written.
+    """
+    written: dict[Path, Bounds] = {}
+    waiting = list(clips)
+    while waiting:
+        waiting = _one_pass(path, waiting, how, written)
+    return written
+
+
+def _one_pass(
+    path: Path, clips: list[tuple[Event, Path]], how: Cut, written: dict[Path, Bounds]
+) -> list[tuple[Event, Path]]:
+    """Write clips as the recording goes by; those that would have needed too many open files are returned."""
+    put_off: list[tuple[Event, Path]] = []
+    with ExitStack() as stack:
+        source = open_source(path, stack)
+        if how.format == "flac" and source.channels > _FLAC_CHANNELS:
+            raise AudioError(path, f"has {source.channels} channels, FLAC holds {_FLAC_CHANNELS}: cut as wav")
+        coming = deque(sorted(_span(event, target, source.rate, how) for event, target in clips))
+        writing: list[_Clip] = []
+        position = 0
+        blocks = _blocks(path, source)
+        while coming or writing:
+            if not writing:
+                position += source.leave_out(coming[0].first - position)
+            block = next(blocks, None)
+            if block is None:
+                break
+            start, position = position, position + block.shape[1]
+            while coming and coming[0].first < position:
+                span = coming.popleft()
+                if len(writing) < _MOST_OPEN:
+                    writing.append(stack.enter_context(_Clip(span, source, how)))
+                else:
+                    put_off.append((span.event, span.target))
+            for clip in writing:
+                clip.write(block, start)
+                if clip.span.last <= position:
+                    written[clip.span.target] = clip.finish()
+            writing = [clip for clip in writing if clip.span.last > position]
+        duration = position / source.rate
+        begun = [clip for clip in writing if clip.span.event.onset < duration]
+        for clip in begun:
+            written[clip.span.target] = clip.finish()
+    without = len(coming) + len(writing) - len(begun)
+    short = sum(clip.span.event.offset > duration + _END_TOLERANCE for clip in begun)
+    if without:
+        _logger.warning(
+            "%s: %s after its end at %.2f s: no clip", path, _counted(without, "begins", "begin"), duration
+        )
+    if short:
+        _logger.warning(
+            "%s: %s past its end at %.2f s: cut there", path, _counted(short, "reaches", "reach"), duration
+        )
+    return put_off
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"1 event {one}" if count == 1 else f"{count} events {many}"
+
+
+def _span(event: Event, target: Path, rate: int, how: Cut) -> _Span:
+    first = max(0, round((event.onset - how.before) * rate))
+    last = max(first + 1, round((event.offset + how.after) * rate))
+    return _Span(first, last, event, target)
+
+
+def _blocks(path: Path, source: Uncompressed | Coded) -> Iterator[NDArray[np.float32]]:
+    try:
+        for block in source.blocks():
+            if len(block) != source.channels:
+                raise AudioError(path, f"changes from {source.channels} to {len(block)} channels on the way")
+            yield block
+    except OSError as error:
+        raise AudioError(path, f"cannot be read: {error.strerror or error}") from error
+
+
+class _Unfinished(Exception):
+    """Passes through `whole_file`, so that it leaves nothing behind."""
+
+
+class _Clip:
+    """A clip that is being written; unless `finish` is called, there is no file."""
+
+    def __init__(self, span: _Span, source: Uncompressed | Coded, how: Cut) -> None:
+        self.span = span
+        self._rate, self._clip_rate = source.rate, how.sample_rate or source.rate
+        self._end = span.first
+        self._made = 0
+        subtype = source.subtype if how.format == "wav" else _AS_FLAC.get(source.subtype, source.subtype)
+        self._bits = _BITS.get(subtype)
+        self._resampler = (
+            None
+            if self._clip_rate == self._rate
+            else soxr.ResampleStream(self._rate, self._clip_rate, source.channels, quality="HQ")
+        )
+        with ExitStack() as stack:
+            file = stack.enter_context(whole_file(span.target, "wb"))
+            with self._errors():
+                self._sound = stack.enter_context(
+                    soundfile.SoundFile(
+                        os.fsencode(file.name) if os.name != "nt" else file.name,
+                        "w",
+                        samplerate=self._clip_rate,
+                        channels=source.channels,
+                        format=how.format.upper(),
+                        subtype=subtype,
+                    )
+                )
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(_Unfinished, _Unfinished(), None)
+
+    def write(self, block: NDArray[np.float32], start: int) -> None:
+        """Write what this clip has of a block (channels, n) that begins at the sample `start`."""
+        own = block[:, max(0, self.span.first - start) : max(0, self.span.last - start)].T
+        self._end += len(own)
+        self._put(
+            own if self._resampler is None else self._resampler.resample_chunk(np.ascontiguousarray(own))
+        )
+
+    def finish(self) -> Bounds:
+        """Give the file its name; where the clip lies in the recording."""
+        if self._resampler is not None:
+            length = self._end - self.span.first
+            missing = (2 * length * self._clip_rate + self._rate) // (2 * self._rate) - self._made
+            tail = self._resampler.resample_chunk(np.zeros((0, self._sound.channels), np.float32), last=True)
+            self._put(np.pad(tail[:missing], ((0, max(0, missing - len(tail))), (0, 0))))
+        with self._errors():
+            self._sound.close()
+        self._stack.close()
+        return Bounds(self.span.first / self._rate, self._end / self._rate)
+
+    def _put(self, samples: NDArray[np.float32]) -> None:
+        """Write (n, channels)."""
+        self._made += len(samples)
+        with self._errors():
+            self._sound.write(samples if self._bits is None else _integers(samples, self._bits))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except soundfile.LibsndfileError as error:
+            raise HtsatSedError(self.span.target, f"cannot be written: {error.error_string}") from error
+
+
+def _integers(samples: NDArray[np.float32], bits: int) -> NDArray[np.int32]:
+    """The nearest integers of so many bits, those bits highest; what was such an integer is it again."""
+    full = float(1 << (bits - 1))
+    finite = np.nan_to_num(samples.astype(np.float64), nan=0.0) * full
+    return np.clip(np.rint(finite), -full, full - 1).astype(np.int32) << (32 - bits)

@@ -1,0 +1,90 @@
+"""What clips are called: ``Dog/street_00002.000_00003.750_Dog_0.500.wav``.
+
+A folder a class; in a name the recording without its suffix, onset, offset, label and score, with ``_``
+between them, so that names sort by recording and time and ``name.rsplit("_", 4)`` takes them apart. Names
+are fit for every file system: of recording and label, letters and digits of any script, ``.``, ``+`` and
+``=`` are kept, in the recording also ``_``; other characters become ``-``. No two names differ in case
+alone, none is longer than 200 bytes, none is reserved on Windows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from htsat_sed.audio import has_audio_suffix
+from htsat_sed.detection.events import Event
+from htsat_sed.segments.choice import Found
+
+_RECORDING_BYTES = 80
+_LABEL_BYTES = 40
+_RESERVED = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])(?=\.|$)", re.IGNORECASE)
+
+
+def clip_names(table: Mapping[str, Sequence[Event]], suffix: str) -> dict[Found, str]:
+    """Name the clip of every event.
+
+    A name depends on the whole table and not on what is chosen from it, so that the same event is called
+    the same whenever it is cut out of the same table.
+
+    Args:
+        table: recording -> its events, no event twice.
+        suffix: of the clips, dot included.
+
+    Returns:
+        Event -> path below the folder of the clips, with ``/``. Where two would be called the same, the
+        later one, by recording and time, gets ``-2``, and so on.
+    """
+    labels = sorted({event.label for events in table.values() for event in events})
+    folders = dict(zip(labels, _distinct(safe(label, limit=_LABEL_BYTES) for label in labels), strict=True))
+    found = [Found(filename, event) for filename, events in sorted(table.items()) for event in sorted(events)]
+    stems = _distinct(f"{folders[each.event.label]}/{_stem(each)}" for each in found)
+    return {each: stem + suffix for each, stem in zip(found, stems, strict=True)}
+
+
+def _stem(found: Found) -> str:
+    filename, event = found
+    bare = str(PurePosixPath(filename).with_suffix("")) if has_audio_suffix(filename) else filename
+    recording = safe(bare, limit=_RECORDING_BYTES, also="_", end=True)
+    label = safe(event.label, limit=_LABEL_BYTES)
+    return f"{recording}_{event.onset:09.3f}_{event.offset:09.3f}_{label}_{event.score:.3f}"
+
+
+def safe(text: str, *, limit: int, also: str = "", end: bool = False) -> str:
+    """Part of a file name.
+
+    Args:
+        text: anything.
+        limit: bytes.
+        also: further characters to keep.
+        end: keep the end of a text that is too long, not its beginning.
+
+    Returns:
+        Composed Unicode (NFC), not empty, without ``-`` or ``.`` at either end.
+    """
+    kept = (
+        c if unicodedata.category(c)[0] in "LNM" or c in ".+=" + also else "-"
+        for c in unicodedata.normalize("NFC", text)
+    )
+    name = re.sub("-+", "-", "".join(kept)).strip("-.").encode()
+    short = (name[-limit:] if end else name[:limit]).decode(errors="ignore").strip("-.")
+    return _RESERVED.sub(r"\1-", short) or "unnamed"
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """The same names; one that a file system might take for an earlier one gets a number."""
+    taken: set[str] = set()
+    distinct = []
+    for name in names:
+        numbered = (f"{name}-{n}" for n in itertools.count(2))
+        free = next(each for each in itertools.chain([name], numbered) if _folded(each) not in taken)
+        taken.add(_folded(free))
+        distinct.append(free)
+    return distinct
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
