@@ -1,5 +1,7 @@
 """The composition: the presence map of a recording is its own, whatever it was computed with."""
 
+import os
+import threading
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 from rule_made import golden, golden_recording
 from scipy.signal import resample_poly
 
-from htsat_sed import AudioError, Detector, PostProcessing, load_checkpoint
+from htsat_sed import AudioError, Detector, PostProcessing, PresenceMap, load_checkpoint
 from htsat_sed.detection.detector import Detection
+from htsat_sed.detection.devices import Place
+from htsat_sed.errors import HtsatSedError
 from htsat_sed.labels import ClassMap
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
@@ -239,6 +243,102 @@ def test_detections_are_the_events_of_the_maps(tmp_path: Path) -> None:
     assert [path for path, _ in groupby(told, key=lambda entry: entry[0])] == paths
 
 
+def test_results_are_the_same_to_the_bit_for_any_workers(tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path / f"{i}.wav", seconds, i) for i, seconds in enumerate([0.5, 31.0, 3.0, 12.0, 1.0])
+    ]
+    (tmp_path / "bad.wav").write_bytes(b"no audio")
+    paths.insert(2, tmp_path / "bad.wav")
+
+    def maps(workers: int, device: str = "cpu") -> list[bytes]:
+        detector = Detector(tiny(), batch_size=3, hop=5.0, workers=workers, device=device)
+        found = [result for _, result in detector.presence_maps(paths)]
+        return [
+            each.scores.tobytes() if isinstance(each, PresenceMap) else str(each).encode() for each in found
+        ]
+
+    assert maps(1) == maps(2) == maps(5) == maps(2, "cpu,cpu")
+
+
+def reading_threads() -> int:
+    return sum(thread.name == "read-ahead" for thread in threading.enumerate())
+
+
+def test_closing_ends_the_workers(long_recording: Path) -> None:
+    results = Detector(tiny(), batch_size=1, workers=2).detections([long_recording] * 50)
+    next(results)
+    assert reading_threads() == 2
+    results.close()
+    assert reading_threads() == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_exception_ends_the_workers(long_recording: Path, error: type[BaseException]) -> None:
+    def stop(*_: object) -> None:
+        raise error
+
+    detector = Detector(tiny(), batch_size=1, workers=2)
+    with pytest.raises(error):
+        list(detector.detections([long_recording] * 50, progress=stop))
+    assert reading_threads() == 0
+
+
+def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    good = write(tmp_path / "good.wav", 1.0)
+    (_, error), (_, found) = Detector(tiny()).detections([tmp_path / "pipe.wav", good])
+    assert isinstance(found, Detection)
+    assert str(error).endswith(
+        "pipe.wav: is not a regular file: pipe the recording in and give - as its path"
+    )
+
+
+def test_recordings_without_sound_do_not_wait_for_a_batch(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(RATE), RATE)
+    detector = Detector(tiny(), batch_size=8)
+    results = detector.detections([tmp_path / "silence.wav"] * 3 + [tmp_path / "none.wav"] * 100)
+    assert next(results) == (tmp_path / "silence.wav", Detection([], 1.0))
+    results.close()
+
+
+def test_a_batch_that_does_not_fit_is_halved(
+    long_recording: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Detector(tiny(), batch_size=2).presence_map(long_recording)
+    detector = Detector(tiny(), batch_size=7)
+    sizes: list[int] = []
+    presence = detector._presence
+
+    def scarce(batch: list[np.ndarray], place: Place) -> torch.Tensor:
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("no more")
+        return presence(batch, place)
+
+    monkeypatch.setattr(detector, "_presence", scarce)
+    found = detector.presence_map(long_recording)
+    np.testing.assert_allclose(found.scores, whole.scores, rtol=0, atol=1e-5)
+    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+    assert caplog.messages == [
+        "cpu has no memory for a batch of 7 windows: going on with 4",
+        "cpu has no memory for a batch of 4 windows: going on with 2",
+    ]
+    assert detector.presence_map(long_recording).scores.tobytes() == whole.scores.tobytes()
+    assert len(caplog.messages) == 2
+
+
+def test_a_window_that_does_not_fit_is_an_error(
+    long_recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scarce(batch: list[np.ndarray], place: Place) -> torch.Tensor:
+        raise torch.OutOfMemoryError("no more")
+
+    detector = Detector(tiny(), batch_size=2)
+    monkeypatch.setattr(detector, "_presence", scarce)
+    with pytest.raises(HtsatSedError, match="cpu: has no memory for a single window: end other"):
+        detector.presence_map(long_recording)
+
+
 def test_progress_tells_the_seconds_read(tmp_path: Path) -> None:
     path = write(tmp_path / "a.wav", 23.0)
     heard: list[tuple[float, float | None]] = []
@@ -253,6 +353,8 @@ def test_progress_tells_the_seconds_read(tmp_path: Path) -> None:
         ({"hop": 0.0}, "wanted a hop of more than 0 and at most 10 s, got 0"),
         ({"hop": 11.0}, "wanted a hop of more than 0 and at most 10 s, got 11"),
         ({"batch_size": 0}, "wanted batch_size of at least 1, got 0"),
+        ({"workers": 0}, "wanted at least one worker, got 0"),
+        ({"device": "cpu,toaster"}, "wanted a device that torch can use here, got 'toaster'"),
         ({"device": "toaster"}, "wanted a device that torch can use here, got 'toaster'"),
     ],
 )

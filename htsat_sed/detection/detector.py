@@ -1,32 +1,34 @@
 """The one composition: recordings in, presence maps, events and clip scores out.
 
 Windows of different recordings share batches, so that short clips fill the device as well as long
-recordings do; results come back in the order of the recordings.
+recordings do; results come back in the order of the recordings. Memory does not grow with a recording's
+length, unless its whole presence map is asked for.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from htsat_sed.audio import AudioStream, Window, open_recording, windows
+from htsat_sed.audio import AudioStream, Window, windows
+from htsat_sed.detection.devices import Devices, Infer, Place
 from htsat_sed.detection.events import Event, PostProcessing, find_events
+from htsat_sed.detection.flow import AnyPath, Cut, Progress, Recording, Samples, recordings
 from htsat_sed.detection.presence import PresenceMap, stitch
+from htsat_sed.detection.streaming import EventStream
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.labels import ClassMap, select
 from htsat_sed.model.htsat import HTSAT, TOKENS, stretch
 
-AnyPath = str | os.PathLike[str]
-Samples = NDArray[np.float32]
-Progress = Callable[[AnyPath, float, float | None], None]
 Rows = Callable[[AnyPath, NDArray[np.float32]], None]
 _Result = TypeVar("_Result")
 
@@ -44,35 +46,24 @@ class Detection:
     duration: float
 
 
-@dataclass
-class _Reading:
-    """A recording on its way: what has come back of its windows."""
-
-    path: AnyPath
-    scores: list[NDArray[np.float32] | None] = field(default_factory=list)
-    duration: float = 0.0
-    read: bool = False
-    error: HtsatSedError | None = None
-
-    @property
-    def complete(self) -> bool:
-        return self.read and (self.error is not None or all(s is not None for s in self.scores))
-
-
 class Detector:
     """Runs one model, or an ensemble, over recordings.
 
     Args:
         model: from `load_checkpoint`; several make an ensemble, whose scores are the mean of theirs.
             They must agree in labels, sample rate and window.
-        device: ``auto`` (CUDA, else Apple's MPS, else the CPU) or any name that torch knows.
-        batch_size: windows that pass the model at once.
+        device: ``auto`` (CUDA, else Apple's MPS, else the CPU) or any name that torch knows; several with
+            commas between them (``cuda:0,cuda:1``) take turns.
+        batch_size: windows that pass the model at once; ``auto`` for a number that suits the device. It
+            is halved, with a warning, whenever they do not fit into the device's memory.
         hop: seconds between the starts of two windows, more than 0 and at most a window (10 s); rounded
             to whole tokens (0.3125 s), at least one. Less than a window makes windows overlap.
         post_processing: how presence maps become events; None for the checkpoint's own, or the class
             map's thresholds.
         class_map: joins the model's classes into others.
         labels: keep only these classes (after the class map).
+        workers: threads that read, decode and resample meanwhile; None for one a processor core. Results
+            do not depend on it.
 
     Attributes:
         config: of the model, or the first of an ensemble.
@@ -89,24 +80,25 @@ class Detector:
         model: HTSAT | Sequence[HTSAT],
         *,
         device: str = "auto",
-        batch_size: int = 8,
+        batch_size: int | Literal["auto"] = "auto",
         hop: float = 10.0,
         post_processing: PostProcessing | None = None,
         class_map: ClassMap | None = None,
         labels: Sequence[str] | None = None,
+        workers: int | None = None,
     ) -> None:
         self._models = [model] if isinstance(model, HTSAT) else list(model)
         if not self._models:
             raise ValueError("wanted at least one model, got none")
-        if batch_size < 1:
-            raise ValueError(f"wanted batch_size of at least 1, got {batch_size}")
+        self._workers = _cores() if workers is None else workers
+        if self._workers < 1:
+            raise ValueError(f"wanted at least one worker, got {workers}")
         self.config = self._models[0].config
         seconds = self.config.window_seconds
         if not 0.0 < hop <= seconds:
             raise ValueError(f"wanted a hop of more than 0 and at most {seconds:g} s, got {hop:g}")
         self._hop_tokens = max(1, round(hop / self.config.token_seconds))
         self.hop = self._hop_tokens * self.config.token_seconds
-        self._batch_size = batch_size
         self._class_map = class_map
         self._orders = [_same_task(self._models[0], other) for other in self._models]
         self.labels = self._models[0].labels
@@ -120,9 +112,7 @@ class Detector:
         self.post_processing = post_processing or default_post_processing(
             self._models[0].post_processing, class_map
         )
-        self._device = _device(device)
-        for each in self._models:
-            each.to(self._device).eval()
+        self._devices = Devices(self._models, device, batch_size)
 
     def presence_map(self, path: AnyPath) -> PresenceMap:
         """Presence map of one recording.
@@ -169,13 +159,22 @@ class Detector:
         Yields:
             Each path with what was found, or with the error that kept it from being read.
         """
-        for path, found in self.presence_maps(paths, progress=progress):
-            if isinstance(found, HtsatSedError):
-                yield path, found
-                continue
-            if rows is not None:
-                rows(path, found.scores)
-            yield path, Detection(self.events(found), found.duration)
+        with closing(self._presence_of(paths, self._windows, progress)) as through:
+            for recording, blocks in through:
+                stream = EventStream(
+                    self.labels,
+                    token_seconds=self.config.token_seconds,
+                    post_processing=self.post_processing,
+                )
+                events: list[Event] = []
+                for block in blocks:
+                    if rows is not None:
+                        rows(recording.path, block)
+                    events += stream.add(block)
+                end = recording.end
+                if end.error is None:
+                    events += stream.finish(end.duration)
+                yield recording.path, end.error or Detection(sorted(events), end.duration)
 
     def presence_maps(
         self,
@@ -196,29 +195,27 @@ class Detector:
                 whole recording. Windows that lie outside do not pass the model: what only they cover
                 scores 0.
             end: seconds, exclusive.
-            progress: called after every window with a path, the seconds of it read so far, and its
-                duration as far as its header tells, else None.
+            progress: called with a path, the seconds of it that have passed the model, and its duration
+                as far as its header tells, else None; window by window.
 
         Yields:
             Each path with its presence map, or with the error that kept it from being read.
         """
-        config = self.config
-        step = self._hop_tokens * config.window_samples // TOKENS
-        first, last = start * config.sample_rate, end * config.sample_rate
+        rate = self.config.sample_rate
 
         def cut(stream: AudioStream) -> Iterator[Window]:
-            for window in windows(stream, window=config.window_samples, hop=step):
-                wanted = window.start < last and window.start + len(window.samples) > first
+            for window in self._windows(stream):
+                wanted = window.start < end * rate and window.start + len(window.samples) > start * rate
                 yield window if wanted else Window(window.start, np.zeros_like(window.samples))
 
-        for reading in self._read(paths, cut, self._presence, (TOKENS, len(self.labels)), progress):
-            if reading.error is not None:
-                yield reading.path, reading.error
-                continue
-            rows = stitch((s for s in reading.scores if s is not None), hop=self._hop_tokens)
-            tokens = -(-round(reading.duration * config.sample_rate) * TOKENS // config.window_samples)
-            scores = np.concatenate(list(rows))[:tokens]
-            yield reading.path, PresenceMap(scores, self.labels, config.token_seconds, reading.duration)
+        with closing(self._presence_of(paths, cut, progress)) as through:
+            for recording, blocks in through:
+                rows = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *blocks])
+                yield (
+                    recording.path,
+                    recording.end.error
+                    or PresenceMap(rows, self.labels, self.config.token_seconds, recording.end.duration),
+                )
 
     def all_clip_scores(
         self,
@@ -255,81 +252,98 @@ class Detector:
                 yield Window(start, np.pad(samples, (0, max(0, shortest - len(samples)))))
                 before = window.samples
 
-        for reading in self._read(paths, cut, self._clip, (len(self.labels),), progress):
-            if reading.error is not None:
-                yield reading.path, reading.error
-                continue
-            scores = np.stack([s for s in reading.scores if s is not None])
-            yield reading.path, scores.max(axis=0) if pool == "max" else scores.mean(axis=0)
+        silent = np.zeros(len(self.labels), np.float32)
+        with closing(self._scored(paths, cut, self._clip, silent, progress)) as through:
+            for recording, scored in through:
+                score = silent
+                for count, of_window in enumerate(scored, 1):
+                    if pool == "max":
+                        score = np.maximum(score, of_window)
+                    else:
+                        score = score + (of_window - score) / np.float32(count)
+                yield recording.path, recording.end.error or score
 
-    def _read(
+    def _windows(self, stream: AudioStream) -> Iterator[Window]:
+        window = self.config.window_samples
+        return windows(stream, window=window, hop=self._hop_tokens * window // TOKENS)
+
+    def _presence_of(
+        self, paths: Iterable[AnyPath], cut: Cut, progress: Progress | None
+    ) -> Generator[tuple[Recording, Iterator[NDArray[np.float32]]]]:
+        """Each recording with the rows of its presence map, in blocks, as they become known."""
+        silent = np.zeros((TOKENS, len(self.labels)), np.float32)
+        with closing(self._scored(paths, cut, self._presence, silent, progress)) as through:
+            for recording, scored in through:
+                yield recording, self._rows(recording, scored)
+
+    def _rows(
+        self, recording: Recording, scored: Iterator[NDArray[np.float32]]
+    ) -> Iterator[NDArray[np.float32]]:
+        """Blocks of rows of a recording's presence map, cut where the recording ends."""
+        told = 0
+        for block in stitch(scored, hop=self._hop_tokens):
+            tokens = -(-recording.reached * TOKENS // self.config.window_samples)
+            block = block[: tokens - told]
+            told += len(block)
+            if len(block):
+                yield block
+
+    def _scored(
         self,
         paths: Iterable[AnyPath],
-        cut: Callable[[AudioStream], Iterator[Window]],
-        infer: Callable[[list[Samples]], NDArray[np.float32]],
-        shape: tuple[int, ...],
+        cut: Cut,
+        infer: Infer,
+        silent: NDArray[np.float32],
         progress: Progress | None,
-    ) -> Iterator[_Reading]:
-        """Pass every recording's windows through `infer` in shared batches; yield the complete ones."""
-        under_way: deque[_Reading] = deque()
-        batch: list[tuple[_Reading, int, Samples]] = []
+    ) -> Generator[tuple[Recording, Iterator[NDArray[np.float32]]]]:
+        """Each recording with the scores of its windows, which are to be taken to the end."""
+        rate = self.config.sample_rate
 
-        def run() -> None:
-            results = infer([samples for _, _, samples in batch])
-            for (reading, place, _), scores in zip(batch, results, strict=True):
-                reading.scores[place] = scores
-            batch.clear()
+        def scores(recording: Recording) -> Iterator[NDArray[np.float32]]:
+            for part, of_window in recording.windows():
+                if progress is not None:
+                    progress(recording.path, part.end / rate, part.expected_duration)
+                yield of_window
 
-        for path in paths:
-            reading = _Reading(path)
-            under_way.append(reading)
-            try:
-                with open_recording(path, self.config.sample_rate) as stream:
-                    for window in cut(stream):
-                        if window.samples.any():
-                            batch.append((reading, len(reading.scores), window.samples))
-                            reading.scores.append(None)
-                        else:  # nothing sounds in digital silence, whatever a model makes of -100 dB
-                            reading.scores.append(np.zeros(shape, np.float32))
-                        if len(batch) == self._batch_size:
-                            run()
-                        if progress is not None:
-                            end = window.start + len(window.samples)
-                            progress(path, end / self.config.sample_rate, stream.expected_duration)
-                reading.duration = stream.duration
-            except HtsatSedError as error:
-                reading.error = error
-                batch[:] = [entry for entry in batch if entry[0] is not reading]
-            reading.read = True
-            while under_way and under_way[0].complete:
-                yield under_way.popleft()
-        if batch:
-            run()
-        yield from under_way
+        def launch(batch: list[Samples]) -> Callable[[], NDArray[np.float32]]:
+            result = self._devices.begin(batch, infer)
+            return lambda: self._chosen(result())
 
-    @torch.inference_mode()
-    def _presence(self, batch: list[Samples]) -> NDArray[np.float32]:
+        through = recordings(
+            paths,
+            sample_rate=rate,
+            cut=cut,
+            launch=launch,
+            silent=silent,
+            batch_size=lambda: self._devices.batch_size,
+            in_flight=self._devices.in_flight,
+            workers=self._workers,
+        )
+        with closing(through):
+            for recording in through:
+                yield recording, scores(recording)
+
+    def _presence(self, batch: list[Samples], place: Place) -> Tensor:
         """Presence scores (B, 32, K) of windows, zero-padded to full length."""
-        padded = np.zeros((len(batch), self.config.window_samples), np.float32)
-        for row, samples in zip(padded, batch, strict=True):
-            row[: len(samples)] = samples
-        waveforms = torch.from_numpy(padded).to(self._device)
-        return self._mean([model(waveforms).presence_logits.sigmoid() for model in self._models])
+        waveforms = place.tensor(batch, self.config.window_samples)
+        return self._mean([model(waveforms).presence_logits.sigmoid() for model in place.models])
 
-    @torch.inference_mode()
-    def _clip(self, batch: list[Samples]) -> NDArray[np.float32]:
+    def _clip(self, batch: list[Samples], place: Place) -> Tensor:
         """Clip scores (B, K) of windows of any length: each is stretched before they share a batch."""
         scores = []
-        for model in self._models:
-            waveforms = (torch.from_numpy(samples).to(self._device)[None] for samples in batch)
+        for model in place.models:
+            waveforms = (place.tensor([samples], len(samples)) for samples in batch)
             logmel = torch.cat([stretch(model.normalise(model.frontend(waveform))) for waveform in waveforms])
             scores.append(model.clip_scores(model.from_normalised(logmel).clip_logits))
         return self._mean(scores)
 
-    def _mean(self, of_models: list[torch.Tensor]) -> NDArray[np.float32]:
-        """Mean over the ensemble, (..., K of the model) to (..., K): mapped and selected classes."""
+    def _mean(self, of_models: list[Tensor]) -> Tensor:
+        """Mean over the ensemble, with the classes in the first model's order."""
         ordered = [s if o is None else s[..., o] for s, o in zip(of_models, self._orders, strict=True)]
-        scores: NDArray[np.float32] = torch.stack(ordered).mean(dim=0).float().cpu().numpy()
+        return torch.stack(ordered).mean(dim=0)
+
+    def _chosen(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(..., K of the model) to (..., K): mapped and selected classes."""
         if self._class_map is not None:
             mapped, _ = self._class_map.apply(scores.reshape(-1, scores.shape[-1]), self._models[0].labels)
             scores = mapped.reshape(*scores.shape[:-1], -1)
@@ -366,18 +380,9 @@ def _same_task(first: HTSAT, other: HTSAT) -> list[int] | None:
     return None if first.labels == other.labels else [other.labels.index(label) for label in first.labels]
 
 
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        try:
-            device = torch.device(name)
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"wanted a device that torch can use here, got {name!r}: {reason}") from error
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _only(results: Iterator[tuple[AnyPath, _Result | HtsatSedError]]) -> _Result:

@@ -267,7 +267,7 @@ def named(found: Spans, labels: Sequence[str]) -> list[Event]:
     """The same as events, in the order of the columns."""
     return [
         Event(onset, offset, labels[column], peak)
-        for column, onset, offset, peak in zip(*(values.tolist() for values in found), strict=True)
+        for column, onset, offset, peak in zip(*[values.tolist() for values in found], strict=True)
     ]
 
 

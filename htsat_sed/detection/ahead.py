@@ -1,0 +1,136 @@
+"""Reading ahead: workers make items of many sources meanwhile; they come in the order of the sources."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Generic, TypeVar
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+_PATIENCE = 2.0  # seconds that workers have for what they are at when nobody wants it any more
+
+
+@dataclass(eq=False)
+class _Shelf(Generic[S, T]):
+    """The items of one source that nobody has taken yet."""
+
+    source: S
+    items: deque[T] = field(default_factory=deque)
+    complete: bool = False
+    error: BaseException | None = None
+
+
+def read_ahead(
+    sources: Iterable[S], read: Callable[[S], Generator[T]], *, workers: int, most: int
+) -> Generator[T]:
+    """Yield the items of every source, one source after the other, while workers read the next ones.
+
+    What comes does not depend on the number of workers. Closing the iterator ends them.
+
+    Args:
+        sources: taken up to `most` ahead.
+        read: makes the items of one source; runs in a thread.
+        workers: threads, each at one source at a time; at least 1.
+        most: items that wait at most, at least 2. Half of them are for the source whose items come next,
+            so that those after it never keep it from being read.
+
+    Raises:
+        BaseException: whatever `read` raises, after the items that it yielded before.
+    """
+    desk = _Desk(read, most)
+    threads: list[threading.Thread] = []
+    coming = iter(sources)
+    try:
+        while True:
+            for source in islice(coming, most - len(desk.shelves)):
+                desk.order(source)
+                if len(threads) < workers:
+                    threads.append(threading.Thread(target=desk.work, name="read-ahead", daemon=True))
+                    threads[-1].start()
+            if not desk.shelves:
+                return
+            yield from desk.take()
+    finally:
+        desk.close()
+        until = time.monotonic() + _PATIENCE
+        for thread in threads:
+            # One that hangs in a read (a lost network drive) is left behind; it ends with the program.
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+class _Desk(Generic[S, T]):
+    """Where workers put items and the consumer takes them; one lock guards all of it."""
+
+    def __init__(self, read: Callable[[S], Generator[T]], most: int) -> None:
+        self.shelves: deque[_Shelf[S, T]] = deque()  # in order; the consumer takes from the first
+        self._read = read
+        self._most = most
+        self._ordered: deque[_Shelf[S, T]] = deque()  # no worker has begun with them
+        self._held = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def order(self, source: S) -> None:
+        with self._changed:
+            shelf = _Shelf[S, T](source)
+            self.shelves.append(shelf)
+            self._ordered.append(shelf)
+            self._changed.notify_all()
+
+    def take(self) -> Iterator[T]:
+        """The next item, waited for; none if the first source is exhausted, which then leaves."""
+        with self._changed:
+            first = self.shelves[0]
+            self._changed.wait_for(lambda: first.items or first.complete)
+            item = [first.items.popleft()] if first.items else []
+            self._held -= len(item)
+            if not item:
+                self.shelves.popleft()
+            self._changed.notify_all()
+        if not item and first.error is not None:
+            raise first.error
+        yield from item
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._ordered or self._closed)
+                if self._closed:
+                    return
+                shelf = self._ordered.popleft()
+            try:
+                with closing(self._read(shelf.source)) as items:
+                    for item in items:
+                        if not self._put(shelf, item):
+                            break
+            except BaseException as error:  # the consumer's to handle, in its turn
+                shelf.error = error
+            with self._changed:
+                shelf.complete = True
+                self._changed.notify_all()
+
+    def _put(self, shelf: _Shelf[S, T], item: T) -> bool:
+        """Put an item where it belongs as soon as there is room; False if nobody wants it any more."""
+
+        def has_room() -> bool:
+            return self._held < (self._most if shelf is self.shelves[0] else self._most // 2)
+
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or has_room())
+            if not self._closed:
+                shelf.items.append(item)
+                self._held += 1
+                self._changed.notify_all()
+            return not self._closed

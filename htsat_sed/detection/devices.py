@@ -1,0 +1,157 @@
+"""Where batches are computed: one device or several, each with a copy of the models.
+
+On CUDA a batch is only begun: its copy to the device, the model and the copy back wait in the device's
+queue while the next batch is put together; whoever wants the scores waits for them.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from htsat_sed.errors import HtsatSedError
+from htsat_sed.model.htsat import HTSAT
+
+Samples = NDArray[np.float32]
+Scores = NDArray[np.float32]
+
+_WINDOWS = {"cpu": 8, "mps": 16, "cuda": 128}  # of a batch, where nobody says; fewer if they do not fit
+
+_logger = logging.getLogger("htsat_sed")
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """A device and its own copy of each model.
+
+    Attributes:
+        device: where the models are.
+        models: in eval mode.
+    """
+
+    device: torch.device
+    models: list[HTSAT]
+
+    def tensor(self, windows: Sequence[Samples], length: int) -> Tensor:
+        """Windows on the device, (B, length), zero-padded."""
+        padded = torch.zeros(len(windows), length, pin_memory=self.device.type == "cuda")
+        for row, samples in zip(padded.numpy(), windows, strict=True):
+            row[: len(samples)] = samples
+        return padded.to(self.device, non_blocking=True)
+
+
+Infer = Callable[[list[Samples], Place], Tensor]
+
+
+class Devices:
+    """Deals batches round-robin to one or several devices.
+
+    Args:
+        models: of an ensemble.
+        names: ``auto`` (CUDA, else Apple's MPS, else the CPU), or names that torch knows, with commas
+            between several.
+        batch_size: windows of a batch; ``auto`` for a number that suits the device.
+
+    Attributes:
+        batch_size: as of now; halved whenever a device runs out of memory.
+        in_flight: batches to begin before the scores of the first are asked for.
+
+    Raises:
+        ValueError: torch cannot use a device here, or the batch size is below 1.
+    """
+
+    def __init__(self, models: Sequence[HTSAT], names: str, batch_size: int | Literal["auto"]) -> None:
+        devices = [_device(name.strip()) for name in names.split(",")]
+        kind = devices[0].type
+        self.batch_size = _WINDOWS.get(kind, 8) if batch_size == "auto" else batch_size
+        if self.batch_size < 1:
+            raise ValueError(f"wanted batch_size of at least 1, got {batch_size}")
+        self.in_flight = len(devices) * (2 if kind == "cuda" else 1)
+        others = [[copy.deepcopy(model) for model in models] for _ in devices[1:]]
+        self._places = [
+            Place(device, [model.to(device).eval() for model in own])
+            for device, own in zip(devices, [models, *others], strict=True)
+        ]
+        self._turns = cycle(self._places)
+
+    def begin(self, windows: list[Samples], infer: Infer) -> Callable[[], Scores]:
+        """Begin with a batch on the device whose turn it is.
+
+        A batch that does not fit into the device's memory is repeated in halves, and those after it are
+        halved from the start.
+
+        Args:
+            windows: of the batch, not empty.
+            infer: computes their scores, one entry a window.
+
+        Returns:
+            What waits for the scores.
+
+        Raises:
+            HtsatSedError: not even one window fits.
+        """
+        return self._begin(windows, infer, next(self._turns))
+
+    def _begin(self, windows: list[Samples], infer: Infer, place: Place) -> Callable[[], Scores]:
+        try:
+            with torch.inference_mode():
+                return _to_host(infer(windows, place))
+        except torch.OutOfMemoryError as error:
+            if len(windows) == 1:
+                reason = "has no memory for a single window: end other programs on it, or choose --device cpu"
+                raise HtsatSedError(str(place.device), reason) from error
+        # Only now: the error held on to what had been computed.
+        if place.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = (len(windows) + 1) // 2
+        if half < self.batch_size:
+            self.batch_size = half
+            _logger.warning(
+                "%s has no memory for a batch of %d windows: going on with %d",
+                place.device,
+                len(windows),
+                half,
+            )
+        parts = [self._begin(part, infer, place) for part in (windows[:half], windows[half:])]
+        return lambda: np.concatenate([part() for part in parts])
+
+
+def _to_host(scores: Tensor) -> Callable[[], Scores]:
+    """Begin to copy scores to memory; the result waits for it."""
+    if scores.device.type != "cuda":
+        found: Scores = scores.float().cpu().numpy()
+        return lambda: found
+    host = torch.empty(scores.shape, pin_memory=True)
+    with torch.cuda.device(scores.device):
+        host.copy_(scores, non_blocking=True)
+        copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        copied.record()
+
+    def wait() -> Scores:
+        copied.synchronize()
+        return host.numpy()
+
+    return wait
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"wanted a device that torch can use here, got {name!r}: {reason}") from error
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

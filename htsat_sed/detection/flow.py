@@ -1,0 +1,185 @@
+"""Recordings to the scores of their windows: read ahead by workers, in batches that recordings share.
+
+    recordings ─ workers ─▶ windows and ends, in order ─ batches ─▶ the same with scores, in order
+
+A batch holds the same windows in the same order whatever the number of workers, so results are the same
+to the last bit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.audio import AudioStream, Window, open_recording
+from htsat_sed.detection.ahead import read_ahead
+from htsat_sed.errors import HtsatSedError
+
+AnyPath = str | os.PathLike[str]
+Samples = NDArray[np.float32]
+Scores = NDArray[np.float32]
+Progress = Callable[[AnyPath, float, float | None], None]
+Cut = Callable[[AudioStream], Iterator[Window]]
+Launch = Callable[[list[Samples]], Callable[[], Scores]]
+
+_MOST_WAITING = 64  # windows and ends that wait for a batch, for each window in one
+_BATCHES_AHEAD = 4  # batches' worth of windows that workers read ahead
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A window of a recording.
+
+    Attributes:
+        path: of the recording.
+        end: samples of the recording up to the end of the window.
+        samples: (n,) float32; None for digital silence.
+        expected_duration: of the recording, seconds, as far as its header tells.
+    """
+
+    path: AnyPath
+    end: int
+    samples: Samples | None
+    expected_duration: float | None
+
+
+@dataclass(frozen=True)
+class End:
+    """What is known when a recording has been read.
+
+    Attributes:
+        path: of the recording.
+        duration: seconds; 0 if it could not be read.
+        error: why it could not be read to its end.
+    """
+
+    path: AnyPath
+    duration: float = 0.0
+    error: HtsatSedError | None = None
+
+
+class Recording:
+    """A recording on its way out; its windows come once.
+
+    Attributes:
+        path: of the recording.
+        reached: samples of it that the windows so far cover.
+        end: how it ended; known when all windows have come.
+    """
+
+    end: End
+
+    def __init__(self, first: tuple[Part | End, Scores], rest: Iterator[tuple[Part | End, Scores]]) -> None:
+        self.path = first[0].path
+        self.reached = 0
+        self._items = chain([first], rest)
+
+    def windows(self) -> Iterator[tuple[Part, Scores]]:
+        """The windows with what the model made of them, in order."""
+        for item, scores in self._items:
+            if isinstance(item, End):
+                self.end = item
+                return
+            self.reached = item.end
+            yield item, scores
+
+
+def recordings(
+    paths: Iterable[AnyPath],
+    *,
+    sample_rate: int,
+    cut: Cut,
+    launch: Launch,
+    silent: Scores,
+    batch_size: Callable[[], int],
+    in_flight: int,
+    workers: int,
+) -> Generator[Recording]:
+    """Pass recordings through the model.
+
+    Args:
+        paths: recordings.
+        sample_rate: of the windows, Hz.
+        cut: makes windows of a recording; runs in a worker.
+        launch: begins with a batch and returns what waits for its scores, one entry a window.
+        silent: scores of a window of digital silence, in which nothing sounds whatever a model makes of
+            -100 dB; it does not pass the model.
+        batch_size: windows of a batch, as of now.
+        in_flight: batches that are begun before the first of them is waited for; at least 1.
+        workers: threads that read.
+
+    Yields:
+        Each recording; its windows are to be taken to the end before the next one comes.
+    """
+
+    def read(path: AnyPath) -> Generator[Part | End]:
+        try:
+            with open_recording(path, sample_rate) as stream:
+                for window in cut(stream):
+                    end = window.start + len(window.samples)
+                    samples = window.samples if window.samples.any() else None
+                    yield Part(path, end, samples, stream.expected_duration)
+            yield End(path, stream.duration)
+        except HtsatSedError as error:
+            yield End(path, error=error)
+
+    items = read_ahead(paths, read, workers=workers, most=max(2, _BATCHES_AHEAD * batch_size()))
+    scored = _scored(items, launch, silent, batch_size, in_flight)
+    try:
+        for first in scored:
+            yield Recording(first, scored)
+    finally:
+        scored.close()
+        items.close()
+
+
+@dataclass(eq=False)
+class _Batch:
+    windows: list[Samples] = field(default_factory=list)
+    result: Callable[[], Scores] | None = None
+    scores: Scores | None = None
+
+
+def _scored(
+    items: Iterable[Part | End], launch: Launch, silent: Scores, batch_size: Callable[[], int], in_flight: int
+) -> Generator[tuple[Part | End, Scores]]:
+    """Each item with its scores, in order."""
+    waiting: deque[tuple[Part | End, _Batch | None, int]] = deque()  # with the place in the batch
+    launched: deque[_Batch] = deque()
+    batch = _Batch()
+
+    def begin() -> None:
+        nonlocal batch
+        if batch.windows:
+            batch.result = launch(batch.windows)
+            batch.windows = []
+            launched.append(batch)
+            batch = _Batch()
+
+    def finish(left: int) -> Iterator[tuple[Part | End, Scores]]:
+        while len(launched) > left:
+            done = launched.popleft()
+            assert done.result is not None
+            done.scores = done.result()
+        while waiting and (waiting[0][1] is None or waiting[0][1].scores is not None):
+            item, of, place = waiting.popleft()
+            yield item, silent if of is None or of.scores is None else of.scores[place]
+
+    for item in items:
+        if isinstance(item, End) or item.samples is None:
+            waiting.append((item, None, 0))
+        else:
+            waiting.append((item, batch, len(batch.windows)))
+            batch.windows.append(item.samples)
+        crowded = len(waiting) >= _MOST_WAITING * batch_size()
+        if crowded or len(batch.windows) >= batch_size():
+            begin()
+        yield from finish(0 if crowded else in_flight - 1)
+    begin()
+    yield from finish(0)
