@@ -27,7 +27,9 @@ def write_sparse(path: Path, seconds: int, rate: int) -> None:
     rng = np.random.default_rng(0)
     noise = (3000 * rng.standard_normal(NOISE_SECONDS * rate)).clip(-32768, 32767).astype("<i2").tobytes()
     size = 2 * rate * seconds
-    header = struct.pack("<4sI4s4sIQQQI", b"RF64", 0xFFFFFFFF, b"WAVE", b"ds64", 28, size + 72, size, size // 2, 0)
+    header = struct.pack(
+        "<4sI4s4sIQQQI", b"RF64", 0xFFFFFFFF, b"WAVE", b"ds64", 28, size + 72, size, size // 2, 0
+    )
     header += struct.pack("<4sIHHIIHH4sI", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", 0xFFFFFFFF)
     with path.open("wb") as file:
         file.write(header)

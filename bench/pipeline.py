@@ -125,7 +125,7 @@ def main() -> None:
 
         print(f"machine   {processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
         print(f"bare      {total / found['bare', 0]:.4f} h/s, {windows} windows in batches of {BATCH}")
-        print(f"{'format':8s}  recordings  {'h/s':>6}  of bare  ms a window: reading  resampling  model  writing")
+        print(f"format    recordings  {'h/s':>6}  of bare  ms a window  reading  resampling  model  writing")
         model_ms = seconds_of(bare, time.process_time) / windows * 1e3
         for case, paths in cases.items():
             decoding = seconds_of(lambda paths=paths: read(paths, RATE), time.process_time)
