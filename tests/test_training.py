@@ -335,7 +335,7 @@ def test_a_run_resumed_ends_with_the_weights_and_curve_of_one_left_alone(
         augmentation=AugmentationRecipe(mixup=0.5, time_shift=1.0),
         keep="best",
     )
-    alone = fit(recipe, data, run=tmp_path / "alone", machine=CPU, progress=False)
+    alone = fit(recipe, data, run=tmp_path / "alone", machine=CPU)
 
     steps = Training.training_step
 
@@ -347,8 +347,8 @@ def test_a_run_resumed_ends_with_the_weights_and_curve_of_one_left_alone(
     with monkeypatch.context() as patched:
         patched.setattr(Training, "training_step", killed)
         with pytest.raises(KeyboardInterrupt):
-            fit(recipe, data, run=tmp_path / "killed", machine=CPU, progress=False)
-    resumed = fit(recipe, data, run=tmp_path / "killed", machine=CPU, progress=False)
+            fit(recipe, data, run=tmp_path / "killed", machine=CPU)
+    resumed = fit(recipe, data, run=tmp_path / "killed", machine=CPU)
     for name, array in alone.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], array, rtol=0, atol=0, msg=name)
     curves = []
@@ -359,10 +359,10 @@ def test_a_run_resumed_ends_with_the_weights_and_curve_of_one_left_alone(
     assert {"clip_loss", "token_loss", "validation", "mAP", "learning_rate"} <= {
         k for r in curves[0] for k in r
     }
-    again = fit(recipe, data, run=tmp_path / "alone", machine=CPU, progress=False)  # has ended: nothing to do
+    again = fit(recipe, data, run=tmp_path / "alone", machine=CPU)  # has ended: nothing to do
     assert torch.equal(again.tscam_conv.weight, alone.tscam_conv.weight)
     with pytest.raises(AnnotationError, match=r"another recipe \(seed differ\)"):
-        fit(replace(recipe, seed=1), data, run=tmp_path / "alone", machine=CPU, progress=False)
+        fit(replace(recipe, seed=1), data, run=tmp_path / "alone", machine=CPU)
 
 
 def test_sigkill_and_resume(data: Path, tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_recipes_train(name: str, tmp_path: Path) -> None:
         model=TINY,
         soundscapes=replace(recipe.soundscapes, validation=6),
     )
-    model = fit(small, tmp_path, run=tmp_path / "run", machine=CPU, progress=False)
+    model = fit(small, tmp_path, run=tmp_path / "run", machine=CPU)
     assert model.provenance["steps"] == 2
     assert model.config.loss == ("clip_ce" if recipe.loss == "cross-entropy" else "clip_bce")
     assert model.provenance["validation"]
@@ -485,7 +485,7 @@ def test_early_stop_and_best_epoch(data: Path, tmp_path: Path, monkeypatch: pyte
             torch.save(self.averaged.tscam_conv.weight.clone(), tmp_path / "best.pt")
 
     monkeypatch.setattr(Training, "on_validation_epoch_end", validated)
-    model = fit(recipe, data, run=tmp_path / "run", machine=CPU, progress=False)
+    model = fit(recipe, data, run=tmp_path / "run", machine=CPU)
     assert model.provenance["steps"] == 8  # four epochs of two steps
     assert torch.equal(model.tscam_conv.weight, torch.load(tmp_path / "best.pt"))
 
@@ -590,7 +590,7 @@ def test_recipes_are_checked(tmp_path: Path, text: str, message: str) -> None:
 
 def test_labels_must_be_the_recipes(data: Path, tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="has a label 'High' that the recipe lacks"):
-        fit(replace(MIXED, labels=("Low", "Hihg")), data, run=tmp_path, machine=CPU, progress=False)
+        fit(replace(MIXED, labels=("Low", "Hihg")), data, run=tmp_path, machine=CPU)
     single = replace(MIXED, data=(DataRecipe(kind="weak", table="weak.tsv"),), loss="cross-entropy")
     with pytest.raises(AnnotationError, match="exactly one label a clip"):
-        fit(single, data, run=tmp_path, machine=CPU, progress=False)
+        fit(single, data, run=tmp_path, machine=CPU)

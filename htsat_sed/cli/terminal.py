@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -99,3 +99,43 @@ class RecordingsProgress:
         """Note that one more recording is through, well or not."""
         self._done += 1
         self._bar.update(self._task, completed=self._done)
+
+
+class TrainingProgress:
+    """A bar over the steps of a training run, with its losses; invisible where nobody watches.
+
+    Args:
+        epochs: that the steps make up.
+        shown: false for all but one of several processes.
+    """
+
+    def __init__(self, epochs: int, *, shown: bool) -> None:
+        self._epochs = epochs
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+            console=errors,
+            transient=True,
+            disable=not (shown and errors.is_terminal),
+        )
+        self._task = self._bar.add_task("reading data", total=None, figures="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def told(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
+        """Note how far it is; see `htsat_sed.training.fit.fit`."""
+        epoch = min(self._epochs, 1 + step * self._epochs // steps)
+        shown = " ".join(f"{name} {figures[name]:.3f}" for name in _FIGURES if name in figures)
+        text = f"epoch {epoch} of {self._epochs}"
+        self._bar.update(self._task, description=text, completed=step, total=steps, figures=shown)
+
+
+_FIGURES = ("clip_loss", "token_loss", "accuracy", "mAP", "token_mAP")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from htsat_sed.cli.terminal import errors
+from htsat_sed.cli.terminal import TrainingProgress, errors
 from htsat_sed.errors import HtsatSedError
 
 MACHINE = "Machine"
@@ -109,33 +109,43 @@ def train(
     if not out.absolute().parent.is_dir():
         raise HtsatSedError(out, "cannot be written: its folder does not exist")
     import logging
+    import os
 
     import torch
 
     from htsat_sed.training.fit import Machine, fit
     from htsat_sed.training.recipe import read_recipe
 
-    logging.getLogger("htsat_sed").setLevel(logging.INFO)  # what the start took
+    speaker = os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"
+    # Of several processes one tells, also what the start took.
+    logging.getLogger("htsat_sed").setLevel(logging.INFO if speaker else logging.ERROR)
     folder = run or out.with_suffix("")
+    made = read_recipe(recipe)
     try:
-        fit(
-            read_recipe(recipe),
-            data,
-            run=folder,
-            machine=Machine(
-                device=device,
-                devices=devices,
-                nodes=nodes,
-                precision=PRECISIONS[precision],
-                accumulate=accumulate,
-                workers=workers,
-            ),
-            progress=errors.is_terminal,
-            out=out,
-            dtype=torch.float16 if float16 else torch.float32,
-        )
+        with TrainingProgress(made.epochs, shown=speaker) as progress:
+            model = fit(
+                made,
+                data,
+                run=folder,
+                machine=Machine(
+                    device=device,
+                    devices=devices,
+                    nodes=nodes,
+                    precision=PRECISIONS[precision],
+                    accumulate=accumulate,
+                    workers=workers,
+                ),
+                progress=progress.told,
+                out=out,
+                dtype=torch.float16 if float16 else torch.float32,
+            )
     except KeyboardInterrupt:
         errors.print(f"interrupted; the same command goes on from what {folder} holds", soft_wrap=True)
         raise typer.Exit(130) from None
     except ValueError as error:
         raise HtsatSedError(recipe, str(error)) from error
+    if not speaker:
+        return
+    told = {**model.provenance["validation"], **model.provenance.get("tuned", {})}
+    figures = "".join(f", {name} {value:.3f}" for name, value in told.items() if isinstance(value, float))
+    errors.print(f"{out}: {model.provenance['steps']} steps{figures}", highlight=False, soft_wrap=True)

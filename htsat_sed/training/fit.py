@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
@@ -40,6 +40,8 @@ from htsat_sed.whole_file import whole_file
 
 _LAST, _BEST, _FINISHED = "last.ckpt", "best.ckpt", "finished.json"
 _FOLDS = 5  # of the tuning
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
 
 # What Lightning warns of and this module means to do.
 _EXPECTED = (
@@ -93,7 +95,7 @@ def fit(
     *,
     run: Path,
     machine: Machine | None = None,
-    progress: bool = True,
+    progress: Progress | None = None,
     out: Path | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> HTSAT:
@@ -104,7 +106,8 @@ def fit(
         data: folder that the recipe's tables are relative to.
         run: folder of the run: its recipe, log (``metrics.csv``; TensorBoard's, if installed) and state.
         machine: what it runs on.
-        progress: show a progress bar.
+        progress: called by the first process after every step with the steps done, the steps there are,
+            and the latest losses and validation figures.
         out: checkpoint to be written at the end, by the first process alone.
         dtype: of its weights.
 
@@ -145,13 +148,13 @@ def fit(
         accumulate_grad_batches=machine.accumulate,
         max_steps=steps,
         gradient_clip_val=recipe.gradient_clip,
-        callbacks=_callbacks(recipe, run, epoch_steps, progress=progress),
+        callbacks=_callbacks(recipe, run, epoch_steps, progress),
         logger=_loggers(run, first),
         log_every_n_steps=min(20, epoch_steps),
         val_check_interval=epoch_steps * machine.accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=bool(recipe.validation),
         use_distributed_sampler=False,
@@ -279,7 +282,19 @@ class _Saving(Callback):  # type: ignore[misc]
             trainer.save_checkpoint(self._path)
 
 
-def _callbacks(recipe: Recipe, run: Path, epoch_steps: int, *, progress: bool) -> list[Callback]:
+class _Telling(Callback):  # type: ignore[misc]
+    """Passes on how far training is."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.is_global_zero:
+            figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            self._progress(trainer.global_step, trainer.max_steps, figures)
+
+
+def _callbacks(recipe: Recipe, run: Path, epoch_steps: int, progress: Progress | None) -> list[Callback]:
     validated = bool(recipe.validation)
     every = max(1, min(100, epoch_steps))
     callbacks: list[Callback] = [
@@ -300,7 +315,9 @@ def _callbacks(recipe: Recipe, run: Path, epoch_steps: int, *, progress: bool) -
         )
     if recipe.patience:
         callbacks.append(EarlyStopping(MONITOR, mode="max", patience=recipe.patience))
-    return [*callbacks, RichProgressBar()] if progress else callbacks
+    if progress is not None:
+        callbacks.append(_Telling(progress))
+    return callbacks
 
 
 def _loggers(run: Path, first: int) -> list[Logger]:
