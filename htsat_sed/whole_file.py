@@ -51,7 +51,7 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
                 os.fsync(file.fileno())
         if not in_place:
             written.replace(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
     except BaseException as error:
         if not in_place:
             with suppress(OSError):
@@ -71,7 +71,7 @@ def _is_device(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a renaming last through a power cut, where the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

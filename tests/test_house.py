@@ -19,7 +19,7 @@ FLOORS = [
     ["model"],
     ["detection"],
     ["annotations"],
-    ["evaluation", "pictures", "segments"],
+    ["evaluation", "pictures", "runs", "segments"],
     ["training"],
     ["cli"],
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -54,6 +54,7 @@ __all__ = [
     "wide_row",
     "write_events",
     "write_presence_map",
+    "write_table",
 ]
 
 Table: TypeAlias = dict[str, list[Event]]
@@ -143,17 +144,40 @@ def write_events(
     """
     of = _format(format)
     known = durations or {}
-    if of.lines is None:
-        write_parquet(path, events)
-    elif of.shared:
-        with whole_file(path) as file:
-            file.write(of.header)
-            file.writelines(of.lines(name, own, known.get(name)) for name, own in events.items())
+    if of.shared:
+        write_table(path, ((name, own, known.get(name)) for name, own in events.items()), format)
     else:
         for target, name in _targets(Path(path), events, of).items():
             text = of.text(name, events[name], known.get(name))
             with whole_file(target) as file:
                 file.write(text)
+
+
+def write_table(
+    path: str | os.PathLike[str],
+    recordings: Iterable[tuple[str, Sequence[Event], float | None]],
+    format: str,
+) -> None:
+    """Write one table of many recordings as they come, whole or not at all, in constant memory.
+
+    Args:
+        path: the file to be.
+        recordings: the name of each, its events in any order, and its duration in seconds if known.
+        format: one of `FORMATS` that has one file for all recordings.
+
+    Raises:
+        ValueError: `format` is unknown or has one file a recording; or as `write_events`.
+        HtsatSedError: the file cannot be written.
+    """
+    of = _format(format)
+    if not of.shared:
+        raise ValueError(f"wanted a format with one file for all recordings, got {format}")
+    if of.lines is None:
+        write_parquet(path, ((name, own) for name, own, _ in recordings))
+    else:
+        with whole_file(path) as file:
+            file.write(of.header)
+            file.writelines(of.lines(name, own, duration) for name, own, duration in recordings)
 
 
 def _format(name: str) -> Format:

@@ -8,7 +8,8 @@ that are not UTF-8 are written as `text` has it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from htsat_sed.annotations.strong import COLUMNS
@@ -17,9 +18,11 @@ from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
 from htsat_sed.whole_file import whole_file
 
+_ROWS = 100_000  # at a time
 
-def write_parquet(path: str | os.PathLike[str], events: Mapping[str, Sequence[Event]]) -> None:
-    """Write a table of all recordings.
+
+def write_parquet(path: str | os.PathLike[str], recordings: Iterable[tuple[str, Sequence[Event]]]) -> None:
+    """Write a table of all recordings, as they come.
 
     Raises:
         AnnotationError: pyarrow is not installed.
@@ -28,14 +31,20 @@ def write_parquet(path: str | os.PathLike[str], events: Mapping[str, Sequence[Ev
     arrow, parquet = _pyarrow(path)
     types = (arrow.string(), arrow.float64(), arrow.float64(), arrow.string(), arrow.float64())
     schema = arrow.schema(list(zip((*COLUMNS, "score"), types, strict=True)))
-    rows: list[tuple[object, ...]] = []
-    for filename, own in events.items():
-        cells: list[tuple[object, ...]] = [(e.onset, e.offset, escape(e.label), e.score) for e in sorted(own)]
-        rows += [(escape(filename), *of_event) for of_event in cells or [(None,) * 4]]
-    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
-    table = arrow.table([list(column) for column in columns], schema=schema)
-    with whole_file(path, "wb") as file:
-        parquet.write_table(table, file)
+    rows = _rows(recordings)
+    with whole_file(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
+        while batch := list(islice(rows, _ROWS)):
+            columns = zip(*batch, strict=True)
+            writer.write_table(arrow.table([list(column) for column in columns], schema=schema))
+
+
+def _rows(recordings: Iterable[tuple[str, Sequence[Event]]]) -> Iterator[tuple[object, ...]]:
+    for filename, events in recordings:
+        cells: list[tuple[object, ...]] = [
+            (e.onset, e.offset, escape(e.label), e.score) for e in sorted(events)
+        ]
+        for of_event in cells or [(None,) * 4]:
+            yield escape(filename), *of_event
 
 
 def read_parquet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:

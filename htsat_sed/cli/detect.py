@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from htsat_sed.cli import options
+from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.recordings import Recording, find_all
-from htsat_sed.cli.terminal import RecordingsProgress, clock, errors, output, report, summarise_failures
+from htsat_sed.cli.run import Results, Run, beside, open_journal
+from htsat_sed.cli.terminal import clock, emit, output, printable, report, say
 from htsat_sed.errors import HtsatSedError
 
 if TYPE_CHECKING:
-    from htsat_sed.annotations import Format
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from htsat_sed.detection.detector import Detection, Detector, Progress
     from htsat_sed.detection.events import Event
+    from htsat_sed.runs.event_files import EventFiles, Target
 
 OUTPUT = "Output"
 
@@ -58,6 +65,17 @@ def detect(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing",
+            help="Leave out recordings whose files are there. So several processes, on several machines too, "
+            "can share the work. For formats with one file a recording.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    restart: options.Restart = False,
+    failures_table: options.FailuresTable = None,
     checkpoint: options.Checkpoints = None,
     class_map: options.ClassMapOption = None,
     labels: options.Labels = None,
@@ -87,69 +105,108 @@ def detect(
       htsat-sed detect dawn/ --threshold 0.3 --threshold Dog=0.5 --median-filter 0.9
       ffmpeg -i film.mkv -f wav - | htsat-sed detect -
     """
-    recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
-    for failure in failures:
-        report(failure)
-    targets = _targets(out, formats, recordings)
-    detector = options.make_detector(
-        checkpoint,
-        device=device,
-        batch_size=batch_size,
-        hop=hop,
-        sample_rate=sample_rate,
-        label_file=label_file,
-        class_map=class_map,
-        labels=labels,
-        post_processing_file=post_processing,
-        flags={
-            "threshold": threshold,
-            "threshold_low": threshold_low,
-            "median_filter": median_filter,
-            "min_gap": min_gap,
-            "min_event": min_event,
-        },
-    )
-    from htsat_sed.annotations import FORMATS, path_of, write_events, write_presence_map
-
-    if abs(detector.hop - hop) > 1e-6:
-        errors.print(
-            f"note: windows step by {detector.hop:g} s, the whole number of tokens nearest to {hop:g} s"
+    with Interruptible() as stop:
+        recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
+        for failure in failures:
+            report(failure)
+        targets = _targets(out, formats, recordings)
+        if skip_existing:
+            _check_shareable(out, targets)
+        detector = options.make_detector(
+            checkpoint,
+            device=device,
+            batch_size=batch_size,
+            hop=hop,
+            sample_rate=sample_rate,
+            label_file=label_file,
+            class_map=class_map,
+            labels=labels,
+            post_processing_file=post_processing,
+            flags={
+                "threshold": threshold,
+                "threshold_low": threshold_low,
+                "median_filter": median_filter,
+                "min_gap": min_gap,
+                "min_event": min_event,
+            },
         )
-    table: dict[str, list[Event]] = {}
-    durations: dict[str, float] = {}
-    streamed = _streamed(FORMATS[targets[0][0]], out, formats)
-    with RecordingsProgress("detecting", len(recordings)) as progress:
-        paths = [recording.path for recording in recordings]
-        results = detector.presence_maps(paths, progress=progress.heard)
-        for recording, (_, result) in zip(recordings, results, strict=True):
-            progress.done()
-            if isinstance(result, HtsatSedError):
-                failures.append(result)
-                report(result)
-                continue
-            if scores is not None:
-                target = path_of(scores, recording.name, ".npz")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_presence_map(target, result, filename=recording.name)
-            found = detector.events(result)
-            table[recording.name] = found
-            durations[recording.name] = result.duration
-            if streamed is not None:
-                streamed(recording.name, found, result.duration)
-    if out is not None and table:
-        for name, target in targets:
-            write_events(target, table, name, durations=durations)
-    elif streamed is None and table:
-        _show(table)
-    summarise_failures(failures, len(table))
-    raise typer.Exit(1 if failures else 0)
+        if abs(detector.hop - hop) > 1e-6:
+            say(
+                "note",
+                f"windows step by {detector.hop:g} s, the whole number of tokens nearest to {hop:g} s",
+                "",
+            )
+        from htsat_sed.annotations import write_table
+        from htsat_sed.runs.event_files import EventFiles, from_journal
+
+        files = EventFiles(
+            targets, maps=scores, labels=detector.labels, token_seconds=detector.config.token_seconds
+        )
+        files.check(recording.name for recording in recordings)
+        journal = None
+        if out is not None and not skip_existing:
+            settings = {
+                "command": "detect",
+                **options.settings(detector, checkpoint, class_map),
+                "hop": detector.hop,
+                **options.flat(detector.post_processing.to_dict()),
+                "format": ", ".join(target.format for target in targets),
+                "scores": None if scores is None else os.path.abspath(scores),  # noqa: PTH100
+            }
+            journal = open_journal(out, settings, restart=restart)
+        with Run(
+            "detecting",
+            recordings,
+            failures,
+            journal=journal,
+            exist=files.exist,
+            skip_existing=skip_existing,
+        ) as run:
+            stop.left = run.left
+            _detect(detector, run, files, _printer(targets, formats, run) if out is None else None)
+            if journal is not None and run.done:
+                for table in files.tables:
+                    write_table(table.path, from_journal(run.results()), table.format)
+            code = run.finish(failures_table or (beside(out, "failures.csv") if out else None))
+    raise typer.Exit(code)
 
 
-def _targets(
-    out: Path | None, formats: list[str] | None, recordings: Sequence[Recording]
-) -> list[tuple[str, Path]]:
+def _detect(
+    detector: Detector,
+    run: Run,
+    files: EventFiles,
+    show: Callable[[str, Sequence[Event], float], None] | None,
+) -> None:
+    """Detect, write and note one recording after the other."""
+    from htsat_sed.runs.event_files import for_journal, is_unfit
+
+    def keep(path: object, scores: NDArray[np.float32]) -> None:
+        files.rows(run.next.name, scores)
+
+    def read(paths: Iterable[str], progress: Progress) -> Results[Detection]:
+        return detector.detections(paths, progress=progress, rows=keep)
+
+    for recording, found in run.through(read):
+        if isinstance(found, HtsatSedError):
+            files.drop()
+            run.fail(recording, found)
+            continue
+        try:
+            files.write(recording.name, found.events, found.duration)
+        except HtsatSedError as error:
+            if not is_unfit(error):
+                raise
+            run.fail(recording, error)
+            continue
+        if show is not None:
+            show(recording.name, found.events, found.duration)
+        run.note(recording, for_journal(found.events, found.duration))
+
+
+def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[Recording]) -> list[Target]:
     """Each format with the file or folder it goes to; made sure of before hours of work."""
     from htsat_sed.annotations import FORMATS
+    from htsat_sed.runs.event_files import Target
 
     for name in formats or []:
         if name not in FORMATS:
@@ -181,14 +238,16 @@ def _targets(
     except OSError as error:
         raise HtsatSedError(folder, f"cannot be made: {error.strerror}") from error
     if as_file:
-        return [(formats[0], out)]
+        return [Target(formats[0], out)]
     return [
-        (name, out / f"events{FORMATS[name].suffix}" if FORMATS[name].shared else out) for name in formats
+        Target(name, out / f"events{FORMATS[name].suffix}" if FORMATS[name].shared else out)
+        for name in formats
     ]
 
 
-def _on_standard_output(formats: list[str], recordings: Sequence[Recording]) -> list[tuple[str, Path]]:
+def _on_standard_output(formats: list[str], recordings: Sequence[Recording]) -> list[Target]:
     from htsat_sed.annotations import FORMATS
+    from htsat_sed.runs.event_files import Target
 
     if len(formats) > 1:
         raise typer.BadParameter("several formats go to a folder: name it with -o", param_hint="--format")
@@ -198,35 +257,57 @@ def _on_standard_output(formats: list[str], recordings: Sequence[Recording]) -> 
             f"{formats[0]} does not go to standard output: name a file or folder with -o",
             param_hint="--format",
         )
-    return [(formats[0], Path("-"))]
+    return [Target(formats[0], Path("-"))]
 
 
-def _streamed(
-    of: Format, out: Path | None, formats: list[str] | None
-) -> Callable[[str, Sequence[Event], float], None] | None:
-    """Prints a recording's events as soon as they are known; None where a table is shown or written."""
-    if out is not None or (output.is_terminal and not formats):
-        return None
-    lines = of.lines
-    assert lines is not None  # made sure of by _on_standard_output
-    print(of.header, end="", flush=True)
-
-    def write(name: str, events: Sequence[Event], duration: float) -> None:
-        print(lines(name, events, duration), end="", flush=True)
-
-    return write
+def _check_shareable(out: Path | None, targets: Sequence[Target]) -> None:
+    """Refuse to leave recordings out of a table that is to hold all of them."""
+    wanted = "wanted a folder for formats with one file a recording"
+    if out is None:
+        raise typer.BadParameter(f"{wanted}: name it with -o", param_hint="--skip-existing")
+    for target in targets:
+        if target.is_table:
+            raise typer.BadParameter(
+                f"{wanted}, and {target.format} is one for all: leave it out, a run that was stopped goes on "
+                "by itself",
+                param_hint="--skip-existing",
+            )
 
 
-def _show(table: dict[str, list[Event]]) -> None:
+def _printer(
+    targets: Sequence[Target], formats: list[str] | None, run: Run
+) -> Callable[[str, Sequence[Event], float], None]:
+    """Prints the events of a recording to standard output as soon as they are known."""
+    from htsat_sed.annotations import FORMATS
+
+    of = FORMATS[targets[0].format]
+    as_text = of.lines
+    assert as_text is not None  # made sure of by _on_standard_output
+    as_table = formats is not None or not output.is_terminal
+    if as_table:
+        emit(of.header)
+
+    def show(name: str, events: Sequence[Event], duration: float) -> None:
+        with run.progress.aside():
+            if as_table:
+                emit(as_text(name, events, duration))
+            else:
+                _show(name, events)
+
+    return show
+
+
+def _show(name: str, events: Sequence[Event]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
-    for name, events in table.items():
-        shown = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        for column in ("onset", "offset", "score"):
-            shown.add_column(column, justify="right")
-        shown.add_column("event")
-        for event in events:
-            shown.add_row(clock(event.onset), clock(event.offset), f"{event.score:.2f}", event.label)
-        if not events:
-            shown.add_row("", "", "", "no events", style="dim")
-        output.print(shown)
+    title = Text(printable(name))
+    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for column in ("onset", "offset", "score"):
+        shown.add_column(column, justify="right")
+    shown.add_column("event")
+    for event in events:
+        shown.add_row(clock(event.onset), clock(event.offset), f"{event.score:.2f}", Text(event.label))
+    if not events:
+        shown.add_row("", "", "", "no events", style="dim")
+    output.print(shown)

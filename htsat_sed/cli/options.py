@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,25 @@ Exclude = Annotated[
         help="In folders, leave out what fits this. Repeatable.",
         show_default=False,
         rich_help_panel=RECORDINGS,
+    ),
+]
+Restart = Annotated[
+    bool,
+    typer.Option(
+        "--restart",
+        help="Begin anew, rather than go on with a run that was stopped.",
+        rich_help_panel="Output",
+    ),
+]
+FailuresTable = Annotated[
+    Path | None,
+    typer.Option(
+        "--failures",
+        metavar="CSV",
+        help="Where to list what failed, with reasons.  \\[default: failures.csv in the output folder, "
+        "NAME.failures.csv beside the output NAME.tsv]",
+        show_default=False,
+        rich_help_panel="Output",
     ),
 ]
 Checkpoints = Annotated[
@@ -223,6 +243,36 @@ def make_detector(
         class_map=mapped,
         labels=expand_labels(labels),
     )
+
+
+def settings(detector: Detector, checkpoints: list[str] | None, class_map: str | None) -> dict[str, Any]:
+    """What the scores of a detector depend on, by name, for the journal of a run."""
+    from htsat_sed import __version__
+    from htsat_sed.labels import class_map as find_class_map
+    from htsat_sed.model.catalogue import resolve_checkpoint
+
+    files = [resolve_checkpoint(name) for name in checkpoints] if checkpoints else [resolve_checkpoint()]
+    mapped = find_class_map(class_map) if class_map is not None else None
+    return {
+        "htsat-sed": __version__,
+        "checkpoint": " + ".join(f"{Path(file).name} (sha256 {_hash(file)})" for file in files),
+        "sample rate": detector.config.sample_rate,
+        "class map": None if mapped is None else {name: list(own) for name, own in mapped.groups.items()},
+        "labels": list(detector.labels),
+    }
+
+
+def flat(post_processing: dict[str, Any]) -> dict[str, Any]:
+    """Post-processing values with those of classes under names of their own."""
+    values = {name: value for name, value in post_processing.items() if name != "classes"}
+    for label, own in post_processing.get("classes", {}).items():
+        values |= {f"{name} of {label}": value for name, value in own.items()}
+    return values
+
+
+def _hash(path: Path | str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def parse_flags(flags: dict[str, list[str] | None]) -> dict[str, Any]:

@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
+from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.recordings import find_all
-from htsat_sed.cli.terminal import RecordingsProgress, output, report, summarise_failures
+from htsat_sed.cli.run import Results, Run, beside, open_journal
+from htsat_sed.cli.terminal import emit, output, printable, report
 from htsat_sed.errors import HtsatSedError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from htsat_sed.detection.detector import Progress
 
 OUTPUT = "Output"
 SHOWN = 5  # classes a recording, on a terminal
@@ -67,6 +71,8 @@ def tag(
             help="How the 10 s windows of a longer recording become one score.", rich_help_panel=OUTPUT
         ),
     ] = Pool.max,
+    restart: options.Restart = False,
+    failures_table: options.FailuresTable = None,
     checkpoint: options.Checkpoints = None,
     class_map: options.ClassMapOption = None,
     labels: options.Labels = None,
@@ -92,58 +98,70 @@ def tag(
         )
     if out is not None and not out.absolute().parent.is_dir():
         raise HtsatSedError(out, "cannot be written: its folder does not exist")
-    recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
-    for failure in failures:
-        report(failure)
-    detector = options.make_detector(
-        checkpoint,
-        device=device,
-        batch_size=batch_size,
-        hop=10.0,
-        sample_rate=sample_rate,
-        label_file=label_file,
-        class_map=class_map,
-        labels=labels,
-    )
-    from htsat_sed.annotations.tags import long_rows, tags_header, wide_row
-    from htsat_sed.whole_file import whole_file
+    with Interruptible() as stop:
+        recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
+        for failure in failures:
+            report(failure)
+        detector = options.make_detector(
+            checkpoint,
+            device=device,
+            batch_size=batch_size,
+            hop=10.0,
+            sample_rate=sample_rate,
+            label_file=label_file,
+            class_map=class_map,
+            labels=labels,
+        )
+        import numpy as np
 
-    table: dict[str, NDArray[np.float32]] = {}
-    with RecordingsProgress("tagging", len(recordings)) as progress:
-        paths = [recording.path for recording in recordings]
-        results = detector.all_clip_scores(paths, pool=pool.value, progress=progress.heard)
-        for recording, (_, result) in zip(recordings, results, strict=True):
-            progress.done()
-            if isinstance(result, HtsatSedError):
-                failures.append(result)
-                report(result)
-            else:
-                table[recording.name] = result
+        from htsat_sed.annotations.tags import long_rows, tags_header, wide_row
+        from htsat_sed.whole_file import whole_file
 
-    def text() -> Iterable[str]:
-        yield tags_header(detector.labels if wide else None)
-        for name, scores in table.items():
-            yield wide_row(name, scores) if wide else long_rows(name, scores, detector.labels, top=top)
+        journal = None
+        if out is not None:
+            settings = options.settings(detector, checkpoint, class_map) | {"pool": pool.value}
+            journal = open_journal(out, {"command": "tag", **settings}, restart=restart)
 
-    if out is not None and table:
-        with whole_file(out) as file:
-            file.writelines(text())
-    elif out is None and output.is_terminal and not wide:
-        _show(table, detector.labels, top or SHOWN)
-    elif out is None:
-        for line in text():
-            print(line, end="")
-    summarise_failures(failures, len(table))
-    raise typer.Exit(1 if failures else 0)
+        def rows(name: str, scores: NDArray[np.float32]) -> str:
+            return wide_row(name, scores) if wide else long_rows(name, scores, detector.labels, top=top)
+
+        def read(paths: Iterable[str], progress: Progress) -> Results[NDArray[np.float32]]:
+            return detector.all_clip_scores(paths, pool=pool.value, progress=progress)
+
+        header = tags_header(detector.labels if wide else None)
+        as_table = wide or not output.is_terminal
+        with Run("tagging", recordings, failures, journal=journal) as run:
+            stop.left = run.left
+            if out is None and as_table:
+                emit(header)
+            for recording, found in run.through(read):
+                if isinstance(found, HtsatSedError):
+                    run.fail(recording, found)
+                    continue
+                if out is None:
+                    with run.progress.aside():
+                        if as_table:
+                            emit(rows(recording.name, found))
+                        else:
+                            _show(recording.name, found, detector.labels, top or SHOWN)
+                run.note(recording, [float(score) for score in found])
+            if out is not None and run.done:
+                with whole_file(out) as file:
+                    file.write(header)
+                    for name, scores in run.results():
+                        file.write(rows(name, np.array(scores, np.float32)))
+            code = run.finish(failures_table or (beside(out, "failures.csv") if out else None))
+    raise typer.Exit(code)
 
 
-def _show(table: dict[str, NDArray[np.float32]], labels: tuple[str, ...], top: int) -> None:
+def _show(name: str, scores: NDArray[np.float32], labels: tuple[str, ...], top: int) -> None:
     from rich.table import Table
+    from rich.text import Text
 
-    for name, scores in table.items():
-        shown = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        shown.add_column("score", justify="right")
-        shown.add_column("class")
-        for i in (-scores).argsort(kind="stable")[:top]:
-            shown.add_row(f"{scores[i]:.2f}", labels[i])
-        output.print(shown)
+    title = Text(printable(name))
+    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    shown.add_column("score", justify="right")
+    shown.add_column("class")
+    for i in (-scores).argsort(kind="stable")[:top]:
+        shown.add_row(f"{scores[i]:.2f}", Text(labels[i]))
+    output.print(shown)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -13,17 +17,23 @@ from rich.text import Text
 
 from htsat_sed.errors import HtsatSedError
 
+_LISTED = 30  # failures in a summary
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
 errors = Console(stderr=True)
 output = Console()
 if not output.is_terminal:
     output.width = 120  # reports in a pipe or a file; nobody knows how wide they are shown
 
 
+def printable(text: str) -> str:
+    """Text as one line: line ends, control characters and bytes that are no text become escapes."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def say(kind: str, message: object, style: str) -> None:
     """Print one line such as ``warning: street.wav: ends at 3.2 s``; never wrapped when piped."""
-    # A file name may hold bytes that are no text: they are shown as escapes.
-    text = str(message).encode("utf-8", "backslashreplace").decode("utf-8")
-    errors.print(Text.assemble((f"{kind}: ", style), text), soft_wrap=True)
+    errors.print(Text.assemble((f"{kind}: ", style), printable(str(message))), soft_wrap=True)
 
 
 def report(error: Exception) -> None:
@@ -43,12 +53,38 @@ def show_warnings() -> None:
     logger.propagate = False
 
 
-def summarise_failures(failures: Sequence[HtsatSedError], done: int) -> None:
-    """List once more what failed, when it may have scrolled away among other output."""
+def summarise_failures(failures: Sequence[HtsatSedError], done: int, table: Path | None = None) -> None:
+    """List once more what failed, when it may have scrolled away among other output.
+
+    Args:
+        failures: in the order in which they came.
+        done: recordings that did not fail.
+        table: file that lists them, too.
+    """
     if failures and done + len(failures) > 1:
         errors.print(f"{len(failures)} of {done + len(failures)} recordings failed:", style="bold red")
-        for failure in failures:
+        for failure in failures[:_LISTED]:
             say("  failed", failure, "red")
+        if len(failures) > _LISTED:
+            say("  failed", f"and {len(failures) - _LISTED} more", "red")
+        if table is not None:
+            say("  listed", table, "red")
+
+
+def emit(text: str) -> None:
+    """Write data to standard output at once.
+
+    Raises:
+        HtsatSedError: it cannot be written: disk full, ...
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Python would try again at exit, and complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise HtsatSedError("standard output", f"cannot be written: {error.strerror}") from error
 
 
 def clock(seconds: float) -> str:
@@ -92,13 +128,23 @@ class RecordingsProgress:
         """Note how far a recording has been read; see `Detector.presence_maps`."""
         part = min(seconds / expected, 1.0) if expected else 0.0
         of = f" of {clock(expected)}" if expected else ""
-        text = f"{Path(str(path)).name} {clock(seconds)}{of}"
+        text = f"{printable(Path(str(path)).name)} {clock(seconds)}{of}"
         self._bar.update(self._task, completed=self._done + part, heard=text)
 
-    def done(self) -> None:
-        """Note that one more recording is through, well or not."""
-        self._done += 1
+    def done(self, recordings: int = 1) -> None:
+        """Note that more recordings are through, well or not."""
+        self._done += recordings
         self._bar.update(self._task, completed=self._done)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the bar away while data is printed, if that goes to the terminal too."""
+        if not output.is_terminal:
+            yield
+            return
+        self._bar.stop()
+        yield
+        self._bar.start()
 
 
 class TrainingProgress:

@@ -1,0 +1,76 @@
+"""Ctrl-C and SIGTERM: a command ends within two seconds, and says how to go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Self
+
+import typer
+
+from htsat_sed.cli.terminal import errors, say
+
+_PATIENCE = 1.5  # seconds in which a command can put its affairs in order
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruptible:
+    """A block that Ctrl-C and SIGTERM end with exit code 130 and one line.
+
+    The first signal raises KeyboardInterrupt in the main thread. What does not end in time (a long
+    computation in a library, threads that are waited for) is ended with the whole process: whatever is
+    written in the block must be safe against that.
+
+    Attributes:
+        left: called for the line, such as "12 of 30 recordings are done".
+    """
+
+    def __init__(self) -> None:
+        self.left: Callable[[], str] = lambda: "nothing was done yet"
+        self._before: dict[signal.Signals, object] = {}
+        self._through = threading.Event()
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # signals are the main thread's
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for each in _SIGNALS:
+            if signal.getsignal(each) is not signal.SIG_IGN:  # nohup and the like are obeyed
+                self._before[each] = signal.signal(each, self._interrupt)
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if self._before:
+            self._through.set()
+            signal.set_wakeup_fd(self._wakeup)
+            for each, handler in self._before.items():
+                signal.signal(each, handler)  # type: ignore[arg-type]
+            os.close(self._writer)
+        if kind is KeyboardInterrupt:
+            self._say()
+            raise typer.Exit(130)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        for each in self._before:
+            signal.signal(each, signal.SIG_IGN)  # impatience must not disturb the putting in order
+        raise KeyboardInterrupt
+
+    def _watch(self) -> None:
+        # The main thread may be busy for longer than anybody waits; this one hears of the signal at once.
+        with os.fdopen(self._reader, "rb", buffering=0) as heard:
+            while number := heard.read(1):
+                if number[0] in self._before and not self._through.wait(_PATIENCE):
+                    errors.show_cursor()
+                    self._say()
+                    sys.stderr.flush()
+                    os._exit(130)
+
+    def _say(self) -> None:
+        say("stopped", self.left(), "bold yellow")

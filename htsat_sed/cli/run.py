@@ -1,0 +1,196 @@
+"""One run of a command over recordings: what is done, what failed, and how to go on."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+
+from htsat_sed.cli.recordings import Recording
+from htsat_sed.cli.terminal import RecordingsProgress, report, say, summarise_failures
+from htsat_sed.errors import HtsatSedError
+
+if TYPE_CHECKING:
+    from htsat_sed.detection.detector import AnyPath, Progress
+    from htsat_sed.runs.journal import Journal, Stamp
+
+_Result = TypeVar("_Result")
+Results: TypeAlias = Iterator[tuple["AnyPath", _Result | HtsatSedError]]
+
+
+class Run:
+    """Goes through recordings and keeps account of them; a context manager, which closes the journal.
+
+    An error that ends the block, such as a full disk, says what is done and how to go on.
+
+    Args:
+        doing: what is done with the recordings, such as ``detecting``.
+        recordings: all of them, in the order of the output.
+        failures: what failed already, before any recording was read.
+        journal: what is done already; None where nothing is kept, or where the files of the recordings
+            tell by themselves.
+        exist: name -> whether all files of a recording are there; one whose files are not is not done.
+        skip_existing: leave out what `exist` finds when its turn comes. Recordings then come in an order
+            of chance, so that several processes that share a folder seldom meet.
+    """
+
+    def __init__(
+        self,
+        doing: str,
+        recordings: Sequence[Recording],
+        failures: Sequence[HtsatSedError],
+        *,
+        journal: Journal | None,
+        exist: Callable[[str], bool] = lambda name: True,
+        skip_existing: bool = False,
+    ) -> None:
+        from htsat_sed.runs.journal import stamp
+
+        self.recordings = recordings
+        self.failures = [(failure.path, failure) for failure in failures]
+        self.done = 0
+        self.progress = RecordingsProgress(doing, len(recordings))
+        self._journal = journal
+        self._exist = exist
+        self._skip_existing = skip_existing
+        self._handed: deque[tuple[Recording, Stamp | None]] = deque()
+        self._stamp: Stamp | None = None
+        self._todo = recordings
+        if journal is not None and journal.resumed:
+            self._todo = [
+                recording
+                for recording in recordings
+                if not (journal.done(recording.name, stamp(recording.path)) and exist(recording.name))
+            ]
+            self.done = len(recordings) - len(self._todo)
+            say("note", f"{self.done} of {len(recordings)} recordings are done already: {journal.path}", "")
+        elif skip_existing:
+            self._todo = random.sample(recordings, len(recordings))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._journal is not None:
+            self._journal.close()
+        if isinstance(error, HtsatSedError):
+            raise HtsatSedError(error.path, f"{error.reason}; {self.left()}") from error
+
+    @property
+    def next(self) -> Recording:
+        """The recording that is the next to come through."""
+        return self._handed[0][0]
+
+    def through(
+        self, read: Callable[[Iterable[str], Progress], Results[_Result]]
+    ) -> Iterator[tuple[Recording, _Result | HtsatSedError]]:
+        """Go through the recordings that are not done, under a progress bar.
+
+        Args:
+            read: takes paths, as it needs them, and what is to hear of progress; yields results in the
+                order of the paths.
+
+        Yields:
+            Each recording with its result or error.
+        """
+        with self.progress as progress:
+            progress.done(self.done)
+            for _, result in read(self._hand_out(), progress.heard):
+                recording, self._stamp = self._handed.popleft()
+                yield recording, result
+                progress.done()
+
+    def _hand_out(self) -> Iterator[str]:
+        from htsat_sed.runs.journal import stamp
+
+        for recording in self._todo:
+            if self._skip_existing and self._exist(recording.name):
+                self.done += 1
+                self.progress.done()
+            else:
+                self._handed.append((recording, stamp(recording.path)))
+                yield recording.path
+
+    def note(self, recording: Recording, result: Any) -> None:
+        """Note that the recording that came through is done.
+
+        Args:
+            recording: the last that `through` yielded.
+            result: what was found, anything that JSON can hold; goes to the journal.
+
+        Raises:
+            HtsatSedError: the journal cannot be written.
+        """
+        if self._journal is not None:
+            self._journal.add(recording.name, self._stamp, result)
+        self.done += 1
+
+    def fail(self, recording: Recording, error: HtsatSedError) -> None:
+        """Note and tell that a recording failed."""
+        self.failures.append((recording.name, error))
+        report(error)
+
+    def results(self) -> Iterator[tuple[str, Any]]:
+        """Name and result of all recordings that are done, in their order, from the journal."""
+        assert self._journal is not None
+        for recording in self.recordings:
+            if recording.name in self._journal:
+                yield recording.name, self._journal.result(recording.name)
+
+    def left(self) -> str:
+        """What stands on the disk, and how to go on, for one who stopped the run."""
+        of = f"{self.done} of {len(self.recordings)} recordings are done"
+        goes_on = self._skip_existing or (self._journal is not None and self._journal.path is not None)
+        return f"{of}; the same command goes on with the others" if goes_on else of
+
+    def finish(self, failures: Path | None) -> int:
+        """List what failed and close the journal, when all output is written.
+
+        Args:
+            failures: table for what failed, if one is wanted.
+
+        Returns:
+            The exit code: 1 if something failed, else 0.
+
+        Raises:
+            HtsatSedError: the table or the journal cannot be written.
+        """
+        from htsat_sed.runs.failures import write_failures
+
+        if failures is not None:
+            write_failures(failures, [(name, error.reason) for name, error in self.failures])
+        if self._journal is not None:
+            self._journal.finish(keep=bool(self.failures))
+        summarise_failures([error for _, error in self.failures], self.done, failures)
+        return 1 if self.failures else 0
+
+
+def open_journal(out: Path, settings: Mapping[str, Any], *, restart: bool) -> Journal:
+    """The journal beside an output, or one without a name for a device or pipe.
+
+    Raises:
+        ValueError: there is one of an unfinished run with other settings.
+        HtsatSedError: it cannot be written, or another process has it.
+    """
+    from htsat_sed.runs.journal import Journal
+
+    return Journal(beside(out, "journal"), settings, restart=restart)
+
+
+def beside(out: Path, name: str) -> Path | None:
+    """The file of this name that goes with an output; None for a device or pipe.
+
+    With a folder, ``htsat-sed.journal`` and ``failures.csv`` in it; with ``events.tsv``, beside it
+    ``events.tsv.journal`` and ``events.failures.csv``.
+    """
+    journal = name == "journal"
+    if out.is_dir():
+        return out / ("htsat-sed.journal" if journal else name)
+    if out.exists() and not out.is_file():
+        return None
+    return out.with_name(f"{out.name if journal else out.stem}.{name}")

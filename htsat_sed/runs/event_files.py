@@ -1,0 +1,154 @@
+"""The files that a run over many recordings writes: one a recording as it goes, tables at its end."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.annotations import FORMATS, PresenceMapWriter, path_of
+from htsat_sed.annotations.folders import make_folder
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import HtsatSedError
+from htsat_sed.whole_file import whole_file
+
+# What a file system says of a name that it cannot hold: the fault of one recording, not of the run.
+_UNFIT = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EILSEQ, errno.EINVAL, errno.ENOTEMPTY}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the events go in one format.
+
+    Attributes:
+        format: one of `FORMATS`.
+        path: a file; for a format with one file a recording, a folder, or the file of the only recording.
+    """
+
+    format: str
+    path: Path
+
+    @property
+    def is_table(self) -> bool:
+        """Whether this is one file for all recordings."""
+        return FORMATS[self.format].shared
+
+    def of(self, name: str) -> Path:
+        """The file of one recording."""
+        of = FORMATS[self.format]
+        single = self.path.suffix.lower() == of.ending and not self.path.is_dir()
+        return self.path if single else path_of(self.path, name, of.suffix)
+
+
+class EventFiles:
+    """Where events and presence maps of recordings go; each file appears whole or not at all.
+
+    Args:
+        targets: files and folders of events.
+        maps: folder of presence maps, if they are wanted.
+        labels: the classes, in the order of the columns of presence maps.
+        token_seconds: duration of a token.
+
+    Attributes:
+        tables: the targets that all recordings share, to be written when all are done.
+    """
+
+    def __init__(
+        self, targets: Sequence[Target], *, maps: Path | None, labels: Sequence[str], token_seconds: float
+    ) -> None:
+        self.tables = [target for target in targets if target.is_table]
+        self._singles = [target for target in targets if not target.is_table]
+        self._maps = maps
+        self._columns: dict[str, Any] = {"labels": labels, "token_seconds": token_seconds}
+        self._writer: PresenceMapWriter | None = None
+        self._unfit: HtsatSedError | None = None
+
+    def of(self, name: str) -> list[Path]:
+        """The files that a recording has for itself."""
+        own = [target.of(name) for target in self._singles]
+        return own if self._maps is None else [*own, path_of(self._maps, name, ".npz")]
+
+    def exist(self, name: str) -> bool:
+        """Whether all files that a recording has for itself are there."""
+        return all(path.is_file() for path in self.of(name))
+
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse recordings that would share a file.
+
+        Raises:
+            ValueError: naming both.
+        """
+        taken: dict[Path, str] = {}
+        for name in names:
+            for path in self.of(name):
+                if taken.setdefault(path, name) != name:
+                    raise ValueError(f"{taken[path]} and {name} would share the file {path}")
+
+    def rows(self, name: str, scores: NDArray[np.float32]) -> None:
+        """Keep the next rows of the presence map of the recording that is next to be written.
+
+        Raises:
+            HtsatSedError: they cannot be written.
+        """
+        if self._maps is None or self._unfit is not None:
+            return
+        try:
+            if self._writer is None:
+                path = path_of(self._maps, name, ".npz")
+                make_folder(path.parent)
+                self._writer = PresenceMapWriter(path, filename=name, **self._columns)
+            self._writer.append(scores)
+        except HtsatSedError as error:
+            if not is_unfit(error):
+                raise
+            self._unfit = error
+
+    def write(self, name: str, events: Sequence[Event], duration: float) -> None:
+        """Write the files that a recording has for itself, its presence map of the rows that came.
+
+        Raises:
+            HtsatSedError: one cannot be written; see `is_unfit`.
+        """
+        try:
+            if self._unfit is not None:
+                raise self._unfit
+            if self._writer is not None:
+                self._writer.finish(duration)
+            for target in self._singles:
+                path = target.of(name)
+                make_folder(path.parent)
+                text = FORMATS[target.format].text(name, events, duration)
+                with whole_file(path) as file:
+                    file.write(text)
+        finally:
+            self.drop()
+
+    def drop(self) -> None:
+        """Forget the rows that came: their recording failed."""
+        if self._writer is not None:
+            self._writer.__exit__()
+        self._writer = self._unfit = None
+
+
+def for_journal(events: Sequence[Event], duration: float) -> dict[str, Any]:
+    """What was found in a recording as a journal holds it."""
+    found = [[float(e.onset), float(e.offset), e.label, float(e.score)] for e in events]
+    return {"duration": duration, "events": found}
+
+
+def from_journal(
+    results: Iterable[tuple[str, Mapping[str, Any]]],
+) -> Iterator[tuple[str, list[Event], float]]:
+    """Name, events and duration of recordings from what `for_journal` made."""
+    for name, result in results:
+        yield name, [Event(*event) for event in result["events"]], result["duration"]
+
+
+def is_unfit(error: HtsatSedError) -> bool:
+    """Whether a file could not be written only because of its name, so that others still can be."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in _UNFIT

@@ -1,0 +1,273 @@
+"""What a run over many recordings has done so far, so that it can go on where it was stopped.
+
+A journal is a file of JSON Lines beside the output: the settings of the run, then a line for each recording
+that is done, with what was found in it.
+
+    {"journal": 1, "settings": {"htsat-sed": "0.1.0", "threshold": 0.5, ...}}
+    {"name": "street.wav", "size": 5733044, "modified": 1763720000000000000, "result": ...}
+    {"finished": true}
+
+A line is on the disk before the next recording is written, and what stands in it is written before the line:
+whatever moment a run is killed at, the journal names recordings that are done and no others. A last line
+that was torn on the way is cut off, and its recording done again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, NamedTuple, Self
+
+from htsat_sed.errors import HtsatSedError
+from htsat_sed.whole_file import sync_folder
+
+FORMAT = 1
+_SHOWN = 60  # characters of a value in a message
+
+
+class Stamp(NamedTuple):
+    """By what a recording is known to be the one that was done.
+
+    Attributes:
+        size: bytes.
+        modified: nanoseconds since 1970.
+    """
+
+    size: int
+    modified: int
+
+
+def stamp(path: str | os.PathLike[str]) -> Stamp | None:
+    """The stamp of a recording, or None for one that has none: standard input, a missing file."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+class _Line(NamedTuple):
+    begin: int
+    length: int
+    stamp: Stamp | None
+
+
+class Journal:
+    """The journal of one run; a context manager, which holds the file against other processes.
+
+    In memory are the names of the recordings that are done and where their results stand in the file.
+
+    Args:
+        path: the file, made where it is not there; None for one without a name, which no run goes on with.
+        settings: setting -> value, all that a result depends on; anything that JSON can hold.
+        restart: forget what is there.
+
+    Attributes:
+        path: as given.
+        resumed: recordings that were done when the journal was opened.
+
+    Raises:
+        ValueError: there is the journal of an unfinished run with other settings, or the file is no journal.
+        HtsatSedError: it cannot be written, or another process has it.
+    """
+
+    def __init__(self, path: Path | None, settings: Mapping[str, Any], *, restart: bool = False) -> None:
+        self.path = path
+        self._done: dict[str, _Line] = {}
+        self._end = 0
+        self._file = TemporaryFile("w+b", buffering=0) if path is None else _locked(path)  # noqa: SIM115
+        try:
+            self._begin(json.loads(json.dumps(dict(settings))), restart=restart)
+        except BaseException:
+            self._file.close()
+            raise
+        self.resumed = len(self._done)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Recordings that are done."""
+        return len(self._done)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a recording of this name is done."""
+        return name in self._done
+
+    def close(self) -> None:
+        """Let go of the file, which stays if anything is done."""
+        if not self._done:
+            self._remove()
+        self._file.close()
+
+    def done(self, name: str, stamp: Stamp | None) -> bool:
+        """Whether a recording is done and has not changed since."""
+        return stamp is not None and name in self._done and self._done[name].stamp == stamp
+
+    def add(self, name: str, stamp: Stamp | None, result: Any) -> None:
+        """Note that a recording is done; on the disk when this returns.
+
+        Args:
+            name: the recording.
+            stamp: of the file that was read, taken before.
+            result: what was found, anything that JSON can hold.
+
+        Raises:
+            HtsatSedError: it cannot be written: disk full, ... The journal is as it was before.
+        """
+        size, modified = (None, None) if stamp is None else stamp
+        begin = self._end
+        self._write({"name": name, "size": size, "modified": modified, "result": result})
+        self._done[name] = _Line(begin, self._end - begin, stamp)
+
+    def result(self, name: str) -> Any:
+        """What was found in a recording that is done.
+
+        Raises:
+            KeyError: it is not.
+        """
+        line = self._done[name]
+        self._file.seek(line.begin)
+        return json.loads(self._file.read(line.length))["result"]
+
+    def finish(self, *, keep: bool) -> None:
+        """Note that the run is through: its output is whole.
+
+        Args:
+            keep: the file stays, so that the same run can be repeated for what failed, but counts as
+                finished: a run with other settings begins anew without asking. Else it goes away.
+
+        Raises:
+            HtsatSedError: it cannot be written.
+        """
+        if keep:
+            self._write({"finished": True})
+        else:
+            self._remove()
+
+    def _remove(self) -> None:
+        if self.path is not None:
+            with suppress(OSError):
+                self.path.unlink()
+
+    def _begin(self, settings: dict[str, Any], *, restart: bool) -> None:
+        before, finished = self._read()
+        if before is not None and not restart and before != settings:
+            if not finished and self._done:
+                raise ValueError(
+                    f"{self.path}: the unfinished run of {len(self._done)} recordings here differs in "
+                    f"{_differences(before, settings)}. Give the same values to go on with it, --restart to "
+                    "begin anew, or another --output"
+                )
+            restart = True
+        if before is None or restart:
+            self._done.clear()
+            self._end = 0
+        self._truncate()
+        if self._end == 0:
+            self._write({"journal": FORMAT, "settings": settings})
+            if self.path is not None:
+                sync_folder(self.path.parent)
+
+    def _read(self) -> tuple[dict[str, Any] | None, bool]:
+        """Note what is done; the settings of the run before, if there was one, and whether it finished."""
+        settings: dict[str, Any] | None = None
+        finished = False
+        with open(os.dup(self._file.fileno()), "rb") as lines:  # noqa: PTH123, buffered
+            lines.seek(0)
+            for line in lines:
+                try:
+                    entry = json.loads(line) if line.endswith(b"\n") else None
+                except ValueError:
+                    entry = None
+                if not isinstance(entry, dict):
+                    break
+                if settings is None:
+                    if entry.get("journal") != FORMAT or not isinstance(entry.get("settings"), dict):
+                        break
+                    settings = entry["settings"]
+                elif "name" in entry:
+                    known = None if entry["size"] is None else Stamp(entry["size"], entry["modified"])
+                    self._done[entry["name"]] = _Line(self._end, len(line), known)
+                finished = entry == {"finished": True}
+                self._end += len(line)
+            else:
+                line = b""
+        if settings is None and line.endswith(b"\n"):
+            reason = f"is no journal of this version ({FORMAT}): move it away, or name another --output"
+            raise ValueError(f"{self.path}: {reason}")
+        return settings, finished
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        line = json.dumps(entry).encode() + b"\n"
+        try:
+            self._file.seek(self._end)
+            rest = line
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                self._truncate()
+            raise HtsatSedError(self.path or "journal", f"cannot be written: {error.strerror}") from error
+        self._end += len(line)
+
+    def _truncate(self) -> None:
+        self._file.truncate(self._end)
+
+
+def _locked(path: Path) -> Any:
+    """Open a file, made if need be, that no other process has open as its journal."""
+    try:
+        while True:
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+            try:
+                _lock(file.fileno())
+                status = os.fstat(file.fileno())
+                with suppress(FileNotFoundError):
+                    if path.stat().st_ino == status.st_ino:
+                        return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()  # the run that had it finished in between and removed it
+    except BlockingIOError:
+        reason = "another run is writing here: wait for it, or name another --output"
+        raise HtsatSedError(path, reason) from None
+    except OSError as error:
+        raise HtsatSedError(path, f"cannot be written: {error.strerror}") from error
+
+
+def _lock(handle: int) -> None:
+    """Hold a file until it is closed, be it by the end of the process.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, which has no such locks
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system without locks
+        return
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    return "; ".join(f"{name}: {_text(now.get(name))} was {_text(before.get(name))}" for name in names)
+
+
+def _text(value: Any) -> str:
+    text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
