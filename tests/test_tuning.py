@@ -116,7 +116,7 @@ def test_fitting_never_loses(seed: int, choice: Choice, metric: str, method: str
 
     # Before and fitted are what detection with these values scores.
     count = {"intersection": intersection_counts, "collar": collar_counts, "segment": segment_counts}[metric]
-    for rules, counts in ((before, found.before), (before.override(found.values), found.fitted)):
+    for rules, counts in ((before, found.before), (found.post_processing(), found.fitted)):
         events = pair(reference, {name: find_events(each, rules) for name, each in maps.items()})
         np.testing.assert_allclose(count(events).total().tp, counts.total().tp, atol=1e-9)
         np.testing.assert_allclose(count(events).total().fp, counts.total().fp, atol=1e-9)
@@ -128,7 +128,7 @@ def test_values_that_cannot_be_bettered_stay() -> None:
     maps = {name: PresenceMap(scores, ("Dog",), 1.0, 4.0) for name in reference}
     before = PostProcessing(threshold=0.123, threshold_low=0.111, min_gap=0.7)
     found = tune(pair(reference, {}), maps, before=before, folds=2)
-    assert found.values == {"classes": {"Dog": pytest.approx(before.to_dict())}}
+    assert found.post_processing().of("Dog").to_dict() == pytest.approx(before.to_dict())
     assert found.macro() == (1.0, 1.0, 1.0)
     assert found.gain() == (0.0, 0.0, 0.0)
 
@@ -160,7 +160,7 @@ def test_classes_that_no_map_has_are_left_out(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.WARNING):
         found = tune(pair(reference, dict.fromkeys(reference, ())), maps, folds=2)
     assert (found.labels, found.left_out) == (("Cat", "Dog"), ("Horse",))
-    assert set(found.values["classes"]) == {"Cat", "Dog"}
+    assert set(found.post_processing().classes) == {"Cat", "Dog"}
     assert [record.getMessage() for record in caplog.records] == [
         "1 label of the reference not in the presence maps (Horse): left out"
     ]

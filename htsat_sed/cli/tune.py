@@ -210,7 +210,7 @@ def tune(
     if out is not None:
         _write_toml(found, metric, out)
     if into is not None:
-        _write_checkpoint(found, metric, old, checkpoint, into)
+        _write_checkpoint(found, metric, checkpoint, into)
     raise typer.Exit(1 if failures else 0)
 
 
@@ -346,9 +346,7 @@ def _write_toml(found: Tuning, metric: str, path: Path) -> None:
     _note(f"{path}: values of {len(found.labels)} classes, for detect --post-processing")
 
 
-def _write_checkpoint(
-    found: Tuning, metric: str, before: PostProcessing, checkpoint: str | None, path: Path
-) -> None:
+def _write_checkpoint(found: Tuning, metric: str, checkpoint: str | None, path: Path) -> None:
     """Write a copy of the checkpoint that differs in the values of the tuned classes alone."""
     import torch
 
@@ -361,7 +359,7 @@ def _write_checkpoint(
     save_checkpoint(
         path,
         model,
-        post_processing=before.override(found.values).to_dict(),
+        post_processing=found.post_processing().to_dict(),
         provenance={**model.provenance, "tuning": note},
         dtype=torch.float16 if read_info(source).dtype == "float16" else torch.float32,
     )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from htsat_sed.detection.events import PostProcessing
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.evaluation.counts import Counts, Floats, bootstrap_weights, f1, interval, macro_f1
+from htsat_sed.evaluation.counts import Counts, bootstrap_weights, f1, interval, macro_f1
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.tables import Pair, Remarks, some
 from htsat_sed.evaluation.threshold_curves import Choice, MetricName, ThresholdCurves
@@ -58,6 +58,7 @@ class Tuning:
 
     Attributes:
         labels: K classes.
+        start: the values before.
         choices: values for each, chosen on all R recordings.
         fold_of: (R,) fold of each recording, 0 to F - 1.
         before: (R, K) counts with the values before.
@@ -67,6 +68,7 @@ class Tuning:
     """
 
     labels: tuple[str, ...]
+    start: PostProcessing
     choices: tuple[Choice, ...]
     fold_of: NDArray[np.int64]
     before: Counts
@@ -74,10 +76,10 @@ class Tuning:
     crossed: tuple[Counts, ...]
     left_out: tuple[str, ...] = ()
 
-    @property
-    def values(self) -> dict[str, dict[str, dict[str, float]]]:
-        """The chosen values, as `PostProcessing.override` takes them."""
-        return {"classes": {label: c.values() for label, c in zip(self.labels, self.choices, strict=True)}}
+    def post_processing(self) -> PostProcessing:
+        """The chosen values, over those before."""
+        classes = {label: c.values() for label, c in zip(self.labels, self.choices, strict=True)}
+        return self.start.override({"classes": classes})
 
     @property
     def held_out(self) -> Counts:
@@ -166,26 +168,26 @@ def tune(
     Remarks().add(
         left_out, "label", f"of the reference not in the presence maps ({some(left_out)}): left out"
     )
+    start = before or PostProcessing()
     fold_of = np.random.default_rng(seed).permutation(len(events.recordings)) % folds
     everything = np.ones(len(fold_of), bool)
     choices: list[Choice] = []
     columns: list[list[Counts]] = []  # before, fitted and each fold, class by class
     for label in labels:
         curves = ThresholdCurves(events, maps, label, metric, settings or Settings())
-        old = Choice.of(before or PostProcessing(), label)
+        old = Choice.of(start, label)
         choices.append(_search(curves, everything, method, old))
-        of_folds = [_search(curves, fold_of != fold, method, old) for fold in range(folds)]
-        columns.append([curves.counts(choice) for choice in (old, choices[-1], *of_folds)])
+        others = [_search(curves, fold_of != fold, method, old) for fold in range(folds)]
+        columns.append([curves.counts(choice) for choice in (old, choices[-1], *others)])
         if progress is not None:
             progress()
-    joined = [
-        Counts(*(_stacked(own, part) for part in ("tp", "fp", "fn"))) for own in zip(*columns, strict=True)
-    ]
-    return Tuning(labels, tuple(choices), fold_of, joined[0], joined[1], tuple(joined[2:]), left_out)
+    untuned, fitted, *crossed = (_beside(own) for own in zip(*columns, strict=True))
+    return Tuning(labels, start, tuple(choices), fold_of, untuned, fitted, tuple(crossed), left_out)
 
 
-def _stacked(counts: Sequence[Counts], part: str) -> Floats:
-    return np.stack([getattr(each, part) for each in counts], axis=1)
+def _beside(counts: Sequence[Counts]) -> Counts:
+    """(R,) counts of K classes as (R, K)."""
+    return Counts(*(np.stack([getattr(c, part) for c in counts], axis=1) for part in ("tp", "fp", "fn")))
 
 
 _Candidates = Sequence[tuple[str, tuple[float, ...]]]

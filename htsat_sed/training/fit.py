@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
 import htsat_sed
-from htsat_sed.detection.events import Event, PostProcessing
+from htsat_sed.detection.events import Event
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import AnnotationError, CheckpointError
 from htsat_sed.evaluation.tables import pair
@@ -379,6 +379,6 @@ def _tune(model: HTSAT, validation: Sequence[tuple[Series, int]]) -> None:
     if len(maps) < _FOLDS or not any(events.values()):
         return
     found = tune(pair(events, dict.fromkeys(maps, ())), maps, folds=_FOLDS)
-    model.post_processing = PostProcessing().override(found.values).to_dict()
+    model.post_processing = found.post_processing().to_dict()
     worth = found.macro()._asdict()
     model.provenance["tuned"] = {"metric": "intersection macro F1", **worth}
