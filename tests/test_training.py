@@ -16,6 +16,7 @@ import pytest
 import soundfile
 import torch
 import torch.nn.functional as F
+from rule_made import official_state
 
 from htsat_sed.cli import main
 from htsat_sed.errors import AnnotationError, AudioError, CheckpointError
@@ -506,6 +507,16 @@ def test_start_from_another_checkpoint(tmp_path: Path, caplog: pytest.LogCapture
     assert "new are none" in caplog.text
     with pytest.raises(CheckpointError):
         start_model(config, ("a", "b", "c"), str(tmp_path / "none.safetensors"))
+
+
+def test_start_from_clap(tmp_path: Path) -> None:
+    """The encoder of an HTS-AT that is part of another model, whose head is not ours."""
+    state = official_state(HTSATConfig(classes=1, **vars(TINY)), seed=1)
+    renamed = {key.replace("sed_model.", "module.audio_branch."): array for key, array in state.items()}
+    torch.save({"state_dict": renamed}, tmp_path / "clap.pt")
+    model = start_model(HTSATConfig(classes=2), ("a", "b"), str(tmp_path / "clap.pt"))
+    assert model.config.embed_dim == 16
+    assert torch.equal(model.backbone.norm.weight, renamed["module.audio_branch.norm.weight"])
 
 
 def test_start_from_timm() -> None:
