@@ -5,6 +5,7 @@ import html
 import pytest
 
 from htsat_sed.annotations import read_events, write_events
+from htsat_sed.annotations.text import unescape
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
 
@@ -23,6 +24,40 @@ def bounds(events):
 def write(path, text):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
+
+
+TRYING = [
+    *(
+        "Baby cry, infant cry",
+        "鳥の声",
+        "🐦 bird",
+        "e\u0301",
+        "\u200fRTL \u05d0",
+        'he said "hi"',
+        '"',
+        "'",
+        "&lt;",
+    ),
+    *(
+        "line\nbreak",
+        "tab\there",
+        "a\u2028b",
+        "R&B <i> --> x",
+        "1.5",
+        "NOTE",
+        "WEBVTT",
+        "<exists>",
+        "a = 1 ! b",
+    ),
+    *("\\u0041", "x\\", ";; no", "#", "%s", "00:00:01.000 --> 00:00:02.000"),
+]
+"""Labels that a careless reader or writer takes for something else."""
+
+TRYING_EVENTS = sorted(
+    [Event(i * 10.5, i * 10.5 + 10.5, label, 0.5) for i, label in enumerate(TRYING)]  # each touches the next
+    + [Event(3600 * hours + 0.001, 3600 * hours + 1.999, "Dog", 0.25) for hours in (1, 25, 100)]
+    + [Event(0, 86_400, "Rain", 0.0), Event(5, 15, "Cat", 0.1234), Event(5, 8, "Cat", 1.0)]  # at once
+)
 
 
 def test_praatio_reads_our_textgrids(tmp_path):
@@ -111,6 +146,37 @@ def test_broken_textgrids_are_errors(tmp_path, text, reason):
         read_events(write(tmp_path / "a.TextGrid", text))
 
 
+@pytest.mark.parametrize("format", ["long_textgrid", "short_textgrid"])
+def test_trying_events_through_praatio(tmp_path, format):
+    from praatio import textgrid
+
+    write_events(tmp_path / "a.TextGrid", {"a": TRYING_EVENTS}, "textgrid", durations={"a": 400_000.0})
+    grid = textgrid.openTextgrid(str(tmp_path / "a.TextGrid"), includeEmptyIntervals=False)
+    assert grid.validate("error")
+    found = [tuple(entry) for name in grid.tierNames for entry in grid.getTier(name).entries]
+    assert sorted((onset, offset, unescape(label)) for onset, offset, label in found) == bounds(TRYING_EVENTS)
+    grid.save(str(tmp_path / "a.TextGrid"), format=format, includeBlankSpaces=True)
+    assert bounds(read_events(tmp_path / "a.TextGrid")["a"]) == bounds(TRYING_EVENTS)
+
+
+def test_trying_events_through_tgt(tmp_path):
+    import tgt
+
+    events = [event for event in TRYING_EVENTS if " = " not in event.label]  # tgt reads on from any such sign
+    write_events(tmp_path / "a.TextGrid", {"a": events}, "textgrid")
+    grid = tgt.read_textgrid(str(tmp_path / "a.TextGrid"))
+    found = [(i.start_time, i.end_time, unescape(i.text)) for tier in grid.tiers for i in tier.intervals]
+    assert sorted(found) == bounds(events)
+    tgt.write_to_file(grid, str(tmp_path / "a.TextGrid"), format="long", encoding="utf-8")
+    assert bounds(read_events(tmp_path / "a.TextGrid")["a"]) == bounds(events)
+
+
+def test_a_textgrid_may_have_labels_of_several_lines(tmp_path):
+    head = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n2\n<exists>\n1\n'
+    path = write(tmp_path / "a.TextGrid", f'{head}"IntervalTier"\n"x"\n0\n2\n1\n0\n2\n"two\nlines"\n')
+    assert read_events(path) == {"a": [Event(0, 2, "two\nlines")]}
+
+
 def test_pyannote_reads_our_rttm(tmp_path):
     from pyannote.core import Segment
     from pyannote.database.util import load_rttm
@@ -137,6 +203,21 @@ def test_rttm_by_pyannote(tmp_path):
     with (tmp_path / "talk.rttm").open("w") as file:
         annotation.write_rttm(file)
     assert read_events(tmp_path / "talk.rttm") == {"talk": [Event(0.5, 1.25, "Anna"), Event(1.0, 2.0, "Ben")]}
+
+
+def test_trying_events_through_pyannote(tmp_path):
+    from pyannote.database.util import load_rttm
+
+    write_events(tmp_path / "e.rttm", {"my street.wav": [*TRYING_EVENTS, Event(9, 10, "<NA>")]}, "rttm")
+    (annotation,) = load_rttm(tmp_path / "e.rttm").values()
+    found = [
+        (round(s.start, 3), round(s.end, 3), unescape(label)) for s, _, label in annotation.itertracks(True)
+    ]
+    expected = sorted([*bounds(TRYING_EVENTS), (9, 10, "<NA>")])
+    assert sorted(found) == expected
+    with (tmp_path / "e.rttm").open("w", encoding="utf-8") as file:
+        annotation.write_rttm(file)
+    assert bounds(read_events(tmp_path / "e.rttm")["my street.wav"]) == expected
 
 
 def test_rttm_comments_and_other_types(tmp_path):
@@ -176,6 +257,29 @@ def test_captions_by_webvtt_py(tmp_path):
     assert read_events(tmp_path / "talk.vtt") == {
         "talk": [Event(0.5, 1.25, "Hello there"), Event(3602.0, 3603.0, "Bye")]
     }
+
+
+def test_trying_events_through_webvtt_py(tmp_path):
+    import webvtt
+
+    write_events(tmp_path / "a.vtt", {"a": TRYING_EVENTS}, "webvtt")
+    captions = webvtt.read(tmp_path / "a.vtt")
+    found = [(in_seconds(c.start), in_seconds(c.end), unescape(html.unescape(c.raw_text))) for c in captions]
+    assert sorted(found) == bounds(TRYING_EVENTS)
+    captions.save(str(tmp_path / "a.vtt"))
+    assert bounds(read_events(tmp_path / "a.vtt")["a"]) == bounds(TRYING_EVENTS)
+
+
+def in_seconds(clock):
+    hours, minutes, seconds = clock.split(":")
+    return round(int(hours) * 3600 + int(minutes) * 60 + float(seconds), 3)
+
+
+def test_webvtt_py_reads_captions_without_events(tmp_path):
+    import webvtt
+
+    write_events(tmp_path / "a.vtt", {"a": []}, "webvtt")
+    assert len(webvtt.read(tmp_path / "a.vtt")) == 0
 
 
 def test_captions_by_hand(tmp_path):
@@ -300,6 +404,14 @@ def test_pandas_reads_our_parquet(tmp_path):
     assert list(table) == ["filename", "onset", "offset", "event_label", "score"]
     assert table.iloc[0].tolist() == ["a\\udcff.wav", 0.3125, 1.25, "Speech", 0.9312]
     assert table.iloc[1].isna().tolist() == [False, True, True, True, True]
+
+
+def test_trying_events_through_pandas(tmp_path):
+    import pandas as pd
+
+    write_events(tmp_path / "e.parquet", {"a": TRYING_EVENTS, "silence": []}, "parquet")
+    pd.read_parquet(tmp_path / "e.parquet").to_parquet(tmp_path / "again.parquet")
+    assert read_events(tmp_path / "again.parquet") == {"a": TRYING_EVENTS, "silence": []}
 
 
 def test_parquet_by_pandas(tmp_path):

@@ -6,7 +6,7 @@ r"""RTTM (Rich Transcription Time Marked), as speaker diarisation tools read it,
 The class stands where RTTM has the speaker, the score where it has the confidence; onset and duration have
 3 decimals, scores 4. A recording without events has a row of the type SPKR-INFO, which carries no times.
 Cells are parted by blanks, so blanks and double quotes inside are written as `text` has it:
-``Running\u0020water``.
+``Running\u0020water``; so is the first character of a label that would read as no label, ``<NA>``.
 
 Source: NIST, "The 2009 RT Rich Transcription Evaluation Plan", appendix A.
 """
@@ -35,10 +35,14 @@ def rttm_lines(filename: str, events: Sequence[Event], duration: float | None = 
     file = escape(filename, _NOT_IN_CELLS)
     rows = [
         f"SPEAKER {file} 1 {onset} {float(offset) - float(onset):.3f} {_NA} {_NA} "
-        f"{escape(event.label, _NOT_IN_CELLS)} {event.score:.4f} {_NA}\n"
+        f"{_cell(event.label)} {event.score:.4f} {_NA}\n"
         for onset, offset, event in timed(events, decimals=3)
     ]
     return "".join(rows) or f"SPKR-INFO {file} 1 {_NA} {_NA} {_NA} unknown {_NA} {_NA} {_NA}\n"
+
+
+def _cell(label: str) -> str:
+    return escape(label, "<") if label == _NA else escape(label, _NOT_IN_CELLS)
 
 
 def read_rttm(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
