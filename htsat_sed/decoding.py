@@ -132,20 +132,21 @@ class Coded:
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield (channels, frames) blocks."""
         size = _block_frames(self.rate, self.channels)
-        gathered: list[NDArray[np.float32]] = []
+        gathered: list[NDArray[Any]] = []
         held = 0
         for frame in self._frames:
             if frame.sample_rate != self.rate:
                 self.ending = f"its sample rate changes there, from {self.rate} to {frame.sample_rate} Hz"
                 break
-            values = _float_values(frame)
-            if gathered and (held >= size or len(values) != len(gathered[0])):
-                yield np.concatenate(gathered, axis=1)
+            values = _values(frame)
+            alike = gathered and (values.dtype, len(values)) == (gathered[0].dtype, len(gathered[0]))
+            if gathered and (held >= size or not alike):
+                yield _joined(gathered)
                 gathered, held = [], 0
             gathered.append(values)
             held += values.shape[1]
         if gathered:
-            yield np.concatenate(gathered, axis=1)
+            yield _joined(gathered)
 
     def leave_out(self, frames: int) -> int:
         """Leave nothing out: a seek in a coded recording does not land on a known sample."""
@@ -337,18 +338,24 @@ def _has_end_of_stream(file: BinaryIO) -> bool:
     return len(page) >= 27 + page[26] + sum(lacing)
 
 
-def _float_values(frame: av.AudioFrame) -> NDArray[np.float32]:
-    """(channels, samples) of a frame, integers scaled to [-1, 1)."""
+def _values(frame: av.AudioFrame) -> NDArray[Any]:
+    """(channels, samples) of a frame, as the decoder has them."""
     if frame.format.is_planar and frame.layout.nb_channels >= _MANY_PLANES:
         (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
     values: NDArray[Any] = frame.to_ndarray()
-    if not frame.format.is_planar:
-        values = values.reshape(-1, frame.layout.nb_channels).T
-    if values.dtype == np.uint8:
-        return (values.astype(np.float32) - np.float32(128)) / np.float32(128)
-    if values.dtype.kind == "i":
-        return values.astype(np.float32) / np.float32(1 << (8 * values.dtype.itemsize - 1))
-    return values.astype(np.float32, copy=False)
+    return values if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels).T
+
+
+def _joined(frames: list[NDArray[Any]]) -> NDArray[np.float32]:
+    """(channels, samples) of frames of one kind, integers scaled to [-1, 1)."""
+    kind, channels = frames[0].dtype, len(frames[0])
+    values = np.empty((channels, sum(frame.shape[1] for frame in frames)), np.float32)
+    np.concatenate(frames, axis=1, out=values, casting="same_kind" if kind.kind == "f" else "unsafe")
+    if kind == np.uint8:
+        values -= 128
+    if kind.kind in "iu":
+        values *= np.float32(2.0 ** (1 - 8 * kind.itemsize))
+    return values
 
 
 def _subtype(sample_format: str, *, lossless: bool) -> str:
