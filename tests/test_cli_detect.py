@@ -187,6 +187,7 @@ def test_a_folder_without_recordings(run: Run, checkpoint: Path, tmp_path: Path)
         (["-f", "tsv", "-f", "csv"], "several formats go to a folder: name it with -o"),
         (["-o", "events.xyz"], "cannot tell the format of events.xyz: name it with --format"),
         (["--hop", "12"], "wanted a hop of more than 0 and at most 10 s, got 12"),
+        (["--batch-size", "0"], "wanted a number of windows, 1 or more, or auto, got '0'"),
         (["--map", "desed"], "class map desed joins classes that the model lacks"),
     ],
 )

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from htsat_sed.detection.detector import Detection, Detector, Progress
+    from htsat_sed.detection.detector import Detection, Detector
     from htsat_sed.detection.events import Event
+    from htsat_sed.detection.flow import Progress
     from htsat_sed.runs.event_files import EventFiles, Target
 
 OUTPUT = "Output"
@@ -81,7 +82,7 @@ def detect(
     labels: options.Labels = None,
     hop: options.Hop = 10.0,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 8,
+    batch_size: options.BatchSize = "auto",
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
     threshold: options.Threshold = None,

@@ -185,7 +185,7 @@ def evaluate(
     class_map: options.ClassMapOption = None,
     hop: options.Hop = 10.0,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 8,
+    batch_size: options.BatchSize = "auto",
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
     threshold: options.Threshold = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -77,10 +77,20 @@ Checkpoints = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option(help="auto, cpu, cuda, cuda:1, mps: where the model runs.", rich_help_panel=MODEL),
+    typer.Option(
+        help="auto, cpu, cuda, cuda:1, mps: where the model runs; several of one kind take turns: "
+        "cuda:0,cuda:1.",
+        rich_help_panel=MODEL,
+    ),
 ]
 BatchSize = Annotated[
-    int, typer.Option(min=1, help="Windows that pass the model at once.", rich_help_panel=MODEL)
+    str,
+    typer.Option(
+        metavar="N|auto",
+        help="Windows that pass the model at once: a number, or auto for one that suits the device. It is "
+        "halved where they do not fit into the device's memory.",
+        rich_help_panel=MODEL,
+    ),
 ]
 Hop = Annotated[
     float,
@@ -206,7 +216,7 @@ def make_detector(
     checkpoints: list[str] | None,
     *,
     device: str,
-    batch_size: int,
+    batch_size: str,
     hop: float,
     sample_rate: int | None = None,
     label_file: Path | None = None,
@@ -224,6 +234,7 @@ def make_detector(
     from htsat_sed.detection.events import read_post_processing
     from htsat_sed.labels import class_map as find_class_map
 
+    windows = parse_batch_size(batch_size)
     models = load_models(checkpoints, sample_rate=sample_rate, label_file=label_file)
     mapped = find_class_map(class_map) if class_map is not None else None
     known = models[0].labels if mapped is None else tuple(mapped.groups)
@@ -237,7 +248,7 @@ def make_detector(
     return Detector(
         models,
         device=device,
-        batch_size=batch_size,
+        batch_size=windows,
         hop=hop,
         post_processing=rules.override(values),
         class_map=mapped,
@@ -273,6 +284,17 @@ def flat(post_processing: dict[str, Any]) -> dict[str, Any]:
 def _hash(path: Path | str) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def parse_batch_size(given: str) -> int | Literal["auto"]:
+    """A number of windows, or ``auto``."""
+    if given == "auto":
+        return "auto"
+    if not (given.isdecimal() and int(given) > 0):
+        raise typer.BadParameter(
+            f"wanted a number of windows, 1 or more, or auto, got {given!r}", param_hint="--batch-size"
+        )
+    return int(given)
 
 
 def parse_flags(flags: dict[str, list[str] | None]) -> dict[str, Any]:

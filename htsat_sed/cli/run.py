@@ -14,7 +14,7 @@ from htsat_sed.cli.terminal import RecordingsProgress, report, say, summarise_fa
 from htsat_sed.errors import HtsatSedError
 
 if TYPE_CHECKING:
-    from htsat_sed.detection.detector import AnyPath, Progress
+    from htsat_sed.detection.flow import AnyPath, Progress
     from htsat_sed.runs.journal import Journal, Stamp
 
 _Result = TypeVar("_Result")

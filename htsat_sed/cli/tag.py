@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from htsat_sed.detection.detector import Progress
+    from htsat_sed.detection.flow import Progress
 
 OUTPUT = "Output"
 SHOWN = 5  # classes a recording, on a terminal
@@ -77,7 +77,7 @@ def tag(
     class_map: options.ClassMapOption = None,
     labels: options.Labels = None,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 8,
+    batch_size: options.BatchSize = "auto",
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
 ) -> None:

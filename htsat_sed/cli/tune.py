@@ -132,7 +132,7 @@ def tune(
     class_map: options.ClassMapOption = None,
     hop: options.Hop = 10.0,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = 8,
+    batch_size: options.BatchSize = "auto",
 ) -> None:
     """Find the threshold, hysteresis, median filter, gap and shortest event that suit each class.
 
