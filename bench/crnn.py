@@ -143,7 +143,7 @@ def maps_of(
 def score(model: HTSAT | CRNN, series: SoundscapeSeries, count: int, window: Window) -> str:
     """Tune on the first soundscapes, score the others."""
     reference, maps = maps_of(model, [series[i] for i in range(TUNED_ON)], window)
-    tuned = PostProcessing().override(tune(pair(reference, dict.fromkeys(maps, ())), maps).values)
+    tuned = tune(pair(reference, dict.fromkeys(maps, ())), maps).post_processing()
     reference, maps = maps_of(model, [series[i] for i in range(TUNED_ON, TUNED_ON + count)], window)
     report = evaluate_strong(
         reference, maps=maps, post_processing=tuned, settings=Settings(bootstrap=1000, psds_thresholds=1)

@@ -71,7 +71,7 @@ def listen(model: HTSAT, recipe: Recipe, data: Path, *, fold: int, count: int) -
 
 
 def tuned(reference: Reference, maps: Maps) -> PostProcessing:
-    return PostProcessing().override(tune(pair(reference, dict.fromkeys(maps, ())), maps).values)
+    return tune(pair(reference, dict.fromkeys(maps, ())), maps).post_processing()
 
 
 def cells(report: Report) -> str:
