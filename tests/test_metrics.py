@@ -379,6 +379,7 @@ def test_clip_metrics_are_those_of_scikit_learn(seed: int, recordings: int, leve
     clips = clip_scores(weak, scores)
     weights = rng.integers(0, 3, (2, len(weak))).astype(float)
     weights[:, -2:] = 1.0  # both kinds of Cat and Rain
+    figures = clips.figures(weights)
     for k, label in enumerate(clips.labels):
         if label == "Dog":
             continue
@@ -389,11 +390,21 @@ def test_clip_metrics_are_those_of_scikit_learn(seed: int, recordings: int, leve
                 metric(truth, values, sample_weight=weights[drawn])
                 for metric in (average_precision_score, roc_auc_score)
             ]
-            found = [clips.average_precision(weights)[drawn, k], clips.auc(weights)[drawn, k]]
-            assert found == pytest.approx(expected, abs=1e-9)
+            assert [figures.ap[drawn, k], figures.auc[drawn, k]] == pytest.approx(expected, abs=1e-12)
     everything = clips.present.ravel(), clips.scores.ravel()
-    assert clips.micro_average_precision()[0] == pytest.approx(average_precision_score(*everything), abs=1e-9)
-    assert clips.micro_auc()[0] == pytest.approx(roc_auc_score(*everything), abs=1e-9)
+    for drawn in range(2):
+        repeated = np.repeat(weights[drawn], len(clips.labels))
+        expected = [
+            metric(*everything, sample_weight=repeated) for metric in (average_precision_score, roc_auc_score)
+        ]
+        assert [figures.micro_ap[drawn], figures.micro_auc[drawn]] == pytest.approx(expected, abs=1e-12)
+
+
+def test_resampling_without_both_kinds_has_no_clip_figures() -> None:
+    clips = clip_scores({"a": {"Dog"}, "b": set()}, {"a": {"Dog": 0.5}, "b": {"Dog": 0.5}})
+    figures = clips.figures(np.float64([[1, 1], [0, 2], [2, 0]]))
+    np.testing.assert_array_equal(figures.auc, [[0.5], [np.nan], [np.nan]])
+    np.testing.assert_array_equal(figures.ap, [[0.5], [np.nan], [1.0]])
 
 
 def test_d_prime() -> None:

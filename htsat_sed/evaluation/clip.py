@@ -6,8 +6,9 @@ the figures to scikit-learn's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,24 @@ from scipy.special import ndtri
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.evaluation.counts import Floats, ratio
 from htsat_sed.evaluation.tables import Remarks, check_names, some
+
+Ints = NDArray[np.int64]
+
+
+class ClipFigures(NamedTuple):
+    """Average precision and area under the ROC, of S resamplings; NaN where one lacks positives or negatives.
+
+    Attributes:
+        ap: (S, K) average precision of each class.
+        auc: (S, K) area under the ROC of each class.
+        micro_ap: (S,) average precision of all pairs of recording and class as one ranking.
+        micro_auc: (S,) area under the ROC of all pairs.
+    """
+
+    ap: Floats
+    auc: Floats
+    micro_ap: Floats
+    micro_auc: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,70 +55,70 @@ class ClipScores:
     left_out: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
-    def average_precision(self, weights: Floats | None = None) -> Floats:
-        """Average precision of each class; NaN for one that weighted recordings lack.
+    def figures(self, weights: Floats | None = None) -> ClipFigures:
+        """Average precision and AUC.
 
         Args:
             weights: (S, R) how often each recording counts; None for once.
-
-        Returns:
-            (S, K), or (1, K).
         """
-        return self._by_class(_average_precision, weights)
-
-    def auc(self, weights: Floats | None = None) -> Floats:
-        """Area under the ROC of each class; arguments and shape as of `average_precision`."""
-        return self._by_class(_auc, weights)
-
-    def micro_average_precision(self, weights: Floats | None = None) -> Floats:
-        """Average precision of all pairs of recording and class as one ranking, (S,) or (1,)."""
-        return self._of_all(_average_precision, weights)
-
-    def micro_auc(self, weights: Floats | None = None) -> Floats:
-        """Area under the ROC of all pairs of recording and class as one ranking, (S,) or (1,)."""
-        return self._of_all(_auc, weights)
-
-    def _by_class(self, metric: _Ranked, weights: Floats | None) -> Floats:
-        given = np.ones((1, len(self.present))) if weights is None else weights
-        return np.stack([metric(y, s, given) for y, s in zip(self.present.T, self.scores.T, strict=True)], 1)
-
-    def _of_all(self, metric: _Ranked, weights: Floats | None) -> Floats:
-        given = np.ones((1, len(self.present))) if weights is None else weights
-        size = max(1, _CELLS // self.present.size)
-        parts = [
-            metric(self.present.ravel(), self.scores.ravel(), np.repeat(some, len(self.labels), axis=1))
-            for some in (given[i : i + size] for i in range(0, len(given), size))
+        recordings, classes = self.present.shape
+        drawn = np.ones((recordings, 1)) if weights is None else np.ascontiguousarray(weights.T)
+        every = np.arange(recordings)
+        of_class = [
+            _ap_and_auc(y, s, every, drawn) for y, s in zip(self.present.T, self.scores.T, strict=True)
         ]
-        return np.concatenate(parts)
+        ap, auc = (np.stack(values, axis=1) for values in zip(*of_class, strict=True))
+        together = _ap_and_auc(self.present.ravel(), self.scores.ravel(), np.repeat(every, classes), drawn)
+        return ClipFigures(ap, auc, *together)
 
-
-_Ranked = Callable[[Floats, Floats, Floats], Floats]
 
 _CELLS = 4_000_000  # numbers held at a time
 
 
-def _ranked(present: Floats, scores: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Weights of positives and of negatives among the highest scores, (S, number of distinct scores)."""
+def _ap_and_auc(present: Floats, scores: Floats, recording: Ints, weights: Floats) -> tuple[Floats, Floats]:
+    """Average precision and AUC of one ranking, by sums of weights down it.
+
+    Average precision is the mean, over the positives, of the precision among the scores at least as high; the
+    AUC is the share of pairs of a positive and a negative that are in order, equal scores counting half.
+
+    Args:
+        present: (n,) 0 or 1.
+        scores: (n,).
+        recording: (n,) row of the weights.
+        weights: (R, S).
+
+    Returns:
+        (S,) each.
+    """
     order = np.argsort(-scores, kind="stable")
-    last: NDArray[np.int64] = np.flatnonzero(np.append(np.diff(scores[order]) != 0.0, True))
-    drawn, true = weights[:, order], present[order]
-    return np.cumsum(drawn * true, axis=1)[:, last], np.cumsum(drawn * (1.0 - true), axis=1)[:, last]
+    true, recording = present[order] > 0.0, recording[order]
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0.0, True)) + 1  # of equal scores
+    starts = np.append(0, ends[:-1])
+    number = np.append(0, np.cumsum(true))
+    heard = number[ends] > number[starts]  # the others neither raise precision nor make a pair
+    starts, ends = starts[heard], ends[heard]
+    parts = []
+    size = max(1, _CELLS // len(true))
+    for first in range(0, weights.shape[1], size):
+        some = weights[:, first : first + size]
+        every, positive = _running(some[recording]), _running(some[recording[true]])
+        before, through = positive[number[starts]], positive[number[ends]]
+        rise = through - before
+        # Negatives below, and half of those beside.
+        negatives = every[-1] - positive[-1]
+        below = negatives - (every[starts] - before + every[ends] - through) / 2.0
+        precision = np.where(rise > 0.0, ratio(through, every[ends]), 0.0)
+        ap = ratio((rise * precision).sum(axis=0), positive[-1])
+        parts.append((ap, ratio((rise * below).sum(axis=0), positive[-1] * negatives)))
+    ap, auc = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return ap, auc
 
 
-def _average_precision(present: Floats, scores: Floats, weights: Floats) -> Floats:
-    """Mean over the positives of the precision among the scores at least as high as theirs, (S,)."""
-    tp, fp = _ranked(present, scores, weights)
-    rise = np.diff(tp, axis=1, prepend=0.0)
-    precision = np.where(rise > 0.0, ratio(tp, tp + fp), 0.0)
-    return ratio((rise * precision).sum(axis=1), tp[:, -1])
-
-
-def _auc(present: Floats, scores: Floats, weights: Floats) -> Floats:
-    """Share of pairs of a positive and a negative that are in order, equal scores counting half, (S,)."""
-    tp, fp = _ranked(present, scores, weights)
-    before = tp - np.diff(tp, axis=1, prepend=0.0) / 2.0
-    ordered = (before * np.diff(fp, axis=1, prepend=0.0)).sum(axis=1)
-    return ratio(ordered, tp[:, -1] * fp[:, -1])
+def _running(values: Floats) -> Floats:
+    """Sums of the first 0 to n rows: (n, S) to (n + 1, S)."""
+    sums = np.zeros((len(values) + 1, values.shape[1]))
+    np.cumsum(values, axis=0, out=sums[1:])
+    return sums
 
 
 def d_prime(auc: Floats) -> Floats:

@@ -18,7 +18,7 @@ import numpy as np
 
 from htsat_sed.detection.events import PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.evaluation.clip import ClipScores, clip_scores, d_prime, scores_of_map
+from htsat_sed.evaluation.clip import ClipFigures, ClipScores, clip_scores, d_prime, scores_of_map
 from htsat_sed.evaluation.counts import (
     Counts,
     Floats,
@@ -217,15 +217,15 @@ def score_clips(clips: ClipScores, settings: Settings) -> Metric:
         settings: bootstrap and seed.
     """
     weights = _weights(len(clips.present), settings)
-    precision, auc = clips.average_precision(), clips.auc()
-    figures = _clip_headline(clips, None)
-    drawn = None if weights is None else _clip_headline(clips, weights)
-    separation = d_prime(auc[0])
+    figures = clips.figures()
+    headline = _clip_headline(figures)
+    drawn = None if weights is None else _clip_headline(clips.figures(weights))
+    separation = d_prime(figures.auc[0])
     classes = {
         label: {
             "recordings": float(clips.present[:, k].sum()),
-            "ap": _defined(precision[0, k]),
-            "auc": _defined(auc[0, k]),
+            "ap": _defined(figures.ap[0, k]),
+            "auc": _defined(figures.auc[0, k]),
             "d_prime": _defined(separation[k]),
         }
         for k, label in enumerate(clips.labels)
@@ -234,21 +234,21 @@ def score_clips(clips: ClipScores, settings: Settings) -> Metric:
         "clip",
         "clip-level average precision, AUC and d-prime",
         {},
-        {name: _score(value[0], None if drawn is None else drawn[name]) for name, value in figures.items()},
+        _scores(headline, drawn),
         classes,
         {"recordings": float(len(clips.present)), "positives": float(clips.present.sum())},
         clips.left_out,
     )
 
 
-def _clip_headline(clips: ClipScores, weights: Floats | None) -> dict[str, Floats]:
-    auc = _mean(clips.auc(weights))
+def _clip_headline(figures: ClipFigures) -> dict[str, Floats]:
+    auc = _mean(figures.auc)
     return {
-        "map": _mean(clips.average_precision(weights)),
+        "map": _mean(figures.ap),
         "auc": auc,
         "d_prime": d_prime(auc),
-        "micro_ap": clips.micro_average_precision(weights),
-        "micro_auc": clips.micro_auc(weights),
+        "micro_ap": figures.micro_ap,
+        "micro_auc": figures.micro_auc,
     }
 
 
@@ -264,9 +264,7 @@ def _of_counts(
     total = counts.total()
     figures = _f1_headline(total)
     drawn = None if weights is None else _f1_headline(counts.resampled(weights))
-    headline = {
-        key: _score(value[0], None if drawn is None else drawn[key]) for key, value in figures.items()
-    }
+    headline = _scores(figures, drawn)
     tp, fp, fn = total.tp[0], total.fp[0], total.fn[0]
     numbers = {
         "reference": tp + fn,
@@ -301,6 +299,11 @@ def _weights(recordings: int, settings: Settings) -> Floats | None:
     if settings.bootstrap == 0:
         return None
     return bootstrap_weights(recordings, samples=settings.bootstrap, seed=settings.seed)
+
+
+def _scores(figures: Mapping[str, Floats], drawn: Mapping[str, Floats] | None) -> dict[str, Score]:
+    """Figures (1,), with intervals from the same figures of resamplings (S,)."""
+    return {name: _score(value[0], None if drawn is None else drawn[name]) for name, value in figures.items()}
 
 
 def _score(value: float, drawn: Floats | None) -> Score:
