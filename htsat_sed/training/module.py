@@ -183,4 +183,4 @@ def _mean_average_precision(name: str, targets: Tensor, scores: Tensor) -> dict[
         present[:, columns].astype(np.float64),
         scores[:, torch.from_numpy(columns)].double().cpu().numpy(),
     )
-    return {name: float(found.average_precision().mean())}
+    return {name: float(found.figures().ap.mean())}
