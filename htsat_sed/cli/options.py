@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from htsat_sed.cli.terminal import waiting_for
+
 if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
     from htsat_sed.model.htsat import HTSAT
@@ -230,12 +232,14 @@ def make_detector(
     Post-processing is laid in this order, later over earlier: the defaults, the checkpoint's own (or the
     class map's thresholds), the file, the flags.
     """
-    from htsat_sed.detection.detector import Detector, default_post_processing
-    from htsat_sed.detection.events import read_post_processing
     from htsat_sed.labels import class_map as find_class_map
 
     windows = parse_batch_size(batch_size)
-    models = load_models(checkpoints, sample_rate=sample_rate, label_file=label_file)
+    with waiting_for("loading the model"):
+        from htsat_sed.detection.detector import Detector, default_post_processing
+        from htsat_sed.detection.events import read_post_processing
+
+        models = load_models(checkpoints, sample_rate=sample_rate, label_file=label_file)
     mapped = find_class_map(class_map) if class_map is not None else None
     known = models[0].labels if mapped is None else tuple(mapped.groups)
     rules = default_post_processing(models[0].post_processing, mapped)

@@ -99,7 +99,7 @@ class Run:
             Each recording with its result or error.
         """
         with self.progress as progress:
-            progress.done(self.done)
+            progress.done_before(self.done)
             for _, result in read(self._hand_out(), progress.heard):
                 recording, self._stamp = self._handed.popleft()
                 yield recording, result
@@ -111,7 +111,7 @@ class Run:
         for recording in self._todo:
             if self._skip_existing and self._exist(recording.name):
                 self.done += 1
-                self.progress.done()
+                self.progress.done_before(1)
             else:
                 self._handed.append((recording, stamp(recording.path)))
                 yield recording.path

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import sys
+import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +96,44 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:05.2f}" if hours else f"{minutes}:{rest:05.2f}"
 
 
+@contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Show that something takes its time, such as ``loading the model``; nothing where nobody watches."""
+    if not errors.is_terminal:
+        yield
+        return
+    with errors.status(what):
+        yield
+
+
+class Pace:
+    """How long the rest takes, from how long the last stretch took; batches make progress come in bursts.
+
+    Args:
+        now: seconds on some clock, when work begins.
+        done: what was done before.
+    """
+
+    def __init__(self, now: float, done: float = 0.0) -> None:
+        self._marks = deque([(now, done)])
+
+    def note(self, now: float, done: float) -> None:
+        """Note how much is done by now; it never becomes less."""
+        if len(self._marks) > 1 and now - self._marks[-2][0] < _STRIDE:
+            self._marks.pop()
+        self._marks.append((now, done))
+        while now - self._marks[1][0] > _MEMORY:
+            self._marks.popleft()
+
+    def left(self, total: float) -> float | None:
+        """Seconds until all is done; None if nothing tells."""
+        (since, before), (now, done) = self._marks[0], self._marks[-1]
+        return (total - done) * (now - since) / (done - before) if now > since and done > before else None
+
+
+_STRIDE, _MEMORY = 1.0, 60.0  # seconds between marks, and that they reach back
+
+
 class RecordingsProgress:
     """A bar over recordings that moves within long ones too; invisible where nobody watches.
 
@@ -107,34 +147,49 @@ class RecordingsProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}", style="progress.remaining"),
             TextColumn("{task.fields[heard]}", markup=False),
             console=errors,
             transient=True,
             redirect_stdout=False,  # else what goes to a pipe would end up beside the bar
             disable=not errors.is_terminal,
         )
-        self._task = self._bar.add_task(doing, total=total, heard="")
+        self._total = total
+        self._task = self._bar.add_task(doing, total=total, heard="", left=_span(None))
+        self._heard = ""
         self._done = 0
+        self._pace = Pace(time.monotonic())
 
     def __enter__(self) -> Self:
         self._bar.start()
+        self._pace = Pace(time.monotonic(), self._done)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
     def heard(self, path: object, seconds: float, expected: float | None) -> None:
-        """Note how far a recording has been read; see `Detector.presence_maps`."""
+        """Note how far a recording has been heard; see `Detector.presence_maps`."""
         part = min(seconds / expected, 1.0) if expected else 0.0
         of = f" of {clock(expected)}" if expected else ""
-        text = f"{printable(Path(str(path)).name)} {clock(seconds)}{of}"
-        self._bar.update(self._task, completed=self._done + part, heard=text)
+        self._note(self._done + part, f"{printable(Path(str(path)).name)} {clock(seconds)}{of}")
 
     def done(self, recordings: int = 1) -> None:
         """Note that more recordings are through, well or not."""
         self._done += recordings
+        self._note(self._done)
+
+    def done_before(self, recordings: int) -> None:
+        """Note what an earlier run did, which tells nothing about the pace of this one."""
+        self._done += recordings
+        self._pace = Pace(time.monotonic(), self._done)
         self._bar.update(self._task, completed=self._done)
+
+    def _note(self, done: float, heard: str | None = None) -> None:
+        self._pace.note(time.monotonic(), done)
+        self._heard = self._heard if heard is None else heard
+        left = _span(self._pace.left(self._total))
+        self._bar.update(self._task, completed=done, left=left, heard=self._heard)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -145,6 +200,15 @@ class RecordingsProgress:
         self._bar.stop()
         yield
         self._bar.start()
+
+
+def _span(seconds: float | None) -> str:
+    """Seconds as ``1:02:03``."""
+    if seconds is None:
+        return "-:--:--"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
 class TrainingProgress:
