@@ -29,7 +29,8 @@ Cut = Callable[[AudioStream], Iterator[Window]]
 Launch = Callable[[list[Samples]], Callable[[], Scores]]
 
 _MOST_WAITING = 64  # windows and ends that wait for a batch, for each window in one
-_BATCHES_AHEAD = 4  # batches' worth of windows that workers read ahead
+_BATCHES_AHEAD = 2  # batches' worth of windows that workers read ahead, or
+_LEAST_AHEAD = 32  # so many, 41 MB at 32 kHz
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +130,7 @@ def recordings(
         except HtsatSedError as error:
             yield End(path, error=error)
 
-    items = read_ahead(paths, read, workers=workers, most=max(2, _BATCHES_AHEAD * batch_size()))
+    items = read_ahead(paths, read, workers=workers, most=max(_LEAST_AHEAD, _BATCHES_AHEAD * batch_size()))
     scored = _scored(items, launch, silent, batch_size, in_flight)
     try:
         for first in scored:
