@@ -54,6 +54,13 @@ def test_the_highest_scores_of_the_recordings_in_turn() -> None:
     assert scores(Choice(limit=4, spread=True)) == [0.64, 0.91, 0.92, 0.95]
 
 
+def test_of_equal_scores_chance_decides() -> None:
+    table = {name: [at(i) for i in range(5)] for name in ("a.wav", "b.wav")}
+    drawn = {tuple(choose(table, Choice(limit=2, seed=seed))) for seed in range(20)}
+    assert {found.filename for chosen in drawn for found in chosen} == {"a.wav", "b.wav"}
+    assert len(drawn) > 10
+
+
 def test_a_limit_holds_for_each_class() -> None:
     table = {"a.wav": [at(0, 0.9), at(1, 0.8), at(0, 0.3, "Cat"), at(1, 0.4, "Cat")]}
     assert [found.event for found in choose(table, Choice(limit=1))] == [at(0, 0.9), at(1, 0.4, "Cat")]

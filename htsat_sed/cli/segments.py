@@ -89,8 +89,8 @@ def segments(
     choose: Annotated[
         Order,
         typer.Option(
-            help="Which N: those with the highest scores; any at random; or as many from each band of "
-            "scores, at random within it, to hear how often a score is right.",
+            help="Which N: those with the highest scores (any, where there are none); any at random; or as "
+            "many from each band of scores, at random within it, to hear how often a score is right.",
             rich_help_panel=CHOICE,
         ),
     ] = Order.highest,

@@ -33,8 +33,8 @@ class Choice:
 
     Attributes:
         limit: at most so many events a class; None for all.
-        order: ``highest`` scores first, at ``random``, or from the score ``bands`` in turn, at random
-            within each, so that all of them have the same share as far as they have events.
+        order: ``highest`` scores first, equal ones at random; at ``random``; or from the score ``bands`` in
+            turn, at random within each, so that all have the same share as far as they have events.
         spread: take from the recordings in turn (within a band where there are bands).
         bands: number of equally wide bands between the scores 0 and 1. A score between two bands belongs
             to the upper one.
@@ -81,10 +81,9 @@ def choose(table: Mapping[str, Sequence[Event]], choice: Choice) -> list[Found]:
 def _ordered(label: str, own: Iterable[Found], choice: Choice) -> list[Found]:
     """The events of a class in the order in which they are taken."""
     ordered = sorted(own)
+    random.Random(f"{choice.seed} {label}").shuffle(ordered)
     if choice.order == "highest":
-        ordered.sort(key=lambda found: -found.event.score)
-    else:
-        random.Random(f"{choice.seed} {label}").shuffle(ordered)
+        ordered.sort(key=lambda found: -found.event.score)  # label tracks have no scores: chance decides
 
     def band(found: Found) -> int:
         return min(int(found.event.score * choice.bands), choice.bands - 1) if choice.order == "bands" else 0
