@@ -167,22 +167,89 @@ def test_audio_is_detected_first(run: Run, tmp_path: Path) -> None:
     assert "PSDS scenario 2" in out
 
 
+HEADER = "filename\tonset\toffset\tevent_label\n"
+LABELS = HEADER + "a.wav\t0\t1\tDog\nb.wav\t1\t2\tCat\n"
+
+
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("text", "warning"),
     [
-        (["a.wav\t2\t1\tDog"], "line 2: "),
-        (["a.wav\tsoon\t1\tDog"], "line 2: "),
-        (["a.wav\t\t\t"], "wanted a reference with at least one event"),
+        (LABELS, ""),
+        (LABELS + "c.wav\t\t\t\n", ""),
+        (LABELS + "c.wav\n", ""),
+        (LABELS.replace("\t", ","), ""),
+        (LABELS.replace("\t1\t", "\t1,0\t").replace("\t", ";"), ""),
+        ("\ufeff" + LABELS.replace("\n", "\r\n"), ""),
+        (LABELS.replace("\n", "\r"), ""),
+        (LABELS.encode("utf-16"), ""),
+        ("onset\toffset\tevent_label\tfilename\tnote\n0\t1\tDog\ta.wav\t\n1\t2\tCat\tb.wav\tloud\n", ""),
+        (LABELS + "a.wav\t0\t1\tDog\n", "{path}: 1 event given twice dropped, the first in line 4"),
+        (LABELS + "a.wav\t3\t3\tDog\n", "{path}: 1 event without length dropped, the first in line 4"),
+        (LABELS + "a.wav\t.5\t1\tDog\n", "1 {side} event overlapping another of the same class: joined"),
     ],
 )
-def test_bad_labels_name_file_and_row(
-    run: Run, maps: Path, tmp_path: Path, rows: list[str], message: str
+@pytest.mark.parametrize("side", ["reference", "estimated"])
+def test_labels_that_a_rule_mends(
+    run: Run, tmp_path: Path, text: str | bytes, warning: str, side: str
 ) -> None:
-    labels = reference(tmp_path / "reference.tsv", *rows)
-    code, out, err = run(labels, "--scores", maps)
+    path, other = tmp_path / f"{side}.tsv", tmp_path / "other.tsv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    other.write_text(LABELS + "c.wav\t\t\t\n")
+    code, out, err = run(*((path, other) if side == "reference" else (other, path)))
+    assert code == 0
+    assert out.count("macro f1: 100.00 %") == 4
+    told = [line for line in err.splitlines() if "1 recording only" not in line]
+    assert told == ([f"warning: {warning.format(path=path, side=side)}"] if warning else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (HEADER + "a.wav\t2\t1\tDog\n", "line 2: offset 1 lies before onset 2"),
+        ("filename\toffset\tonset\tevent_label\na.wav\t0\t1\tDog\n", "line 2: offset 0 lies before onset 1"),
+        (LABELS + "\na.wav\tsoon\t1\tDog\n", "line 5: onset is no number: 'soon'"),
+        (LABELS + "a.wav\t0,5\t1\tDog\n", "line 4: onset is no number: '0,5'"),
+        (LABELS + "a.wav\tnan\t1\tDog\n", "line 4: onset is nan, wanted 0 or more"),
+        (LABELS + "a.wav\t-1\t1\tDog\n", "line 4: onset is -1, wanted 0 or more"),
+        (LABELS + "a.wav\t1\t\tDog\n", "line 4: offset empty: wanted all of onset, offset and event_label"),
+        (LABELS + "\t1\t2\tDog\n", "line 4: no filename"),
+        (LABELS + "a.wav\t1\t2\tDog\tloud\n", "line 4: 5 cells, but 4 columns"),
+        (LABELS + 'a.wav\t1\t2\t"Dog\n', "line 4: quotes do not fit"),
+        (LABELS.encode() + b"\xe4.wav\t1\t2\tDog\n", "line 4: not UTF-8 text, save it as UTF-8"),
+        (
+            "a.wav\t0\t1\tDog\n",
+            "lacks the columns filename, onset, offset, event_label; it has a.wav, 0, 1, Dog",
+        ),
+        ("filename\tduration\na.wav\t10\n", "lacks the columns onset, offset, event_label"),
+        ("filename,event_label,score\na.wav,Dog,0.9\n", "lacks the columns onset, offset"),
+        ("", "is empty, wanted a table with the columns filename, onset, offset, event_label"),
+        (HEADER, "wanted a reference with at least one event of the classes to be scored, got none"),
+        (HEADER + "a.wav\t\t\t\n", "wanted a reference with at least one event of the classes to be scored"),
+        (HEADER + "x.wav\t0\t1\tDog\n", "the reference has 'x.wav', the other side 'a.wav'"),
+        (bytes(range(128, 256)), "line 1: not UTF-8 text, save it as UTF-8"),
+    ],
+)
+def test_bad_labels_name_file_and_row(run: Run, tmp_path: Path, text: str | bytes, reason: str) -> None:
+    labels, estimated = tmp_path / "reference.tsv", tmp_path / "estimated.tsv"
+    labels.write_bytes(text if isinstance(text, bytes) else text.encode())
+    estimated.write_text(LABELS)
+    code, out, err = run(labels, estimated)
     assert (code, out) == (1, "")
-    assert f"error: {labels}: " in err
-    assert message in err
+    assert err.startswith(f"error: {labels}: ")
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+def test_labels_that_differ_by_case_or_blanks_are_hinted_at(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "reference.tsv").write_text(LABELS.replace("Dog", " Dog "))
+    (tmp_path / "estimated.tsv").write_text(LABELS)
+    code, out, err = run(tmp_path / "reference.tsv", tmp_path / "estimated.tsv")
+    assert code == 0
+    assert out.count("macro f1: 50.00 %") == 4
+    assert err == (
+        "warning: 1 estimated event of classes without reference events (Dog): left out; the reference has "
+        "'Dog '\n"
+    )
 
 
 def test_label_files_know_no_audio_suffix(run: Run, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ Source: Mesaros, Heittola and Virtanen, *Metrics for Polyphonic Sound Event Dete
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def collar_counts(
         offset: whether offsets have to match at all.
     """
     metric = _TwoCollars(
-        event_label_list=list(events.labels),
+        event_label_list=[],
         t_collar=float(onset_collar),
         percentage_of_length=float(offset_share),
         evaluate_offset=offset,
@@ -78,7 +78,7 @@ def segment_counts(events: Pair, *, resolution: float = 1.0) -> Counts:
         events: what to compare.
         resolution: seconds a segment, more than 0.
     """
-    metric = SegmentBasedMetrics(event_label_list=list(events.labels), time_resolution=float(resolution))
+    metric = SegmentBasedMetrics(event_label_list=[], time_resolution=float(resolution))
     return _by_recording(metric, events)
 
 
@@ -87,17 +87,19 @@ def _by_recording(metric: Any, events: Pair) -> Counts:
     place = {label: k for k, label in enumerate(events.labels)}
     counts = np.zeros((3, len(events.recordings), len(events.labels)))
     for i, (reference, estimated) in enumerate(zip(events.reference, events.estimated, strict=True)):
-        # It visits every class in every recording; those without events count nothing.
-        metric.event_label_list = sorted({event.label for event in (*reference, *estimated)})
-        if metric.event_label_list:
+        # It visits every class in every recording; those without events count nothing. Classes go by number,
+        # since dcase_util strips labels.
+        heard = sorted({place[event.label] for event in (*reference, *estimated)})
+        metric.event_label_list = [str(k) for k in heard]
+        if heard:
             metric.reset()
-            metric.evaluate(_container(reference), _container(estimated))
-        for label in metric.event_label_list:
-            own = metric.class_wise[label]
-            counts[:, i, place[label]] = own["Ntp"], own["Nfp"], own["Nfn"]
+            metric.evaluate(*(_container(own, place) for own in (reference, estimated)))
+        for k in heard:
+            own = metric.class_wise[str(k)]
+            counts[:, i, k] = own["Ntp"], own["Nfp"], own["Nfn"]
     return Counts(*counts)
 
 
-def _container(events: Sequence[Event]) -> MetaDataContainer:
-    rows = [{"onset": e.onset, "offset": e.offset, "event_label": e.label} for e in events]
+def _container(events: Sequence[Event], place: Mapping[str, int]) -> MetaDataContainer:
+    rows = [{"onset": e.onset, "offset": e.offset, "event_label": str(place[e.label])} for e in events]
     return MetaDataContainer(rows)

@@ -88,9 +88,8 @@ def pair(
         "only in the reference: scored as without estimated events",
     )
     foreign = [e.label for name in recordings for e in estimated.get(name, ()) if e.label not in scored]
-    remarks.add(
-        foreign, "estimated event", f"of classes without reference events ({some(foreign)}): left out"
-    )
+    what = f"of classes without reference events ({some(foreign)}): left out{_misspelt(foreign, scored)}"
+    remarks.add(foreign, "estimated event", what)
     kept: dict[str, tuple[tuple[Event, ...], ...]] = {}
     for side, table in (("reference", reference), ("estimated", estimated)):
         own = [[e for e in table.get(name, ()) if e.label in scored] for name in recordings]
@@ -165,6 +164,17 @@ def some(names: Iterable[str]) -> str:
     """The first few names of many."""
     distinct = sorted(set(names))
     return ", ".join(distinct[:3]) + (f" and {len(distinct) - 3} more" if len(distinct) > 3 else "")
+
+
+def _misspelt(foreign: Iterable[str], scored: Iterable[str]) -> str:
+    """A hint at a label that differs from the reference's only by case or blanks, if there is one."""
+    spelt = {label.strip().casefold(): label for label in scored}
+    alike = (
+        f"; the reference has {spelt[key]!r}"
+        for key in (f.strip().casefold() for f in foreign)
+        if key in spelt
+    )
+    return next(alike, "")
 
 
 def _fitting(
