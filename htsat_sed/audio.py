@@ -357,6 +357,8 @@ def _open_stdin(stack: ExitStack) -> io.BufferedReader:
     if sys.stdin is None or sys.stdin.isatty():
         raise AudioError("-", "standard input is closed or a terminal: pipe a recording in")
     kept = Path(stack.enter_context(TemporaryDirectory(prefix="htsat-sed-"))) / "stdin"
+    # Past the buffer, whose lock a thread that still waits for input would hold when the program ends.
+    source = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     with kept.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+        shutil.copyfileobj(source, file)
     return kept.open("rb")

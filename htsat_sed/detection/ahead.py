@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
-_PATIENCE = 2.0  # seconds that workers have for what they are at when nobody wants it any more
+_PATIENCE = 1.0  # seconds that workers have for what they are at when nobody wants it any more
 
 
 @dataclass(eq=False)
