@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from htsat_sed.detection.events import Event, PostProcessing
+from htsat_sed.detection.events import Event
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.evaluation.evaluate import evaluate_strong
 from htsat_sed.evaluation.report import Settings

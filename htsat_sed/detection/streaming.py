@@ -23,18 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import Boxes
-from htsat_sed.detection.events import (
-    Event,
-    PostProcessing,
-    SpanRules,
-    close_gaps,
-    find_runs,
-    find_spans,
-    in_seconds,
-    median_filter_tokens,
-    named,
-    smooth,
-)
+from htsat_sed.detection.events import Event, PostProcessing, median_filter_tokens, named, smooth
+from htsat_sed.detection.spans import SpanRules, close_gaps, find_runs, find_spans, in_seconds
 
 _BLOCK = 256  # rows worth the overhead of a round, 80 s
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
-from htsat_sed.detection.events import Spans
+from htsat_sed.detection.spans import Spans
 from htsat_sed.evaluation.counts import Floats
 from htsat_sed.evaluation.report import Settings
 

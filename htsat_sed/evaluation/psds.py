@@ -17,14 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from htsat_sed.detection.events import (
-    PostProcessing,
-    SpanRules,
-    find_spans,
-    median_filter_tokens,
-    smooth,
-)
+from htsat_sed.detection.events import PostProcessing, median_filter_tokens, smooth
 from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.detection.spans import SpanRules, find_spans
 from htsat_sed.evaluation.counts import Floats, event_numbers, event_seconds, ratio
 from htsat_sed.evaluation.intersection import (
     CountedEvents,

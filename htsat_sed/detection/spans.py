@@ -1,0 +1,181 @@
+"""Events of many columns of scores at once, as arrays: the steps after the median filter.
+
+See `htsat_sed.detection.events` for what the steps are. Here they are done for all classes of a recording,
+or for one class of many recordings with as many values, without a loop over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.detection.change_points import Boxes, find_boxes, step_filter_tokens
+
+if TYPE_CHECKING:
+    from htsat_sed.detection.events import PostProcessing
+
+SLACK = 1e-9  # seconds by which a duration may miss a bound through rounding
+
+
+class Spans(NamedTuple):
+    """Events of many columns as arrays, ordered by column and onset.
+
+    Attributes:
+        column: (n,) column of the scores.
+        onset: (n,) seconds.
+        offset: (n,) seconds.
+        peak: (n,) highest score inside.
+    """
+
+    column: NDArray[np.int64]
+    onset: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    peak: NDArray[np.float32]
+
+
+class SpanRules(NamedTuple):
+    """Values of `PostProcessing` for each of K columns, without the median filter.
+
+    Attributes:
+        high: (K,) thresholds, exclusive.
+        low: (K,) thresholds of hysteresis, exclusive.
+        min_gap: (K,) seconds.
+        min_event: (K,) seconds.
+        sides: (K,) tokens on each side of the step filter; 0 for runs above the threshold.
+        merge_absolute: (K,) see `PostProcessing`.
+        merge_relative: (K,) see `PostProcessing`.
+    """
+
+    high: NDArray[np.float64]
+    low: NDArray[np.float64]
+    min_gap: NDArray[np.float64]
+    min_event: NDArray[np.float64]
+    sides: NDArray[np.int64]
+    merge_absolute: NDArray[np.float64]
+    merge_relative: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rules: Sequence[PostProcessing], token_seconds: float) -> SpanRules:
+        """The values of each class."""
+        lows = [r.threshold if r.threshold_low is None else r.threshold_low for r in rules]
+        sides = [step_filter_tokens(r.step_filter, token_seconds) if r.step_filter else 0 for r in rules]
+        return cls(
+            np.array([r.threshold for r in rules]),
+            np.array(lows),
+            np.array([r.min_gap for r in rules]),
+            np.array([r.min_event for r in rules]),
+            np.array(sides, np.int64),
+            np.array([r.merge_absolute for r in rules]),
+            np.array([r.merge_relative for r in rules]),
+        )
+
+
+def find_spans(
+    scores: NDArray[np.float32],
+    rules: SpanRules,
+    *,
+    token_seconds: float,
+    duration: float | NDArray[np.float64],
+) -> Spans:
+    """Find the events of every column of smoothed scores, each by values of its own.
+
+    Args:
+        scores: (T, K), T at least 1.
+        rules: the values.
+        token_seconds: duration of a token.
+        duration: of the recording, seconds; or (K,), of the recording of each column.
+    """
+    runs, boxes = _runs(scores, rules), _boxes(scores, rules)
+    found = runs.and_those(boxes).in_order() if len(boxes.column) else runs
+    end = np.broadcast_to(duration, (scores.shape[1],))
+    return in_seconds(
+        close_gaps(found, rules, token_seconds), rules, token_seconds=token_seconds, duration=end
+    )
+
+
+def close_gaps(found: Boxes, rules: SpanRules, token_seconds: float) -> Boxes:
+    """Join neighbours of a column with less than `min_gap` between them; the score is the highest of theirs.
+
+    Args:
+        found: ordered by column and start, disjoint.
+        rules: the values.
+        token_seconds: duration of a token.
+    """
+    column, starts, ends, peaks = found
+    if len(column) == 0:
+        return found
+    gap = (starts[1:] - ends[:-1]) * token_seconds
+    apart = (column[1:] != column[:-1]) | (gap >= rules.min_gap[column[1:]] - SLACK)
+    first, last = np.append(True, apart), np.append(apart, True)
+    peaks = np.maximum.reduceat(peaks, np.flatnonzero(first))
+    return Boxes(column[first], starts[first], ends[last], peaks)
+
+
+def in_seconds(
+    found: Boxes, rules: SpanRules, *, token_seconds: float, duration: NDArray[np.float64]
+) -> Spans:
+    """Events of tokens as seconds, cut at the recording's end, without those shorter than `min_event`.
+
+    Args:
+        found: what remains after gaps were closed.
+        rules: the values.
+        token_seconds: duration of a token.
+        duration: (K,) of the recording of each column, seconds.
+    """
+    column, starts, ends, peaks = found
+    onsets = starts * token_seconds
+    offsets = np.minimum(ends * token_seconds, duration[column])
+    kept = (offsets - onsets >= rules.min_event[column] - SLACK) & (offsets > onsets)
+    return Spans(column[kept], onsets[kept], offsets[kept], peaks[kept])
+
+
+def _runs(scores: NDArray[np.float32], rules: SpanRules) -> Boxes:
+    """Runs above the low threshold with a token above the high one, which is their score."""
+    found = find_runs(scores, np.where(rules.sides == 0, rules.low, np.inf))
+    kept = found.score > rules.high.astype(np.float32)[found.column]
+    return found.where(kept)
+
+
+def find_runs(scores: NDArray[np.float32], low: NDArray[np.float64]) -> Boxes:
+    """Longest runs of tokens of each column above a threshold, exclusive; their score is the highest inside.
+
+    Args:
+        scores: (T, K).
+        low: (K,) thresholds.
+    """
+    tokens, classes = scores.shape
+    # All columns as one sequence, with a silent token after each, so that no run crosses columns.
+    line = np.zeros((classes, tokens + 1), np.float32)
+    line[:, :tokens] = scores.T
+    above = np.zeros((classes, tokens + 1), bool)
+    above[:, :tokens] = (scores > low.astype(np.float32)).T
+    edges = np.flatnonzero(np.diff(above.ravel(), prepend=False))
+    starts, ends = edges[::2], edges[1::2]
+    column = starts // (tokens + 1)
+    base = column * (tokens + 1)
+    return Boxes(column, starts - base, ends - base, _peaks(line.ravel(), starts, ends))
+
+
+def _boxes(scores: NDArray[np.float32], rules: SpanRules) -> Boxes:
+    """Boxes between change points with a score above the high threshold."""
+    own = np.flatnonzero(rules.sides)
+    found = find_boxes(
+        scores[:, own],
+        sides=rules.sides[own],
+        merge_absolute=rules.merge_absolute[own],
+        merge_relative=rules.merge_relative[own],
+    )
+    found = found._replace(column=own[found.column])
+    return found.where(found.score > rules.high.astype(np.float32)[found.column])
+
+
+def _peaks(
+    line: NDArray[np.float32], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Highest value in each half-open, ordered, disjoint run of a line that goes on after the last."""
+    if len(starts) == 0:
+        return np.zeros(0, np.float32)
+    return np.maximum.reduceat(line, np.stack([starts, ends], axis=1).ravel())[::2]
