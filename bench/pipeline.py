@@ -29,7 +29,6 @@ from model import processor
 from htsat_sed.annotations import write_events
 from htsat_sed.audio import open_recording
 from htsat_sed.detection.detector import Detection, Detector
-from htsat_sed.detection.devices import Place
 from htsat_sed.model.checkpoint import load_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
@@ -94,7 +93,7 @@ def main() -> None:
     model = load_checkpoint(given.checkpoint) if given.checkpoint else HTSAT(HTSATConfig())
     detector = Detector(model, device="cpu", batch_size=BATCH)
     samples = 0.1 * np.random.default_rng(0).standard_normal((BATCH, model.config.window_samples), np.float32)
-    place = Place(torch.device("cpu"), [model])
+    place = detector._devices.places[0]
     windows = 60 * given.minutes // WINDOW // BATCH * BATCH
     total = windows * WINDOW / 3600  # hours
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from htsat_sed.detection.events import Event, PostProcessing
     from htsat_sed.detection.presence import PresenceMap
     from htsat_sed.model.checkpoint import load_checkpoint
+    from htsat_sed.model.runtime import Execution
 
 __all__ = [
     "AnnotationError",
@@ -26,6 +27,7 @@ __all__ = [
     "CheckpointError",
     "Detector",
     "Event",
+    "Execution",
     "HtsatSedError",
     "PostProcessing",
     "PresenceMap",
@@ -38,6 +40,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Detector": "htsat_sed.detection.detector",
     "Event": "htsat_sed.detection.events",
+    "Execution": "htsat_sed.model.runtime",
     "PostProcessing": "htsat_sed.detection.events",
     "PresenceMap": "htsat_sed.detection.presence",
     "load_checkpoint": "htsat_sed.model.checkpoint",

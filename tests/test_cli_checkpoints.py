@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
+from golden.reference_state import recording
 from rule_made import official_state, write_lightning
 
 from htsat_sed import __version__
@@ -172,6 +174,25 @@ def test_converting_our_own_file_keeps_all_it_says(run: Run, ours: Path, tmp_pat
     assert (tmp_path / "half.safetensors").stat().st_size < 0.6 * ours.stat().st_size
 
 
+def test_export_is_checked_on_a_recording(run: Run, ours: Path, tmp_path: Path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    soundfile.write(tmp_path / "a.wav", recording(12.0, 16_000, seed=2), 16_000)
+    code, out, err = run("export", tmp_path / "m.onnx", "-c", ours, "--audio", tmp_path / "a.wav")
+    assert (code, out) == (0, "")
+    assert f"{tmp_path / 'm.onnx'}: opset 17, 3 classes, " in err
+    about = {entry.key: entry.value for entry in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert json.loads(about["labels"]) == list(LABELS)
+    assert json.loads(about["provenance"])["exported_from"]["sha256"] == sha256(ours)
+
+
+def test_export_tells_what_is_missing(run: Run, ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = run("export", tmp_path / "m.onnx", "-c", ours)
+    assert code == 2
+    assert err == "error: the export needs onnx: pip install 'htsat-sed[onnx]'\n"
+
+
 def test_average(run: Run, ours: Path, tmp_path: Path):
     model = load_checkpoint(ours)
     with torch.no_grad():
@@ -230,6 +251,7 @@ def test_what_fails_exits_with_1_and_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("export", "out.pt"), "wanted an output ending in .onnx, got out.pt"),
         (("convert", "{official}", "out.ckpt"), "wanted an output ending in .safetensors, got out.ckpt"),
         (
             ("convert", "{official}", "o.safetensors", "--loss", "bce"),

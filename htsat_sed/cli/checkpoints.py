@@ -1,4 +1,4 @@
-"""``htsat-sed checkpoints``: list, describe, download, convert and average trained models."""
+"""``htsat-sed checkpoints``: list, describe, download, convert, average and export trained models."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from htsat_sed.model.checkpoint import CheckpointInfo
+    from htsat_sed.model.htsat import HTSATConfig
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="List, describe, download, convert and average trained models.\n\n"
+    help="List, describe, download, convert, average and export trained models.\n\n"
     "A checkpoint is the bundled [bold]home[/bold], a name that [bold]list[/bold] shows, or a file: "
     "htsat-sed's own safetensors or a .ckpt of HTS-AT's authors.\n\n"
     "To detect AudioSet's 527 classes:\n\n"
@@ -228,6 +232,78 @@ def average(
     model = average_checkpoints(paths)
     model.provenance = {"average_of": [_provenance(path) for path in paths]}
     _save(output, model, float16=float16)
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to be, ending in .onnx.")],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            "-c",
+            metavar="FILE|NAME",
+            help="What to export.  \\[default: home, the bundled one]",
+            show_default=False,
+        ),
+    ] = None,
+    opset: Annotated[int, typer.Option(min=17, max=20, help="Version of ONNX's operators.")] = 17,
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RECORDING",
+            help="A recording to compare ONNX Runtime with torch on.  \\[default: a made sound]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    r"""Export a checkpoint as an ONNX model, for other programs and languages.
+
+    Input: logmel (windows, 1001, 64), the log-mel spectrogram of 10 s windows in decibels.
+    Outputs: presence (windows, 32, classes), clip (windows, classes), both scores in 0 to 1; embedding.
+
+    Labels, configuration, sample rate and window go into the metadata.
+    The file is written once ONNX Runtime computes from it what torch does, to 0.0001.
+
+    Needs pip install 'htsat-sed\[onnx]'.
+    """
+    from importlib.util import find_spec
+
+    if target.suffix != ".onnx":
+        raise ValueError(f"wanted an output ending in .onnx, got {target}")
+    for package in ("onnx", "onnxruntime"):
+        if find_spec(package) is None:
+            raise ValueError(f"the export needs {package}: pip install 'htsat-sed[onnx]'")
+    import torch
+
+    from htsat_sed.model.catalogue import resolve_checkpoint
+    from htsat_sed.model.checkpoint import load_checkpoint
+    from htsat_sed.model.onnx_core import export_onnx, made_sound
+
+    path = resolve_checkpoint(checkpoint)
+    model = load_checkpoint(path)
+    waveforms = made_sound(model.config) if audio is None else torch.from_numpy(_windows(audio, model.config))
+    provenance = model.provenance | {"exported_from": _provenance(path)}
+    difference = export_onnx(target, model, waveforms, opset=opset, provenance=provenance)
+    print(
+        f"{target}: opset {opset}, {model.config.classes} classes, {target.stat().st_size / 1e6:.1f} MB, "
+        f"within {difference:.1g} of torch",
+        file=sys.stderr,
+    )
+
+
+def _windows(recording: Path, config: HTSATConfig) -> NDArray[np.float32]:
+    """The first windows of a recording, at most four, the last zero-padded: (B, window_samples)."""
+    from itertools import islice
+
+    import numpy as np
+
+    from htsat_sed.audio import open_recording, windows
+
+    length = config.window_samples
+    with open_recording(recording, config.sample_rate) as stream:
+        first = [window.samples for window in islice(windows(stream, window=length, hop=length), 4)]
+    return np.stack([np.pad(samples, (0, length - len(samples))) for samples in first])
 
 
 def _check_target(target: Path) -> None:

@@ -27,7 +27,8 @@ from htsat_sed.detection.presence import PresenceMap, stitch
 from htsat_sed.detection.streaming import EventStream
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.labels import ClassMap, select
-from htsat_sed.model.htsat import HTSAT, TOKENS, stretch
+from htsat_sed.model.htsat import HTSAT, TOKENS
+from htsat_sed.model.runtime import Execution, Runtime
 
 Rows = Callable[[AnyPath, NDArray[np.float32]], None]
 _Result = TypeVar("_Result")
@@ -64,15 +65,20 @@ class Detector:
         labels: keep only these classes (after the class map).
         workers: threads that read, decode and resample meanwhile; None for one a processor core. Results
             do not depend on it.
+        execution: runtime and precision; None for OpenVINO on a CPU where it is installed, else torch, in
+            float32. Other runtimes than torch keep the weights as they are now.
 
     Attributes:
         config: of the model, or the first of an ensemble.
         labels: K class names, in the order of every result's columns.
         hop: seconds, as rounded.
         post_processing: as used by `detect`.
+        execution: as given.
+        runtime: what computes the models.
 
     Raises:
-        ValueError: an argument is out of range, the models disagree, or a label is unknown.
+        ValueError: an argument is out of range, the models disagree, a label is unknown, or `execution` is
+            not possible on the device.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class Detector:
         class_map: ClassMap | None = None,
         labels: Sequence[str] | None = None,
         workers: int | None = None,
+        execution: Execution | None = None,
     ) -> None:
         self._models = [model] if isinstance(model, HTSAT) else list(model)
         if not self._models:
@@ -112,7 +119,9 @@ class Detector:
         self.post_processing = post_processing or default_post_processing(
             self._models[0].post_processing, class_map
         )
-        self._devices = Devices(self._models, device, batch_size)
+        self.execution = execution or Execution()
+        self._devices = Devices(self._models, device, batch_size, self.execution)
+        self.runtime: Runtime = self._devices.places[0].models[0].runtime
 
     def presence_map(self, path: AnyPath) -> PresenceMap:
         """Presence map of one recording.
@@ -326,16 +335,12 @@ class Detector:
     def _presence(self, batch: list[Samples], place: Place) -> Tensor:
         """Presence scores (B, 32, K) of windows, zero-padded to full length."""
         waveforms = place.tensor(batch, self.config.window_samples)
-        return self._mean([model(waveforms).presence_logits.sigmoid() for model in place.models])
+        return self._mean([model.presence_scores(waveforms) for model in place.models])
 
     def _clip(self, batch: list[Samples], place: Place) -> Tensor:
         """Clip scores (B, K) of windows of any length: each is stretched before they share a batch."""
-        scores = []
-        for model in place.models:
-            waveforms = (place.tensor([samples], len(samples)) for samples in batch)
-            logmel = torch.cat([stretch(model.normalise(model.frontend(waveform))) for waveform in waveforms])
-            scores.append(model.clip_scores(model.from_normalised(logmel).clip_logits))
-        return self._mean(scores)
+        waveforms = [place.tensor([samples], len(samples)) for samples in batch]
+        return self._mean([model.clip_scores(waveforms) for model in place.models])
 
     def _mean(self, of_models: list[Tensor]) -> Tensor:
         """Mean over the ensemble, with the classes in the first model's order."""

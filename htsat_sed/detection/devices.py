@@ -20,6 +20,7 @@ from torch import Tensor
 
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.model.htsat import HTSAT
+from htsat_sed.model.runtime import Execution, Inference
 
 Samples = NDArray[np.float32]
 Scores = NDArray[np.float32]
@@ -35,11 +36,11 @@ class Place:
 
     Attributes:
         device: where the models are.
-        models: in eval mode.
+        models: ready to score waveforms there.
     """
 
     device: torch.device
-    models: list[HTSAT]
+    models: list[Inference]
 
     def tensor(self, windows: Sequence[Samples], length: int) -> Tensor:
         """Windows on the device, (B, length), zero-padded."""
@@ -60,16 +61,21 @@ class Devices:
         names: ``auto`` (CUDA, else Apple's MPS, else the CPU), or names that torch knows, with commas
             between several.
         batch_size: windows of a batch; ``auto`` for a number that suits the device.
+        execution: how the models are computed.
 
     Attributes:
+        places: the devices.
         batch_size: as of now; halved whenever a device runs out of memory.
         in_flight: batches to begin before the scores of the first are asked for.
 
     Raises:
-        ValueError: torch cannot use a device here, or the batch size is below 1.
+        ValueError: torch cannot use a device here, it cannot do what `execution` says, or the batch size
+            is below 1.
     """
 
-    def __init__(self, models: Sequence[HTSAT], names: str, batch_size: int | Literal["auto"]) -> None:
+    def __init__(
+        self, models: Sequence[HTSAT], names: str, batch_size: int | Literal["auto"], execution: Execution
+    ) -> None:
         devices = [_device(name.strip()) for name in names.split(",")]
         kind = devices[0].type
         self.batch_size = _WINDOWS.get(kind, 8) if batch_size == "auto" else batch_size
@@ -77,11 +83,17 @@ class Devices:
             raise ValueError(f"wanted batch_size of at least 1, got {batch_size}")
         self.in_flight = len(devices) * (2 if kind == "cuda" else 1)
         others = [[copy.deepcopy(model) for model in models] for _ in devices[1:]]
-        self._places = [
-            Place(device, [model.to(device).eval() for model in own])
+        self.places = [
+            Place(
+                device,
+                [
+                    Inference(model.to(device).eval(), device, execution, batch_size=self.batch_size)
+                    for model in own
+                ],
+            )
             for device, own in zip(devices, [models, *others], strict=True)
         ]
-        self._turns = cycle(self._places)
+        self._turns = cycle(self.places)
 
     def begin(self, windows: list[Samples], infer: Infer) -> Callable[[], Scores]:
         """Begin with a batch on the device whose turn it is.

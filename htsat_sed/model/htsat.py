@@ -185,7 +185,7 @@ class HTSAT(nn.Module):
 
     def normalise(self, logmel: Tensor) -> Tensor:
         """Batch-normalise the mel bands: (B, frames, 64) to the same."""
-        return self.bn0(logmel.mT).mT  # type: ignore[no-any-return]
+        return self.bn0(logmel.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]
 
     def from_normalised(self, logmel: Tensor) -> HTSATOutput:
         """Run what follows `bn0`: the place where training augments the spectrogram.
@@ -203,7 +203,7 @@ class HTSAT(nn.Module):
         """
         batch, _, dim = grid.shape
         unfolded = grid.view(batch, CHUNKS, 2, 8, dim).permute(0, 4, 2, 1, 3).reshape(batch, dim, 2, TOKENS)
-        logits = self.tscam_conv(unfolded).squeeze(2).mT
+        logits = self.tscam_conv(unfolded).squeeze(2).transpose(1, 2)
         return HTSATOutput(logits, logits.mean(dim=1), grid.mean(dim=1))
 
     def clip_scores(self, clip_logits: Tensor) -> Tensor:
@@ -241,4 +241,5 @@ def fold(logmel: Tensor) -> Tensor:
     Returns:
         (B, 1, 256, 256): row = chunk * 64 + band, column = frame within the chunk.
     """
-    return logmel.view(-1, CHUNKS, IMAGE_SIDE, logmel.shape[2]).mT.reshape(-1, 1, IMAGE_SIDE, IMAGE_SIDE)
+    chunks = logmel.view(-1, CHUNKS, IMAGE_SIDE, logmel.shape[2])
+    return chunks.transpose(2, 3).reshape(-1, 1, IMAGE_SIDE, IMAGE_SIDE)

@@ -140,7 +140,7 @@ class WindowAttention(nn.Module):
         bias = self.bias().to(qkv.dtype)
         if self.mask is None:  # windows fold into the batch: one bias for all
             y = _attend(qkv.flatten(0, 1), bias)
-        elif x.device.type == "cpu":  # item by item: no copy of q, k, v, and each item fits the cache
+        elif _in_pieces(x):  # item by item: no copy of q, k, v, and each item fits the cache
             y = torch.stack([_attend(item, bias) for item in qkv.unbind()])
         else:  # windows fold into the heads: the bias of each window broadcasts over the batch
             q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
@@ -160,6 +160,12 @@ def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
 
 
+def _in_pieces(x: Tensor) -> bool:
+    """Whether to go through a batch piece by piece: on a CPU, unless a graph for any batch is drawn."""
+    traced: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call,attr-defined]
+    return x.device.type == "cpu" and not (traced or torch.compiler.is_compiling())
+
+
 class MLP(nn.Module):
     """Two linear layers with an exact GELU between them."""
 
@@ -170,7 +176,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, tokens, C) to the same."""
-        if x.device.type != "cpu" or torch.is_grad_enabled():
+        if not _in_pieces(x) or torch.is_grad_enabled():
             return cast(Tensor, self.fc2(F.gelu(self.fc1(x))))
         # A few rows at a time, so that the hidden layer never leaves the processor's cache.
         y = torch.empty_like(x)
@@ -274,7 +280,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, side * patch, side * patch) to (B, side * side, dim)."""
-        return cast(Tensor, self.norm(self.proj(image).flatten(2).mT[:, self.order]))
+        return cast(Tensor, self.norm(self.proj(image).flatten(2).transpose(1, 2)[:, self.order]))
 
 
 class Swin(nn.Module):

@@ -1,0 +1,164 @@
+"""The model behind the front end as an ONNX graph: computed by ONNX Runtime, or exported to a file.
+
+Torch traces the graph, for any number of windows. What `export_onnx` writes begins at the log-mel
+spectrogram in decibels, since ONNX has no FFT that runtimes compute well.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from htsat_sed.errors import CheckpointError, HtsatSedError
+from htsat_sed.model.htsat import FRAMES, HTSAT, WINDOW_HOPS, HTSATConfig
+from htsat_sed.model.runtime import Core, CoreModule
+from htsat_sed.whole_file import whole_file
+
+OPSET = 17
+TOLERANCE = 1e-4  # of scores against torch
+_OPSETS = range(17, 21)  # LayerNormalization came with 17; torch's tracer knows none beyond 20
+
+
+def onnx_core(model: HTSAT) -> Core:
+    """The core of a model on the CPU, computed by ONNX Runtime with as many threads as torch has."""
+    example = torch.zeros(2, FRAMES, model.config.mel_bands)
+    session = _session(_traced(CoreModule(model), example, ["presence_logits"], OPSET))
+
+    def core(logmel: Tensor) -> Tensor:
+        (logits,) = session.run(None, {"logmel": logmel.contiguous().numpy()})
+        return torch.from_numpy(logits)
+
+    return core
+
+
+def export_onnx(
+    path: str | Path,
+    model: HTSAT,
+    waveforms: Tensor,
+    *,
+    opset: int = OPSET,
+    provenance: Mapping[str, Any] | None = None,
+) -> float:
+    """Write a model as ONNX, once ONNX Runtime computes from it what torch does.
+
+    The graph takes ``logmel`` (batch, 1001, 64): the front end's output for whole windows, in decibels.
+    It gives ``presence`` (batch, 32, K) and ``clip`` (batch, K), scores in [0, 1], and ``embedding``
+    (batch, D). Metadata entries: ``labels``, ``config``, ``post_processing``, ``provenance`` (JSON);
+    ``sample_rate`` (Hz), ``window_seconds``, ``token_seconds``, ``htsat_sed`` (version).
+
+    Args:
+        path: the file to be; it appears whole or not at all.
+        model: on the CPU, in evaluation mode.
+        waveforms: (B, window_samples) float32, what to compare on.
+        opset: of ONNX, 17 to 20.
+        provenance: what to say of the weights; None for the model's own.
+
+    Returns:
+        The largest difference between scores of torch and of ONNX Runtime, at most 1e-4.
+
+    Raises:
+        ValueError: another opset.
+        CheckpointError: the file cannot be written, or the two do not agree.
+    """
+    if opset not in _OPSETS:
+        raise ValueError(f"wanted an ONNX opset of {_OPSETS[0]} to {_OPSETS[-1]}, got {opset}")
+    import onnx
+
+    from htsat_sed import __version__
+
+    module, names = _Exported(model), ["presence", "clip", "embedding"]
+    example = torch.zeros(2, WINDOW_HOPS + 1, model.config.mel_bands)
+    graph = onnx.load_from_string(_traced(module, example, names, opset))
+    graph.producer_name, graph.producer_version = "htsat-sed", __version__
+    metadata = {
+        "labels": json.dumps(model.labels, ensure_ascii=False),
+        "config": json.dumps(asdict(model.config)),
+        "post_processing": json.dumps(model.post_processing),
+        "provenance": json.dumps(dict(model.provenance if provenance is None else provenance)),
+        "sample_rate": str(model.config.sample_rate),
+        "window_seconds": f"{model.config.window_seconds:g}",
+        "token_seconds": f"{model.config.token_seconds:g}",
+        "htsat_sed": __version__,
+    }
+    onnx.helper.set_model_props(graph, metadata)
+    onnx.checker.check_model(graph)
+    written = graph.SerializeToString()
+    difference = _difference(module, _session(written), model.frontend(waveforms), names)
+    if not difference <= TOLERANCE:
+        raise CheckpointError(
+            path, f"not written: its scores differ by {difference:.1g} from torch's; report this as a bug"
+        )
+    try:
+        with whole_file(path, "wb") as file:
+            file.write(written)
+    except HtsatSedError as error:
+        raise CheckpointError(error.path, error.reason) from error
+    return difference
+
+
+def made_sound(config: HTSATConfig) -> Tensor:
+    """Windows to compare on where no recording is at hand, (2, window_samples): rising tones in noise."""
+    generator = torch.Generator().manual_seed(0)
+    seconds = torch.arange(config.window_samples) / config.sample_rate
+    tones = [torch.sin(2 * torch.pi * (low + 150 * seconds) * seconds) for low in (200, 800)]
+    noise = torch.randn(2, config.window_samples, generator=generator)
+    return 0.1 * torch.stack(tones) * (seconds % 2 < 1) + 0.003 * noise
+
+
+class _Exported(nn.Module):
+    def __init__(self, model: HTSAT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, logmel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-mel in decibels (B, 1001, 64) to presence scores, clip scores and embedding."""
+        out = self.model.from_normalised(self.model.normalise(logmel))
+        return out.presence_logits.sigmoid(), self.model.clip_scores(out.clip_logits), out.embedding
+
+
+def _traced(module: nn.Module, example: Tensor, outputs: Sequence[str], opset: int) -> bytes:
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        # The tracer is deprecated for one that needs a package more and gives a slower graph.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            (example,),
+            file,  # type: ignore[arg-type]  # the tracer takes it
+            dynamo=False,
+            opset_version=opset,
+            input_names=["logmel"],
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in ("logmel", *outputs)},
+        )
+    return file.getvalue()
+
+
+def _session(graph: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+@torch.inference_mode()
+def _difference(module: nn.Module, session: Any, logmel: Tensor, names: Sequence[str]) -> float:
+    """Largest difference of scores, over the whole batch and over its first window alone."""
+    found = 0.0
+    for batch in (logmel, logmel[:1]):
+        expected = dict(zip(names, module(batch), strict=True))
+        scores = dict(zip(names, session.run(list(names), {"logmel": batch.numpy()}), strict=True))
+        for name in ("presence", "clip"):
+            found = max(found, float(np.abs(scores[name] - expected[name].numpy()).max()))
+    return found

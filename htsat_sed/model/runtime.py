@@ -1,0 +1,151 @@
+"""What computes a model: how a batch of waveforms becomes presence scores and clip scores.
+
+    waveforms ─ front end, bn0, stretch (torch, float32) ─▶ (B, 1024, 64) ─ core ─▶ presence logits ─▶ scores
+
+The core is nearly all of the work. It runs in torch, in OpenVINO or in ONNX Runtime, and in torch also
+in half precision or compiled. Scores are float32 in any case.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from htsat_sed.model.htsat import HTSAT, fold, stretch
+
+Runtime = Literal["torch", "openvino", "onnx"]
+Precision = Literal["float32", "bfloat16", "float16"]
+Core = Callable[[Tensor], Tensor]  # normalised log-mel (B, 1024, 64) to presence logits (B, 32, K)
+
+_PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a model is computed.
+
+    Attributes:
+        runtime: ``auto`` for OpenVINO on a CPU where it is installed and nothing else speaks against it,
+            else torch.
+        precision: of the core; bfloat16 and float16 move scores by about 0.01.
+        compile: whether torch compiles the core, which takes a minute and suits long runs on a GPU.
+
+    Raises:
+        ValueError: a value is unknown, or the three do not go together.
+    """
+
+    runtime: Runtime | Literal["auto"] = "auto"
+    precision: Precision = "float32"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no device can do."""
+        runtimes = ("auto", *get_args(Runtime))
+        if self.runtime not in runtimes:
+            raise ValueError(f"wanted a runtime of {', '.join(runtimes)}; got {self.runtime!r}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"wanted a precision of {', '.join(get_args(Precision))}; got {self.precision!r}"
+            )
+        if self.runtime in _PACKAGES and (self.precision != "float32" or self.compile):
+            what = "compile" if self.compile else self.precision
+            raise ValueError(f"{what} is for the runtime torch, got {self.runtime}")
+
+    def on(self, device: torch.device) -> Runtime:
+        """The runtime that computes on a device.
+
+        Raises:
+            ValueError: the device cannot do it, or a package is missing.
+        """
+        if self.precision == "float16" and device.type == "cpu":
+            raise ValueError("float16 is for GPUs: choose bfloat16 or float32 on a CPU")
+        if self.runtime == "auto":
+            plain = device.type == "cpu" and self.precision == "float32" and not self.compile
+            return "openvino" if plain and importlib.util.find_spec("openvino") is not None else "torch"
+        if self.runtime in _PACKAGES:
+            package = _PACKAGES[self.runtime]
+            if device.type != "cpu":
+                raise ValueError(f"the runtime {self.runtime} is for the CPU, got the device {device}")
+            if importlib.util.find_spec(package) is None:
+                raise ValueError(
+                    f"the runtime {self.runtime} needs {package}: pip install 'htsat-sed[{self.runtime}]'"
+                )
+        return self.runtime
+
+
+class Inference:
+    """A model on a device, ready to score waveforms.
+
+    Args:
+        model: in evaluation mode, on the device; it is kept.
+        device: where waveforms will be.
+        execution: how it is computed; None for the defaults.
+        batch_size: waveforms that usually come at once.
+
+    Attributes:
+        runtime: what computes the core.
+
+    Raises:
+        ValueError: `execution` is not possible on the device.
+    """
+
+    def __init__(
+        self, model: HTSAT, device: torch.device, execution: Execution | None = None, *, batch_size: int = 8
+    ) -> None:
+        execution = execution or Execution()
+        self.runtime = execution.on(device)
+        self._model = model
+        self._core: Core
+        if self.runtime == "openvino":
+            from htsat_sed.model.openvino_core import openvino_core
+
+            self._core = openvino_core(model, batch_size)
+        elif self.runtime == "onnx":
+            from htsat_sed.model.onnx_core import onnx_core
+
+            self._core = onnx_core(model)
+        else:
+            self._core = _torch_core(model, device, execution)
+
+    @torch.inference_mode()
+    def presence_scores(self, waveforms: Tensor) -> Tensor:
+        """Presence scores (B, 32, K) float32 of whole windows (B, samples)."""
+        model = self._model
+        return self._core(stretch(model.normalise(model.frontend(waveforms)))).sigmoid()
+
+    @torch.inference_mode()
+    def clip_scores(self, waveforms: Sequence[Tensor]) -> Tensor:
+        """Clip scores (B, K) float32 of B waveforms (1, samples), each stretched to a whole window."""
+        model = self._model
+        logmel = torch.cat([stretch(model.normalise(model.frontend(waveform))) for waveform in waveforms])
+        return model.clip_scores(self._core(logmel).mean(dim=1))
+
+
+class CoreModule(nn.Module):
+    """The core as a module of its own, for torch to trace or compile."""
+
+    def __init__(self, model: HTSAT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, logmel: Tensor) -> Tensor:
+        """Normalised log-mel (B, 1024, 64) to presence logits (B, 32, K)."""
+        return self.model.token_semantic_head(self.model.backbone(fold(logmel))).presence_logits
+
+
+def _torch_core(model: HTSAT, device: torch.device, execution: Execution) -> Core:
+    module: Core = CoreModule(model)
+    if execution.compile:
+        module = torch.compile(module)
+    dtype: torch.dtype = getattr(torch, execution.precision)
+
+    def core(logmel: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return module(logmel).float()
+
+    return core

@@ -1,0 +1,191 @@
+"""Runtimes: whatever computes a model, its scores are those of torch."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden.reference_state import recording
+
+from htsat_sed import CheckpointError, Detector, Execution
+from htsat_sed.model import onnx_core, runtime
+from htsat_sed.model.htsat import HTSAT, HTSATConfig
+from htsat_sed.model.onnx_core import export_onnx, made_sound
+from htsat_sed.model.runtime import Inference
+
+CPU = torch.device("cpu")
+# The second block of a stage is shifted, the third is not: tokens change their order and back.
+SMALL = HTSATConfig(classes=3, embed_dim=16, depths=(1, 2, 3, 2), heads=(1, 2, 2, 4))
+SINGLE_LABEL = HTSATConfig(
+    classes=5,
+    sample_rate=16_000,
+    hop_length=160,
+    embed_dim=8,
+    depths=(2, 1, 1, 1),
+    heads=(2, 2, 2, 2),
+    loss="clip_ce",
+)
+
+
+def fresh(config: HTSATConfig) -> HTSAT:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = HTSAT(config).eval()
+        for parameter in model.parameters():  # large enough for scores all over [0, 1]
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def windows(config: HTSATConfig, count: int) -> torch.Tensor:
+    samples = recording(config.window_seconds * count, config.sample_rate, seed=3)
+    return torch.from_numpy(samples.astype(np.float32).reshape(count, -1))
+
+
+@pytest.mark.parametrize("config", [SMALL, SINGLE_LABEL], ids=["small", "single-label"])
+@pytest.mark.parametrize(("name", "package"), [("openvino", "openvino"), ("onnx", "onnxruntime")])
+def test_scores_are_those_of_torch(name: runtime.Runtime, package: str, config: HTSATConfig) -> None:
+    pytest.importorskip(package)
+    model, waveforms = fresh(config), windows(config, 3)
+    wanted = Inference(model, CPU, Execution(runtime="torch"))
+    found = Inference(model, CPU, Execution(runtime=name), batch_size=2)
+    expected = wanted.presence_scores(waveforms)
+    assert expected.std() > 0.1
+    for batch in (slice(0, 3), slice(0, 1), slice(1, 3)):
+        scores = found.presence_scores(waveforms[batch])
+        assert scores.dtype == torch.float32
+        torch.testing.assert_close(scores, expected[batch], rtol=0, atol=1e-4)
+    clips = [waveforms[:1], waveforms[1:2, : config.window_samples // 3]]
+    torch.testing.assert_close(found.clip_scores(clips), wanted.clip_scores(clips), rtol=0, atol=1e-4)
+
+
+def test_openvino_scores_a_window_the_same_in_any_company() -> None:
+    pytest.importorskip("openvino")
+    waveforms = windows(SMALL, 3)
+    found = Inference(fresh(SMALL), CPU, Execution(runtime="openvino"))
+    together = found.presence_scores(waveforms)
+    alone = [found.presence_scores(waveform[None]) for waveform in waveforms]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_bfloat16_stays_close_and_gives_float32() -> None:
+    model, waveforms = fresh(SMALL), windows(SMALL, 2)
+    full = Inference(model, CPU, Execution(runtime="torch")).presence_scores(waveforms)
+    half = Inference(model, CPU, Execution(precision="bfloat16")).presence_scores(waveforms)
+    assert half.dtype == torch.float32
+    difference = (half - full).abs()
+    assert 0 < difference.mean() < 0.005
+    assert difference.max() < 0.05
+
+
+def test_compile_leaves_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_modules = []  # compiling itself takes a C compiler and a minute
+    monkeypatch.setattr(torch, "compile", lambda module: compiled_modules.append(module) or module)
+    model, waveforms = fresh(SINGLE_LABEL), windows(SINGLE_LABEL, 2)
+    plain = Inference(model, CPU, Execution(runtime="torch")).presence_scores(waveforms)
+    compiled = Inference(model, CPU, Execution(compile=True))
+    assert compiled.runtime == "torch"
+    assert len(compiled_modules) == 1
+    torch.testing.assert_close(compiled.presence_scores(waveforms), plain, rtol=0, atol=1e-5)
+
+
+def test_auto_is_openvino_on_a_cpu_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {"openvino", "onnxruntime"}
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name if name in installed else None)
+    assert Execution().on(CPU) == "openvino"
+    assert Execution().on(torch.device("cuda")) == "torch"
+    assert Execution(precision="bfloat16").on(CPU) == "torch"
+    assert Execution(compile=True).on(CPU) == "torch"
+    assert Execution(runtime="onnx").on(CPU) == "onnx"
+    installed.clear()
+    assert Execution().on(CPU) == "torch"
+    with pytest.raises(ValueError, match=r"needs onnxruntime: pip install 'htsat-sed\[onnx\]'"):
+        Execution(runtime="onnx").on(CPU)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"runtime": "tflite"}, "wanted a runtime of auto, torch, openvino, onnx; got 'tflite'"),
+        ({"precision": "int4"}, "wanted a precision of float32, bfloat16, float16; got 'int4'"),
+        (
+            {"runtime": "openvino", "precision": "bfloat16"},
+            "bfloat16 is for the runtime torch, got openvino",
+        ),
+        ({"runtime": "onnx", "compile": True}, "compile is for the runtime torch, got onnx"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(values: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Execution(**values)
+
+
+def test_what_a_device_cannot_do_is_refused() -> None:
+    with pytest.raises(ValueError, match="float16 is for GPUs: choose bfloat16 or float32 on a CPU"):
+        Execution(precision="float16").on(CPU)
+    with pytest.raises(ValueError, match="the runtime openvino is for the CPU, got the device cuda"):
+        Execution(runtime="openvino").on(torch.device("cuda"))
+
+
+def test_a_detector_says_what_computes_it() -> None:
+    detector = Detector(fresh(SMALL), device="cpu", execution=Execution(precision="bfloat16"))
+    assert (detector.runtime, detector.execution.precision) == ("torch", "bfloat16")
+
+
+def test_export_describes_itself_and_takes_any_batch(tmp_path: Path) -> None:
+    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    model, waveforms = fresh(SINGLE_LABEL), windows(SINGLE_LABEL, 3)
+    model.post_processing = {"threshold": 0.25}
+    path = tmp_path / "model.onnx"
+    assert 0 < export_onnx(path, model, waveforms, opset=18, provenance={"data": "made"}) < 1e-4
+
+    about = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    assert json.loads(about["labels"]) == list(model.labels)
+    assert HTSATConfig(**json.loads(about["config"])).sample_rate == 16_000
+    assert (about["sample_rate"], about["window_seconds"], about["token_seconds"]) == (
+        "16000",
+        "10",
+        "0.3125",
+    )
+    assert json.loads(about["post_processing"]) == {"threshold": 0.25}
+    assert json.loads(about["provenance"]) == {"data": "made"}
+    assert onnx.load(path).opset_import[0].version == 18
+
+    session = onnxruntime.InferenceSession(path)
+    logmel = model.frontend(waveforms)
+    with torch.inference_mode():
+        expected = model(waveforms)
+    for count in (1, 3):
+        presence, clip, embedding = session.run(None, {"logmel": logmel[:count].numpy()})
+        np.testing.assert_allclose(presence, expected.presence_logits[:count].sigmoid(), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(clip, expected.clip_logits[:count].softmax(-1), rtol=0, atol=1e-4)
+        assert embedding.shape == (count, 64)
+
+
+def test_openvino_reads_the_export(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    model = fresh(SINGLE_LABEL)
+    path = tmp_path / "model.onnx"
+    export_onnx(path, model, made_sound(SINGLE_LABEL))
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    waveforms = windows(SINGLE_LABEL, 2)
+    presence = compiled({"logmel": model.frontend(waveforms).numpy()})["presence"]
+    with torch.inference_mode():
+        expected = model(waveforms).presence_logits.sigmoid()
+    np.testing.assert_allclose(presence, expected, rtol=0, atol=1e-4)
+
+
+def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(onnx_core, "TOLERANCE", 0.0)
+    with pytest.raises(CheckpointError, match=r"model\.onnx: not written: its scores differ by "):
+        export_onnx(tmp_path / "model.onnx", fresh(SINGLE_LABEL), made_sound(SINGLE_LABEL))
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_an_opset_out_of_range_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="wanted an ONNX opset of 17 to 20, got 9"):
+        export_onnx(tmp_path / "model.onnx", fresh(SINGLE_LABEL), made_sound(SINGLE_LABEL), opset=9)
