@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -13,7 +14,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htsat_sed import Event
+from htsat_sed import Event, decoding
 from htsat_sed.annotations import read_events
 from htsat_sed.errors import AudioError, HtsatSedError
 from htsat_sed.segments.choice import Choice, Found, choose
@@ -326,6 +327,33 @@ def test_padding_stays_inside_the_recording_and_clips_may_overlap(tmp_path: Path
     assert list(found.values()) == [Bounds(0, 2), Bounds(4.5, 7), Bounds(0, 12), Bounds(10.5, 12)]
     for target, (onset, offset) in found.items():
         np.testing.assert_array_equal(raw(target), raw(recording)[int(onset * RATE) : int(offset * RATE)])
+
+
+@pytest.mark.parametrize("part", [1.0, 0.7])
+def test_flac_is_sought_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: float) -> None:
+    """Cut short, too: then a seek to what is missing fails, and what lies before it is found from the start."""
+    monkeypatch.setattr(decoding, "_WORTH_SEEKING", 1.5)
+    recording = record(tmp_path / "a.flac", np.tile(SAMPLES, (2, 1)))
+    data = recording.read_bytes()
+    recording.write_bytes(data[: int(len(data) * part)])
+    decoded: list[int] = []
+    decode = decoding.Coded._decode
+
+    def counted(coded: decoding.Coded) -> Iterator[av.AudioFrame]:
+        for frame in decode(coded):
+            decoded.append(frame.samples)
+            yield frame
+
+    monkeypatch.setattr(decoding.Coded, "_decode", counted)
+    events = [Event(onset, onset + 0.3, "Dog") for onset in (4.1, 4.9, 13.00012, 23)]
+    clips = [(event, tmp_path / f"{i}.wav") for i, event in enumerate(events)]
+    found = cut_recording(recording, clips, Cut())
+    assert len(found) == (4 if part == 1 else 3)
+    for target, (onset, offset) in found.items():
+        span = slice(round(onset * RATE), round(offset * RATE))
+        np.testing.assert_array_equal(raw(target) >> 16, np.tile(SAMPLES, (2, 1))[span] >> 16)
+    if part == 1:
+        assert sum(decoded) < 14 * RATE  # of 24 s
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])

@@ -6,8 +6,8 @@ keeps the recording's own samples: 8, 16 or 24 bits or 32-bit floats (which also
 of more bits); FLAC the same but for floats, which become 24 bits, limited to ±1. What a lossy recording (MP3,
 M4A, Opus, ...) decodes to is rounded to 16 bits.
 
-Memory does not grow with the length of recording or clip. Uncompressed recordings are sought in; coded ones
-are decoded from their start to the end of the last clip, since a seek does not land on a known sample.
+Memory does not grow with the length of recording or clip. Uncompressed recordings and FLAC are sought in;
+others are decoded from their start to the end of the last clip, since a seek does not land on a known sample.
 """
 
 from __future__ import annotations
