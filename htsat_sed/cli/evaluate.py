@@ -29,9 +29,9 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="REFERENCE",
-            help="Strong labels: a table with filename, onset, offset (seconds) and event_label, as DESED's, "
-            "or any format that detect writes. Or weak ones, filename and event_labels, for clip-level "
-            "metrics alone.",
+            help="Strong labels: a table with filename, onset, offset (seconds) and event_label, as DESED's; "
+            "or any format that detect writes, also a folder with one label file a recording. Or weak ones, "
+            "filename and event_labels, for clip-level metrics alone.",
             show_default=False,
         ),
     ],
@@ -39,8 +39,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="ESTIMATED",
-            help="Events, in the same formats, or clip scores as tag writes them. Recordings are called as "
-            "in REFERENCE.",
+            help="Events, in the same formats, or clip scores as tag writes them.",
             show_default=False,
         ),
     ] = None,
@@ -197,36 +196,46 @@ def evaluate(
 ) -> None:
     """Score detections against reference labels: F1 of four kinds, PSDS, clip-level metrics.
 
-    From events, each with precision, recall and counts, per class, macro and micro:
+    From events, with precision, recall and counts, per class, macro and micro:
 
-    - intersection: F1 by overlap (psds_eval; DTC 0.5, GTC 0.5): the "F1" of the HTS-AT paper
-    - collar: event-based F1 (sed_eval; onset 200 ms, offset 200 ms or 20 %): that of DCASE task 4
+    - intersection: F1 by overlap (psds_eval; DTC 0.5, GTC 0.5), as for HTS-AT
+    - collar: event-based F1 (sed_eval; 200 ms or 20 %), that of DCASE task 4
     - onset: the same, whatever the offset
     - segment: F1 in cells of 1 s (sed_eval)
 
     From presence maps (--scores or --audio), also:
 
-    - psds1: PSDS scenario 1 (psds_eval; DTC and GTC 0.7, alpha_CT 0, alpha_ST 1, 100 false positives an hour)
-    - psds2: PSDS scenario 2 (DTC and GTC 0.1, CTTC 0.3, alpha_CT 0.5, alpha_ST 1, 100 an hour)
+    - psds1: PSDS scenario 1 (DTC 0.7, GTC 0.7, alpha_CT 0)
+    - psds2: PSDS scenario 2 (DTC 0.1, GTC 0.1, CTTC 0.3, alpha_CT 0.5)
+    - both: psds_eval; alpha_ST 1, at most 100 false positives an hour
     - clip: mAP, AUC and d-prime; a recording's score is its highest
 
-    From clip scores: clip alone.
+    From clip scores (tag): clip alone.
 
-    Macro is the mean over classes with reference events; micro is of summed counts.
-    A recording without events has one row with empty cells.
-    Recordings that only REFERENCE has count as without detections; those it lacks are left out.
-    Estimated events of classes that REFERENCE lacks are left out. Warnings count what was.
-    docs/evaluation.md explains each metric, and why two papers' "F1" differ.
+    How the labels are read:
+
+    - macro is the mean over classes with reference events; a class without
+      hits counts 0; micro is of summed counts
+    - a recording without events has one row with empty cells
+    - a recording that only REFERENCE has counts as without detections;
+      one that it lacks, and events of classes that it lacks, are left out
+    - a.wav is also known as a, as a.flac and as day/a.wav where one fits
+
+    Warnings count what was met. docs/evaluation.md explains each metric, and why two papers' "F1" differ.
 
     [bold]Examples[/bold]
 
       htsat-sed evaluate reference.tsv events.tsv
-      htsat-sed evaluate reference.tsv events.tsv --bootstrap 1000 --json scores.json
+      htsat-sed evaluate reference.tsv events.tsv --bootstrap 1000
+      htsat-sed evaluate reference.tsv events.tsv --json all.json --plot f1.png
+      htsat-sed evaluate reference.tsv events.tsv --onset-collar 0.5
+
       htsat-sed detect recordings/ --scores maps/ -o events.tsv
-      htsat-sed evaluate reference.tsv --scores maps/ --post-processing tuned.toml --plot scores.png
+      htsat-sed evaluate reference.tsv --scores maps/ --post-processing mine.toml
       htsat-sed evaluate reference.tsv --audio recordings/ -c audioset --map desed
+
+      htsat-sed tag recordings/ -o tags.csv
       htsat-sed evaluate weak.tsv tags.csv
-      htsat-sed evaluate reference.tsv events.tsv --onset-collar 0.5 --offset-share 0.5 --class Speech
     """
     given = [
         name for name, value in (("ESTIMATED", estimated), ("--scores", scores), ("--audio", audio)) if value

@@ -237,17 +237,23 @@ def _target(out: Path | None, recording: str) -> Path:
 def _reference(path: Path, recording: str) -> list[Event]:
     """The reference events of one recording.
 
-    Its name in the table is the longest end of its path that is there, then its name without suffix, as
-    label tracks (Audacity, Raven, ...) have it; a label track of one recording may have any name.
+    Its name in the table is the longest end of its path that is there, then one without folders or suffix
+    (`htsat_sed.evaluation.names`); a label track of one recording may have any name.
 
     Raises:
-        AnnotationError: the table cannot be read or does not have the recording.
+        AnnotationError: the table cannot be read, does not have the recording, or has several that it could
+            be.
     """
     from htsat_sed.annotations import read_events
+    from htsat_sed.evaluation.names import matching_names
 
     table = read_events(path)
-    parts = Path(recording).absolute().parts
-    names = [Path(*parts[i:]).as_posix() for i in range(len(parts))] + [Path(recording).stem]
+    whole = Path(recording).absolute()
+    names = [Path(*whole.parts[i:]).as_posix() for i in range(len(whole.parts))]
+    try:
+        names += matching_names([whole.as_posix()], table)
+    except ValueError as error:
+        raise AnnotationError(path, str(error)) from error
     for name in names:
         if name in table:
             return table[name]

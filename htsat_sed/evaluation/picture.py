@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
-
-
 _HIGHEST = 400.0  # inches; matplotlib draws at most 2**16 pixels
 
 
@@ -88,6 +86,9 @@ def _draw_rocs(axes: Axes, report: Report) -> None:
     axes.set_ylim(0, 1)
     axes.set_xlabel("effective false positives per hour")
     axes.set_ylabel("effective true positive ratio")
+    # A square at the top, however many classes the bars beside it have.
+    axes.set_box_aspect(1.0)
+    axes.set_anchor("N")
     _finish(axes)
 
 
