@@ -101,6 +101,16 @@ def test_what_is_missing_or_broken_is_counted_and_the_rest_is_cut(run: Run) -> N
     ]
 
 
+def test_the_wrong_folder_leaves_nothing_behind(run: Run) -> None:
+    Path("empty").mkdir()
+    assert run("events.csv", "-a", "empty", "-o", "clips") == (
+        1,
+        "",
+        "error: empty: holds no recordings for 2 of the 2 names: street.wav, yard.flac\n",
+    )
+    assert not Path("clips").exists()
+
+
 def test_events_past_the_end_alone_fail_too(run: Run) -> None:
     write_events("events.csv", {"street.wav": [Event(1, 2, "Dog"), Event(70, 80, "Dog")]}, "csv")
     assert run("events.csv", "-a", "audio", "-o", "clips")[0] == 1

@@ -41,7 +41,12 @@ OWNERS = {
     "av": {"decoding"},
 }
 # Annotations and evaluation know events and presence maps, never the model.
-STRANGERS = [("annotations", "model"), ("evaluation", "model"), ("annotations", "audio")]
+STRANGERS = [
+    ("annotations", "model"),
+    ("evaluation", "model"),
+    ("annotations", "audio"),
+    ("segments", "model"),
+]
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -201,8 +201,9 @@ def segments(
                 report(result)
             else:
                 written[name] = result
-    write_index(out, planned, written)
-    _summarise(out / INDEX, written)
+    if any(written.values()) or not failures:  # else the same command with the right folder would be refused
+        write_index(out, planned, written)
+        _summarise(out / INDEX, written)
     lost = sum(len(planned.clips[name]) - len(own) for name, own in written.items())
     raise typer.Exit(1 if failures or lost else 0)
 
