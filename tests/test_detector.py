@@ -2,7 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -299,6 +300,54 @@ def test_recordings_without_sound_do_not_wait_for_a_batch(tmp_path: Path) -> Non
     results = detector.detections([tmp_path / "silence.wav"] * 3 + [tmp_path / "none.wav"] * 100)
     assert next(results) == (tmp_path / "silence.wav", Detection([], 1.0))
     results.close()
+
+
+def test_rows_come_as_windows_pass_the_model(tmp_path: Path) -> None:
+    told: list[float] = []
+    results = Detector(tiny(), batch_size=1, hop=5.0).detections(
+        [write(tmp_path / "a.wav", 23.0)],
+        progress=lambda path, seconds, expected: told.append(seconds),
+        rows=lambda path, block: told.append(len(block)),
+    )
+    list(results)
+    # The last window reaches from token 48 to the end, which is in token 74.
+    assert told == [10.0, 16, 15.0, 16, 20.0, 16, 23.0, 16, 10]
+
+
+def test_a_result_does_not_wait_for_more_than_some_silence(tmp_path: Path) -> None:
+    sound, silence = write(tmp_path / "sound.wav", 1.0), tmp_path / "silence.wav"
+    soundfile.write(silence, np.zeros(RATE // 10), RATE)
+    taken = 0
+
+    def paths() -> Iterator[Path]:
+        nonlocal taken
+        yield sound
+        while True:
+            taken += 1
+            yield silence
+
+    results = Detector(tiny(), batch_size=2).detections(paths())
+    assert next(results)[0] == sound
+    assert taken < 200
+    results.close()
+
+
+def test_memory_does_not_grow_with_a_recording(tmp_path: Path) -> None:
+    many = HTSATConfig(classes=500, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4))
+    detector = Detector(HTSAT(many), workers=1)
+
+    def peak(minutes: int) -> int:
+        soundfile.write(tmp_path / "silence.wav", np.zeros(60 * minutes * 1000, np.int16), 1000)
+        tracemalloc.start()
+        ((_, found),) = detector.detections([tmp_path / "silence.wav"])
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found == Detection([], 60.0 * minutes)
+        return top
+
+    peak(1)
+    # A whole map of 30 minutes has 11 MB.
+    assert peak(30) < peak(5) + 2_000_000
 
 
 def test_a_batch_that_does_not_fit_is_halved(
