@@ -27,3 +27,14 @@ def _restored_logger() -> Iterator[None]:
     handlers, propagate = logger.handlers, logger.propagate
     yield
     logger.handlers, logger.propagate = handlers, propagate
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="Run the tests that take minutes, too.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        for item in items:
+            if "long" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --long"))

@@ -410,3 +410,14 @@ def test_progress_tells_the_seconds_read(tmp_path: Path) -> None:
 def test_impossible_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Detector(tiny(), **arguments)  # type: ignore[arg-type]
+
+
+def test_filled_batches_make_scores_the_same_in_any_company(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{i}.wav", 0.4 + 0.1 * i, seed=i) for i in range(5)]
+    detector = Detector(tiny(), batch_size=4, fill_batches=True)
+    for path, (_, found) in zip(paths, detector.presence_maps(paths), strict=True):
+        assert isinstance(found, PresenceMap)
+        assert np.array_equal(detector.presence_map(path).scores, found.scores)
+    for path, (_, scores) in zip(paths, detector.all_clip_scores(paths), strict=True):
+        assert isinstance(scores, np.ndarray)
+        assert np.array_equal(detector.clip_scores(path), scores)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from htsat_sed.errors import HtsatSedError
@@ -67,6 +67,7 @@ def test_stamps(tmp_path: Path) -> None:
         assert journal.result("stdin") == 1
 
 
+@settings(max_examples=40)
 @given(cut=st.integers(0, 400), zeros=st.integers(0, 20))
 def test_whatever_was_torn_off_is_not_done_and_the_rest_is(tmp_path_factory, cut, zeros) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path_factory.mktemp("torn") / "journal"
@@ -180,6 +181,7 @@ def test_full_disk_leaves_it_as_it_was(path: Path, monkeypatch: pytest.MonkeyPat
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
+            patch.setattr("htsat_sed.runs.journal._SYNC_EVERY", 0.0)
             with pytest.raises(HtsatSedError, match="journal: cannot be written: No space left on device"):
                 journal.add("c", ONE, 1)
         assert path.read_bytes() == before

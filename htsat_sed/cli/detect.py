@@ -128,6 +128,7 @@ def detect(
             label_file=label_file,
             class_map=class_map,
             labels=labels,
+            fill_batches=out is not None and len(recordings) > 1,
             post_processing_file=post_processing,
             flags={
                 "threshold": threshold,

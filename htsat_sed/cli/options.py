@@ -256,6 +256,7 @@ def make_detector(
     runtime: str = "auto",
     precision: str = "float32",
     compile_model: bool = False,
+    fill_batches: bool = False,
 ) -> Detector:
     """The detector that the options describe.
 
@@ -294,6 +295,7 @@ def make_detector(
         class_map=mapped,
         labels=expand_labels(labels),
         execution=execution,
+        fill_batches=fill_batches,
     )
 
 

@@ -117,6 +117,7 @@ def tag(
             label_file=label_file,
             class_map=class_map,
             labels=labels,
+            fill_batches=out is not None and len(recordings) > 1,
         )
         import numpy as np
 

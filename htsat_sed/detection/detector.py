@@ -67,6 +67,8 @@ class Detector:
             do not depend on it.
         execution: runtime and precision; None for OpenVINO on a CPU where it is installed, else torch, in
             float32. Other runtimes than torch keep the weights as they are now.
+        fill_batches: compute the last batch in full size, too: slower for a single short recording, but
+            then scores are the same to the last bit whatever other recordings are read along.
 
     Attributes:
         config: of the model, or the first of an ensemble.
@@ -93,10 +95,12 @@ class Detector:
         labels: Sequence[str] | None = None,
         workers: int | None = None,
         execution: Execution | None = None,
+        fill_batches: bool = False,
     ) -> None:
         self._models = [model] if isinstance(model, HTSAT) else list(model)
         if not self._models:
             raise ValueError("wanted at least one model, got none")
+        self._fill_batches = fill_batches
         self._workers = _cores() if workers is None else workers
         if self._workers < 1:
             raise ValueError(f"wanted at least one worker, got {workers}")
@@ -327,6 +331,7 @@ class Detector:
             batch_size=lambda: self._devices.batch_size,
             in_flight=self._devices.in_flight,
             workers=self._workers,
+            fill=self._fill_batches,
         )
         with closing(through):
             for recording in through:

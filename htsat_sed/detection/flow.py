@@ -101,6 +101,7 @@ def recordings(
     batch_size: Callable[[], int],
     in_flight: int,
     workers: int,
+    fill: bool,
 ) -> Generator[Recording]:
     """Pass recordings through the model.
 
@@ -114,6 +115,8 @@ def recordings(
         batch_size: windows of a batch, as of now.
         in_flight: batches that are begun before the first of them is waited for; at least 1.
         workers: threads that read.
+        fill: repeat a window until a batch is full. Libraries compute batches of another size in another
+            order, which shows in the last bits; in batches of one size a window's company does not.
 
     Yields:
         Each recording; its windows are to be taken to the end before the next one comes.
@@ -131,7 +134,7 @@ def recordings(
             yield End(path, error=error)
 
     items = read_ahead(paths, read, workers=workers, most=max(_LEAST_AHEAD, _BATCHES_AHEAD * batch_size()))
-    scored = _scored(items, launch, silent, batch_size, in_flight)
+    scored = _scored(items, launch, silent, batch_size, in_flight, fill)
     try:
         for first in scored:
             yield Recording(first, scored)
@@ -148,7 +151,12 @@ class _Batch:
 
 
 def _scored(
-    items: Iterable[Part | End], launch: Launch, silent: Scores, batch_size: Callable[[], int], in_flight: int
+    items: Iterable[Part | End],
+    launch: Launch,
+    silent: Scores,
+    batch_size: Callable[[], int],
+    in_flight: int,
+    fill: bool,
 ) -> Generator[tuple[Part | End, Scores]]:
     """Each item with its scores, in order."""
     waiting: deque[tuple[Part | End, _Batch | None, int]] = deque()  # with the place in the batch
@@ -158,6 +166,8 @@ def _scored(
     def begin() -> None:
         nonlocal batch
         if batch.windows:
+            if fill:
+                batch.windows += batch.windows[:1] * (batch_size() - len(batch.windows))
             batch.result = launch(batch.windows)
             batch.windows = []
             launched.append(batch)

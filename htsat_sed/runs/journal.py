@@ -7,15 +7,17 @@ that is done, with what was found in it.
     {"name": "street.wav", "size": 5733044, "modified": 1763720000000000000, "result": ...}
     {"finished": true}
 
-A line is on the disk before the next recording is written, and what stands in it is written before the line:
-whatever moment a run is killed at, the journal names recordings that are done and no others. A last line
-that was torn on the way is cut off, and its recording done again.
+What belongs to a recording is on the disk before its line is written: whatever moment a run is killed at,
+the journal names recordings that are done and no others. A last line that was torn on the way is cut off,
+and its recording done again. After a power cut, so are those of the last second.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +29,7 @@ from htsat_sed.whole_file import sync_folder
 
 FORMAT = 1
 _SHOWN = 60  # characters of a value in a message
+_SYNC_EVERY = 1.0  # seconds; to wait for the disk after every short recording would cost more than a model
 
 
 class Stamp(NamedTuple):
@@ -78,7 +81,8 @@ class Journal:
     def __init__(self, path: Path | None, settings: Mapping[str, Any], *, restart: bool = False) -> None:
         self.path = path
         self._done: dict[str, _Line] = {}
-        self._end = 0
+        self._begun = self._end = 0  # where the first line ends, and the last
+        self._synced = -math.inf
         self._file = TemporaryFile("w+b", buffering=0) if path is None else _locked(path)  # noqa: SIM115
         try:
             self._begin(json.loads(json.dumps(dict(settings))), restart=restart)
@@ -103,8 +107,10 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the file, which stays if anything is done."""
-        if not self._done:
-            self._remove()
+        with suppress(OSError):
+            # Not by what is in memory: an interrupt may have come after a line and before it was noted.
+            if os.fstat(self._file.fileno()).st_size <= self._begun:
+                self._remove()
         self._file.close()
 
     def done(self, name: str, stamp: Stamp | None) -> bool:
@@ -112,7 +118,7 @@ class Journal:
         return stamp is not None and name in self._done and self._done[name].stamp == stamp
 
     def add(self, name: str, stamp: Stamp | None, result: Any) -> None:
-        """Note that a recording is done; on the disk when this returns.
+        """Note that a recording is done.
 
         Args:
             name: the recording.
@@ -147,7 +153,7 @@ class Journal:
         Raises:
             HtsatSedError: it cannot be written.
         """
-        if keep:
+        if keep and self._done:
             self._write({"finished": True})
         else:
             self._remove()
@@ -171,8 +177,10 @@ class Journal:
             self._done.clear()
             self._end = 0
         self._truncate()
+        header = {"journal": FORMAT, "settings": settings}
+        self._begun = len(_line(header))
         if self._end == 0:
-            self._write({"journal": FORMAT, "settings": settings})
+            self._write(header)
             if self.path is not None:
                 sync_folder(self.path.parent)
 
@@ -206,13 +214,15 @@ class Journal:
         return settings, finished
 
     def _write(self, entry: dict[str, Any]) -> None:
-        line = json.dumps(entry).encode() + b"\n"
+        line = _line(entry)
         try:
             self._file.seek(self._end)
             rest = line
             while rest:
                 rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
+            if time.monotonic() - self._synced >= _SYNC_EVERY:
+                os.fsync(self._file.fileno())
+                self._synced = time.monotonic()
         except OSError as error:
             with suppress(OSError):
                 self._truncate()
@@ -221,6 +231,10 @@ class Journal:
 
     def _truncate(self) -> None:
         self._file.truncate(self._end)
+
+
+def _line(entry: dict[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
 
 
 def _locked(path: Path) -> Any:
