@@ -28,6 +28,7 @@ from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
 RATE = 32_000
 PROGRAM = [sys.executable, "-c", "from htsat_sed.cli import main; main()"]
+BATCH = ("--batch-size", "2")
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -59,7 +60,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plant(folder: Path, names: list[str], *, silent: bool = False) -> None:
-    """Recordings of 0.2 to 0.5 s, no two of a sound."""
+    """Recordings of 0.2 to 0.5 s, no two of a sound; silence does not pass the model, which saves time."""
     folder.mkdir(parents=True, exist_ok=True)
     for i, name in enumerate(names):
         rng = np.random.default_rng(i)
@@ -71,7 +72,8 @@ def plant(folder: Path, names: list[str], *, silent: bool = False) -> None:
 
 @pytest.fixture
 def few(tmp_path: Path) -> Path:
-    plant(tmp_path / "few", [f"{i}.wav" for i in range(6)])
+    plant(tmp_path / "few", ["0.wav", "1.wav"])
+    plant(tmp_path / "few", [f"{i}.wav" for i in range(2, 6)], silent=True)
     return tmp_path / "few"
 
 
@@ -143,7 +145,7 @@ def test_bad_recordings_are_listed_and_all_others_are_there_once(
     formats = [part for name in ("csv", "jsonl", "audacity") for part in ("-f", name)]
     with bad_ones(folder) as bad:
         assert len(bad) == 25
-        code, out, err = run("detect", folder, "-c", checkpoint, "-o", tmp_path / "out", *formats)
+        code, out, err = run("detect", folder, *BATCH, "-c", checkpoint, "-o", tmp_path / "out", *formats)
     assert (code, out) == (1, "")
     listed = failures(tmp_path / "out" / "failures.csv")
     assert set(listed) == set(bad)
@@ -162,7 +164,7 @@ def test_tag_lists_bad_recordings_and_all_others_once(run: Run, checkpoint: Path
     names = ["0000.wav", "caf\udce8 ☂\n.wav", "b.wav"]
     plant(folder, names)
     with bad_ones(folder) as bad:
-        code, _, _ = run("tag", folder, "-c", checkpoint, "-o", tmp_path / "tags.csv")
+        code, _, _ = run("tag", folder, *BATCH, "-c", checkpoint, "-o", tmp_path / "tags.csv")
     assert code == 1
     assert set(failures(tmp_path / "tags.failures.csv")) == set(bad)
     assert list(read_tags(tmp_path / "tags.csv")) == sorted(names)
@@ -172,15 +174,15 @@ def test_mended_recordings_are_done_and_only_those(
     run: Run, checkpoint: Path, few: Path, tmp_path: Path
 ) -> None:
     undisturbed = tmp_path / "undisturbed.csv"
-    assert run("detect", few, "-c", checkpoint, "-o", undisturbed)[0] == 0
+    assert run("detect", few, *BATCH, "-c", checkpoint, "-o", undisturbed)[0] == 0
     out = tmp_path / "out.csv"
     whole = (few / "3.wav").read_bytes()
     (few / "3.wav").write_bytes(b"")
-    assert run("detect", few, "-c", checkpoint, "-o", out)[0] == 1
+    assert run("detect", few, *BATCH, "-c", checkpoint, "-o", out)[0] == 1
     assert set(failures(tmp_path / "out.failures.csv")) == {"3.wav"}
     assert (tmp_path / "out.csv.journal").exists()
     (few / "3.wav").write_bytes(whole)
-    code, _, err = run("detect", few, "-c", checkpoint, "-o", out)
+    code, _, err = run("detect", few, *BATCH, "-c", checkpoint, "-o", out)
     assert (code, err) == (0, f"note: 5 of 6 recordings are done already: {out}.journal\n")
     assert out.read_bytes() == undisturbed.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "out.csv", "undisturbed.csv"]
@@ -190,7 +192,7 @@ def test_finished_runs_do_not_hold_others_up(run: Run, checkpoint: Path, few: Pa
     (few / "bad.wav").touch()
     for threshold in (0.4, 0.6):
         code, _, err = run(
-            "detect", few, "-c", checkpoint, "-o", tmp_path / "a.csv", "--threshold", threshold
+            "detect", few, *BATCH, "-c", checkpoint, "-o", tmp_path / "a.csv", "--threshold", threshold
         )
         assert code == 1
         assert "done already" not in err
@@ -254,7 +256,7 @@ def test_changed_settings_are_refused(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    command = ["detect", few, "-c", checkpoint, "-o", "out.csv"]
+    command = ["detect", few, "-c", checkpoint, "-o", "out.csv", *BATCH]
     half_done(run, stop_after, 2, *command)
     if changed == ["-c", "other"]:
         model = HTSAT(
@@ -278,15 +280,35 @@ def test_changed_settings_are_refused(
     assert not Path("out.csv.journal").exists()
 
 
+def test_other_recordings_are_refused_and_some_that_left_are_told(
+    run: Run, checkpoint: Path, few: Path, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    out = tmp_path / "out.csv"
+    command = [*BATCH, "-c", checkpoint, "-o", out]
+    half_done(run, stop_after, 3, "detect", few, *command)
+    plant(tmp_path / "others", ["a.wav"])
+    code, _, err = run("detect", tmp_path / "others", *command)
+    assert (code, err) == (
+        2,
+        f"error: {out}.journal: the unfinished run here is of 3 other recordings. Give the same to go on with "
+        "it, --restart to begin anew, or another --output\n",
+    )
+    (few / "1.wav").unlink()
+    code, _, err = run("detect", few, *command)
+    note = "2 of 5 recordings are done already, 1 others are not among them any more"
+    assert (code, err) == (0, f"note: {note}: {out}.journal\n")
+    assert list(read_events(out)) == ["0.wav", "2.wav", "3.wav", "4.wav", "5.wav"]
+
+
 def test_tag_goes_on_and_refuses_likewise(
     run: Run, checkpoint: Path, few: Path, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
-    assert run("tag", few, "-c", checkpoint, "-o", tmp_path / "a.csv", "--wide")[0] == 0
+    assert run("tag", few, *BATCH, "-c", checkpoint, "-o", tmp_path / "a.csv", "--wide")[0] == 0
     out = tmp_path / "b.csv"
-    half_done(run, stop_after, 4, "tag", few, "-c", checkpoint, "-o", out, "--wide")
-    code, _, err = run("tag", few, "-c", checkpoint, "-o", out, "--pool", "mean")
+    half_done(run, stop_after, 4, "tag", few, *BATCH, "-c", checkpoint, "-o", out, "--wide")
+    code, _, err = run("tag", few, *BATCH, "-c", checkpoint, "-o", out, "--pool", "mean")
     assert (code, "differs in pool: mean was max. " in err) == (2, True)
-    code, _, err = run("tag", few, "-c", checkpoint, "-o", out, "--wide")
+    code, _, err = run("tag", few, *BATCH, "-c", checkpoint, "-o", out, "--wide")
     assert (code, err) == (0, f"note: 4 of 6 recordings are done already: {out}.journal\n")
     assert out.read_bytes() == (tmp_path / "a.csv").read_bytes()
 
@@ -331,7 +353,7 @@ def test_killed_at_random_and_resumed_the_output_is_the_same_to_the_byte(
     folder = tmp_path / "recordings"
     plant(folder, [f"{i:03d}.wav" for i in range(12 * kills)])
     (folder / "bad.wav").touch()
-    arguments = ["-c", str(checkpoint), "-f", "csv", "-f", "jsonl", "-f", "textgrid"]
+    arguments = [*BATCH, "-c", str(checkpoint), "-f", "csv", "-f", "jsonl", "-f", "textgrid"]
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
     for place in (undisturbed, out):
         place.mkdir()
@@ -368,7 +390,15 @@ def test_killed_at_random_and_resumed_the_output_is_the_same_to_the_byte(
 def test_ctrl_c_ends_the_run_with_what_is_done(checkpoint: Path, tmp_path: Path) -> None:
     plant(tmp_path / "many", [f"{i:04d}.wav" for i in range(100)])
     journal = tmp_path / "out.csv.journal"
-    command = ["detect", str(tmp_path / "many"), "-c", str(checkpoint), "-o", str(tmp_path / "out.csv")]
+    command = [
+        "detect",
+        str(tmp_path / "many"),
+        *BATCH,
+        "-c",
+        str(checkpoint),
+        "-o",
+        str(tmp_path / "out.csv"),
+    ]
     process = subprocess.Popen([*PROGRAM, *command], stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (journal.exists() and len(journal.read_bytes().splitlines()) > 1):
         time.sleep(0.01)
@@ -426,7 +456,7 @@ def test_a_full_disk_is_one_line_and_no_loss(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         patch.setattr("htsat_sed.runs.journal._SYNC_EVERY", 0.0)
-        code, _, err = run("detect", few, "-c", checkpoint, "-o", out, *formats)
+        code, _, err = run("detect", few, *BATCH, "-c", checkpoint, "-o", out, *formats)
     assert code == 1
     (line,) = err.splitlines()
     assert line.startswith(f"error: {tmp_path}/")
@@ -436,14 +466,14 @@ def test_a_full_disk_is_one_line_and_no_loss(
     )
     assert not list(tmp_path.rglob(".*.part"))
     assert not (out / "events.csv").exists()
-    code, _, err = run("detect", few, "-c", checkpoint, "-o", out, *formats)
+    code, _, err = run("detect", few, *BATCH, "-c", checkpoint, "-o", out, *formats)
     assert (code, err) == (0, f"note: {expected} of 6 recordings are done already: {out}/htsat-sed.journal\n")
     assert list(read_events(out / "events.csv")) == [f"{i}.wav" for i in range(6)]
 
 
 def test_standard_output_that_is_full(checkpoint: Path, few: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        command = [*PROGRAM, "detect", str(few), "-c", str(checkpoint)]
+        command = [*PROGRAM, "detect", str(few), *BATCH, "-c", str(checkpoint)]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == (
@@ -453,7 +483,20 @@ def test_standard_output_that_is_full(checkpoint: Path, few: Path) -> None:
 
 def test_skip_existing(run: Run, checkpoint: Path, few: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = ["detect", few, "-c", checkpoint, "-o", out, "-f", "audacity", "-f", "raven", "--skip-existing"]
+    command = [
+        "detect",
+        few,
+        *BATCH,
+        "-c",
+        checkpoint,
+        "-o",
+        out,
+        "-f",
+        "audacity",
+        "-f",
+        "raven",
+        "--skip-existing",
+    ]
     (out).mkdir()
     (out / "1.wav.txt").write_text("kept\n")
     (out / "1.wav.selections.txt").write_text("kept\n")
@@ -471,8 +514,17 @@ def test_skip_existing(run: Run, checkpoint: Path, few: Path, tmp_path: Path) ->
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
+def test_skip_existing_is_not_for_tables(run: Run, checkpoint: Path, few: Path, tmp_path: Path) -> None:
+    for more in (["-o", tmp_path / "out.csv"], ["-o", tmp_path / "out", "-f", "webvtt", "-f", "csv"], []):
+        code, _, err = run("detect", few, "-c", checkpoint, "--skip-existing", *more)
+        assert code == 2
+        assert "wanted a folder for formats with one file a recording" in " ".join(
+            err.replace("│", "").split()
+        )
+
+
 def test_processes_that_share_a_folder(checkpoint: Path, tmp_path: Path) -> None:
-    plant(tmp_path / "many", [f"{i:02d}.wav" for i in range(40)])
+    plant(tmp_path / "many", [f"{i:02d}.wav" for i in range(16)])
     out = tmp_path / "out"
     command = [
         *PROGRAM,
@@ -483,18 +535,15 @@ def test_processes_that_share_a_folder(checkpoint: Path, tmp_path: Path) -> None
         "-o",
         str(out),
         "-f",
-        "jsonl",
+        "webvtt",
     ]
-    refused = subprocess.run([*command, "--skip-existing"], capture_output=True, text=True)
-    assert refused.returncode == 2
-    command[-1] = "webvtt"
     both = [
         subprocess.Popen([*command, "--skip-existing"], stderr=subprocess.PIPE, text=True) for _ in range(2)
     ]
     assert [process.communicate()[1] for process in both] == ["", ""]
     assert [process.returncode for process in both] == [0, 0]
-    assert sorted(path.name for path in out.iterdir()) == [f"{i:02d}.wav.vtt" for i in range(40)]
-    assert len(read_events(out)) == 40
+    assert sorted(path.name for path in out.iterdir()) == [f"{i:02d}.wav.vtt" for i in range(16)]
+    assert len(read_events(out)) == 16
 
 
 def test_names_that_no_file_can_have_fail_alone(run: Run, checkpoint: Path, tmp_path: Path) -> None:
@@ -524,9 +573,9 @@ def test_names_that_no_file_can_have_fail_alone(run: Run, checkpoint: Path, tmp_
 def test_a_device_takes_a_table_without_a_journal(
     run: Run, checkpoint: Path, few: Path, tmp_path: Path
 ) -> None:
-    _, expected, _ = run("detect", few, "-c", checkpoint, "-f", "csv")
+    _, expected, _ = run("detect", few, *BATCH, "-c", checkpoint, "-f", "csv")
     reader, writer = os.pipe()
-    code, _, _ = run("detect", few, "-c", checkpoint, "-o", f"/dev/fd/{writer}", "-f", "csv")
+    code, _, _ = run("detect", few, *BATCH, "-c", checkpoint, "-o", f"/dev/fd/{writer}", "-f", "csv")
     os.close(writer)
     with os.fdopen(reader) as pipe:
         assert (code, pipe.read()) == (0, expected)

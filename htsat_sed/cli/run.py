@@ -66,7 +66,16 @@ class Run:
                 if not (journal.done(recording.name, stamp(recording.path)) and exist(recording.name))
             ]
             self.done = len(recordings) - len(self._todo)
-            say("note", f"{self.done} of {len(recordings)} recordings are done already: {journal.path}", "")
+            note = f"{self.done} of {len(recordings)} recordings are done already"
+            kept = sum(recording.name in journal for recording in recordings)
+            if journal.unfinished and not kept:
+                raise ValueError(
+                    f"{journal.path}: the unfinished run here is of {journal.resumed} other recordings. "
+                    "Give the same to go on with it, --restart to begin anew, or another --output"
+                )
+            if journal.resumed > kept:
+                note += f", {journal.resumed - kept} others are not among them any more"
+            say("note", f"{note}: {journal.path}", "")
         elif skip_existing:
             self._todo = random.sample(recordings, len(recordings))
 

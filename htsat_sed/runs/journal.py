@@ -72,6 +72,7 @@ class Journal:
     Attributes:
         path: as given.
         resumed: recordings that were done when the journal was opened.
+        unfinished: it is of a run that was stopped.
 
     Raises:
         ValueError: there is the journal of an unfinished run with other settings, or the file is no journal.
@@ -176,6 +177,7 @@ class Journal:
         if before is None or restart:
             self._done.clear()
             self._end = 0
+        self.unfinished = bool(self._done) and not finished
         self._truncate()
         header = {"journal": FORMAT, "settings": settings}
         self._begun = len(_line(header))
