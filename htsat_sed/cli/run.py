@@ -69,6 +69,7 @@ class Run:
             note = f"{self.done} of {len(recordings)} recordings are done already"
             kept = sum(recording.name in journal for recording in recordings)
             if journal.unfinished and not kept:
+                journal.close()
                 raise ValueError(
                     f"{journal.path}: the unfinished run here is of {journal.resumed} other recordings. "
                     "Give the same to go on with it, --restart to begin anew, or another --output"
