@@ -41,14 +41,15 @@ def write_json(path: Path, found: Report, asked: Mapping[str, Any]) -> None:
 
 
 def write_csv(path: Path, found: Report) -> None:
-    """Write a row for each metric, class and figure."""
+    """Write a row for each metric, class and figure, with the interval where it has one."""
     from htsat_sed.annotations.delimited import row
     from htsat_sed.whole_file import whole_file
 
     with whole_file(path) as file:
-        file.write(row(("metric", "class", "figure", "value"), ","))
-        for metric, label, name, value in found.rows():
-            file.write(row((metric, label, name, "" if value is None else repr(value)), ","))
+        file.write(row(("metric", "class", "figure", "value", "low", "high"), ","))
+        for metric, label, name, *values in found.rows():
+            numbers = ("" if value is None else repr(value) for value in values)
+            file.write(row((metric, label, name, *numbers), ","))
 
 
 def inputs(**paths: Path | Sequence[Path] | None) -> dict[str, Any]:

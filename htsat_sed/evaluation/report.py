@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 from htsat_sed.evaluation.counts import Floats
 
@@ -103,6 +103,17 @@ class Metric:
     left_out: tuple[str, ...] = ()
 
 
+class Row(NamedTuple):
+    """One figure, as CSV has it; None where it is not defined."""
+
+    metric: str
+    label: str
+    figure: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
 @dataclass(frozen=True)
 class Report:
     """Everything that one evaluation found.
@@ -137,13 +148,13 @@ class Report:
             "versions": {name: version(name) for name in LIBRARIES},
         }
 
-    def rows(self) -> Iterator[tuple[str, str, str, float | None]]:
-        """Metric, class, name of a figure and value: for each class, and ``*`` for headlines and totals."""
+    def rows(self) -> Iterator[Row]:
+        """Every figure: headlines and totals under the class ``*``, then those of each class."""
         for metric in self.metrics:
             for name, score in metric.headline.items():
-                yield metric.name, "*", name, score.value
+                yield Row(metric.name, "*", name, score.value, score.low, score.high)
             for name, value in metric.totals.items():
-                yield metric.name, "*", name, value
+                yield Row(metric.name, "*", name, value)
             for label, figures in metric.classes.items():
                 for name, own in figures.items():
-                    yield metric.name, label, name, own
+                    yield Row(metric.name, label, name, own)
