@@ -1,8 +1,9 @@
 """How fast the same recordings pass through htsat-sed and through peers, from files to scores.
 
 Writes recordings of noise (FLAC, 44.1 kHz, stereo). Each contender turns all of them into what it makes of
-recordings, in turns, so that a change of the machine's speed meets all alike; medians over the turns. Beside the
-time that passed stands the processors' time, which other work on the machine hardly changes. Weights are random but for htsat-sed's bundled checkpoint: speed alone is compared.
+recordings, in turns, so that a change of the machine's speed meets all alike; medians over the turns. Beside
+the time that passed stands the processors' time, which other work on the machine changes less. Weights are
+random but for htsat-sed's bundled checkpoint: speed alone is compared.
 
 - htsat-sed: presence maps, 32 tokens x classes a window of 10 s; the full-size model and the bundled one, in
   torch and, where installed, in OpenVINO.
