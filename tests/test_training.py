@@ -407,7 +407,7 @@ def test_two_processes(data: Path, tmp_path: Path) -> None:
     assert read_info(out).labels == ("High", "Low")
 
 
-@pytest.mark.parametrize("name", ["audioset", "esc50", "speech-commands", "desed", "home"])
+@pytest.mark.parametrize("name", ["audioset", "esc50", "speech-commands", "desed", "home", "home-all"])
 def test_recipes_train(name: str, tmp_path: Path) -> None:
     """A few steps of every published recipe, on data in the form it wants, with a tiny model from scratch."""
     recipe = read_recipe(RECIPES / f"{name}.toml")
@@ -425,7 +425,7 @@ def test_recipes_train(name: str, tmp_path: Path) -> None:
     model = fit(small, tmp_path, run=tmp_path / "run", machine=CPU)
     assert model.provenance["steps"] == 2
     assert model.config.loss == ("clip_ce" if recipe.loss == "cross-entropy" else "clip_bce")
-    assert model.provenance["validation"]
+    assert bool(model.provenance["validation"]) == bool(recipe.validation)
     assert (model.post_processing is not None) == (name in ("desed", "home"))
 
 
@@ -495,6 +495,7 @@ def test_start_from_another_checkpoint(tmp_path: Path, caplog: pytest.LogCapture
     caplog.set_level(logging.INFO)
     config = HTSATConfig(classes=3, **vars(TINY))
     old = HTSAT(config, ("a", "b", "c"))
+    old.post_processing = {"threshold": 0.3}
     save_checkpoint(tmp_path / "old.safetensors", old)
     start = str(tmp_path / "old.safetensors")
     new = start_model(HTSATConfig(classes=2), ("c", "x"), start)
@@ -502,8 +503,10 @@ def test_start_from_another_checkpoint(tmp_path: Path, caplog: pytest.LogCapture
     assert torch.equal(new.backbone.norm.weight, old.backbone.norm.weight)
     assert new.tscam_conv.weight.shape[0] == 2
     assert "new are tscam_conv.weight, tscam_conv.bias" in caplog.text
+    assert new.post_processing is None
     part = start_model(HTSATConfig(classes=2), ("c", "a"), start)
     assert torch.equal(part.tscam_conv.weight, old.tscam_conv.weight[[2, 0]])
+    assert part.post_processing == {"threshold": 0.3}
     assert "new are none" in caplog.text
     with pytest.raises(CheckpointError):
         start_model(config, ("a", "b", "c"), str(tmp_path / "none.safetensors"))

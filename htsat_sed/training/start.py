@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,8 @@ TIMM = "timm:"
 def start_model(config: HTSATConfig, labels: tuple[str, ...], start: str) -> HTSAT:
     """Make the model that training starts with, and log which arrays it took.
 
-    The head is taken too where the start has all of the classes, in whatever order; else it is new.
+    The head is taken too where the start has all of the classes, in whatever order, and with it the start's
+    post-processing; else the head is new.
 
     Args:
         config: of the model; the shape of the backbone gives way to that of the start.
@@ -38,17 +40,19 @@ def start_model(config: HTSATConfig, labels: tuple[str, ...], start: str) -> HTS
     """
     if not start:
         return HTSAT(config, labels)
-    head: dict[str, Tensor] = {}
+    whole: HTSAT | None = None
     if start.startswith(TIMM):
         encoder = _timm_encoder(start.removeprefix(TIMM))
     else:
         path = resolve_checkpoint(start)
-        encoder, head = load_encoder(path), _head(str(path), labels)
+        encoder, whole = load_encoder(path), _knowing(path, labels)
+    head = {} if whole is None else _head(whole, labels)
     shape = {name: getattr(encoder, name) for name in ("embed_dim", "depths", "heads")}
     model = HTSAT(replace(config, **shape), labels)
     own = model.state_dict()
     taken = {name: array for name, array in (encoder.arrays | head).items() if own[name].shape == array.shape}
     model.load_state_dict(own | taken)
+    model.post_processing = None if whole is None else whole.post_processing
     new = [name for name in own if name not in taken]
     _logger.info("start %s: %d of %d arrays taken, new are %s", start, len(taken), len(own), _short(new))
     return model
@@ -60,14 +64,17 @@ def _short(names: list[str]) -> str:
     )
 
 
-def _head(path: str, labels: tuple[str, ...]) -> dict[str, Tensor]:
-    """The rows of a checkpoint's head for these labels, if it has all of them."""
+def _knowing(path: Path, labels: tuple[str, ...]) -> HTSAT | None:
+    """The model of a checkpoint that has a head with all of these classes."""
     try:
         model = load_checkpoint(path)
     except CheckpointError:  # an encoder without a head
-        return {}
-    if not set(labels) <= set(model.labels):
-        return {}
+        return None
+    return model if set(labels) <= set(model.labels) else None
+
+
+def _head(model: HTSAT, labels: tuple[str, ...]) -> dict[str, Tensor]:
+    """The rows of a model's head for these labels."""
     rows = [model.labels.index(label) for label in labels]
     return {name: array[rows] for name, array in model.state_dict().items() if name.startswith("tscam_conv.")}
 
