@@ -3,13 +3,15 @@
 Writes recordings of noise (44.1 kHz, 16 bits) as WAV, FLAC and MP3, the same total in short and in long ones,
 and prints for each:
 
-- hours of audio a second from files to events on the disk, and the share of the bare model's, which runs over
-  as many windows that lie ready in memory. Both are timed in turns, so that a change of the machine's speed
-  meets all alike; medians over the turns.
+- hours of audio a second from files to events on the disk, and the share of what the bare model reaches on
+  as many windows that lie ready in memory: by the clock, and by the time of all processor cores together,
+  which other work on the machine hardly changes. Both are timed in turns, so that a change of the machine's
+  speed meets all alike; medians over the turns.
 - processor milliseconds a window that reading (opening, decoding, mixing to mono), resampling, the model, and
-  writing (events and tables) take, each measured alone on one thread; the model on all threads.
+  writing (the table of events) take, each measured alone.
 
     python bench/pipeline.py [--checkpoint FILE] [--minutes 4] [--repeats 3] [--threads 2] [--channels 1]
+                             [--runtime torch|openvino|onnx] [--formats wav flac mp3]
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from htsat_sed.audio import open_recording
 from htsat_sed.detection.detector import Detection, Detector
 from htsat_sed.model.checkpoint import load_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
+from htsat_sed.model.runtime import Execution
 
 RATE = 44_100
 WINDOW = 10  # seconds
@@ -86,21 +89,22 @@ def main() -> None:
     arguments.add_argument("--repeats", type=int, default=3)
     arguments.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments.add_argument("--channels", type=int, default=1)
+    arguments.add_argument("--runtime", default="torch", choices=["torch", "openvino", "onnx"])
     arguments.add_argument("--formats", nargs="+", default=["wav", "flac", "mp3"])
     given = arguments.parse_args()
     torch.set_num_threads(given.threads)
 
     model = load_checkpoint(given.checkpoint) if given.checkpoint else HTSAT(HTSATConfig())
-    detector = Detector(model, device="cpu", batch_size=BATCH)
-    samples = 0.1 * np.random.default_rng(0).standard_normal((BATCH, model.config.window_samples), np.float32)
-    place = detector._devices.places[0]
+    execution = Execution(runtime=given.runtime)
+    detector = Detector(model, device="cpu", batch_size=BATCH, execution=execution)
+    (inference,) = detector._devices.places[0].models
+    waveforms = 0.1 * torch.randn(BATCH, model.config.window_samples)
     windows = 60 * given.minutes // WINDOW // BATCH * BATCH
     total = windows * WINDOW / 3600  # hours
 
     def bare() -> None:
-        with torch.inference_mode():
-            for _ in range(windows // BATCH):
-                detector._presence(list(samples), place)
+        for _ in range(windows // BATCH):
+            inference.presence_scores(waveforms)
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -116,16 +120,21 @@ def main() -> None:
         for case, paths in cases.items():
             turns[case] = lambda paths=paths: write(detect(detector, paths), out)  # type: ignore[misc]
         detect(detector, cases[given.formats[0], WINDOW][:BATCH])  # warm-up
-        taken: dict[tuple[str, int], list[float]] = {case: [] for case in turns}
+        walls: dict[tuple[str, int], list[float]] = {case: [] for case in turns}
+        works: dict[tuple[str, int], list[float]] = {case: [] for case in turns}
         for _ in range(given.repeats):
             for case, turn in turns.items():
-                taken[case].append(seconds_of(turn))
-        found = {case: statistics.median(values) for case, values in taken.items()}
+                begun = time.process_time()
+                walls[case].append(seconds_of(turn))
+                works[case].append(time.process_time() - begun)
+        wall = {case: statistics.median(values) for case, values in walls.items()}
+        work = {case: statistics.median(values) for case, values in works.items()}
 
-        print(f"machine   {processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-        print(f"bare      {total / found['bare', 0]:.4f} h/s, {windows} windows in batches of {BATCH}")
-        print(f"format    recordings  {'h/s':>6}  of bare  ms a window  reading  resampling  model  writing")
-        model_ms = seconds_of(bare, time.process_time) / windows * 1e3
+        print(f"machine   {processor()}, {torch.get_num_threads()} threads, runtime {detector.runtime}")
+        print(f"bare      {total / wall['bare', 0]:.4f} h/s, {windows} windows in batches of {BATCH}")
+        print("                                of bare        processor ms a window")
+        print("format  recordings     h/s   wall  processor  reading  resampling  model  writing")
+        model_ms = work["bare", 0] / windows * 1e3
         for case, paths in cases.items():
             decoding = seconds_of(lambda paths=paths: read(paths, RATE), time.process_time)
             both = seconds_of(lambda paths=paths: read(paths, model.config.sample_rate), time.process_time)
@@ -133,9 +142,9 @@ def main() -> None:
             writing = seconds_of(lambda results=results: write(results, out), time.process_time)
             reading, resampling, writing = (1e3 * s / windows for s in (decoding, both - decoding, writing))
             print(
-                f"{case[0]:8s}  {len(paths):3d} x {case[1]:3d} s  {total / found[case]:6.4f}  "
-                f"{found['bare', 0] / found[case]:7.1%}  {'':11s} {reading:8.1f}  {resampling:10.1f}  "
-                f"{model_ms:5.1f}  {writing:7.2f}"
+                f"{case[0]:6s}  {len(paths):3d} x {case[1]:4d} s  {total / wall[case]:6.4f}  "
+                f"{wall['bare', 0] / wall[case]:5.1%}  {work['bare', 0] / work[case]:9.1%}  "
+                f"{reading:7.1f}  {resampling:10.1f}  {model_ms:5.1f}  {writing:7.2f}"
             )
 
 
