@@ -311,9 +311,12 @@ def test_tuned_rules_are_taken(run: Run, maps: Path, tmp_path: Path) -> None:
 
 
 def test_help_names_every_metric(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = run("--help")
     assert code == 0
+    # Lists and examples are written to fit: no line of theirs is broken.
+    assert " - psds2: PSDS scenario 2 (DTC 0.1, GTC 0.1, CTTC 0.3, alpha_CT 0.5) " in out
+    assert "   htsat-sed evaluate reference.tsv --audio recordings/ -c audioset --map desed" in out
     for word in (
         "sed_eval",
         "psds_eval",
