@@ -1,9 +1,13 @@
 """How fast the model runs, beside what this machine can do.
 
 Prints, from one run: the machine's float32 matmul rate, the floating-point operations of a window, the
-time of front end and backbone, the share of the matmul rate that the backbone reaches and, where
-`transformers` is installed, the time of its `ClapAudioModel` of the same size. Everything is timed in
-turns, so that a change of the machine's speed meets all alike; medians over the turns.
+time of the front end and of what follows it (backbone and head, "core") in torch, OpenVINO and ONNX Runtime
+as far as they are installed, the share of the matmul rate that each reaches, how far its scores are from
+torch's and, where `transformers` is installed, the time of its `ClapAudioModel` of the same size.
+Everything is timed in turns, so that a change of the machine's speed meets all alike; medians over the
+turns.
+
+With --threads 1 processor time is taken rather than time of day: other programs disturb it less.
 
     python bench/model.py [--batch-size 8] [--repeats 15] [--threads 2]
 """
@@ -21,16 +25,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from htsat_sed.model.htsat import HTSAT, IMAGE_SIDE, PATCH, TOKENS, HTSATConfig
+from htsat_sed.model.htsat import HTSAT, IMAGE_SIDE, PATCH, TOKENS, HTSATConfig, stretch
+from htsat_sed.model.runtime import Core, Execution, Inference, Runtime
 
 MATMUL_SIDE = 2048
 
 
-def backbone_flops(config: HTSATConfig) -> int:
-    """Floating-point operations of the backbone for one window: two for each multiply-add.
+def core_flops(config: HTSATConfig) -> int:
+    """Floating-point operations of the core for one window: two for each multiply-add.
 
-    Counts linear layers, the patch convolution and both products of attention; not LayerNorm, softmax,
-    GELU or additions.
+    Counts linear layers, both convolutions and both products of attention; not LayerNorm, softmax, GELU or
+    additions.
     """
     side = IMAGE_SIDE // PATCH
     multiply_adds = side**2 * config.embed_dim * PATCH**2
@@ -41,6 +46,7 @@ def backbone_flops(config: HTSATConfig) -> int:
         multiply_adds += depth * int(linear + attention)
         if stage < len(config.depths) - 1:
             multiply_adds += tokens // 4 * 4 * dim * 2 * dim
+    multiply_adds += TOKENS * 6 * 8 * config.embed_dim * config.classes
     return 2 * multiply_adds
 
 
@@ -62,16 +68,29 @@ def clap_audio_model(config: HTSATConfig) -> Callable[[Tensor], object] | None:
     return lambda logmel: model(input_features=logmel[:, None], is_longer=None)
 
 
-def medians(turns: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+def cores(model: HTSAT, batch_size: int) -> dict[str, Core]:
+    """The core in every runtime that is installed."""
+    runtimes: dict[str, Runtime] = {"torch": "torch", "openvino": "openvino", "onnxruntime": "onnx"}
+    cpu = torch.device("cpu")
+    return {
+        package: Inference(model, cpu, Execution(runtime=runtime), batch_size=batch_size)._core
+        for package, runtime in runtimes.items()
+        if importlib.util.find_spec(package) is not None
+    }
+
+
+def medians(
+    turns: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float]
+) -> dict[str, float]:
     """Median seconds of each function, timed in turns after one warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in turns}
     for turn in range(repeats + 1):
         for name, function in turns.items():
-            start = time.perf_counter()
+            start = clock()
             with torch.inference_mode():
                 function()
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
@@ -97,31 +116,39 @@ def main() -> None:
     model = HTSAT(config).eval()
     waveforms = 0.1 * torch.randn(batch, config.window_samples)
     logmel = model.frontend(waveforms)
-    image = torch.randn(batch, 1, IMAGE_SIDE, IMAGE_SIDE)
+    normalised = stretch(model.normalise(logmel)).detach()
+    of_runtimes = cores(model, batch)
+    with torch.inference_mode():
+        scores = {name: core(normalised).sigmoid() for name, core in of_runtimes.items()}
     square = torch.randn(MATMUL_SIDE, MATMUL_SIDE)
     turns: dict[str, Callable[[], object]] = {
         "matmul": lambda: square @ square,
         "front end": lambda: model.frontend(waveforms),
-        "backbone": lambda: model.backbone(image),
-        "whole model": lambda: model(waveforms),
     }
+    for name, core in of_runtimes.items():
+        turns[f"core, {name}"] = lambda core=core: core(normalised)  # type: ignore[misc]
     if clap := clap_audio_model(config):
         turns["ClapAudioModel"] = lambda: clap(logmel)
-    found = medians(turns, given.repeats)
+    clock = time.process_time if given.threads == 1 else time.perf_counter
+    found = medians(turns, given.repeats, clock)
 
     rate = 2 * MATMUL_SIDE**3 / found["matmul"]
-    flops = backbone_flops(config)
-    share = flops * batch / found["backbone"] / rate
+    flops = core_flops(config)
     parameters = sum(p.numel() for p in model.parameters())
-    print(f"machine         {processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"matmul          {rate / 1e9:.0f} GFLOP/s (float32, {MATMUL_SIDE} x {MATMUL_SIDE})")
-    print(f"model           {parameters / 1e6:.1f} M parameters, {TOKENS} tokens x {config.classes} classes")
-    print(f"backbone        {flops / 1e9:.2f} GFLOP a window")
-    print(f"batch           {batch} windows of {config.window_seconds:g} s, medians of {given.repeats} turns")
+    print(f"machine           {processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"matmul            {rate / 1e9:.0f} GFLOP/s (float32, {MATMUL_SIDE} x {MATMUL_SIDE})")
+    print(
+        f"model             {parameters / 1e6:.1f} M parameters, {TOKENS} tokens x {config.classes} classes"
+    )
+    print(f"core              {flops / 1e9:.2f} GFLOP a window")
+    print(f"batch             {batch} windows of {config.window_seconds:g} s, {given.repeats} turns")
     for name in list(turns)[1:]:
         each = found[name] / batch
-        print(f"{name:15s} {each * 1e3:.1f} ms a window ({config.window_seconds / each:.0f} x real time)")
-    print(f"backbone share  {share:.1%} of the matmul rate")
+        line = f"{name:17s} {each * 1e3:.1f} ms a window ({config.window_seconds / each:.0f} x real time)"
+        if (runtime := name.removeprefix("core, ")) in scores:
+            error = (scores[runtime] - scores["torch"]).abs().max()
+            line += f", {flops / each / rate:.1%} of the matmul rate, scores within {error:.0e} of torch"
+        print(line)
 
 
 if __name__ == "__main__":
