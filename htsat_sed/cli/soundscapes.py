@@ -14,7 +14,9 @@ def soundscapes(
     recipe: Annotated[
         Path,
         typer.Argument(
-            help="A recipe: its data are mixed, as its part \\[soundscapes] tells.", show_default=False
+            metavar="RECIPE.toml",
+            help="A recipe: its data are mixed, as its part \\[soundscapes] tells.",
+            show_default=False,
         ),
     ],
     data: Annotated[Path, typer.Option(metavar="DIR", help="Clips, as for train.", show_default=False)],
@@ -28,21 +30,22 @@ def soundscapes(
             show_default=False,
         ),
     ],
-    count: Annotated[int, typer.Option(min=1, help="How many soundscapes.")] = 100,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many soundscapes.")] = 100,
     fold: Annotated[
         list[int] | None,
         typer.Option(
+            metavar="N",
             help=r"Only clips of this fold; repeatable.  \[default: those the recipe does not train on]",
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another seed makes other soundscapes.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Another seed makes other soundscapes.")] = 0,
 ) -> None:
     """Mix labelled clips into 10 s soundscapes with strong labels, for evaluation or training elsewhere.
 
     [bold]Example[/bold]
 
-      htsat-sed soundscapes recipes/home.toml --data homesounds/ -o validation/
+      htsat-sed soundscapes recipes/home.toml --data homesounds/ -o scenes/
     """
     from dataclasses import replace
 

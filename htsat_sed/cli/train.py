@@ -48,10 +48,13 @@ def train(
         ),
     ] = None,
     float16: Annotated[bool, typer.Option(help="Store the weights as float16: half the size.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps.", rich_help_panel=MACHINE)] = "auto",
+    device: Annotated[
+        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, mps.", rich_help_panel=MACHINE)
+    ] = "auto",
     devices: Annotated[
         int,
         typer.Option(
+            metavar="N",
             min=1,
             help="Processes a node, each with a GPU (or CPU share) of its own.",
             rich_help_panel=MACHINE,
@@ -60,18 +63,24 @@ def train(
     nodes: Annotated[
         int,
         typer.Option(
-            min=1, help="Machines; start the command on each by SLURM or torchrun.", rich_help_panel=MACHINE
+            metavar="N",
+            min=1,
+            help="Machines; start the command on each by SLURM or torchrun.",
+            rich_help_panel=MACHINE,
         ),
     ] = 1,
     precision: Annotated[
         str,
         typer.Option(
-            help="float32, or bfloat16 or float16 mixed with float32 weights.", rich_help_panel=MACHINE
+            metavar="TYPE",
+            help="float32, or bfloat16 or float16 mixed with float32 weights.",
+            rich_help_panel=MACHINE,
         ),
     ] = "float32",
     accumulate: Annotated[
         int,
         typer.Option(
+            metavar="N",
             min=1,
             help="Make each step of so many smaller batches, where the recipe's do not fit into memory.",
             rich_help_panel=MACHINE,
@@ -80,7 +89,10 @@ def train(
     workers: Annotated[
         int,
         typer.Option(
-            min=0, help="Processes a device that read, decode and mix recordings.", rich_help_panel=MACHINE
+            metavar="N",
+            min=0,
+            help="Processes a device that read, decode and mix recordings.",
+            rich_help_panel=MACHINE,
         ),
     ] = 1,
 ) -> None:
@@ -95,8 +107,8 @@ def train(
     [bold]Examples[/bold]
 
       htsat-sed train recipes/home.toml --data homesounds/ -o home.safetensors
-      htsat-sed train recipes/esc50.toml --data ESC-50/ -o esc50.safetensors --precision bfloat16
-      htsat-sed train recipes/audioset.toml --data audioset/ -o audioset.safetensors --devices 4 --workers 8
+      htsat-sed train recipes/esc50.toml --data ESC-50/ -o esc50.safetensors
+      htsat-sed train mine.toml --data . -o mine.safetensors --devices 4
     """
     if precision not in PRECISIONS:
         raise typer.BadParameter(
