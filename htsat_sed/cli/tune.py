@@ -299,7 +299,7 @@ def _show(found: Tuning, metric: str) -> None:
     worths = found.by_class()
     for label, choice in zip(found.labels, found.choices, strict=True):
         values = choice.values()
-        cells = (f"{values[_COLUMNS[name]]:.3g}" for name in used)
+        cells = (f"{values[_COLUMNS[name]]:{'.3f' if name in _SCORES else 'g'}}" for name in used)
         table.add_row(label, *_percent(worths[label]), *cells)
     output.print(table)
 
@@ -315,6 +315,9 @@ _COLUMNS = {
     "merge": "merge_relative",
     "merge abs.": "merge_absolute",
 }
+
+
+_SCORES = ("threshold", "low")  # the others are seconds or shares, of few digits
 
 
 def _used(choices: tuple[Choice, ...]) -> list[str]:
