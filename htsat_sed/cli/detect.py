@@ -100,11 +100,15 @@ def detect(
     A recording of any length, rate and channel count is cut into 10 s windows.
     The model scores every class in every 0.3125 s of them.
     Scores are smoothed, and where they exceed the threshold there is an event.
+    A recording that cannot be read is reported, and the others go on.
+    With -o, a run that was stopped goes on where it was when the same command is given again.
 
     [bold]Examples[/bold]
 
       htsat-sed detect street.wav
       htsat-sed detect recordings/ -o events.csv
+      htsat-sed detect 'night/**/*.flac' @more.txt -o events.jsonl
+      htsat-sed detect recordings/ -f webvtt -o labels/ --skip-existing
       htsat-sed detect night.flac -f audacity -f raven -o labels/
       htsat-sed detect dawn/ --threshold 0.3 --threshold Dog=0.5 --median-filter 0.9
       ffmpeg -i film.mkv -f wav - | htsat-sed detect -

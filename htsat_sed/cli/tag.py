@@ -88,6 +88,7 @@ def tag(
 
     Writes CSV with the columns filename, event_label and score, highest first.
     With --wide, the columns are filename and one for each class.
+    With -o, a run that was stopped goes on where it was when the same command is given again.
 
     [bold]Examples[/bold]
 
