@@ -123,7 +123,7 @@ class WindowAttention(nn.Module):
         """What is added to the attention logits; kept between calls until the table changes."""
         table: Tensor = self.relative_position_bias_table
         # Inference tensors do not count their versions, so that a change would go unnoticed.
-        if torch.is_grad_enabled() or table.is_inference() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or table.is_inference():
             return self._bias()
         version = table._version
         if self._kept_bias is None or self._kept_version != version:
@@ -162,8 +162,9 @@ def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
 
 def _in_pieces(x: Tensor) -> bool:
     """Whether to go through a batch piece by piece: on a CPU, unless a graph for any batch is drawn."""
-    traced: bool = torch.jit.is_tracing()  # type: ignore[no-untyped-call,attr-defined]
-    return x.device.type == "cpu" and not (traced or torch.compiler.is_compiling())
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[no-untyped-call,attr-defined]
+        return False
+    return x.device.type == "cpu"
 
 
 class MLP(nn.Module):
