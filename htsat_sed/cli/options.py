@@ -108,8 +108,8 @@ Precision = Annotated[
     str,
     typer.Option(
         metavar="float32|bfloat16|float16",
-        help="Of the model behind the front end, in torch. The short ones are faster on most GPUs; scores "
-        "move by about 0.01. float16 is for GPUs only.",
+        help="Of the model behind the front end, in torch. The short ones are meant for GPUs; scores "
+        "move by some hundredths at most. float16 is for GPUs only.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -117,7 +117,7 @@ Compile = Annotated[
     bool,
     typer.Option(
         "--compile",
-        help="Compile the model with torch first: takes a minute or so, for long runs on a GPU.",
+        help="Compile the model with torch first: takes minutes at times; for long runs on a GPU.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -32,7 +32,7 @@ class Execution:
     Attributes:
         runtime: ``auto`` for OpenVINO on a CPU where it is installed and nothing else speaks against it,
             else torch.
-        precision: of the core; bfloat16 and float16 move scores by about 0.01.
+        precision: of the core; bfloat16 and float16 move scores by some hundredths.
         compile: whether torch compiles the core, which takes a minute and suits long runs on a GPU.
 
     Raises:
