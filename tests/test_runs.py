@@ -346,6 +346,14 @@ def test_what_changed_or_is_missing_is_done_again(
     assert not (out / "htsat-sed.journal").exists()
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """A shell ignores Ctrl-C in what it runs in the background, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -391,6 +399,7 @@ def test_killed_at_random_and_resumed_the_output_is_the_same_to_the_byte(
             assert (out / file).read_bytes() == (undisturbed / file).read_bytes(), file
 
 
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_the_run_with_what_is_done(checkpoint: Path, tmp_path: Path) -> None:
     plant(tmp_path / "many", [f"{i:04d}.wav" for i in range(100)])
     journal = tmp_path / "out.csv.journal"
@@ -416,6 +425,7 @@ def test_ctrl_c_ends_the_run_with_what_is_done(checkpoint: Path, tmp_path: Path)
     assert not list(tmp_path.glob(".*.part"))
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_obeyed_even_where_the_main_thread_is_busy(number: signal.Signals) -> None:
     script = (
@@ -423,9 +433,10 @@ def test_a_signal_is_obeyed_even_where_the_main_thread_is_busy(number: signal.Si
         "from htsat_sed.cli.interruption import Interruptible\n"
         "with Interruptible() as stop:\n"
         "    stop.left = lambda: 'all is well'\n"
-        "    print('busy', flush=True)\n"
         "    while True:\n"
-        "        try: ctypes.CDLL(None).sleep(100)\n"
+        "        try:\n"
+        "            print('busy', flush=True)\n"
+        "            ctypes.CDLL(None).sleep(100)\n"
         "        except KeyboardInterrupt: pass\n"
     )
     process = subprocess.Popen(

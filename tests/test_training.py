@@ -373,20 +373,22 @@ def test_sigkill_and_resume(data: Path, tmp_path: Path) -> None:
         "[model]\nembed_dim = 16\ndepths = [1, 1, 1, 1]\nheads = [1, 2, 2, 4]\n"
     )
 
-    def command(name: str) -> list[str]:
-        train = "import sys; from htsat_sed.cli import main; sys.argv[0] = 'htsat-sed'; main()"
-        out = str(tmp_path / f"{name}.safetensors")
-        options = ["train", str(tmp_path / "r.toml"), "--data", str(data), "-o", out, "--device", "cpu"]
-        return [sys.executable, "-c", train, *options, "--workers", "0"]
-
-    subprocess.run(command("alone"), check=True, capture_output=True)
-    started = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    recipe = read_recipe(tmp_path / "r.toml")
+    fit(recipe, data, run=tmp_path / "alone", machine=CPU, out=tmp_path / "alone.safetensors")
+    train = "import sys; from htsat_sed.cli import main; sys.argv[0] = 'htsat-sed'; main()"
+    options = ["--data", str(data), "-o", str(tmp_path / "killed.safetensors"), "--device", "cpu"]
+    started = subprocess.Popen(
+        [sys.executable, "-c", train, "train", str(tmp_path / "r.toml"), *options, "--workers", "0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while not (tmp_path / "killed" / "last.ckpt").exists() and started.poll() is None:
         time.sleep(0.01)
     time.sleep(0.2)
     os.kill(started.pid, signal.SIGKILL)
     started.wait()
-    subprocess.run(command("killed"), check=True, capture_output=True)
+    assert not (tmp_path / "killed.safetensors").exists()
+    fit(recipe, data, run=tmp_path / "killed", machine=CPU, out=tmp_path / "killed.safetensors")
     one, other = (load_checkpoint(tmp_path / f"{name}.safetensors") for name in ("alone", "killed"))
     for name, array in one.state_dict().items():
         assert torch.equal(array, other.state_dict()[name]), name
