@@ -1,13 +1,13 @@
 """What int8 would gain and cost in OpenVINO, beside float32 on the same recordings.
 
-Calibrates with NNCF on the first recordings of a folder that `htsat-sed soundscapes` made, and scores the
-others: deviation of the presence maps from float32, and F1 with the checkpoint's own post-processing. Two
-ways: `static` quantises weights and activations with NNCF; `dynamic` stores weights in int8 and has
-OpenVINO quantise activations as they come, in groups, which needs no calibration. Speed is that of one
+Calibrates on the first recordings of a folder that `htsat-sed soundscapes` made, and scores the others:
+deviation of the presence maps from float32, and F1 with the checkpoint's own post-processing. Two ways:
+`static` is what `--precision int8` does; `dynamic` stores weights in int8 and has OpenVINO quantise
+activations as they come, in groups, which needs no calibration. Speed is that of one
 window in one thread (processor time, medians over turns), for the checkpoint and for the full-size model
 with random weights.
 
-    pip install nncf
+    pip install 'htsat-sed[int8]'
     htsat-sed soundscapes recipes/home.toml --data homesounds/ -o soundscapes/ --count 240
     python bench/int8.py soundscapes/ [--calibration 60] [--repeats 15]
 """
@@ -17,11 +17,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import nncf
 import numpy as np
 import openvino
 import torch
@@ -36,8 +35,10 @@ from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.evaluation.evaluate import evaluate_strong
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.model.catalogue import resolve_checkpoint
-from htsat_sed.model.htsat import FRAMES, HTSAT, HTSATConfig, stretch
+from htsat_sed.model.htsat import FRAMES, HTSAT, HTSATConfig
+from htsat_sed.model.int8 import calibrate
 from htsat_sed.model.openvino_core import openvino_graph
+from htsat_sed.model.runtime import core_input
 
 Array = NDArray[np.float32]
 Infer = Callable[[Array], Array]
@@ -51,7 +52,7 @@ def read(model: HTSAT, recording: Path) -> Array:
     with open_recording(recording, model.config.sample_rate) as stream:
         samples = next(iter(windows(stream, window=length, hop=length))).samples
     waveform = torch.from_numpy(np.pad(samples, (0, length - len(samples))))[None]
-    return stretch(model.normalise(model.frontend(waveform))).numpy()
+    return core_input(model, waveform).numpy()
 
 
 def int8_weights(graph: openvino.Model) -> openvino.Model:
@@ -70,17 +71,6 @@ def int8_weights(graph: openvino.Model) -> openvino.Model:
     return graph
 
 
-def quantised(graph: openvino.Model, inputs: list[Array]) -> openvino.Model:
-    """The graph with weights and activations in int8, by NNCF."""
-    return nncf.quantize(
-        graph,
-        nncf.Dataset(inputs),
-        model_type=nncf.ModelType.TRANSFORMER,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(inputs),
-    )
-
-
 def ready(graph: openvino.Model, **options: Any) -> Infer:
     """The graph, compiled for one thread."""
     compiled = openvino.Core().compile_model(
@@ -92,12 +82,12 @@ def ready(graph: openvino.Model, **options: Any) -> Infer:
     return lambda logmel: np.array(request.infer({0: logmel})[0])
 
 
-def variants(model: HTSAT, calibration: list[Array]) -> dict[str, Infer]:
+def variants(model: HTSAT, calibration: Sequence[Array]) -> dict[str, Infer]:
     """The model in float32 and in int8."""
     graph = openvino_graph(model)
     return {
         "float32": ready(graph),
-        "int8 static": ready(quantised(graph, calibration)),
+        "int8 static": ready(calibrate(model, [torch.from_numpy(window) for window in calibration])),
         "int8 dynamic": ready(int8_weights(graph), DYNAMIC_QUANTIZATION_GROUP_SIZE=str(GROUP)),
     }
 
@@ -136,7 +126,6 @@ def main() -> None:
     arguments.add_argument("--checkpoint", default=None)
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    nncf.set_log_level(40)
 
     model = load_checkpoint(resolve_checkpoint(given.checkpoint))
     reference, durations = (

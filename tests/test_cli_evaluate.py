@@ -163,7 +163,7 @@ def test_audio_is_detected_first(run: Run, tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         code, out, err = run(
             *(labels, "--audio", audio, "-c", tmp_path / "tiny.safetensors", "--threshold", 0.2),
-            *("--json", tmp_path / "scores.json"),
+            *("--json", tmp_path / "scores.json", "--runtime", "torch"),
         )
     assert code == 1
     assert f"error: {audio}/broken.wav: " in err
@@ -171,6 +171,7 @@ def test_audio_is_detected_first(run: Run, tmp_path: Path) -> None:
     asked = json.loads((tmp_path / "scores.json").read_text())
     assert list(asked["inputs"]) == ["reference", "audio", "checkpoints"]
     assert asked["post_processing"]["threshold"] == 0.2
+    assert (asked["detection"]["runtime"], asked["detection"]["precision"]) == ("torch", "float32")
     assert "PSDS scenario 2" in out
 
 

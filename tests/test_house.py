@@ -33,6 +33,7 @@ OWNERS = {
     "rich": {"cli"},
     "torchaudio": {"model"},
     "openvino": {"model"},
+    "nncf": {"model"},
     "onnx": {"model"},
     "onnxruntime": {"model"},
     "soundfile": {"decoding", "training", "segments"},

@@ -97,22 +97,30 @@ def test_auto_is_openvino_on_a_cpu_where_it_is_installed(monkeypatch: pytest.Mon
     assert Execution(precision="bfloat16").on(CPU) == "torch"
     assert Execution(compile=True).on(CPU) == "torch"
     assert Execution(runtime="onnx").on(CPU) == "onnx"
+    assert Execution(precision="int8").on(CPU) == "openvino"
     installed.clear()
     assert Execution().on(CPU) == "torch"
     with pytest.raises(ValueError, match=r"needs onnxruntime: pip install 'htsat-sed\[onnx\]'"):
         Execution(runtime="onnx").on(CPU)
+    with pytest.raises(ValueError, match=r"int8 needs openvino: pip install 'htsat-sed\[openvino\]'"):
+        Execution(precision="int8").on(CPU)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"runtime": "tflite"}, "wanted a runtime of auto, torch, openvino, onnx; got 'tflite'"),
-        ({"precision": "int4"}, "wanted a precision of float32, bfloat16, float16; got 'int4'"),
+        ({"precision": "int4"}, "wanted a precision of float32, bfloat16, float16, int8; got 'int4'"),
         (
             {"runtime": "openvino", "precision": "bfloat16"},
             "bfloat16 is for the runtime torch, got openvino",
         ),
         ({"runtime": "onnx", "compile": True}, "compile is for the runtime torch, got onnx"),
+        (
+            {"runtime": "onnx", "precision": "int8"},
+            "int8 is for the runtime openvino, got the runtime onnx",
+        ),
+        ({"precision": "int8", "compile": True}, "int8 is for the runtime openvino, got compile"),
     ],
 )
 def test_what_does_not_go_together_is_refused(values: dict[str, str], message: str) -> None:
@@ -125,6 +133,8 @@ def test_what_a_device_cannot_do_is_refused() -> None:
         Execution(precision="float16").on(CPU)
     with pytest.raises(ValueError, match="the runtime openvino is for the CPU, got the device cuda"):
         Execution(runtime="openvino").on(torch.device("cuda"))
+    with pytest.raises(ValueError, match="int8 is for the CPU, got the device cuda"):
+        Execution(precision="int8").on(torch.device("cuda"))
 
 
 def test_a_detector_says_what_computes_it() -> None:

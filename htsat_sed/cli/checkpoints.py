@@ -1,4 +1,4 @@
-"""``htsat-sed checkpoints``: list, describe, download, convert, average and export trained models."""
+"""``htsat-sed checkpoints``: list, describe, download, convert, average, export and calibrate models."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from htsat_sed.cli.calibrate import calibrate, first_windows
 
+if TYPE_CHECKING:
     from htsat_sed.model.checkpoint import CheckpointInfo
-    from htsat_sed.model.htsat import HTSATConfig
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="List, describe, download, convert, average and export trained models.\n\n"
+    help="List, describe, download, convert, average, export and calibrate trained models.\n\n"
     "A checkpoint is the bundled [bold]home[/bold], a name that [bold]list[/bold] shows, or a file: "
     "htsat-sed's own safetensors or a .ckpt of HTS-AT's authors.\n\n"
     "To detect AudioSet's 527 classes:\n\n"
@@ -26,6 +24,7 @@ app = typer.Typer(
     "  htsat-sed detect street.wav -c audioset",
     rich_markup_mode="rich",
 )
+app.command()(calibrate)
 
 Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A file, or a name that `list` shows.")]
 Float16 = Annotated[
@@ -282,7 +281,9 @@ def export(
 
     path = resolve_checkpoint(checkpoint)
     model = load_checkpoint(path)
-    waveforms = made_sound(model.config) if audio is None else torch.from_numpy(_windows(audio, model.config))
+    waveforms = (
+        made_sound(model.config) if audio is None else torch.from_numpy(first_windows(audio, model.config, 4))
+    )
     provenance = model.provenance | {"exported_from": _provenance(path)}
     difference = export_onnx(target, model, waveforms, opset=opset, provenance=provenance)
     print(
@@ -290,20 +291,6 @@ def export(
         f"within {difference:.1g} of torch",
         file=sys.stderr,
     )
-
-
-def _windows(recording: Path, config: HTSATConfig) -> NDArray[np.float32]:
-    """The first windows of a recording, at most four, the last zero-padded: (B, window_samples)."""
-    from itertools import islice
-
-    import numpy as np
-
-    from htsat_sed.audio import open_recording, windows
-
-    length = config.window_samples
-    with open_recording(recording, config.sample_rate) as stream:
-        first = [window.samples for window in islice(windows(stream, window=length, hop=length), 4)]
-    return np.stack([np.pad(samples, (0, length - len(samples))) for samples in first])
 
 
 def _check_target(target: Path) -> None:

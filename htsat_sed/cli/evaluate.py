@@ -185,6 +185,9 @@ def evaluate(
     hop: options.Hop = 10.0,
     device: options.Device = "auto",
     batch_size: options.BatchSize = "auto",
+    runtime: options.Runtime = "auto",
+    precision: options.Precision = "float32",
+    compile_model: options.Compile = False,
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
     threshold: options.Threshold = None,
@@ -273,11 +276,15 @@ def evaluate(
     lengths = read_durations(durations) if durations is not None else {}
     failures: list[HtsatSedError] = []
     maps: dict[str, PresenceMap] = {}
+    detection = None
     if audio is not None:
         detector = options.make_detector(
             checkpoint,
             device=device,
             batch_size=batch_size,
+            runtime=runtime,
+            precision=precision,
+            compile_model=compile_model,
             hop=hop,
             sample_rate=sample_rate,
             label_file=label_file,
@@ -286,6 +293,12 @@ def evaluate(
             flags=flags,
         )
         rules = detector.post_processing
+        detection = {
+            "hop": hop,
+            "class_map": class_map,
+            "runtime": detector.runtime,
+            "precision": precision,
+        }
         maps, failures = detected_maps(detector, audio, weak.keys() | same_names(lengths, weak))
     else:
         if scores is not None:
@@ -307,7 +320,7 @@ def evaluate(
                 checkpoints=_checkpoints(checkpoint) if audio is not None else None,
             ),
             "settings": asdict(settings) | {"classes": only},
-            "detection": {"hop": hop, "class_map": class_map} if audio is not None else None,
+            "detection": detection,
             "post_processing": rules.to_dict() if maps else None,
         }
         write_json(json_file, found, asked)

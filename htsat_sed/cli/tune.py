@@ -133,6 +133,9 @@ def tune(
     hop: options.Hop = 10.0,
     device: options.Device = "auto",
     batch_size: options.BatchSize = "auto",
+    runtime: options.Runtime = "auto",
+    precision: options.Precision = "float32",
+    compile_model: options.Compile = False,
 ) -> None:
     """Find the threshold, hysteresis, median filter, gap and shortest event that suit each class.
 
@@ -178,6 +181,9 @@ def tune(
             None if checkpoint is None else [checkpoint],
             device=device,
             batch_size=batch_size,
+            runtime=runtime,
+            precision=precision,
+            compile_model=compile_model,
             hop=hop,
             class_map=class_map,
         )

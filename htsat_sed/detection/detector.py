@@ -71,6 +71,7 @@ class Detector:
             then scores are the same to the last bit whatever other recordings are read along.
 
     Attributes:
+        models: as given.
         config: of the model, or the first of an ensemble.
         labels: K class names, in the order of every result's columns.
         hop: seconds, as rounded.
@@ -97,22 +98,22 @@ class Detector:
         execution: Execution | None = None,
         fill_batches: bool = False,
     ) -> None:
-        self._models = [model] if isinstance(model, HTSAT) else list(model)
-        if not self._models:
+        self.models = [model] if isinstance(model, HTSAT) else list(model)
+        if not self.models:
             raise ValueError("wanted at least one model, got none")
         self._fill_batches = fill_batches
         self._workers = _cores() if workers is None else workers
         if self._workers < 1:
             raise ValueError(f"wanted at least one worker, got {workers}")
-        self.config = self._models[0].config
+        self.config = self.models[0].config
         seconds = self.config.window_seconds
         if not 0.0 < hop <= seconds:
             raise ValueError(f"wanted a hop of more than 0 and at most {seconds:g} s, got {hop:g}")
         self._hop_tokens = max(1, round(hop / self.config.token_seconds))
         self.hop = self._hop_tokens * self.config.token_seconds
         self._class_map = class_map
-        self._orders = [_same_task(self._models[0], other) for other in self._models]
-        self.labels = self._models[0].labels
+        self._orders = [_same_task(self.models[0], other) for other in self.models]
+        self.labels = self.models[0].labels
         if class_map is not None:
             no_rows = np.zeros((0, len(self.labels)), np.float32)
             _, self.labels = class_map.apply(no_rows, self.labels)
@@ -121,10 +122,10 @@ class Detector:
             self._columns = list(select(self.labels, labels))
             self.labels = tuple(self.labels[i] for i in self._columns)
         self.post_processing = post_processing or default_post_processing(
-            self._models[0].post_processing, class_map
+            self.models[0].post_processing, class_map
         )
         self.execution = execution or Execution()
-        self._devices = Devices(self._models, device, batch_size, self.execution)
+        self._devices = Devices(self.models, device, batch_size, self.execution)
         self.runtime: Runtime = self._devices.places[0].models[0].runtime
 
     def presence_map(self, path: AnyPath) -> PresenceMap:
@@ -355,7 +356,7 @@ class Detector:
     def _chosen(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """(..., K of the model) to (..., K): mapped and selected classes."""
         if self._class_map is not None:
-            mapped, _ = self._class_map.apply(scores.reshape(-1, scores.shape[-1]), self._models[0].labels)
+            mapped, _ = self._class_map.apply(scores.reshape(-1, scores.shape[-1]), self.models[0].labels)
             scores = mapped.reshape(*scores.shape[:-1], -1)
         return scores if self._columns is None else scores[..., self._columns]
 

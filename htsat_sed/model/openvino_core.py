@@ -29,16 +29,16 @@ from htsat_sed.model.swin import MLP, Block, PatchMerging, Stage, WindowAttentio
 Node = Any  # openvino.Node: its stubs type no operation
 
 
-def openvino_core(model: HTSAT, batch_size: int) -> Core:
+def openvino_core(graph: Model, batch_size: int) -> Core:
     """The core of a model, computed by OpenVINO with as many threads as torch has.
 
     Args:
-        model: on the CPU; read only.
+        graph: as of `openvino_graph`.
         batch_size: most windows at once; so many at most are computed side by side.
     """
     threads = torch.get_num_threads()
     compiled = openvino.Core().compile_model(
-        openvino_graph(model),
+        graph,
         "CPU",
         {
             "INFERENCE_PRECISION_HINT": "f32",  # some processors would take bfloat16 unasked
@@ -87,6 +87,7 @@ def openvino_graph(model: HTSAT) -> Model:
             else:
                 x = _merge(x, stage.downsample, shifted)
         logits = _head(_norm(x, model.backbone.norm), model)
+    logits.output(0).get_tensor().set_names({"presence_logits"})
     return Model([logits], [logmel], "htsat")
 
 

@@ -2,8 +2,8 @@
 
     waveforms ─ front end, bn0, stretch (torch, float32) ─▶ (B, 1024, 64) ─ core ─▶ presence logits ─▶ scores
 
-The core is nearly all of the work. It runs in torch, in OpenVINO or in ONNX Runtime, and in torch also
-in half precision or compiled. Scores are float32 in any case.
+The core is nearly all of the work. It runs in torch, in OpenVINO or in ONNX Runtime; in torch also in half
+precision or compiled, in OpenVINO also in int8. Scores are float32 in any case.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from htsat_sed.model.htsat import HTSAT, fold, stretch
 
 Runtime = Literal["torch", "openvino", "onnx"]
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 Core = Callable[[Tensor], Tensor]  # normalised log-mel (B, 1024, 64) to presence logits (B, 32, K)
 
 _PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
@@ -32,7 +32,8 @@ class Execution:
     Attributes:
         runtime: ``auto`` for OpenVINO on a CPU where it is installed and nothing else speaks against it,
             else torch.
-        precision: of the core; bfloat16 and float16 move scores by some hundredths.
+        precision: of the core; bfloat16 and float16 move scores by some hundredths. int8 is OpenVINO's
+            and wants a model that was calibrated, see `htsat_sed.model.int8`.
         compile: whether torch compiles the core, which takes a minute and suits long runs on a GPU.
 
     Raises:
@@ -52,7 +53,10 @@ class Execution:
             raise ValueError(
                 f"wanted a precision of {', '.join(get_args(Precision))}; got {self.precision!r}"
             )
-        if self.runtime in _PACKAGES and (self.precision != "float32" or self.compile):
+        if self.precision == "int8" and (self.compile or self.runtime not in ("auto", "openvino")):
+            what = "compile" if self.compile else f"the runtime {self.runtime}"
+            raise ValueError(f"int8 is for the runtime openvino, got {what}")
+        if self.runtime in _PACKAGES and (self.precision not in ("float32", "int8") or self.compile):
             what = "compile" if self.compile else self.precision
             raise ValueError(f"{what} is for the runtime torch, got {self.runtime}")
 
@@ -64,18 +68,18 @@ class Execution:
         """
         if self.precision == "float16" and device.type == "cpu":
             raise ValueError("float16 is for GPUs: choose bfloat16 or float32 on a CPU")
-        if self.runtime == "auto":
+        int8 = self.precision == "int8"
+        if self.runtime == "auto" and not int8:
             plain = device.type == "cpu" and self.precision == "float32" and not self.compile
             return "openvino" if plain and importlib.util.find_spec("openvino") is not None else "torch"
-        if self.runtime in _PACKAGES:
-            package = _PACKAGES[self.runtime]
+        runtime: Runtime = "openvino" if int8 else cast("Runtime", self.runtime)
+        if runtime in _PACKAGES:
+            package, what = _PACKAGES[runtime], "int8" if int8 else f"the runtime {runtime}"
             if device.type != "cpu":
-                raise ValueError(f"the runtime {self.runtime} is for the CPU, got the device {device}")
+                raise ValueError(f"{what} is for the CPU, got the device {device}")
             if importlib.util.find_spec(package) is None:
-                raise ValueError(
-                    f"the runtime {self.runtime} needs {package}: pip install 'htsat-sed[{self.runtime}]'"
-                )
-        return self.runtime
+                raise ValueError(f"{what} needs {package}: pip install 'htsat-sed[{runtime}]'")
+        return runtime
 
 
 class Inference:
@@ -92,6 +96,7 @@ class Inference:
 
     Raises:
         ValueError: `execution` is not possible on the device.
+        CheckpointError: int8 of a model that was not calibrated.
     """
 
     def __init__(
@@ -102,9 +107,14 @@ class Inference:
         self._model = model
         self._core: Core
         if self.runtime == "openvino":
-            from htsat_sed.model.openvino_core import openvino_core
+            from htsat_sed.model.openvino_core import openvino_core, openvino_graph
 
-            self._core = openvino_core(model, batch_size)
+            if execution.precision == "int8":
+                from htsat_sed.model.int8 import load_int8
+
+                self._core = openvino_core(load_int8(model), batch_size)
+            else:
+                self._core = openvino_core(openvino_graph(model), batch_size)
         elif self.runtime == "onnx":
             from htsat_sed.model.onnx_core import onnx_core
 
@@ -115,15 +125,18 @@ class Inference:
     @torch.inference_mode()
     def presence_scores(self, waveforms: Tensor) -> Tensor:
         """Presence scores (B, 32, K) float32 of whole windows (B, samples)."""
-        model = self._model
-        return self._core(stretch(model.normalise(model.frontend(waveforms)))).sigmoid()
+        return self._core(core_input(self._model, waveforms)).sigmoid()
 
     @torch.inference_mode()
     def clip_scores(self, waveforms: Sequence[Tensor]) -> Tensor:
         """Clip scores (B, K) float32 of B waveforms (1, samples), each stretched to a whole window."""
-        model = self._model
-        logmel = torch.cat([stretch(model.normalise(model.frontend(waveform))) for waveform in waveforms])
-        return model.clip_scores(self._core(logmel).mean(dim=1))
+        logmel = torch.cat([core_input(self._model, waveform) for waveform in waveforms])
+        return self._model.clip_scores(self._core(logmel).mean(dim=1))
+
+
+def core_input(model: HTSAT, waveforms: Tensor) -> Tensor:
+    """Normalised and stretched log-mel (B, 1024, 64) of waveforms (B, samples)."""
+    return stretch(model.normalise(model.frontend(waveforms)))
 
 
 class CoreModule(nn.Module):

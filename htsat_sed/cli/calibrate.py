@@ -1,0 +1,138 @@
+"""`htsat-sed checkpoints calibrate`: recordings to an int8 core of a checkpoint."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from htsat_sed.cli import options
+from htsat_sed.cli.recordings import find_all
+from htsat_sed.cli.terminal import report, say, waiting_for
+from htsat_sed.errors import AudioError, HtsatSedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from htsat_sed.model.htsat import HTSAT, HTSATConfig
+
+_FAR = 0.01  # mean deviation of presence scores that wants a word
+
+
+def calibrate(
+    paths: options.Paths,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    checkpoint: options.Checkpoints = None,
+    sample_rate: options.SampleRate = None,
+    windows: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="10 s windows to take: of N recordings at most, the first ones of each.",
+        ),
+    ] = 60,
+) -> None:
+    r"""Prepare a checkpoint for --precision int8, on recordings like those to come.
+
+    NNCF runs them through the model, to choose the ranges that 8 bits are to span.
+    That takes up to some minutes, once for a checkpoint, and prints where the result lies.
+
+    The result belongs to the checkpoint's weights, and commands find it by these.
+    Other weights, such as those of a further training, want a calibration of their own.
+    The same recordings give the same result, and another machine takes a copy of it in the same place.
+
+    Every fourth window is left out of it: there, scores are compared with those of float32.
+
+    Needs pip install 'htsat-sed\[int8]'. To detect with the result, OpenVINO is enough.
+
+    [bold]Examples[/bold]
+
+      htsat-sed checkpoints calibrate recordings/
+      htsat-sed detect recordings/ --precision int8 -o events.csv
+    """
+    for package in ("nncf", "openvino"):
+        if find_spec(package) is None:
+            raise ValueError(f"calibrating needs {package}: pip install 'htsat-sed[int8]'")
+    recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
+    for failure in failures:
+        report(failure)
+    files = sorted(recording.path for recording in recordings)
+    chosen = files if len(files) <= windows else [files[i * len(files) // windows] for i in range(windows)]
+    for model in options.load_models(checkpoint, sample_rate=sample_rate):
+        inputs: list[Tensor] = []
+        for path in chosen:
+            try:
+                inputs += _inputs(model, path, -(-windows // len(chosen)))
+            except AudioError as error:
+                failures.append(error)
+                report(error)
+        if not inputs:
+            raise HtsatSedError(", ".join(paths), "no sound in here to calibrate on")
+        _calibrate(model, inputs)
+    raise typer.Exit(1 if failures else 0)
+
+
+def first_windows(recording: str | Path, config: HTSATConfig, count: int) -> NDArray[np.float32]:
+    """The first windows of a recording, as many as there are, the last zero-padded: (B, window_samples).
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    import numpy as np
+
+    from htsat_sed.audio import open_recording, windows
+
+    length = config.window_samples
+    with open_recording(recording, config.sample_rate) as stream:
+        first = [window.samples for window in islice(windows(stream, window=length, hop=length), count)]
+    return np.stack([np.pad(samples, (0, length - len(samples))) for samples in first])
+
+
+def _inputs(model: HTSAT, recording: str, count: int) -> list[Tensor]:
+    """What the core takes for the first windows of a recording that are not silent: (1, 1024, 64) each."""
+    import torch
+
+    from htsat_sed.model.runtime import core_input
+
+    with torch.inference_mode():
+        return [
+            core_input(model, torch.from_numpy(window)[None])
+            for window in first_windows(recording, model.config, count)
+            if window.any()
+        ]
+
+
+def _calibrate(model: HTSAT, inputs: list[Tensor]) -> None:
+    """Quantise a model, keep what comes of it, print where, and say how far its scores are off."""
+    import torch
+
+    from htsat_sed.model.int8 import calibrate, save_int8
+    from htsat_sed.model.openvino_core import openvino_core, openvino_graph
+
+    tested = inputs[3::4] or inputs
+    used = [window for place, window in enumerate(inputs) if place % 4 != 3]
+    with waiting_for(f"calibrating on {len(used)} windows"):
+        graph = calibrate(model, used)
+        int8, float32 = (openvino_core(each, 1) for each in (graph, openvino_graph(model)))
+        differences = torch.cat(
+            [(int8(window).sigmoid() - float32(window).sigmoid()).abs() for window in tested]
+        )
+        path = save_int8(model, graph, windows=len(used))
+    print(path)
+    mean, most = differences.mean().item(), differences.max().item()
+    where = "on them" if tested is inputs else f"on {len(tested)} other{'s'[: len(tested) - 1]}"
+    say(
+        "note",
+        f"calibrated on {len(used)} windows; {where}, presence scores differ from float32 by {mean:.4f} on "
+        f"average, {most:.3f} at most",
+        "",
+    )
+    if mean > _FAR:
+        say("warning", "that is much: calibrate on more recordings, or use float32", "yellow")
