@@ -106,7 +106,8 @@ def pull(
     file: Annotated[
         Path | None,
         typer.Option(
-            help="Take this file, which was downloaded by hand, once it proves to be the right one."
+            metavar="FILE",
+            help="Take this file, which was downloaded by hand, once it proves to be the right one.",
         ),
     ] = None,
 ) -> None:
@@ -153,18 +154,23 @@ def convert(
     labels: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="Labels of an official checkpoint: one a line, or a CSV with a column label or "
-            "display_name. Without it 527 classes get AudioSet's names, others class_000 and so on."
+            "display_name. Without it 527 classes get AudioSet's names, others class_000 and so on.",
         ),
     ] = None,
     sample_rate: Annotated[
         int | None,
-        typer.Option(min=1, help="Hz of an official checkpoint; without it the one its mel matrix tells."),
+        typer.Option(
+            metavar="HZ", min=1, help="Of an official checkpoint; without it the one its mel matrix tells."
+        ),
     ] = None,
     hop_length: Annotated[
         int | None,
         typer.Option(
-            min=1, help="STFT step in samples of an official checkpoint; without it sample rate / 100."
+            metavar="SAMPLES",
+            min=1,
+            help="STFT step of an official checkpoint; without it sample rate / 100.",
         ),
     ] = None,
     loss: Annotated[
@@ -178,7 +184,8 @@ def convert(
     post_processing: Annotated[
         Path | None,
         typer.Option(
-            help="Thresholds and filters to store with the model: a TOML file as `detect` takes it."
+            metavar="TOML",
+            help="Thresholds and filters to store with the model, as `detect` takes them.",
         ),
     ] = None,
 ) -> None:
@@ -215,7 +222,9 @@ def average(
     checkpoints: Annotated[
         list[str], typer.Argument(metavar="CHECKPOINT...", help="Two or more files or names.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to be, ending in .safetensors.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="OUT", help="The file to be, ending in .safetensors.")
+    ],
     float16: Float16 = False,
 ) -> None:
     """Average the weights of several trainings of one model into one checkpoint.
@@ -246,7 +255,9 @@ def export(
             show_default=False,
         ),
     ] = None,
-    opset: Annotated[int, typer.Option(min=17, max=20, help="Version of ONNX's operators.")] = 17,
+    opset: Annotated[
+        int, typer.Option(metavar="N", min=17, max=20, help="Version of ONNX's operators.")
+    ] = 17,
     audio: Annotated[
         Path | None,
         typer.Option(

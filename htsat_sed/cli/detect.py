@@ -110,7 +110,7 @@ def detect(
       htsat-sed detect 'night/**/*.flac' @more.txt -o events.jsonl
       htsat-sed detect recordings/ -f webvtt -o labels/ --skip-existing
       htsat-sed detect night.flac -f audacity -f raven -o labels/
-      htsat-sed detect dawn/ --threshold 0.3 --threshold Dog=0.5 --median-filter 0.9
+      htsat-sed detect dawn/ --threshold Dog=0.5 --median-filter 0.9
       ffmpeg -i film.mkv -f wav - | htsat-sed detect -
     """
     with Interruptible() as stop:

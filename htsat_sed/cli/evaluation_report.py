@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf")
 
 _PERCENT = ("f1", "precision", "recall")
+_SHORT = {"precision": "prec.", "recall": "rec.", "reference": "ref.", "estimated": "est."}
 _NUMBERS = ("reference", "estimated", "tp", "fp", "fn", "recordings", "positives")
 
 
@@ -99,7 +100,7 @@ def _show_classes(metric: Metric) -> None:
     table = Table(box=None, padding=(0, 1))
     table.add_column("class", no_wrap=True, min_width=max(map(len, metric.classes)))
     for name in next(iter(metric.classes.values())):
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(_SHORT.get(name, _words(name)), justify="right")
     for label, figures in metric.classes.items():
         table.add_row(label, *("-" if v is None else _value(name, v) for name, v in figures.items()))
     if metric.totals and metric.name != "clip":

@@ -80,6 +80,7 @@ Checkpoints = Annotated[
 Device = Annotated[
     str,
     typer.Option(
+        metavar="NAME",
         help="auto, cpu, cuda, cuda:1, mps: where the model runs; several of one kind take turns: "
         "cuda:0,cuda:1.",
         rich_help_panel=MODEL,

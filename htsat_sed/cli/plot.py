@@ -149,7 +149,7 @@ def plot(
       htsat-sed plot street.wav -o street.svg --reference labels.tsv
       htsat-sed plot night.flac --start 1:02:00 --end 1:02:30 -o owl.png
       htsat-sed plot night.flac --row 10:00 -o overview.pdf
-      htsat-sed plot street.wav -c audioset --labels Speech --labels "Car passing by"
+      htsat-sed plot street.wav -c audioset --labels "Car passing by"
     """
     from htsat_sed.pictures.recording import (
         classes_that_matter,

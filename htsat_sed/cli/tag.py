@@ -94,7 +94,7 @@ def tag(
 
       htsat-sed tag street.wav
       htsat-sed tag recordings/ -o tags.csv
-      htsat-sed tag recordings/ --wide -o scores.csv --labels Speech --labels Music
+      htsat-sed tag recordings/ --wide -o scores.csv --labels labels.txt
     """
     if wide and top is not None:
         raise typer.BadParameter(
