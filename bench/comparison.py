@@ -1,10 +1,10 @@
-"""HTS-AT beside a CRNN of the DCASE baseline's kind, from weak or strong labels, for the same processor time.
+"""HTS-AT beside a CRNN of the DCASE baseline's kind, and recipes beside each other, for the same time.
 
-python bench/crnn.py recipes/home.toml --data homesounds/ [--minutes 20] [--only htsat-strong]
+python bench/comparison.py recipes/home.toml --data homesounds/ [--minutes 20] [--only 0]
 
-Both are trained from scratch on the recipe's soundscapes, on one thread, with AdamW and a learning rate that
-rises and falls over the time given. Thresholds and filters are tuned on some soundscapes of the recipe's
-validation folds and scored on others. Time is the processor's, so that other work does not count.
+Every variant is trained from scratch on the recipe's soundscapes, on one thread, with AdamW. Thresholds and
+filters are tuned on some soundscapes of the recipe's validation folds and scored on others. Time is the
+processor's, so that other work does not count.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +33,7 @@ from htsat_sed.training.augmentation import masked
 from htsat_sed.training.batches import Batches, Deal
 from htsat_sed.training.data import read_clips
 from htsat_sed.training.examples import Example, SoundscapeSeries, Window
-from htsat_sed.training.recipe import Recipe, read_recipe
+from htsat_sed.training.recipe import DataRecipe, Recipe, read_recipe
 from htsat_sed.training.soundscapes import Soundscapes, read_sources
 
 TOKENS = 250  # of the CRNN a window: 40 ms each
@@ -91,16 +90,47 @@ class CRNN(nn.Module):
         return Out(logits, pooled.logit())
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of the table; what it does not say is as in the recipe."""
+
+    model: str = "htsat"
+    labels: str = "strong"
+    augmented: bool = True
+    one_cycle: bool = True
+
+    def __str__(self) -> str:
+        plain = "" if self.augmented else ", no augmentation"
+        return f"{self.model}, {self.labels}{plain}{'' if self.one_cycle else ', constant rate'}"
+
+
+VARIANTS = (
+    Variant(),
+    Variant(labels="weak"),
+    Variant(model="crnn"),
+    Variant(model="crnn", labels="weak"),
+    Variant(augmented=False),
+    Variant(one_cycle=False),
+)
+
+
+def without_augmentation(recipe: Recipe) -> Recipe:
+    """Clips are placed and levelled at random all the same: that is what makes them soundscapes."""
+    return replace(
+        recipe,
+        augmentation=replace(recipe.augmentation, time_masks=0, band_masks=0),
+        soundscapes=replace(recipe.soundscapes, speed=0.0, equaliser_db=0.0, reverberant=0.0),
+    )
+
+
 def train(
-    model: HTSAT | CRNN,
-    recipe: Recipe,
-    loader: DataLoader,
-    *,
-    seconds: float,
-    weights: tuple[float, float],
+    model: HTSAT | CRNN, recipe: Recipe, variant: Variant, loader: DataLoader, *, seconds: float
 ) -> int:
     """Train until the processor time is spent; the number of steps."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    token_loss, clip_loss = (
+        (recipe.token_loss, recipe.clip_loss) if variant.labels == "strong" else (0.0, 1.0)
+    )
     model.train()
     started = time.process_time()
     steps = 0
@@ -108,16 +138,16 @@ def train(
         done = (time.process_time() - started) / seconds
         if done >= 1.0:
             break
-        rate = done / 0.08 if done < 0.08 else 0.5 * (1 + math.cos(math.pi * (done - 0.08) / 0.92))
+        fall = 0.5 * (1 + math.cos(math.pi * (done - 0.08) / 0.92)) if variant.one_cycle else 1.0
         for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * rate
+            group["lr"] = recipe.learning_rate * (done / 0.08 if done < 0.08 else fall)
         with torch.no_grad():
             logmel = model.frontend(batch.waveforms)
         out = model.from_normalised(masked(model.normalise(logmel), recipe.augmentation))
         tokens = F.binary_cross_entropy_with_logits(out.presence_logits, batch.tokens)
         clip = F.binary_cross_entropy_with_logits(out.clip_logits, batch.clip)
         optimiser.zero_grad()
-        (weights[0] * tokens + weights[1] * clip).backward()
+        (token_loss * tokens + clip_loss * clip).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
         optimiser.step()
         steps += 1
@@ -155,50 +185,43 @@ def score(model: HTSAT | CRNN, series: SoundscapeSeries, count: int, window: Win
     return " | ".join(cells)
 
 
+def soundscapes(recipe: Recipe, parts: tuple[DataRecipe, ...], data: Path, *, seed: int) -> Soundscapes:
+    clips = [c for part in parts for c in read_clips(part, data, fold_count=recipe.fold_count)]
+    sources = read_sources(clips, sample_rate=recipe.model.sample_rate)
+    return Soundscapes(sources, recipe.soundscapes, sample_rate=recipe.model.sample_rate, seed=seed)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("recipe", type=Path)
     arguments.add_argument("--data", type=Path, required=True)
     arguments.add_argument("--minutes", type=float, default=20.0)
     arguments.add_argument("--count", type=int, default=200)
-    arguments.add_argument("--only", action="append")
+    arguments.add_argument("--only", type=int, action="append", help="a row of the table, from 0; repeatable")
     asked = arguments.parse_args()
     torch.set_num_threads(1)
     recipe = read_recipe(asked.recipe)
-    shape = vars(recipe.model)
-    series = []
-    for parts, seed in ((recipe.data, 0), (recipe.validation, 1)):
-        clips = [c for part in parts for c in read_clips(part, asked.data, fold_count=recipe.fold_count)]
-        sources = read_sources(clips, sample_rate=recipe.model.sample_rate)
-        series.append(
-            Soundscapes(sources, recipe.soundscapes, sample_rate=recipe.model.sample_rate, seed=seed)
+    unheard = soundscapes(recipe, recipe.validation, asked.data, seed=1)
+    config = HTSATConfig(classes=len(unheard.labels), **vars(recipe.model))
+    print("variant | parameters | steps | intersection F1, % | collar F1, % | clip mAP, %")
+    for variant in [VARIANTS[row] for row in asked.only] if asked.only else VARIANTS:
+        own = recipe if variant.augmented else without_augmentation(recipe)
+        window = Window(
+            sample_rate=config.sample_rate,
+            samples=config.window_samples,
+            tokens=TOKENS if variant.model == "crnn" else 32,
+            labels=unheard.labels,
         )
-    config = HTSATConfig(classes=len(series[0].labels), **shape)
-    made: dict[str, tuple[Callable[[], HTSAT | CRNN], int]] = {
-        "htsat": (lambda: HTSAT(config, series[0].labels), 32),
-        "crnn": (lambda: CRNN(config), TOKENS),
-    }
-    print("model | labels | parameters | steps | intersection F1, % | collar F1, % | clip mAP, %")
-    for name, (make, tokens) in made.items():
-        for labels, weights in (("strong", (recipe.token_loss, recipe.clip_loss)), ("weak", (0.0, 1.0))):
-            if asked.only and f"{name}-{labels}" not in asked.only:
-                continue
-            window = Window(
-                sample_rate=config.sample_rate,
-                samples=config.window_samples,
-                tokens=tokens,
-                labels=series[0].labels,
-            )
-            torch.manual_seed(0)
-            model = make()
-            deal = Deal(first=0, steps=10**6, accumulate=1, rank=0, world=1)
-            batches = Batches([(SoundscapeSeries(series[0], window), 1.0)], size=recipe.batch_size, deal=deal)
-            loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
-            steps = train(model, recipe, loader, seconds=60 * asked.minutes, weights=weights)
-            parameters = sum(p.numel() for p in model.parameters()) / 1e6
-            held_out = SoundscapeSeries(series[1], replace(window, labels=series[0].labels))
-            found = score(model, held_out, asked.count, window)
-            print(f"{name} | {labels} | {parameters:.1f} M | {steps} | {found}", flush=True)
+        torch.manual_seed(0)
+        model = CRNN(config) if variant.model == "crnn" else HTSAT(config, unheard.labels)
+        series = SoundscapeSeries(soundscapes(own, own.data, asked.data, seed=0), window)
+        deal = Deal(first=0, steps=10**6, accumulate=1, rank=0, world=1)
+        batches = Batches([(series, 1.0)], size=recipe.batch_size, deal=deal)
+        loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
+        steps = train(model, own, variant, loader, seconds=60 * asked.minutes)
+        parameters = sum(p.numel() for p in model.parameters()) / 1e6
+        found = score(model, SoundscapeSeries(unheard, window), asked.count, window)
+        print(f"{variant} | {parameters:.1f} M | {steps} | {found}", flush=True)
 
 
 if __name__ == "__main__":
