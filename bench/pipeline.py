@@ -10,6 +10,9 @@ and prints for each:
 - processor milliseconds a window that reading (opening, decoding, mixing to mono), resampling, the model, and
   writing (the table of events) take, each measured alone.
 
+Fresh weights find sound everywhere, in half of all tokens of all classes; the bias of the head is lowered, so
+that as few pass the threshold as in recordings.
+
     python bench/pipeline.py [--checkpoint FILE] [--minutes 4] [--repeats 3] [--threads 2] [--channels 1]
                              [--runtime torch|openvino|onnx] [--formats wav flac mp3]
 """
@@ -31,6 +34,7 @@ from model import processor
 from htsat_sed.annotations import write_events
 from htsat_sed.audio import open_recording
 from htsat_sed.detection.detector import Detection, Detector
+from htsat_sed.detection.devices import Place, Samples
 from htsat_sed.model.checkpoint import load_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.model.runtime import Execution
@@ -38,6 +42,7 @@ from htsat_sed.model.runtime import Execution
 RATE = 44_100
 WINDOW = 10  # seconds
 BATCH = 8
+PRESENT = 0.002  # of all scores, that of one class at a time among 527
 
 
 def write_recordings(folder: Path, suffix: str, *, seconds: int, count: int, channels: int) -> list[Path]:
@@ -67,6 +72,16 @@ def write(found: dict[str, Detection], path: Path) -> None:
     write_events(path, events, "tsv", durations={name: result.duration for name, result in found.items()})
 
 
+def sparse() -> HTSAT:
+    """Fresh weights of the AudioSet model that find little in noise."""
+    model = HTSAT(HTSATConfig()).eval()
+    with torch.inference_mode():
+        logits = model(0.1 * torch.randn(2, model.config.window_samples)).presence_logits
+    with torch.no_grad():
+        model.tscam_conv.bias -= logits.flatten().quantile(1 - PRESENT)
+    return model
+
+
 def read(paths: list[Path], rate: int) -> None:
     """Read all recordings at some rate."""
     for path in paths:
@@ -94,17 +109,20 @@ def main() -> None:
     given = arguments.parse_args()
     torch.set_num_threads(given.threads)
 
-    model = load_checkpoint(given.checkpoint) if given.checkpoint else HTSAT(HTSATConfig())
+    model = load_checkpoint(given.checkpoint) if given.checkpoint else sparse()
     execution = Execution(runtime=given.runtime)
     detector = Detector(model, device="cpu", batch_size=BATCH, execution=execution)
-    (inference,) = detector._devices.places[0].models
     waveforms = 0.1 * torch.randn(BATCH, model.config.window_samples)
     windows = 60 * given.minutes // WINDOW // BATCH * BATCH
     total = windows * WINDOW / 3600  # hours
 
+    def infer(rows: list[Samples], place: Place) -> torch.Tensor:
+        return place.models[0].presence_scores(waveforms[: len(rows)])
+
     def bare() -> None:
-        for _ in range(windows // BATCH):
-            inference.presence_scores(waveforms)
+        with detector._devices.computing(infer) as begin:
+            for wait in [begin(list(waveforms.numpy())) for _ in range(windows // BATCH)]:
+                wait()
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

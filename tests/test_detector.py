@@ -244,7 +244,18 @@ def test_detections_are_the_events_of_the_maps(tmp_path: Path) -> None:
     assert [path for path, _ in groupby(told, key=lambda entry: entry[0])] == paths
 
 
-def test_results_are_the_same_to_the_bit_for_any_workers(tmp_path: Path) -> None:
+@pytest.fixture
+def torch_threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_results_are_the_same_to_the_bit_for_any_workers(
+    tmp_path: Path, torch_threads: Callable[[int], None], threads: int
+) -> None:
+    torch_threads(threads)
     paths = [
         write(tmp_path / f"{i}.wav", seconds, i) for i, seconds in enumerate([0.5, 31.0, 3.0, 12.0, 1.0])
     ]
@@ -261,16 +272,42 @@ def test_results_are_the_same_to_the_bit_for_any_workers(tmp_path: Path) -> None
     assert maps(1) == maps(2) == maps(5) == maps(2, "cpu,cpu")
 
 
-def reading_threads() -> int:
-    return sum(thread.name == "read-ahead" for thread in threading.enumerate())
+def threads_at_work() -> list[str]:
+    names = ("read-ahead", "model")
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith(names))
 
 
-def test_closing_ends_the_workers(long_recording: Path) -> None:
-    results = Detector(tiny(), batch_size=1, workers=2).detections([long_recording] * 50)
+def test_closing_ends_the_workers(long_recording: Path, torch_threads: Callable[[int], None]) -> None:
+    torch_threads(2)
+    results = Detector(tiny(), batch_size=2, workers=2).detections([long_recording] * 50)
     next(results)
-    assert reading_threads() == 2
+    assert threads_at_work() == ["model_0", "model_1", "read-ahead", "read-ahead"]
     results.close()
-    assert reading_threads() == 0
+    assert threads_at_work() == []
+
+
+def test_parts_of_a_batch_side_by_side_leave_torchs_threads_alone(
+    long_recording: Path, torch_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch_threads(4)
+    detector = Detector(tiny(), batch_size=6)
+    seen: set[tuple[str, int, int]] = set()
+    presence = detector._presence
+
+    def watched(batch: list[np.ndarray], place: Place) -> torch.Tensor:
+        seen.add((threading.current_thread().name[:5], len(batch), torch.get_num_threads()))
+        return presence(batch, place)
+
+    monkeypatch.setattr(detector, "_presence", watched)
+    results = detector.presence_maps([long_recording] * 6)  # of 7 windows
+    next(results)
+    others: list[int] = []
+    new = threading.Thread(target=lambda: others.append(torch.get_num_threads()))
+    new.start()
+    new.join()
+    assert (torch.get_num_threads(), others) == (4, [4])
+    list(results)
+    assert seen == {("model", 3, 2)}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -281,7 +318,7 @@ def test_an_exception_ends_the_workers(long_recording: Path, error: type[BaseExc
     detector = Detector(tiny(), batch_size=1, workers=2)
     with pytest.raises(error):
         list(detector.detections([long_recording] * 50, progress=stop))
-    assert reading_threads() == 0
+    assert threads_at_work() == []
 
 
 def test_a_fifo_is_not_waited_for(tmp_path: Path) -> None:
@@ -351,8 +388,12 @@ def test_memory_does_not_grow_with_a_recording(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_does_not_fit_is_halved(
-    long_recording: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    long_recording: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    torch_threads: Callable[[int], None],
 ) -> None:
+    torch_threads(1)
     whole = Detector(tiny(), batch_size=2).presence_map(long_recording)
     detector = Detector(tiny(), batch_size=7)
     sizes: list[int] = []

@@ -1,6 +1,7 @@
 """Runtimes: whatever computes a model, its scores are those of torch."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,9 @@ def test_openvino_scores_a_window_the_same_in_any_company() -> None:
     together = found.presence_scores(waveforms)
     alone = [found.presence_scores(waveform[None]) for waveform in waveforms]
     assert torch.equal(together, torch.cat(alone))
+    with ThreadPoolExecutor(3) as threads:
+        side_by_side = threads.map(found.presence_scores, [*waveforms[:, None], waveforms] * 3)
+    assert torch.equal(torch.cat(list(side_by_side)), torch.cat([together] * 6))
 
 
 def test_bfloat16_stays_close_and_gives_float32() -> None:

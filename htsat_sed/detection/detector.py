@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from htsat_sed.audio import AudioStream, Window, windows
-from htsat_sed.detection.devices import Devices, Infer, Place
+from htsat_sed.detection.devices import Devices, Infer, Place, Samples
 from htsat_sed.detection.events import Event, PostProcessing, find_events
-from htsat_sed.detection.flow import AnyPath, Cut, Progress, Recording, Samples, recordings
+from htsat_sed.detection.flow import AnyPath, Cut, Progress, Recording, recordings
 from htsat_sed.detection.presence import PresenceMap, stitch
 from htsat_sed.detection.streaming import EventStream
 from htsat_sed.errors import HtsatSedError
@@ -319,24 +319,26 @@ class Detector:
                     progress(recording.path, part.end / rate, part.expected_duration)
                 yield of_window
 
-        def launch(batch: list[Samples]) -> Callable[[], NDArray[np.float32]]:
-            result = self._devices.begin(batch, infer)
-            return lambda: self._chosen(result())
+        with self._devices.computing(infer) as begin:
 
-        through = recordings(
-            paths,
-            sample_rate=rate,
-            cut=cut,
-            launch=launch,
-            silent=silent,
-            batch_size=lambda: self._devices.batch_size,
-            in_flight=self._devices.in_flight,
-            workers=self._workers,
-            fill=self._fill_batches,
-        )
-        with closing(through):
-            for recording in through:
-                yield recording, scores(recording)
+            def launch(batch: list[Samples]) -> Callable[[], NDArray[np.float32]]:
+                result = begin(batch)
+                return lambda: self._chosen(result())
+
+            through = recordings(
+                paths,
+                sample_rate=rate,
+                cut=cut,
+                launch=launch,
+                silent=silent,
+                batch_size=lambda: self._devices.batch_size,
+                in_flight=self._devices.in_flight,
+                workers=self._workers,
+                fill=self._fill_batches,
+            )
+            with closing(through):
+                for recording in through:
+                    yield recording, scores(recording)
 
     def _presence(self, batch: list[Samples], place: Place) -> Tensor:
         """Presence scores (B, 32, K) of windows, zero-padded to full length."""

@@ -1,14 +1,20 @@
 """Where batches are computed: one device or several, each with a copy of the models.
 
-On CUDA a batch is only begun: its copy to the device, the model and the copy back wait in the device's
-queue while the next batch is put together; whoever wants the scores waits for them.
+A batch is only begun; whoever wants the scores waits for them. On CUDA its copy to the device, the model and
+the copy back wait in the device's queue while the next batch is put together. On a CPU threads that hardly
+wait for each other compute equal parts of it, instead of all threads every single layer: on two cores torch
+is half as fast again by that, and a core that a reader takes for a while holds up one part and not all.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Literal
@@ -51,6 +57,7 @@ class Place:
 
 
 Infer = Callable[[list[Samples], Place], Tensor]
+Launch = Callable[[list[Samples]], Callable[[], Scores]]
 
 
 class Devices:
@@ -81,7 +88,7 @@ class Devices:
         self.batch_size = _WINDOWS.get(kind, 8) if batch_size == "auto" else batch_size
         if self.batch_size < 1:
             raise ValueError(f"wanted batch_size of at least 1, got {batch_size}")
-        self.in_flight = len(devices) * (2 if kind == "cuda" else 1)
+        self.in_flight = len(devices) * (1 if kind == "mps" else 2)
         others = [[copy.deepcopy(model) for model in models] for _ in devices[1:]]
         self.places = [
             Place(
@@ -95,23 +102,37 @@ class Devices:
         ]
         self._turns = cycle(self.places)
 
-    def begin(self, windows: list[Samples], infer: Infer) -> Callable[[], Scores]:
-        """Begin with a batch on the device whose turn it is.
+    @contextmanager
+    def computing(self, infer: Infer) -> Iterator[Launch]:
+        """Be ready for batches; at the end, those that are begun are dropped.
 
         A batch that does not fit into the device's memory is repeated in halves, and those after it are
         halved from the start.
 
         Args:
-            windows: of the batch, not empty.
-            infer: computes their scores, one entry a window.
+            infer: computes the scores of windows, one entry each.
 
-        Returns:
-            What waits for the scores.
-
-        Raises:
-            HtsatSedError: not even one window fits.
+        Yields:
+            What begins with a batch, not empty, on the device whose turn it is, and returns what waits for
+            its scores or raises HtsatSedError: not even one window fits.
         """
-        return self._begin(windows, infer, next(self._turns))
+        if self.places[0].device.type != "cpu":
+            yield lambda windows: self._begin(windows, infer, next(self._turns))
+            return
+        threads = torch.get_num_threads()
+        lanes = math.gcd(threads, self.batch_size)  # parts of one size: another shows in the last bits
+        executor = _lanes(lanes, threads)
+
+        def launch(windows: list[Samples]) -> Callable[[], Scores]:
+            place, size = next(self._turns), -(-len(windows) // lanes)
+            parts = [windows[i : i + size] for i in range(0, len(windows), size)]
+            begun = [executor.submit(self._begin, part, infer, place) for part in parts]
+            return lambda: np.concatenate([part.result()() for part in begun])
+
+        try:
+            yield launch
+        finally:
+            executor.shutdown(cancel_futures=True)
 
     def _begin(self, windows: list[Samples], infer: Infer, place: Place) -> Callable[[], Scores]:
         try:
@@ -135,6 +156,23 @@ class Devices:
             )
         parts = [self._begin(part, infer, place) for part in (windows[:half], windows[half:])]
         return lambda: np.concatenate([part() for part in parts])
+
+
+def _lanes(count: int, threads: int) -> ThreadPoolExecutor:
+    """Threads that compute side by side, each with its share of torch's threads."""
+    executor = ThreadPoolExecutor(count, "model")
+    begun = threading.Barrier(count + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # or the thread would take the number for all threads at its first operation
+        torch.set_num_threads(threads // count)
+        begun.wait()
+
+    for _ in range(count):
+        executor.submit(begin)
+    begun.wait()
+    torch.set_num_threads(threads)  # it is also what threads to come will have
+    return executor
 
 
 def _to_host(scores: Tensor) -> Callable[[], Scores]:

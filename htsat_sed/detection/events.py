@@ -16,9 +16,10 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +77,7 @@ class PostProcessing:
     step_filter: float = 0.0
     merge_absolute: float = 0.0
     merge_relative: float = 0.0
-    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         """Check every value, for all classes and for each exception.
@@ -220,6 +221,29 @@ def smooth(scores: NDArray[np.float32], *, widths: Sequence[int]) -> NDArray[np.
     return smoothed
 
 
+class ClassRules(NamedTuple):
+    """Post-processing of K classes.
+
+    Attributes:
+        widths: (K,) widths of the median filter, tokens.
+        spans: all other values.
+    """
+
+    widths: tuple[int, ...]
+    spans: SpanRules
+
+
+@lru_cache(maxsize=16)
+def class_rules(
+    labels: tuple[str, ...], *, token_seconds: float, post_processing: PostProcessing
+) -> ClassRules:
+    """What holds for each class; kept, since to lay out 527 of them takes longer than to use them."""
+    others = replace(post_processing, classes={})
+    rules = [post_processing.of(k) if k in post_processing.classes else others for k in labels]
+    widths = tuple(median_filter_tokens(rule.median_filter, token_seconds) for rule in rules)
+    return ClassRules(widths, SpanRules.of(rules, token_seconds))
+
+
 def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> list[Event]:
     """Turn a presence map into events.
 
@@ -234,14 +258,10 @@ def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> l
     tokens, classes = presence_map.scores.shape
     if tokens == 0 or classes == 0:
         return []
-    rules = [post_processing.of(label) for label in presence_map.labels]
     step = presence_map.token_seconds
-    smoothed = smooth(
-        presence_map.scores, widths=[median_filter_tokens(rule.median_filter, step) for rule in rules]
-    )
-    found = find_spans(
-        smoothed, SpanRules.of(rules, step), token_seconds=step, duration=presence_map.duration
-    )
+    rules = class_rules(tuple(presence_map.labels), token_seconds=step, post_processing=post_processing)
+    smoothed = smooth(presence_map.scores, widths=rules.widths)
+    found = find_spans(smoothed, rules.spans, token_seconds=step, duration=presence_map.duration)
     return sorted(named(found, presence_map.labels))
 
 

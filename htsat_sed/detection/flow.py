@@ -14,19 +14,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-import numpy as np
-from numpy.typing import NDArray
-
 from htsat_sed.audio import AudioStream, Window, open_recording
 from htsat_sed.detection.ahead import read_ahead
+from htsat_sed.detection.devices import Launch, Samples, Scores
 from htsat_sed.errors import HtsatSedError
 
 AnyPath = str | os.PathLike[str]
-Samples = NDArray[np.float32]
-Scores = NDArray[np.float32]
 Progress = Callable[[AnyPath, float, float | None], None]
 Cut = Callable[[AudioStream], Iterator[Window]]
-Launch = Callable[[list[Samples]], Callable[[], Scores]]
 
 _MOST_WAITING = 64  # windows and ends that wait for a batch, for each window in one
 _BATCHES_AHEAD = 2  # batches' worth of windows that workers read ahead, or

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import Boxes
-from htsat_sed.detection.events import Event, PostProcessing, median_filter_tokens, named, smooth
+from htsat_sed.detection.events import Event, PostProcessing, class_rules, named, smooth
 from htsat_sed.detection.spans import SpanRules, close_gaps, find_runs, find_spans, in_seconds
 
 _BLOCK = 256  # rows worth the overhead of a round, 80 s
@@ -50,15 +50,15 @@ class EventStream:
         post_processing: PostProcessing,
         block: int = _BLOCK,
     ) -> None:
-        rules = [post_processing.of(label) for label in labels]
         self._labels = tuple(labels)
         self._step = token_seconds
-        self._rules = SpanRules.of(rules, token_seconds)
-        self._widths = [median_filter_tokens(rule.median_filter, token_seconds) for rule in rules]
+        self._widths, self._rules = class_rules(
+            self._labels, token_seconds=token_seconds, post_processing=post_processing
+        )
         self._half = max(self._widths, default=1) // 2
         self._block = max(block, self._half)
         self._boxed = np.flatnonzero(self._rules.sides)
-        self._boxed_rules = SpanRules.of([rules[k] for k in self._boxed], token_seconds)
+        self._boxed_rules = SpanRules._make(values[self._boxed] for values in self._rules)
         self._boxed_rows: list[NDArray[np.float32]] = []
         self._new: list[NDArray[np.float32]] = []
         self._rows = np.zeros((0, len(self._labels)), np.float32)  # those that the filter still needs

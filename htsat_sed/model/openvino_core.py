@@ -12,6 +12,7 @@ lets tokens lie where OpenVINO computes fastest:
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, cast
 
 import numpy as np
@@ -46,17 +47,24 @@ def openvino_core(graph: Model, batch_size: int) -> Core:
             "NUM_STREAMS": str(min(threads, batch_size)),
         },
     )
-    requests: list[openvino.InferRequest] = []
+    idle: deque[openvino.InferRequest] = deque()
+
+    def request() -> openvino.InferRequest:
+        try:
+            return idle.pop()
+        except IndexError:  # several threads may be here at once
+            return compiled.create_infer_request()
 
     def core(logmel: Tensor) -> Tensor:
         windows = logmel.contiguous().numpy()
-        requests.extend(compiled.create_infer_request() for _ in windows[len(requests) :])
-        begun = requests[: len(windows)]
-        for request, window in zip(begun, windows, strict=True):
-            request.start_async({0: window[None]}, share_inputs=True)
-        for request in begun:
-            request.wait()
-        return torch.from_numpy(np.concatenate([request.get_output_tensor(0).data for request in begun]))
+        begun = [request() for _ in windows]
+        for each, window in zip(begun, windows, strict=True):
+            each.start_async({0: window[None]}, share_inputs=True)
+        for each in begun:
+            each.wait()
+        logits = np.concatenate([each.get_output_tensor(0).data for each in begun])
+        idle.extend(begun)
+        return torch.from_numpy(logits)
 
     return core
 
