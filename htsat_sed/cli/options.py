@@ -266,18 +266,18 @@ def make_detector(
     class map's thresholds), the file, the flags.
     """
     from htsat_sed.labels import class_map as find_class_map
-    from htsat_sed.model.runtime import Execution
 
-    execution = Execution(
-        runtime=runtime,  # type: ignore[arg-type]  # it refuses others
-        precision=precision,  # type: ignore[arg-type]
-        compile=compile_model,
-    )
     windows = parse_batch_size(batch_size)
-    with waiting_for("loading the model"):
+    with waiting_for("loading the model"):  # the imports, too, take seconds where a disk is slow
         from htsat_sed.detection.detector import Detector, default_post_processing
         from htsat_sed.detection.events import read_post_processing
+        from htsat_sed.model.runtime import Execution
 
+        execution = Execution(
+            runtime=runtime,  # type: ignore[arg-type]  # it refuses others
+            precision=precision,  # type: ignore[arg-type]
+            compile=compile_model,
+        )
         models = load_models(checkpoints, sample_rate=sample_rate, label_file=label_file)
     mapped = find_class_map(class_map) if class_map is not None else None
     known = models[0].labels if mapped is None else tuple(mapped.groups)

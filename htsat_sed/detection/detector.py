@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from htsat_sed.audio import AudioStream, Window, windows
 from htsat_sed.detection.devices import Devices, Infer, Place, Samples
+from htsat_sed.detection.ensemble import Ensemble
 from htsat_sed.detection.events import Event, PostProcessing, find_events
 from htsat_sed.detection.flow import AnyPath, Cut, Progress, Recording, recordings
 from htsat_sed.detection.presence import PresenceMap, stitch
 from htsat_sed.detection.streaming import EventStream
 from htsat_sed.errors import HtsatSedError
-from htsat_sed.labels import ClassMap, select
+from htsat_sed.labels import ClassMap
 from htsat_sed.model.htsat import HTSAT, TOKENS
 from htsat_sed.model.runtime import Execution, Runtime
 
@@ -98,9 +98,9 @@ class Detector:
         execution: Execution | None = None,
         fill_batches: bool = False,
     ) -> None:
-        self.models = [model] if isinstance(model, HTSAT) else list(model)
-        if not self.models:
-            raise ValueError("wanted at least one model, got none")
+        models = [model] if isinstance(model, HTSAT) else list(model)
+        self._ensemble = Ensemble(models, class_map=class_map, labels=labels)
+        self.models, self.labels = self._ensemble.models, self._ensemble.labels
         self._fill_batches = fill_batches
         self._workers = _cores() if workers is None else workers
         if self._workers < 1:
@@ -111,16 +111,6 @@ class Detector:
             raise ValueError(f"wanted a hop of more than 0 and at most {seconds:g} s, got {hop:g}")
         self._hop_tokens = max(1, round(hop / self.config.token_seconds))
         self.hop = self._hop_tokens * self.config.token_seconds
-        self._class_map = class_map
-        self._orders = [_same_task(self.models[0], other) for other in self.models]
-        self.labels = self.models[0].labels
-        if class_map is not None:
-            no_rows = np.zeros((0, len(self.labels)), np.float32)
-            _, self.labels = class_map.apply(no_rows, self.labels)
-        self._columns: list[int] | None = None
-        if labels is not None:
-            self._columns = list(select(self.labels, labels))
-            self.labels = tuple(self.labels[i] for i in self._columns)
         self.post_processing = post_processing or default_post_processing(
             self.models[0].post_processing, class_map
         )
@@ -323,7 +313,7 @@ class Detector:
 
             def launch(batch: list[Samples]) -> Callable[[], NDArray[np.float32]]:
                 result = begin(batch)
-                return lambda: self._chosen(result())
+                return lambda: self._ensemble.chosen(result())
 
             through = recordings(
                 paths,
@@ -343,24 +333,12 @@ class Detector:
     def _presence(self, batch: list[Samples], place: Place) -> Tensor:
         """Presence scores (B, 32, K) of windows, zero-padded to full length."""
         waveforms = place.tensor(batch, self.config.window_samples)
-        return self._mean([model.presence_scores(waveforms) for model in place.models])
+        return self._ensemble.mean([model.presence_scores(waveforms) for model in place.models])
 
     def _clip(self, batch: list[Samples], place: Place) -> Tensor:
         """Clip scores (B, K) of windows of any length: each is stretched before they share a batch."""
         waveforms = [place.tensor([samples], len(samples)) for samples in batch]
-        return self._mean([model.clip_scores(waveforms) for model in place.models])
-
-    def _mean(self, of_models: list[Tensor]) -> Tensor:
-        """Mean over the ensemble, with the classes in the first model's order."""
-        ordered = [s if o is None else s[..., o] for s, o in zip(of_models, self._orders, strict=True)]
-        return torch.stack(ordered).mean(dim=0)
-
-    def _chosen(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(..., K of the model) to (..., K): mapped and selected classes."""
-        if self._class_map is not None:
-            mapped, _ = self._class_map.apply(scores.reshape(-1, scores.shape[-1]), self.models[0].labels)
-            scores = mapped.reshape(*scores.shape[:-1], -1)
-        return scores if self._columns is None else scores[..., self._columns]
+        return self._ensemble.mean([model.clip_scores(waveforms) for model in place.models])
 
 
 def default_post_processing(
@@ -371,26 +349,6 @@ def default_post_processing(
         return PostProcessing().override(own or {})
     classes = {label: {"threshold": threshold} for label, threshold in class_map.thresholds.items()}
     return PostProcessing().override({"classes": classes})
-
-
-def _same_task(first: HTSAT, other: HTSAT) -> list[int] | None:
-    """Where the first model's classes stand in another's; None if in the same places.
-
-    Raises:
-        ValueError: the two do not hear the same classes, sample rate or window.
-    """
-    one, two = ((m.config.sample_rate, m.config.window_samples) for m in (first, other))
-    if one != two:
-        raise ValueError(
-            f"wanted models of one sample rate and window for an ensemble, got {one[0]} Hz with {one[1]} "
-            f"samples and {two[0]} Hz with {two[1]}"
-        )
-    if set(first.labels) != set(other.labels):
-        odd = sorted(set(first.labels) ^ set(other.labels))
-        raise ValueError(
-            f"wanted models of the same classes for an ensemble; only one of two knows {', '.join(odd[:3])}"
-        )
-    return None if first.labels == other.labels else [other.labels.index(label) for label in first.labels]
 
 
 def _cores() -> int:
