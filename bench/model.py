@@ -4,8 +4,8 @@ Prints, from one run: the machine's float32 matmul rate, the floating-point oper
 time of the front end and of what follows it (backbone and head, "core") in torch, OpenVINO and ONNX Runtime
 as far as they are installed, the share of the matmul rate that each reaches, how far its scores are from
 torch's and, where `transformers` is installed, the time of its `ClapAudioModel` of the same size.
-Everything is timed in turns, so that a change of the machine's speed meets all alike; medians over the
-turns.
+Everything is timed in turns, each between two rounds of the matmul, with which it is compared: a machine's
+speed changes from second to second. Medians over the turns.
 
 With --threads 1 processor time is taken rather than time of day: other programs disturb it less.
 
@@ -29,6 +29,7 @@ from htsat_sed.model.htsat import HTSAT, IMAGE_SIDE, PATCH, TOKENS, HTSATConfig,
 from htsat_sed.model.runtime import Core, Execution, Inference, Runtime
 
 MATMUL_SIDE = 2048
+MATMULS = 4  # of a round, which should not be much shorter than what it is compared with
 
 
 def core_flops(config: HTSATConfig) -> int:
@@ -79,19 +80,29 @@ def cores(model: HTSAT, batch_size: int) -> dict[str, Core]:
     }
 
 
-def medians(
-    turns: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float]
-) -> dict[str, float]:
-    """Median seconds of each function, timed in turns after one warm-up."""
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
+def in_turns(
+    functions: dict[str, Callable[[], object]],
+    matmul: Callable[[], object],
+    repeats: int,
+    clock: Callable[[], float],
+) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of each function and the mean of the matmuls before and after it, after one warm-up."""
+
+    def seconds(function: Callable[[], object]) -> float:
+        start = clock()
+        with torch.inference_mode():
+            function()
+        return clock() - start
+
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in functions}
     for turn in range(repeats + 1):
-        for name, function in turns.items():
-            start = clock()
-            with torch.inference_mode():
-                function()
+        before = seconds(matmul)
+        for name, function in functions.items():
+            own, after = seconds(function), seconds(matmul)
             if turn:
-                seconds[name].append(clock() - start)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+                found[name].append((own, (before + after) / 2))
+            before = after
+    return found
 
 
 def processor() -> str:
@@ -121,18 +132,21 @@ def main() -> None:
     with torch.inference_mode():
         scores = {name: core(normalised).sigmoid() for name, core in of_runtimes.items()}
     square = torch.randn(MATMUL_SIDE, MATMUL_SIDE)
-    turns: dict[str, Callable[[], object]] = {
-        "matmul": lambda: square @ square,
-        "front end": lambda: model.frontend(waveforms),
-    }
-    for name, core in of_runtimes.items():
-        turns[f"core, {name}"] = lambda core=core: core(normalised)  # type: ignore[misc]
-    if clap := clap_audio_model(config):
-        turns["ClapAudioModel"] = lambda: clap(logmel)
-    clock = time.process_time if given.threads == 1 else time.perf_counter
-    found = medians(turns, given.repeats, clock)
 
-    rate = 2 * MATMUL_SIDE**3 / found["matmul"]
+    def matmuls() -> None:
+        for _ in range(MATMULS):
+            square @ square
+
+    functions: dict[str, Callable[[], object]] = {"front end": lambda: model.frontend(waveforms)}
+    for name, core in of_runtimes.items():
+        functions[f"core, {name}"] = lambda core=core: core(normalised)  # type: ignore[misc]
+    if clap := clap_audio_model(config):
+        functions["ClapAudioModel"] = lambda: clap(logmel)
+    clock = time.process_time if given.threads == 1 else time.perf_counter
+    found = in_turns(functions, matmuls, given.repeats, clock)
+
+    matmul_flops = MATMULS * 2 * MATMUL_SIDE**3
+    rate = matmul_flops / statistics.median(matmul for turns in found.values() for _, matmul in turns)
     flops = core_flops(config)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"machine           {processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
@@ -142,12 +156,13 @@ def main() -> None:
     )
     print(f"core              {flops / 1e9:.2f} GFLOP a window")
     print(f"batch             {batch} windows of {config.window_seconds:g} s, {given.repeats} turns")
-    for name in list(turns)[1:]:
-        each = found[name] / batch
+    for name, turns in found.items():
+        each = statistics.median(own for own, _ in turns) / batch
         line = f"{name:17s} {each * 1e3:.1f} ms a window ({config.window_seconds / each:.0f} x real time)"
         if (runtime := name.removeprefix("core, ")) in scores:
+            share = statistics.median(flops * batch / own / (matmul_flops / matmul) for own, matmul in turns)
             error = (scores[runtime] - scores["torch"]).abs().max()
-            line += f", {flops / each / rate:.1%} of the matmul rate, scores within {error:.0e} of torch"
+            line += f", {share:.1%} of the matmul rate, scores within {error:.0e} of torch"
         print(line)
 
 
