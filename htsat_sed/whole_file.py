@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -21,7 +22,8 @@ _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> Iterator[IO[Any]]:
     """Write a file under another name and give it its own once everything is on the disk.
 
-    The temporary file lies in the same folder and is hidden (``.4f1c….part``). When the block ends
+    The temporary file lies in the same folder and is hidden (``.4f1c…-09ab….part``: of the name a hash, which
+    fits where a longer name would not, and chance). When the block ends
     with an exception it is removed, and a file that had the name before stays as it was. A symbolic
     link stays a link; its target is replaced. What is no regular file (a pipe behind ``/dev/stdout``,
     a FIFO) is written to directly.
@@ -42,7 +44,7 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
     encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
     target = Path(os.path.realpath(path))
     in_place = _is_device(Path(path))
-    written = Path(path) if in_place else target.with_name(f".{secrets.token_hex(6)}.part")
+    written = Path(path) if in_place else target.with_name(f"{_mark(target)}{secrets.token_hex(6)}.part")
     try:
         with written.open(mode, encoding=encoding, newline=newline) as file:
             yield file
@@ -61,6 +63,28 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
         ):
             raise HtsatSedError(path, f"cannot be written: {error.strerror}") from error
         raise
+
+
+def remove_unfinished(paths: Iterable[Path]) -> None:
+    """Remove what killed processes left of files that they wrote; nobody may be writing them now.
+
+    Args:
+        paths: the files that were to be; whether they are there does not matter.
+    """
+    marks: dict[Path, set[str]] = {}
+    for path in paths:
+        target = Path(os.path.realpath(path))
+        marks.setdefault(target.parent, set()).add(_mark(target))
+    for folder, own in marks.items():
+        with suppress(OSError):
+            for found in folder.glob(".*.part"):
+                if found.name.partition("-")[0] + "-" in own:
+                    found.unlink()
+
+
+def _mark(target: Path) -> str:
+    """How the names of a file's unfinished versions begin."""
+    return f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"
 
 
 def _is_device(path: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from htsat_sed.errors import HtsatSedError
-from htsat_sed.whole_file import whole_file
+from htsat_sed.whole_file import remove_unfinished, whole_file
 
 
 def test_the_name_is_taken_when_the_block_has_ended(tmp_path):
@@ -20,6 +20,27 @@ def test_the_name_is_taken_when_the_block_has_ended(tmp_path):
         assert not path.exists()
     assert path.read_bytes() == "Grüße 🐦\r\n".encode()
     assert [p.name for p in tmp_path.iterdir()] == ["events.tsv"]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    def leave(path):
+        script = (
+            "import os, sys; from htsat_sed.whole_file import whole_file\n"
+            "with whole_file(sys.argv[1]): os._exit(9)"
+        )
+        assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == 9
+
+    long = "ü" * 120 + ".tsv"
+    for name in ("events.tsv", "events.tsv", long, "other.tsv"):
+        leave(tmp_path / name)
+    (tmp_path / ".mine.part").touch()
+    (tmp_path / "link.tsv").symlink_to("events.tsv")
+    assert len(list(tmp_path.glob(".*.part"))) == 5
+    remove_unfinished([tmp_path / "link.tsv", tmp_path / long, tmp_path / "nowhere" / "a.tsv"])
+    with whole_file(tmp_path / "other.tsv"):
+        assert len(list(tmp_path.glob(".*.part"))) == 3  # of other.tsv two, and .mine.part
+    remove_unfinished([tmp_path / "other.tsv"])
+    assert [p.name for p in tmp_path.glob(".*.part")] == [".mine.part"]
 
 
 def test_bytes(tmp_path):

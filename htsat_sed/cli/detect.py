@@ -166,6 +166,8 @@ def detect(
                 "scores": None if scores is None else os.path.abspath(scores),  # noqa: PTH100
             }
             journal = open_journal(out, settings, restart=restart)
+            if journal.resumed:
+                files.remove_unfinished(recording.name for recording in recordings)
         with Run(
             "detecting",
             recordings,
