@@ -2,8 +2,8 @@
 
 A batch is only begun; whoever wants the scores waits for them. On CUDA its copy to the device, the model and
 the copy back wait in the device's queue while the next batch is put together. On a CPU threads that hardly
-wait for each other compute equal parts of it, instead of all threads every single layer: on two cores torch
-is half as fast again by that, and a core that a reader takes for a while holds up one part and not all.
+wait for each other compute equal parts of it, instead of all threads every single layer: torch is faster by
+that, and a core that a reader takes for a while holds up one part and not all.
 """
 
 from __future__ import annotations
