@@ -25,8 +25,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from htsat_sed.model.core import Core
 from htsat_sed.model.htsat import HTSAT, IMAGE_SIDE, PATCH, TOKENS, HTSATConfig, stretch
-from htsat_sed.model.runtime import Core, Execution, Inference, Runtime
+from htsat_sed.model.runtime import Execution, Inference, Runtime
 
 MATMUL_SIDE = 2048
 MATMULS = 4  # of a round, which should not be much shorter than what it is compared with

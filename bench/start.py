@@ -17,8 +17,9 @@ import torch
 
 from htsat_sed import load_checkpoint
 from htsat_sed.model.catalogue import resolve_checkpoint
+from htsat_sed.model.core import core_input
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
-from htsat_sed.model.runtime import Execution, Inference, core_input
+from htsat_sed.model.runtime import Execution, Inference
 
 
 def main() -> None:

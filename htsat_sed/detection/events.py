@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
+from htsat_sed.detection.change_points import step_filter_tokens
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.detection.spans import SLACK, SpanRules, Spans, find_spans
 from htsat_sed.errors import AnnotationError
@@ -241,7 +242,22 @@ def class_rules(
     others = replace(post_processing, classes={})
     rules = [post_processing.of(k) if k in post_processing.classes else others for k in labels]
     widths = tuple(median_filter_tokens(rule.median_filter, token_seconds) for rule in rules)
-    return ClassRules(widths, SpanRules.of(rules, token_seconds))
+    return ClassRules(widths, span_rules(rules, token_seconds))
+
+
+def span_rules(rules: Sequence[PostProcessing], token_seconds: float) -> SpanRules:
+    """The values of each of K classes, without the median filter, as arrays."""
+    lows = [r.threshold if r.threshold_low is None else r.threshold_low for r in rules]
+    sides = [step_filter_tokens(r.step_filter, token_seconds) if r.step_filter else 0 for r in rules]
+    return SpanRules(
+        np.array([r.threshold for r in rules]),
+        np.array(lows),
+        np.array([r.min_gap for r in rules]),
+        np.array([r.min_event for r in rules]),
+        np.array(sides, np.int64),
+        np.array([r.merge_absolute for r in rules]),
+        np.array([r.merge_relative for r in rules]),
+    )
 
 
 def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> list[Event]:

@@ -6,16 +6,12 @@ or for one class of many recordings with as many values, without a loop over the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from htsat_sed.detection.change_points import Boxes, find_boxes, step_filter_tokens
-
-if TYPE_CHECKING:
-    from htsat_sed.detection.events import PostProcessing
+from htsat_sed.detection.change_points import Boxes, find_boxes
 
 SLACK = 1e-9  # seconds by which a duration may miss a bound through rounding
 
@@ -56,21 +52,6 @@ class SpanRules(NamedTuple):
     sides: NDArray[np.int64]
     merge_absolute: NDArray[np.float64]
     merge_relative: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, rules: Sequence[PostProcessing], token_seconds: float) -> SpanRules:
-        """The values of each class."""
-        lows = [r.threshold if r.threshold_low is None else r.threshold_low for r in rules]
-        sides = [step_filter_tokens(r.step_filter, token_seconds) if r.step_filter else 0 for r in rules]
-        return cls(
-            np.array([r.threshold for r in rules]),
-            np.array(lows),
-            np.array([r.min_gap for r in rules]),
-            np.array([r.min_event for r in rules]),
-            np.array(sides, np.int64),
-            np.array([r.merge_absolute for r in rules]),
-            np.array([r.merge_relative for r in rules]),
-        )
 
 
 def find_spans(

@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from htsat_sed.detection.events import PostProcessing, median_filter_tokens, smooth
+from htsat_sed.detection.events import PostProcessing, median_filter_tokens, smooth, span_rules
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.detection.spans import SpanRules, find_spans
+from htsat_sed.detection.spans import find_spans
 from htsat_sed.evaluation.counts import Floats, event_numbers, event_seconds, ratio
 from htsat_sed.evaluation.intersection import (
     CountedEvents,
@@ -214,7 +214,7 @@ def _detections(
         own = [rules.of(label) for label in labels]
         widths = [median_filter_tokens(rule.median_filter, found.token_seconds) for rule in own]
         scores = smooth(found.scores[:, [found.labels.index(label) for label in labels]], widths=widths)
-        given = SpanRules.of(own, found.token_seconds)
+        given = span_rules(own, found.token_seconds)
         share = np.where(given.high > 0.0, given.low / np.where(given.high > 0.0, given.high, 1.0), 1.0)
         size = max(1, _CELLS // (tokens * classes))
         for first in range(0, len(at), size):

@@ -23,8 +23,8 @@ from openvino import Model
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
+from htsat_sed.model.core import Core
 from htsat_sed.model.htsat import CHUNKS, FRAMES, HTSAT, IMAGE_SIDE, PATCH, TOKENS
-from htsat_sed.model.runtime import Core
 from htsat_sed.model.swin import MLP, Block, PatchMerging, Stage, WindowAttention
 
 Node = Any  # openvino.Node: its stubs type no operation

@@ -9,18 +9,18 @@ precision or compiled, in OpenVINO also in int8. Scores are float32 in any case.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from htsat_sed.model.htsat import HTSAT, fold, stretch
+from htsat_sed.model.core import Core, core_input, torch_core
+from htsat_sed.model.htsat import HTSAT
 
 Runtime = Literal["torch", "openvino", "onnx"]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
-Core = Callable[[Tensor], Tensor]  # normalised log-mel (B, 1024, 64) to presence logits (B, 32, K)
 
 _PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
 
@@ -120,7 +120,8 @@ class Inference:
 
             self._core = onnx_core(model)
         else:
-            self._core = _torch_core(model, device, execution)
+            dtype = getattr(torch, execution.precision)
+            self._core = torch_core(model, device, dtype, compiled=execution.compile)
 
     @torch.inference_mode()
     def presence_scores(self, waveforms: Tensor) -> Tensor:
@@ -132,33 +133,3 @@ class Inference:
         """Clip scores (B, K) float32 of B waveforms (1, samples), each stretched to a whole window."""
         logmel = torch.cat([core_input(self._model, waveform) for waveform in waveforms])
         return self._model.clip_scores(self._core(logmel).mean(dim=1))
-
-
-def core_input(model: HTSAT, waveforms: Tensor) -> Tensor:
-    """Normalised and stretched log-mel (B, 1024, 64) of waveforms (B, samples)."""
-    return stretch(model.normalise(model.frontend(waveforms)))
-
-
-class CoreModule(nn.Module):
-    """The core as a module of its own, for torch to trace or compile."""
-
-    def __init__(self, model: HTSAT) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, logmel: Tensor) -> Tensor:
-        """Normalised log-mel (B, 1024, 64) to presence logits (B, 32, K)."""
-        return self.model.token_semantic_head(self.model.backbone(fold(logmel))).presence_logits
-
-
-def _torch_core(model: HTSAT, device: torch.device, execution: Execution) -> Core:
-    module: Core = CoreModule(model)
-    if execution.compile:
-        module = torch.compile(module)
-    dtype: torch.dtype = getattr(torch, execution.precision)
-
-    def core(logmel: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return module(logmel).float()
-
-    return core

@@ -1,0 +1,52 @@
+"""The model behind the front end, which is nearly all of the work, and how torch computes it.
+
+(B, samples) ─ front end, bn0, stretch ─▶ (B, 1024, 64) ─ core: backbone, head ─▶ presence logits (B, 32, K)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from htsat_sed.model.htsat import HTSAT, fold, stretch
+
+Core = Callable[[Tensor], Tensor]  # normalised log-mel (B, 1024, 64) to presence logits (B, 32, K)
+
+
+def core_input(model: HTSAT, waveforms: Tensor) -> Tensor:
+    """Normalised and stretched log-mel (B, 1024, 64) of waveforms (B, samples)."""
+    return stretch(model.normalise(model.frontend(waveforms)))
+
+
+class CoreModule(nn.Module):
+    """The core as a module of its own, for torch to trace or compile."""
+
+    def __init__(self, model: HTSAT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, logmel: Tensor) -> Tensor:
+        """Normalised log-mel (B, 1024, 64) to presence logits (B, 32, K)."""
+        return self.model.token_semantic_head(self.model.backbone(fold(logmel))).presence_logits
+
+
+def torch_core(model: HTSAT, device: torch.device, dtype: torch.dtype, *, compiled: bool) -> Core:
+    """The core of a model, computed by torch.
+
+    Args:
+        model: on the device; it is kept.
+        device: where the log-mel will be.
+        dtype: less than float32 by autocast; logits are float32 in any case.
+        compiled: whether torch compiles it at the first batch.
+    """
+    module: Core = CoreModule(model)
+    if compiled:
+        module = torch.compile(module)
+
+    def core(logmel: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return module(logmel).float()
+
+    return core
