@@ -12,11 +12,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -24,24 +23,24 @@ import soundfile
 from numpy.typing import NDArray
 
 from htsat_sed.errors import AudioError
+from htsat_sed.headers import (
+    UNCOMPRESSED,
+    Header,
+    has_end_of_stream,
+    has_mp3_header,
+    read_header,
+    why_not_audio,
+)
 
 _BLOCK_SECONDS = 5
 _TOLERANCE = 0.01
 _LOSSY_TOLERANCE = 0.25  # encoder delay is in the stated duration of some formats and not of others
 _BLOCK_VALUES = 1 << 22  # of all channels together, 16 MiB
 
-_UNCOMPRESSED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b".snd", b"caff")
 _SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "ULAW": 1, "ALAW": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4}
 _SAMPLE_BYTES |= {"FLOAT": 4, "DOUBLE": 8}
 _HOLDING = {"PCM_U8": "PCM_U8", "PCM_S8": "PCM_U8", "PCM_24": "PCM_24"}
 _HOLDING |= {"PCM_32": "FLOAT", "FLOAT": "FLOAT", "DOUBLE": "FLOAT"}
-# More than this after the samples is no metadata: the length has wrapped at 4 GiB or was never filled in.
-_TRAILING_BYTES = 1 << 30
-_MOST_CHUNKS = 1000  # before the samples; zeros would read as any number of empty ones
-# Programs that write WAV to a pipe put a length near 2 or 4 GiB that promises nothing.
-_PLACEHOLDERS = (1 << 31, 1 << 32)
-_PLACEHOLDER_SLACK = 4096
-
 # Other formats' durations are FFmpeg's estimates from the bit rate, or where the last packet lies.
 _DURATION_STATED = ("flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
@@ -53,9 +52,6 @@ _PLAYLISTS = ("concat", "hls", "dash", "sdp")
 _MANY_PLANES = 8
 _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
 _GAP_SECONDS = 0.02  # more than time stamps jitter
-_LONGEST_MP3_FRAME = 2881
-_LONGEST_OGG_PAGE = 65307
-
 _logger = logging.getLogger("htsat_sed")
 
 
@@ -73,7 +69,7 @@ class Uncompressed:
             64-bit floats at the precision of 32-bit floats; PCM_16 for lossy codecs, which have none.
     """
 
-    def __init__(self, file: soundfile.SoundFile, header: _Header) -> None:
+    def __init__(self, file: soundfile.SoundFile, header: Header) -> None:
         self._file = file
         self.rate: int = file.samplerate
         self.channels: int = file.channels
@@ -128,10 +124,10 @@ class Coded:
         self.subtype = _subtype(first.format.name, lossless=self._stream.codec_context.codec.lossless)
         self.expected = self._duration()
         stated = container.format.name in _DURATION_STATED or (
-            container.format.name == "mp3" and _has_mp3_header(file, self._first_position)
+            container.format.name == "mp3" and has_mp3_header(file, self._first_position)
         )
         self.promised = self.expected if stated else None
-        if container.format.name == "ogg" and not _has_end_of_stream(file):
+        if container.format.name == "ogg" and not has_end_of_stream(file):
             self.ending = "its end-of-stream mark is missing"
         self._frames = chain([first], self._frames)
 
@@ -258,9 +254,9 @@ def open_decoder(path: str, file: BinaryIO, stack: ExitStack) -> Uncompressed | 
     # The decoders open it by name: an impossible seek that a broken file makes them ask for would raise
     # in Python where nothing can catch it. No other protocol, lest a playlist lead to the network.
     options = {"protocol_whitelist": "file"}
-    header = _Header()
-    if head[:4] in _UNCOMPRESSED:
-        header = _read_header(file)
+    header = Header()
+    if head[:4] in UNCOMPRESSED:
+        header = read_header(file)
         if header.runs_on:
             options["ignore_length"] = "1"
         elif (decoder := _open_libsndfile(file.name, stack)) is not None:
@@ -268,7 +264,7 @@ def open_decoder(path: str, file: BinaryIO, stack: ExitStack) -> Uncompressed | 
     try:
         container = av.open(f"file:{file.name}", "r", options=options, metadata_errors="replace")
     except av.FFmpegError as error:
-        raise AudioError(path, _why_not_audio(head)) from error
+        raise AudioError(path, why_not_audio(head)) from error
     stack.enter_context(container)
     if container.format.name in _PLAYLISTS:
         raise AudioError(path, "is a playlist: give the recordings that it lists")
@@ -287,88 +283,6 @@ def _open_libsndfile(name: str, stack: ExitStack) -> soundfile.SoundFile | None:
     except soundfile.LibsndfileError:
         return None
     return file if file.frames else None
-
-
-class _Header(NamedTuple):
-    """What the header of an uncompressed recording states about its samples."""
-
-    stated_bytes: int | None = None  # None where it promises nothing
-    present_bytes: int = 0  # from the first sample to the end of the file
-    runs_on: bool = False  # the samples go on to the end of the file, whatever is stated
-
-    @property
-    def ending(self) -> str | None:
-        """Why the samples end where they do, if too early."""
-        cut = self.stated_bytes is not None and self.stated_bytes > self.present_bytes
-        return "its header promises more" if cut else None
-
-
-def _read_header(file: BinaryIO) -> _Header:
-    """Read what libsndfile takes note of but does not tell.
-
-    Source: RIFF (Microsoft/IBM 1991), RF64 (EBU Tech 3306), Sony Wave64, AIFF 1.3 (Apple 1989), Apple
-    CAF, Sun AU.
-    """
-    size = file.seek(0, os.SEEK_END)
-    head = _peek(file, 0, 12)
-    kind = head[:4]
-    if kind == b".snd" and len(head) == 12:
-        offset, stated = struct.unpack(">4xII", head)
-        return _header(stated, size - offset)
-    if kind == b"riff":  # Wave64: names are GUIDs, lengths count the chunk's own header
-        fields, own, position, align = "<4s12xQ", 24, 40, 8
-    elif kind == b"caff":
-        fields, own, position, align = ">4sq", 0, 8, 1
-    else:
-        fields, own, position, align = (">4sI" if kind in (b"RIFX", b"FORM") else "<4sI"), 0, 12, 2
-    wide: int | None = None
-    for _ in range(_MOST_CHUNKS):
-        if position + struct.calcsize(fields) > size:
-            break
-        name, length = struct.unpack(fields, _peek(file, position, struct.calcsize(fields)))
-        length = max(0, length - own)
-        position += struct.calcsize(fields)
-        if name == b"ds64":
-            wide = struct.unpack("<8xQ", _peek(file, position, 16).ljust(16, b"\0"))[0]
-        elif name == b"SSND" or (name == b"data" and kind == b"caff"):
-            fore = 8 if name == b"SSND" else 4  # other fields before the samples
-            return _header(length - fore, size - position - fore)
-        elif name == b"data":
-            stated, present = length if wide is None else wide, size - position
-            unfinished = stated == 0 and struct.unpack("<4xI", head[:8])[0] + 8 < size
-            return _header(stated, present, runs_on=unfinished or present - stated > _TRAILING_BYTES)
-        position += length + -length % align
-    return _Header()
-
-
-def _header(stated: int, present: int, *, runs_on: bool = False) -> _Header:
-    placeholder = any(abs(stated - near) <= _PLACEHOLDER_SLACK for near in _PLACEHOLDERS)
-    promises = stated > 0 and not (placeholder and stated > present)
-    return _Header(stated if promises else None, present, runs_on)
-
-
-def _peek(file: BinaryIO, position: int, size: int) -> bytes:
-    file.seek(position)
-    return file.read(size)
-
-
-def _has_mp3_header(file: BinaryIO, first_packet: int | None) -> bool:
-    """Whether a Xing, Info or VBRI frame, which FFmpeg passes over, states the length of an MP3."""
-    if not first_packet:
-        return False
-    before = _peek(file, max(0, first_packet - _LONGEST_MP3_FRAME), min(first_packet, _LONGEST_MP3_FRAME))
-    return any(mark in before for mark in (b"Xing", b"Info", b"VBRI"))
-
-
-def _has_end_of_stream(file: BinaryIO) -> bool:
-    """Whether the last page of an Ogg file is complete and marked as the last. Source: RFC 3533."""
-    size = os.fstat(file.fileno()).st_size
-    tail = _peek(file, max(0, size - _LONGEST_OGG_PAGE), _LONGEST_OGG_PAGE)
-    page = tail[tail.rfind(b"OggS") :]
-    if len(page) < 27 or not page[5] & 4:
-        return False
-    lacing = page[27 : 27 + page[26]]
-    return len(page) >= 27 + page[26] + sum(lacing)
 
 
 def _values(frame: av.AudioFrame) -> NDArray[Any]:
@@ -406,13 +320,3 @@ def _subtype(sample_format: str, *, lossless: bool) -> str:
 
 def _block_frames(rate: int, channels: int) -> int:
     return max(1, min(_BLOCK_SECONDS * rate, _BLOCK_VALUES // channels))
-
-
-def _why_not_audio(head: bytes) -> str:
-    if head.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the recording: run 'git lfs pull'"
-    if head[4:8] == b"ftyp":
-        return "has lost its index (moov): it was cut short or never finished; copy it again"
-    if head.isascii() and b"\0" not in head:
-        return "is a text file, not a recording"
-    return "is not a recording: neither libsndfile nor FFmpeg knows its format, or its header is broken"

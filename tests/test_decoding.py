@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from htsat_sed import decoding
+from htsat_sed import decoding, headers
 from htsat_sed.audio import open_recording, read
 from htsat_sed.errors import AudioError
 
@@ -260,7 +260,7 @@ def test_wav_written_to_a_pipe_states_no_length(stated, tmp_path, caplog):
 
 
 def test_wav_whose_length_has_wrapped_is_read_to_the_end(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(decoding, "_TRAILING_BYTES", 100_000)  # beyond 4 GiB it is 1 GiB
+    monkeypatch.setattr(headers, "_TRAILING_BYTES", 100_000)  # beyond 4 GiB it is 1 GiB
     samples = tones(channels=1)
     path = tmp_path / "a.wav"
     path.write_bytes(wav(samples, stated=2 * RATE))

@@ -1,6 +1,8 @@
-"""The model behind the front end, which is nearly all of the work, and how torch computes it.
+"""The model behind the front end, and how torch computes it.
 
-(B, samples) ─ front end, bn0, stretch ─▶ (B, 1024, 64) ─ core: backbone, head ─▶ presence logits (B, 32, K)
+    waveforms ─ front end, bn0, stretch ─▶ (B, 1024, 64) ─ core: backbone, head ─▶ presence logits (B, 32, K)
+
+The core is nearly all of the work.
 """
 
 from __future__ import annotations
