@@ -7,10 +7,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
-from typing import Self
-
-import typer
+from typing import NoReturn, Self
 
 from htsat_sed.cli.terminal import errors, say
 
@@ -54,8 +53,7 @@ class Interruptible:
                 signal.signal(each, handler)  # type: ignore[arg-type]
             os.close(self._writer)
         if kind is KeyboardInterrupt:
-            self._say()
-            raise typer.Exit(130)
+            self._end()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         for each in self._before:
@@ -67,10 +65,11 @@ class Interruptible:
         with os.fdopen(self._reader, "rb", buffering=0) as heard:
             while number := heard.read(1):
                 if number[0] in self._before and not self._through.wait(_PATIENCE):
-                    errors.show_cursor()
-                    self._say()
-                    sys.stderr.flush()
-                    os._exit(130)
+                    self._end()
 
-    def _say(self) -> None:
+    def _end(self) -> NoReturn:
+        errors.show_cursor()
         say("stopped", self.left(), "bold yellow")
+        with suppress(OSError):
+            sys.stderr.flush()
+        os._exit(130)  # an orderly exit unloads torch and OpenVINO, which can take seconds
