@@ -54,6 +54,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "tiny.safetensors"
 
 
+@pytest.mark.long
 def test_the_bundled_checkpoint_stays_close_to_float32(run: Run) -> None:
     pytest.importorskip("nncf")
     code, out, err = run("checkpoints", "calibrate", EXAMPLE)

@@ -394,6 +394,7 @@ def test_sigkill_and_resume(data: Path, tmp_path: Path) -> None:
         assert torch.equal(array, other.state_dict()[name]), name
 
 
+@pytest.mark.long
 def test_two_processes(data: Path, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(
         "epochs = 1\nepoch_examples = 4\nbatch_size = 4\n[[data]]\nkind = 'weak'\ntable = 'weak.tsv'\n"
