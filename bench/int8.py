@@ -38,7 +38,7 @@ from htsat_sed.model.catalogue import resolve_checkpoint
 from htsat_sed.model.core import core_input
 from htsat_sed.model.htsat import FRAMES, HTSAT, HTSATConfig
 from htsat_sed.model.int8 import calibrate
-from htsat_sed.model.openvino_core import openvino_graph
+from htsat_sed.model.openvino_graph import openvino_graph
 
 Array = NDArray[np.float32]
 Infer = Callable[[Array], Array]

@@ -13,6 +13,14 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the package keeps for later runs stays apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HTSAT_SED_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def official_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Path of an official checkpoint with the weights of the golden of that name; made once a session."""

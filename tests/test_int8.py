@@ -14,13 +14,13 @@ from htsat_sed import CheckpointError, Detector, Execution, load_checkpoint
 from htsat_sed.cli import main
 from htsat_sed.model.catalogue import resolve_checkpoint
 from htsat_sed.model.checkpoint import save_checkpoint
-from htsat_sed.model.htsat import HTSAT, HTSATConfig
+from htsat_sed.model.htsat import HTSAT, HTSATConfig, fingerprint
 from htsat_sed.model.runtime import Inference
 
 pytest.importorskip("openvino")
 
-from htsat_sed.model.int8 import calibrate, fingerprint, int8_path, load_int8, save_int8
-from htsat_sed.model.openvino_core import openvino_graph
+from htsat_sed.model.int8 import calibrate, int8_path, load_int8, save_int8
+from htsat_sed.model.openvino_graph import openvino_graph
 
 CPU = torch.device("cpu")
 TINY = HTSATConfig(classes=3, embed_dim=8, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1))

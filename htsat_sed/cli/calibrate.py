@@ -114,13 +114,14 @@ def _calibrate(model: HTSAT, inputs: list[Tensor]) -> None:
     import torch
 
     from htsat_sed.model.int8 import calibrate, save_int8
-    from htsat_sed.model.openvino_core import openvino_core, openvino_graph
+    from htsat_sed.model.openvino_core import openvino_core
+    from htsat_sed.model.openvino_graph import openvino_graph
 
     tested = inputs[3::4] or inputs
     used = [window for place, window in enumerate(inputs) if place % 4 != 3]
     with waiting_for(f"calibrating on {len(used)} windows"):
         graph = calibrate(model, used)
-        int8, float32 = (openvino_core(each, 1) for each in (graph, openvino_graph(model)))
+        int8, float32 = openvino_core(lambda: graph, 1), openvino_core(lambda: openvino_graph(model), 1)
         differences = torch.cat(
             [(int8(window).sigmoid() - float32(window).sigmoid()).abs() for window in tested]
         )

@@ -9,7 +9,9 @@ and Detection*, ICASSP 2022 (arXiv 2202.00874).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch.nn.functional as F
@@ -243,3 +245,13 @@ def fold(logmel: Tensor) -> Tensor:
     """
     chunks = logmel.view(-1, CHUNKS, IMAGE_SIDE, logmel.shape[2])
     return chunks.transpose(2, 3).reshape(-1, 1, IMAGE_SIDE, IMAGE_SIDE)
+
+
+def fingerprint(model: HTSAT) -> str:
+    """What tells a model from any with another configuration or other weights: 16 hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
+    for name, values in sorted(model.state_dict().items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(name.encode())
+            digest.update(values.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()[:16]

@@ -16,14 +16,12 @@ entry ``htsat_sed_int8`` with a JSON object:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,22 +32,12 @@ from torch import Tensor
 
 from htsat_sed.errors import CheckpointError, HtsatSedError
 from htsat_sed.model.catalogue import checkpoint_folder
-from htsat_sed.model.htsat import HTSAT
-from htsat_sed.model.openvino_core import openvino_graph
+from htsat_sed.model.htsat import HTSAT, fingerprint
+from htsat_sed.model.openvino_graph import openvino_graph
 from htsat_sed.whole_file import whole_file
 
 FORMAT = 1
 _ENTRY = "htsat_sed_int8"
-
-
-def fingerprint(model: HTSAT) -> str:
-    """What tells a model from any with another configuration or other weights: 16 hexadecimal digits."""
-    digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
-    for name, values in sorted(model.state_dict().items()):
-        if not name.endswith("num_batches_tracked"):
-            digest.update(name.encode())
-            digest.update(values.detach().cpu().contiguous().numpy())
-    return digest.hexdigest()[:16]
 
 
 def int8_path(model: HTSAT) -> Path:
@@ -78,7 +66,7 @@ def calibrate(model: HTSAT, windows: Sequence[Tensor]) -> openvino.Model:
         import nncf
 
         graph = nncf.quantize(
-            openvino_graph(model),
+            openvino_graph(model, in_pieces=False),
             nncf.Dataset([window.numpy() for window in windows]),
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,

@@ -1,52 +1,45 @@
-"""The model behind the front end as an OpenVINO graph, on the CPU.
-
-Drawn op by op from the weights, not traced: that takes a fraction of a second, needs nothing of torch, and
-lets tokens lie where OpenVINO computes fastest:
-
-- the graph takes one window, so that what lies between two layers stays in the processor's cache and a
-  bias of each attention window is a plain constant; windows of a batch run side by side;
-- patches are cut from the small spectrogram straight into attention-window order, as rows of a matrix;
-- q, k and v are three products, whose results attention reads where they are;
-- a shifted block moves tokens once: they stay in shifted order until somebody needs another.
-"""
+"""The core computed by OpenVINO, on the CPU: compiled once for a model and a machine, then read back."""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
 from collections import deque
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import numpy as np
 import openvino
 import torch
-from numpy.typing import NDArray
-from openvino import Model
-from openvino import opset13 as ops
-from torch import Tensor, nn
+from torch import Tensor
 
+from htsat_sed.errors import HtsatSedError
+from htsat_sed.model import openvino_graph
+from htsat_sed.model.catalogue import checkpoint_folder
 from htsat_sed.model.core import Core
-from htsat_sed.model.htsat import CHUNKS, FRAMES, HTSAT, IMAGE_SIDE, PATCH, TOKENS
-from htsat_sed.model.swin import MLP, Block, PatchMerging, Stage, WindowAttention
+from htsat_sed.whole_file import whole_file
 
-Node = Any  # openvino.Node: its stubs type no operation
+KEPT = 4  # compiled graphs on the disk, those used last
+_DIGEST = 32  # bytes of a file before the graph: SHA-256 of the rest
 
 
-def openvino_core(graph: Model, batch_size: int) -> Core:
+def openvino_core(draw: Callable[[], openvino.Model], batch_size: int, *, key: str = "") -> Core:
     """The core of a model, computed by OpenVINO with as many threads as torch has.
 
     Args:
-        graph: as of `openvino_graph`.
+        draw: makes the graph, see `openvino_graph`.
         batch_size: most windows at once; so many at most are computed side by side.
+        key: what tells the graph from all others; with it, the graph is drawn and compiled once and then read
+            back from the folder of downloaded checkpoints. Empty: nothing is read or kept.
     """
     threads = torch.get_num_threads()
-    compiled = openvino.Core().compile_model(
-        graph,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": "f32",  # some processors would take bfloat16 unasked
-            "INFERENCE_NUM_THREADS": str(threads),
-            "NUM_STREAMS": str(min(threads, batch_size)),
-        },
-    )
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # some processors would take bfloat16 unasked
+        "INFERENCE_NUM_THREADS": str(threads),
+        "NUM_STREAMS": str(min(threads, batch_size)),
+    }
+    compiled = _kept(draw, settings, key) if key else openvino.Core().compile_model(draw(), "CPU", settings)
     idle: deque[openvino.InferRequest] = deque()
 
     def request() -> openvino.InferRequest:
@@ -69,113 +62,37 @@ def openvino_core(graph: Model, batch_size: int) -> Core:
     return core
 
 
-def openvino_graph(model: HTSAT) -> Model:
-    """Draw the graph of a model.
+def _kept(
+    draw: Callable[[], openvino.Model], settings: Mapping[str, str], key: str
+) -> openvino.CompiledModel:
+    """A graph compiled by an earlier process, or by this one for later ones.
 
-    Args:
-        model: on any device; read only.
-
-    Returns:
-        A graph of one input, normalised and stretched log-mel (1, 1024, 64) float32 (see
-        `HTSAT.normalise` and `stretch`), and one output, presence logits (1, 32, K) float32.
+    No folder to keep it in, no space or a file that cannot be read mean no more than that it is compiled.
     """
-    logmel = ops.parameter([1, FRAMES, model.config.mel_bands], np.float32, name="logmel")
-    with torch.no_grad():
-        x = _patches(logmel, model)
-        for stage in cast("list[Stage]", model.backbone.layers):
-            shifted = None  # the attention whose order the tokens are in; None for window order
-            for block in cast("list[Block]", stage.blocks):
-                attention = block.attn
-                shift = attention if attention.order is not None else None
-                x, shifted = _reorder(x, shifted, shift), shift
-                x = ops.add(x, _attend(_norm(x, block.norm1), attention))
-                x = ops.add(x, _mlp(_norm(x, block.norm2), block.mlp))
-            if stage.downsample is None:
-                x = _reorder(x, shifted, None)
-            else:
-                x = _merge(x, stage.downsample, shifted)
-        logits = _head(_norm(x, model.backbone.norm), model)
-    logits.output(0).get_tensor().set_names({"presence_logits"})
-    return Model([logits], [logmel], "htsat")
-
-
-def _patches(logmel: Node, model: HTSAT) -> Node:
-    """Patch embedding: (1, 1024, 64) to (1, 4096, C) in window order."""
-    embed, window = model.backbone.patch_embed, model.config.attention_window
-    across = IMAGE_SIDE // PATCH // window  # attention windows side by side
-    halves = across // CHUNKS  # attention windows one above the other in a chunk
-    # chunk, window column, column, pixel column, window row in the chunk, row, pixel row
-    parts = ops.reshape(logmel, [CHUNKS, across, window, PATCH, halves, window, PATCH], False)
-    pixels = ops.transpose(parts, [0, 4, 1, 5, 2, 6, 3])
-    rows = ops.reshape(pixels, [1, (IMAGE_SIDE // PATCH) ** 2, PATCH**2], False)
-    return _norm(_product(rows, embed.proj.weight.flatten(1), embed.proj.bias), embed.norm)
-
-
-def _attend(x: Node, attention: WindowAttention) -> Node:
-    """Attention inside windows: (1, tokens, C) in the order of `attention` to the same."""
-    _, tokens, dim = x.get_output_shape(0)
-    n, heads = attention.window_tokens, attention.heads
-    weights, biases = attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3)
-    q, k, v = (
-        ops.transpose(
-            ops.reshape(_product(x, weight, bias), [tokens // n, n, heads, dim // heads], False), [0, 2, 1, 3]
-        )
-        for weight, bias in zip(weights, biases, strict=True)
+    core = openvino.Core()
+    told = (
+        key,
+        inspect.getsource(openvino_graph),
+        openvino.get_version(),
+        core.get_property("CPU", "FULL_DEVICE_NAME"),  # homes are shared between machines
+        core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+        settings,
     )
-    y = ops.scaled_dot_product_attention(q, k, v, _constant(attention.bias()))
-    y = ops.reshape(ops.transpose(y, [0, 2, 1, 3]), [1, tokens, dim], False)
-    return _linear(y, attention.proj)
-
-
-def _reorder(x: Node, now: WindowAttention | None, wanted: WindowAttention | None) -> Node:
-    """Tokens from one order to another: that of a shifted attention, or window order for None."""
-    if now is not None and wanted is None:
-        return ops.gather(x, _constant(now.inverse_order), 1)
-    if now is None and wanted is not None:
-        return ops.gather(x, _constant(wanted.order), 1)
-    return x  # all shifted blocks of a stage share one order
-
-
-def _mlp(x: Node, mlp: MLP) -> Node:
-    return _linear(ops.gelu(_linear(x, mlp.fc1), "erf"), mlp.fc2)
-
-
-def _merge(x: Node, merging: PatchMerging, now: WindowAttention | None) -> Node:
-    """Patch merging, from any order: (1, tokens, C) to (1, tokens / 4, 2C)."""
-    _, tokens, dim = x.get_output_shape(0)
-    squares = merging.squares
-    if now is not None and now.inverse_order is not None:
-        squares = now.inverse_order[squares]
-    corners = ops.reshape(ops.gather(x, _constant(squares), 1), [1, tokens // 4, 4 * dim], False)
-    return _linear(_norm(corners, merging.norm), merging.reduction)
-
-
-def _head(grid: Node, model: HTSAT) -> Node:
-    """Token-semantic head: (1, 64, D) to presence logits (1, 32, K)."""
-    dim, conv = model.backbone.out_dim, model.tscam_conv
-    chunks = ops.reshape(grid, [1, CHUNKS, 2, TOKENS // CHUNKS, dim], False)
-    unfolded = ops.reshape(ops.transpose(chunks, [0, 4, 2, 1, 3]), [1, dim, 2, TOKENS], False)
-    logits = ops.convolution(unfolded, _constant(conv.weight), [1, 1], [0, 1], [0, 1], [1, 1])
-    assert conv.bias is not None
-    logits = ops.add(logits, _constant(conv.bias.view(1, -1, 1, 1)))
-    return ops.transpose(ops.reshape(logits, [1, model.config.classes, TOKENS], False), [0, 2, 1])
-
-
-def _norm(x: Node, norm: nn.LayerNorm) -> Node:
-    y = ops.mvn(x, [-1], True, norm.eps, "inside_sqrt")
-    return ops.add(ops.multiply(y, _constant(norm.weight)), _constant(norm.bias))
-
-
-def _linear(x: Node, linear: nn.Linear) -> Node:
-    return _product(x, linear.weight, linear.bias)
-
-
-def _product(x: Node, weight: Tensor, bias: Tensor | None) -> Node:
-    y = ops.matmul(x, _constant(weight), False, True)
-    return y if bias is None else ops.add(y, _constant(bias))
-
-
-def _constant(values: Tensor | None) -> Node:
-    assert values is not None
-    array: NDArray[Any] = values.detach().cpu().contiguous().numpy()
-    return ops.constant(array)
+    name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    path = checkpoint_folder() / "compiled" / f"{name}.blob"
+    with suppress(OSError, RuntimeError):
+        kept = path.read_bytes()
+        if kept[:_DIGEST] == hashlib.sha256(kept[_DIGEST:]).digest():
+            compiled = core.import_model(kept[_DIGEST:], "CPU", dict(settings))
+            path.touch()  # used last
+            return compiled
+    compiled = core.compile_model(draw(), "CPU", dict(settings))
+    with suppress(OSError, RuntimeError, HtsatSedError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path, "wb") as file:
+            blob = compiled.export_model().getvalue()
+            file.write(hashlib.sha256(blob).digest() + blob)
+        newest = sorted(path.parent.glob("*.blob"), key=lambda blob: blob.stat().st_mtime, reverse=True)
+        for old in newest[KEPT:]:
+            old.unlink()
+    return compiled

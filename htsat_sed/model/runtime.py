@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from htsat_sed.model.core import Core, core_input, torch_core
-from htsat_sed.model.htsat import HTSAT
+from htsat_sed.model.htsat import HTSAT, fingerprint
 
 Runtime = Literal["torch", "openvino", "onnx"]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
@@ -107,14 +107,16 @@ class Inference:
         self._model = model
         self._core: Core
         if self.runtime == "openvino":
-            from htsat_sed.model.openvino_core import openvino_core, openvino_graph
+            from htsat_sed.model.openvino_core import openvino_core
+            from htsat_sed.model.openvino_graph import openvino_graph
 
             if execution.precision == "int8":
                 from htsat_sed.model.int8 import load_int8
 
-                self._core = openvino_core(load_int8(model), batch_size)
+                graph = load_int8(model)
+                self._core = openvino_core(lambda: graph, batch_size)
             else:
-                self._core = openvino_core(openvino_graph(model), batch_size)
+                self._core = openvino_core(lambda: openvino_graph(model), batch_size, key=fingerprint(model))
         elif self.runtime == "onnx":
             from htsat_sed.model.onnx_core import onnx_core
 

@@ -1,0 +1,156 @@
+"""The model behind the front end as an OpenVINO graph, on the CPU.
+
+Drawn op by op from the weights, not traced: that takes a fraction of a second, needs nothing of torch, and
+lets tokens lie where OpenVINO computes fastest:
+
+- the graph takes one window, so that what lies between two layers stays in the processor's cache and a
+  bias of each attention window is a plain constant; windows of a batch run side by side;
+- patches are cut from the small spectrogram straight into attention-window order, as rows of a matrix;
+- q, k and v are three products, whose results attention reads where they are;
+- a shifted block moves tokens once: they stay in shifted order until somebody needs another;
+- between two moves attention windows have nothing to do with each other, so that a block goes through them a
+  few at a time, again for the cache's sake.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from openvino import Model
+from openvino import opset13 as ops
+from torch import Tensor, nn
+
+from htsat_sed.model.htsat import CHUNKS, FRAMES, HTSAT, IMAGE_SIDE, PATCH, TOKENS
+from htsat_sed.model.swin import MLP, Block, PatchMerging, Stage, WindowAttention
+
+Node = Any  # openvino.Node: its stubs type no operation
+_PIECE = 512  # tokens
+
+
+def openvino_graph(model: HTSAT, *, in_pieces: bool = True) -> Model:
+    """Draw the graph of a model.
+
+    Args:
+        model: on any device; read only.
+        in_pieces: whether blocks go through a window's tokens a few attention windows at a time: quicker in
+            float32, but every piece's operations are operations of the graph.
+
+    Returns:
+        A graph of one input, normalised and stretched log-mel (1, 1024, 64) float32 (see
+        `HTSAT.normalise` and `stretch`), and one output, presence logits (1, 32, K) float32.
+    """
+    logmel = ops.parameter([1, FRAMES, model.config.mel_bands], np.float32, name="logmel")
+    with torch.no_grad():
+        x = _patches(logmel, model)
+        for stage in cast("list[Stage]", model.backbone.layers):
+            shifted = None  # the attention whose order the tokens are in; None for window order
+            for block in cast("list[Block]", stage.blocks):
+                attention = block.attn
+                shift = attention if attention.order is not None else None
+                x, shifted = _reorder(x, shifted, shift), shift
+                x = _block(x, block, in_pieces)
+            if stage.downsample is None:
+                x = _reorder(x, shifted, None)
+            else:
+                x = _merge(x, stage.downsample, shifted)
+        logits = _head(_norm(x, model.backbone.norm), model)
+    logits.output(0).get_tensor().set_names({"presence_logits"})
+    return Model([logits], [logmel], "htsat")
+
+
+def _patches(logmel: Node, model: HTSAT) -> Node:
+    """Patch embedding: (1, 1024, 64) to (1, 4096, C) in window order."""
+    embed, window = model.backbone.patch_embed, model.config.attention_window
+    across = IMAGE_SIDE // PATCH // window  # attention windows side by side
+    halves = across // CHUNKS  # attention windows one above the other in a chunk
+    # chunk, window column, column, pixel column, window row in the chunk, row, pixel row
+    parts = ops.reshape(logmel, [CHUNKS, across, window, PATCH, halves, window, PATCH], False)
+    pixels = ops.transpose(parts, [0, 4, 1, 5, 2, 6, 3])
+    rows = ops.reshape(pixels, [1, (IMAGE_SIDE // PATCH) ** 2, PATCH**2], False)
+    return _norm(_product(rows, embed.proj.weight.flatten(1), embed.proj.bias), embed.norm)
+
+
+def _block(x: Node, block: Block, in_pieces: bool) -> Node:
+    """A block: (1, tokens, C) in the order of its attention to the same."""
+    _, tokens, _ = x.get_output_shape(0)
+    count = max(1, tokens // _PIECE) if in_pieces else 1
+    bias = block.attn.bias()  # one for all attention windows, or one for each
+    biases = bias.chunk(count) if len(bias) > 1 else [bias] * count
+    pieces = []
+    for piece, own in zip(ops.split(x, 1, count).outputs(), biases, strict=True):
+        y = ops.add(piece, _attend(_norm(piece, block.norm1), block.attn, own))
+        pieces.append(ops.add(y, _mlp(_norm(y, block.norm2), block.mlp)))
+    return ops.concat(pieces, 1)
+
+
+def _attend(x: Node, attention: WindowAttention, bias: Tensor) -> Node:
+    """Attention inside attention windows: (1, tokens, C) to the same; `bias` is that of these tokens."""
+    _, tokens, dim = x.get_output_shape(0)
+    n, heads = attention.window_tokens, attention.heads
+    weights, biases = attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3)
+    q, k, v = (
+        ops.transpose(
+            ops.reshape(_product(x, weight, bias), [tokens // n, n, heads, dim // heads], False), [0, 2, 1, 3]
+        )
+        for weight, bias in zip(weights, biases, strict=True)
+    )
+    y = ops.scaled_dot_product_attention(q, k, v, _constant(bias))
+    y = ops.reshape(ops.transpose(y, [0, 2, 1, 3]), [1, tokens, dim], False)
+    return _linear(y, attention.proj)
+
+
+def _reorder(x: Node, now: WindowAttention | None, wanted: WindowAttention | None) -> Node:
+    """Tokens from one order to another: that of a shifted attention, or window order for None."""
+    if now is not None and wanted is None:
+        return ops.gather(x, _constant(now.inverse_order), 1)
+    if now is None and wanted is not None:
+        return ops.gather(x, _constant(wanted.order), 1)
+    return x  # all shifted blocks of a stage share one order
+
+
+def _mlp(x: Node, mlp: MLP) -> Node:
+    return _linear(ops.gelu(_linear(x, mlp.fc1), "erf"), mlp.fc2)
+
+
+def _merge(x: Node, merging: PatchMerging, now: WindowAttention | None) -> Node:
+    """Patch merging, from any order: (1, tokens, C) to (1, tokens / 4, 2C)."""
+    _, tokens, dim = x.get_output_shape(0)
+    squares = merging.squares
+    if now is not None and now.inverse_order is not None:
+        squares = now.inverse_order[squares]
+    corners = ops.reshape(ops.gather(x, _constant(squares), 1), [1, tokens // 4, 4 * dim], False)
+    return _linear(_norm(corners, merging.norm), merging.reduction)
+
+
+def _head(grid: Node, model: HTSAT) -> Node:
+    """Token-semantic head: (1, 64, D) to presence logits (1, 32, K)."""
+    dim, conv = model.backbone.out_dim, model.tscam_conv
+    chunks = ops.reshape(grid, [1, CHUNKS, 2, TOKENS // CHUNKS, dim], False)
+    unfolded = ops.reshape(ops.transpose(chunks, [0, 4, 2, 1, 3]), [1, dim, 2, TOKENS], False)
+    logits = ops.convolution(unfolded, _constant(conv.weight), [1, 1], [0, 1], [0, 1], [1, 1])
+    assert conv.bias is not None
+    logits = ops.add(logits, _constant(conv.bias.view(1, -1, 1, 1)))
+    return ops.transpose(ops.reshape(logits, [1, model.config.classes, TOKENS], False), [0, 2, 1])
+
+
+def _norm(x: Node, norm: nn.LayerNorm) -> Node:
+    y = ops.mvn(x, [-1], True, norm.eps, "inside_sqrt")
+    return ops.add(ops.multiply(y, _constant(norm.weight)), _constant(norm.bias))
+
+
+def _linear(x: Node, linear: nn.Linear) -> Node:
+    return _product(x, linear.weight, linear.bias)
+
+
+def _product(x: Node, weight: Tensor, bias: Tensor | None) -> Node:
+    y = ops.matmul(x, _constant(weight), False, True)
+    return y if bias is None else ops.add(y, _constant(bias))
+
+
+def _constant(values: Tensor | None) -> Node:
+    assert values is not None
+    array: NDArray[Any] = values.detach().cpu().contiguous().numpy()
+    return ops.constant(array)
