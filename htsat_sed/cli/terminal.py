@@ -109,26 +109,31 @@ def waiting_for(what: str) -> Iterator[None]:
 class Pace:
     """How long the rest takes, from how long the last stretch took; batches make progress come in bursts.
 
-    Args:
-        now: seconds on some clock, when work begins.
-        done: what was done before.
+    What comes before the first second of progress tells nothing: a model is compiled, queues fill.
     """
 
-    def __init__(self, now: float, done: float = 0.0) -> None:
-        self._marks = deque([(now, done)])
+    def __init__(self) -> None:
+        self._begun: float | None = None
+        self._marks: deque[tuple[float, float]] = deque()
 
     def note(self, now: float, done: float) -> None:
-        """Note how much is done by now; it never becomes less."""
-        if len(self._marks) > 1 and now - self._marks[-2][0] < _STRIDE:
+        """Note how much is done by now, in seconds on some clock; it never becomes less."""
+        self._begun = now if self._begun is None else self._begun
+        if now - self._begun < _STRIDE:
+            self._marks.clear()
+        elif len(self._marks) > 1 and now - self._marks[-2][0] < _STRIDE:
             self._marks.pop()
         self._marks.append((now, done))
-        while now - self._marks[1][0] > _MEMORY:
+        while len(self._marks) > 1 and now - self._marks[1][0] > _MEMORY:
             self._marks.popleft()
 
     def left(self, total: float) -> float | None:
-        """Seconds until all is done; None if nothing tells."""
+        """Seconds until all is done; None while nothing tells."""
+        if not self._marks:
+            return None
         (since, before), (now, done) = self._marks[0], self._marks[-1]
-        return (total - done) * (now - since) / (done - before) if now > since and done > before else None
+        long_enough = now - since >= _STRIDE and done > before
+        return (total - done) * (now - since) / (done - before) if long_enough else None
 
 
 _STRIDE, _MEMORY = 1.0, 60.0  # seconds between marks, and that they reach back
@@ -158,11 +163,10 @@ class RecordingsProgress:
         self._task = self._bar.add_task(doing, total=total, heard="", left=_span(None))
         self._heard = ""
         self._done = 0
-        self._pace = Pace(time.monotonic())
+        self._pace = Pace()
 
     def __enter__(self) -> Self:
         self._bar.start()
-        self._pace = Pace(time.monotonic(), self._done)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -182,7 +186,7 @@ class RecordingsProgress:
     def done_before(self, recordings: int) -> None:
         """Note what an earlier run did, which tells nothing about the pace of this one."""
         self._done += recordings
-        self._pace = Pace(time.monotonic(), self._done)
+        self._pace = Pace()
         self._bar.update(self._task, completed=self._done)
 
     def _note(self, done: float, heard: str | None = None) -> None:
