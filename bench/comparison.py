@@ -2,9 +2,9 @@
 
 python bench/comparison.py recipes/home.toml --data homesounds/ [--minutes 20] [--only 0]
 
-Every variant is trained from scratch on the recipe's soundscapes, on one thread, with AdamW. Thresholds and
-filters are tuned on some soundscapes of the recipe's validation folds and scored on others. Time is the
-processor's, so that other work does not count.
+Every variant is trained from scratch on the recipe's soundscapes, on one thread. Thresholds and filters are
+tuned on some soundscapes of the recipe's validation folds and scored on others. Time is the processor's, so
+that other work does not count.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from htsat_sed.training.augmentation import masked
 from htsat_sed.training.batches import Batches, Deal
 from htsat_sed.training.data import read_clips
 from htsat_sed.training.examples import Example, SoundscapeSeries, Window
+from htsat_sed.training.module import make_optimiser
 from htsat_sed.training.recipe import DataRecipe, Recipe, read_recipe
 from htsat_sed.training.soundscapes import Soundscapes, read_sources
 
@@ -96,21 +97,24 @@ class Variant:
 
     model: str = "htsat"
     labels: str = "strong"
+    optimiser: str = "muon"
     augmented: bool = True
     one_cycle: bool = True
 
     def __str__(self) -> str:
         plain = "" if self.augmented else ", no augmentation"
-        return f"{self.model}, {self.labels}{plain}{'' if self.one_cycle else ', constant rate'}"
+        rate = "" if self.one_cycle else ", constant rate"
+        return f"{self.model}, {self.labels}, {self.optimiser}{plain}{rate}"
 
 
 VARIANTS = (
     Variant(),
     Variant(labels="weak"),
-    Variant(model="crnn"),
-    Variant(model="crnn", labels="weak"),
+    Variant(model="crnn", optimiser="adamw"),
+    Variant(model="crnn", labels="weak", optimiser="adamw"),
     Variant(augmented=False),
     Variant(one_cycle=False),
+    Variant(optimiser="adamw"),
 )
 
 
@@ -127,7 +131,7 @@ def train(
     model: HTSAT | CRNN, recipe: Recipe, variant: Variant, loader: DataLoader, *, seconds: float
 ) -> int:
     """Train until the processor time is spent; the number of steps."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
+    optimiser = make_optimiser(model, recipe)
     token_loss, clip_loss = (
         (recipe.token_loss, recipe.clip_loss) if variant.labels == "strong" else (0.0, 1.0)
     )
@@ -205,7 +209,10 @@ def main() -> None:
     config = HTSATConfig(classes=len(unheard.labels), **vars(recipe.model))
     print("variant | parameters | steps | intersection F1, % | collar F1, % | clip mAP, %")
     for variant in [VARIANTS[row] for row in asked.only] if asked.only else VARIANTS:
-        own = recipe if variant.augmented else without_augmentation(recipe)
+        own = replace(
+            recipe if variant.augmented else without_augmentation(recipe),
+            optimiser=variant.optimiser,
+        )
         window = Window(
             sample_rate=config.sample_rate,
             samples=config.window_samples,

@@ -334,6 +334,7 @@ def test_a_run_resumed_ends_with_the_weights_and_curve_of_one_left_alone(
         data=(*MIXED.data, DataRecipe(kind="weak", table="weak.tsv")),
         validation=(DataRecipe(kind="strong", table="strong.tsv"),),
         augmentation=AugmentationRecipe(mixup=0.5, time_shift=1.0),
+        optimiser="muon",
         keep="best",
     )
     alone = fit(recipe, data, run=tmp_path / "alone", machine=CPU)

@@ -11,12 +11,13 @@ import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from htsat_sed.evaluation.clip import ClipScores
 from htsat_sed.model.htsat import HTSAT, HTSATOutput
 from htsat_sed.training.augmentation import masked, mixed
 from htsat_sed.training.batches import Batch
+from htsat_sed.training.muon import Muon
 from htsat_sed.training.recipe import Recipe
 
 _logger = logging.getLogger("htsat_sed")
@@ -105,17 +106,8 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         return 1.0 / max(1, step // self.epoch_steps - (recipe.epochs - last))
 
     def configure_optimizers(self) -> Any:
-        """AdamW with decay on matrices alone, and the schedule."""
-        named = [(name, p) for name, p in self.model.named_parameters()]
-        matrices = [p for name, p in named if p.ndim > 1 and "bias_table" not in name]
-        others = [p for name, p in named if p.ndim <= 1 or "bias_table" in name]
-        optimiser = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": self.recipe.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
-            lr=self.recipe.learning_rate,
-        )
+        """The optimiser and the schedule."""
+        optimiser = make_optimiser(self.model, self.recipe)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -162,6 +154,20 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
             if path not in self.broken:
                 self.broken[path] = reason
                 _logger.warning("%s: %s; left out (%d so far)", path, reason, len(self.broken))
+
+
+def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser; weights of layers decay, biases, norms and position biases do not."""
+    layers: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in model.named_parameters():
+        (layers if parameter.ndim > 1 and "bias_table" not in name else others).append(parameter)
+    groups = [
+        {"params": layers, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0, "orthogonal": False},
+    ]
+    kind = Muon if recipe.optimiser == "muon" else torch.optim.AdamW
+    return kind(groups, lr=recipe.learning_rate)
 
 
 def paper_factor(epoch: int) -> float:

@@ -165,7 +165,9 @@ class Recipe:
             holds 0.02, 0.05 and 0.1 of `learning_rate` for an epoch each, 0.1 to epoch 10, 0.05 to 20, 0.02
             to 30, then 0.03, as published.
         warm_up: part of the steps.
-        weight_decay: AdamW's, on matrices.
+        optimiser: ``adamw``, or ``muon`` for the matrices and AdamW for the rest, with one learning rate: on
+            the same data as far in fewer steps, see `muon`.
+        weight_decay: of layers' weights.
         gradient_clip: largest norm of the gradient.
         loss: of clips: ``bce``, or ``cross-entropy`` for exactly one label a clip.
         clip_loss: weight of the clip loss.
@@ -196,6 +198,7 @@ class Recipe:
     learning_rate: float = 1e-3
     schedule: Literal["one-cycle", "paper"] = "one-cycle"
     warm_up: float = 0.08
+    optimiser: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.05
     gradient_clip: float = 1.0
     loss: Literal["bce", "cross-entropy"] = "bce"
