@@ -2,9 +2,11 @@
 
 python bench/comparison.py recipes/home.toml --data homesounds/ [--minutes 20] [--only 0]
 
-Every variant is trained from scratch on the recipe's soundscapes, on one thread. Thresholds and filters are
-tuned on some soundscapes of the recipe's validation folds and scored on others. Time is the processor's, so
-that other work does not count.
+Every variant is trained from scratch on one thread. Data, soundscapes, masks, shape of the model, losses,
+batch size, highest learning rate and decay are the recipe's; the optimiser is the variant's, weights are not
+averaged and heads begin at 0, lest a variant gain by what was chosen for another. Thresholds and filters
+are tuned on some soundscapes of the recipe's validation folds and scored on others. Time is the processor's,
+so that other work does not count.
 """
 
 from __future__ import annotations
@@ -93,7 +95,7 @@ class CRNN(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One row of the table; what it does not say is as in the recipe."""
+    """One row of the table."""
 
     model: str = "htsat"
     labels: str = "strong"

@@ -4,7 +4,7 @@ python bench/folds.py recipes/home.toml --data homesounds/ -o folds/ [--count 20
 
 Trains what is not there yet (an interrupted run goes on), then scores each model on soundscapes of the fold
 that it has not heard, with post-processing tuned on the other models' soundscapes of the folds that they have
-not heard. So nothing that a score rests on has seen its sources. Last, the post-processing tuned on all folds
+not heard. Last, the post-processing tuned on all folds
 is written: it suits a model of the same recipe trained on all of them.
 """
 
@@ -47,6 +47,8 @@ def left_out(recipe: Recipe, fold: int) -> Recipe:
         data=with_folds(recipe.data, others),
         validation=with_folds(recipe.data, (fold,)),
         tune=False,
+        keep="last",
+        patience=0,
     )
 
 

@@ -50,7 +50,7 @@ _WORTH_SEEKING, _SEEK_EARLIER = 20, 1  # seconds
 _PLAYLISTS = ("concat", "hls", "dash", "sdp")
 # PyAV 18 looks for a null pointer after the last plane; a frame of 8 or more has none, and it crashes.
 _MANY_PLANES = 8
-_SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
+_SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 _GAP_SECONDS = 0.02  # more than time stamps jitter
 _logger = logging.getLogger("htsat_sed")
 

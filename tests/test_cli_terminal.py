@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htsat_sed.cli.terminal import Pace
+from htsat_sed.cli import terminal
+from htsat_sed.cli.terminal import Pace, RecordingsProgress
 
 
 def test_the_rest_takes_as_long_as_what_is_done() -> None:
@@ -42,3 +43,18 @@ def test_an_even_pace_is_told_exactly(stride: float, speed: float, steps: int) -
         assert steps * stride < 2.5 + 2 * stride
     else:
         assert left == pytest.approx(1e5 / speed - steps * stride, rel=1e-6)
+
+
+def test_what_was_done_before_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recordings that are there already come between those that are not, as with --skip-existing."""
+    now = 0.0
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+    progress = RecordingsProgress("detecting", total=100)
+    progress.done_before(20)
+    for _ in range(10):
+        now += 2.0
+        progress.done()
+        progress.done_before(3)
+    (task,) = progress._bar.tasks
+    assert task.completed == 60
+    assert task.fields["left"] == "0:01:26"  # for all 43 that were left then: nobody knows which are there

@@ -180,6 +180,16 @@ def test_samples_beyond_one_pass_unchanged(tmp_path):
     np.testing.assert_array_equal(read(path, RATE), samples[:, 0])
 
 
+def test_integers_of_64_bits(tmp_path):
+    samples = (tones(0.5) * 2.0**62).astype("<i8")
+    body = samples.tobytes()
+    form = struct.pack("<HHIIHH", 1, 2, RATE, RATE * 16, 16, 64)
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(body)) + body
+    (tmp_path / "x.wav").write_bytes(b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks)
+    found = read(tmp_path / "x.wav", RATE)
+    np.testing.assert_allclose(found, samples.mean(axis=1) / 2.0**63, atol=1e-7)
+
+
 def test_name_that_is_no_unicode_and_looks_like_an_address(tmp_path):
     samples = tones(0.1)
     for data in (write(tmp_path / "a.wav", samples), write(tmp_path / "a.mp3", samples)):

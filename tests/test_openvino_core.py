@@ -1,6 +1,7 @@
 """Compiled graphs on the disk: read back they give the same scores, and what is damaged is compiled anew."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,7 @@ from htsat_sed.model.runtime import Execution, Inference
 
 pytest.importorskip("openvino")
 
-from htsat_sed.model import openvino_graph
-from htsat_sed.model.openvino_core import KEPT
+from htsat_sed.model import openvino_core, openvino_graph
 
 CPU = torch.device("cpu")
 TINY = HTSATConfig(classes=3, embed_dim=8, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1))
@@ -61,18 +61,43 @@ def test_a_damaged_one_is_compiled_anew(folder: Path, damage: str) -> None:
     assert anew[:32] == hashlib.sha256(anew[32:]).digest()
 
 
-def test_those_used_last_stay(folder: Path) -> None:
-    for seed in range(KEPT):
+def test_those_used_last_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Path] = []
+    for seed in range(3):
         scores(tiny(seed))
-    before = set(folder.iterdir())
-    oldest = min(before, key=lambda path: path.stat().st_mtime_ns)
-    scores(tiny(KEPT))
-    after = set(folder.iterdir())
-    assert len(after) == KEPT
-    assert before - after == {oldest}
+        (new,) = set(folder.iterdir()) - set(kept)
+        kept.append(new)
+        os.utime(new, (seed, seed))
+    scores(tiny(0))  # read back: used last
+    monkeypatch.setattr(openvino_core, "ROOM", int(3.5 * kept[0].stat().st_size))
+    (folder / ".killed.part").touch()
+    os.utime(folder / ".killed.part", (0, 0))
+    scores(tiny(3))
+    assert {path for path in kept if path.exists()} == {kept[0], kept[2]}
+    assert len(list(folder.iterdir())) == 3
 
 
-def test_no_place_to_keep_it_is_no_error(folder: Path) -> None:
-    folder.write_text("not a folder")
+def test_a_cache_for_reading_alone_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = scores(tiny())
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(openvino_core.os, "utime", refuse)
+    monkeypatch.setattr(openvino_graph, "openvino_graph", lambda model: pytest.fail("drawn again"))
+    assert torch.equal(scores(tiny()), first)
+
+
+@pytest.mark.parametrize("lacking", ["folder", "home", "sources"])
+def test_no_place_to_keep_it_is_no_error(folder: Path, lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError if lacking == "home" else OSError
+
+    if lacking == "folder":
+        folder.write_text("not a folder")
+    elif lacking == "home":
+        monkeypatch.setattr(openvino_core, "checkpoint_folder", refuse)
+    else:
+        monkeypatch.setattr(openvino_core.inspect, "getsource", refuse)
     assert scores(tiny()).shape == (2, 32, 3)
-    assert folder.read_text() == "not a folder"
+    assert not folder.is_dir()

@@ -402,6 +402,18 @@ def test_killed_at_random_and_resumed_the_output_is_the_same_to_the_byte(
             assert (out / file).read_bytes() == (undisturbed / file).read_bytes(), file
 
 
+@pytest.mark.parametrize("command", ["detect", "tag"])
+def test_what_a_killed_run_half_wrote_goes(
+    run: Run, checkpoint: Path, few: Path, tmp_path: Path, command: str
+) -> None:
+    script = "import os, sys; from htsat_sed.whole_file import whole_file\nwith whole_file(sys.argv[1]): os._exit(9)"
+    for name in ("out.csv", "out.failures.csv"):
+        subprocess.run([sys.executable, "-c", script, tmp_path / name], check=False)
+    assert len(list(tmp_path.glob(".*.part"))) == 2
+    assert run(command, few, *BATCH, "-c", checkpoint, "-o", tmp_path / "out.csv")[0] == 0
+    assert not list(tmp_path.glob(".*.part"))
+
+
 @pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_the_run_with_what_is_done(checkpoint: Path, tmp_path: Path) -> None:
     plant(tmp_path / "many", [f"{i:04d}.wav" for i in range(100)])
@@ -469,6 +481,8 @@ def test_a_full_disk_is_one_line_and_no_loss(
         if of != "journal" and not name.endswith(".part"):
             of = "folder"
         after = {"journal": 3, "labels": 2, "maps": 2, "table": 6}[fills]
+        if "/compiled/" in name:
+            return
         if of in (fills, "labels" if fills == "table" else fills) and next(calls) >= after:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(handle)

@@ -67,9 +67,10 @@ def calibrate(
     chosen = files if len(files) <= windows else [files[i * len(files) // windows] for i in range(windows)]
     for model in options.load_models(checkpoint, sample_rate=sample_rate):
         inputs: list[Tensor] = []
-        for path in chosen:
+        each, more = divmod(windows, max(1, len(chosen)))
+        for place, path in enumerate(chosen):
             try:
-                inputs += _inputs(model, path, -(-windows // len(chosen)))
+                inputs += _inputs(model, path, each + (place < more))
             except AudioError as error:
                 failures.append(error)
                 report(error)

@@ -156,6 +156,7 @@ def detect(
         )
         files.check(recording.name for recording in recordings)
         journal = None
+        failures_table = failures_table or (beside(out, "failures.csv") if out else None)
         if out is not None and not skip_existing:
             settings = {
                 "command": "detect",
@@ -165,9 +166,8 @@ def detect(
                 "format": ", ".join(target.format for target in targets),
                 "scores": None if scores is None else os.path.abspath(scores),  # noqa: PTH100
             }
-            journal = open_journal(out, settings, restart=restart)
-            if journal.resumed:
-                files.remove_unfinished(recording.name for recording in recordings)
+            outputs = [failures_table, *files.all_of(recording.name for recording in recordings)]
+            journal = open_journal(out, settings, restart=restart, outputs=outputs)
         with Run(
             "detecting",
             recordings,
@@ -181,7 +181,7 @@ def detect(
             if journal is not None and run.done:
                 for table in files.tables:
                     write_table(table.path, from_journal(run.results()), table.format)
-            code = run.finish(failures_table or (beside(out, "failures.csv") if out else None))
+            code = run.finish(failures_table)
     raise typer.Exit(code)
 
 

@@ -180,16 +180,30 @@ class Run:
         return 1 if self.failures else 0
 
 
-def open_journal(out: Path, settings: Mapping[str, Any], *, restart: bool) -> Journal:
+def open_journal(
+    out: Path, settings: Mapping[str, Any], *, restart: bool, outputs: Iterable[Path | None]
+) -> Journal:
     """The journal beside an output, or one without a name for a device or pipe.
+
+    What a killed run left of files that it wrote is removed: who has the journal writes them alone.
+
+    Args:
+        out: the output.
+        settings: that results depend on.
+        restart: whether to drop what an earlier run did.
+        outputs: all files that the run may write.
 
     Raises:
         ValueError: there is one of an unfinished run with other settings.
         HtsatSedError: it cannot be written, or another process has it.
     """
     from htsat_sed.runs.journal import Journal
+    from htsat_sed.whole_file import remove_unfinished
 
-    return Journal(beside(out, "journal"), settings, restart=restart)
+    journal = Journal(beside(out, "journal"), settings, restart=restart)
+    if journal.path is not None:
+        remove_unfinished([path for path in outputs if path is not None])
+    return journal
 
 
 def beside(out: Path, name: str) -> Path | None:

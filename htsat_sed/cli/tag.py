@@ -126,9 +126,12 @@ def tag(
         from htsat_sed.whole_file import whole_file
 
         journal = None
+        failures_table = failures_table or (beside(out, "failures.csv") if out else None)
         if out is not None:
             settings = options.settings(detector, checkpoint, class_map) | {"pool": pool.value}
-            journal = open_journal(out, {"command": "tag", **settings}, restart=restart)
+            journal = open_journal(
+                out, {"command": "tag", **settings}, restart=restart, outputs=[out, failures_table]
+            )
 
         def rows(name: str, scores: NDArray[np.float32]) -> str:
             return wide_row(name, scores) if wide else long_rows(name, scores, detector.labels, top=top)
@@ -158,7 +161,7 @@ def tag(
                     file.write(header)
                     for name, scores in run.results():
                         file.write(rows(name, np.array(scores, np.float32)))
-            code = run.finish(failures_table or (beside(out, "failures.csv") if out else None))
+            code = run.finish(failures_table)
     raise typer.Exit(code)
 
 

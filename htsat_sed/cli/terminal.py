@@ -163,6 +163,7 @@ class RecordingsProgress:
         self._task = self._bar.add_task(doing, total=total, heard="", left=_span(None))
         self._heard = ""
         self._done = 0
+        self._before = 0
         self._pace = Pace()
 
     def __enter__(self) -> Self:
@@ -186,13 +187,13 @@ class RecordingsProgress:
     def done_before(self, recordings: int) -> None:
         """Note what an earlier run did, which tells nothing about the pace of this one."""
         self._done += recordings
-        self._pace = Pace()
+        self._before += recordings
         self._bar.update(self._task, completed=self._done)
 
     def _note(self, done: float, heard: str | None = None) -> None:
-        self._pace.note(time.monotonic(), done)
+        self._pace.note(time.monotonic(), done - self._before)
         self._heard = self._heard if heard is None else heard
-        left = _span(self._pace.left(self._total))
+        left = _span(self._pace.left(self._total - self._before))
         self._bar.update(self._task, completed=done, left=left, heard=self._heard)
 
     @contextmanager

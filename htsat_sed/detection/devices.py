@@ -125,6 +125,8 @@ class Devices:
 
         def launch(windows: list[Samples]) -> Callable[[], Scores]:
             place, size = next(self._turns), -(-len(windows) // lanes)
+            if len(windows) < lanes:  # here and now, with all of torch's threads
+                return self._begin(windows, infer, place)
             parts = [windows[i : i + size] for i in range(0, len(windows), size)]
             begun = [executor.submit(self._begin, part, infer, place) for part in parts]
             return lambda: np.concatenate([part.result()() for part in begun])

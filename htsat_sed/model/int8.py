@@ -96,23 +96,23 @@ def save_int8(model: HTSAT, graph: openvino.Model, *, windows: int) -> Path:
     from htsat_sed import __version__
 
     path = int8_path(model)
-    with TemporaryDirectory(prefix="htsat-sed-") as folder:
-        xml, weights = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
-        openvino.serialize(graph, xml, weights)
-        about = {
-            "format": FORMAT,
-            "model": path.stem,
-            "graph": xml.read_text(encoding="utf-8"),
-            "windows": windows,
-            "htsat_sed": __version__,
-        }
-        arrays = {"weights": np.fromfile(weights, np.uint8)}
     try:
+        with TemporaryDirectory(prefix="htsat-sed-") as folder:
+            xml, weights = Path(folder) / "graph.xml", Path(folder) / "graph.bin"
+            openvino.serialize(graph, xml, weights)
+            about = {
+                "format": FORMAT,
+                "model": path.stem,
+                "graph": xml.read_text(encoding="utf-8"),
+                "windows": windows,
+                "htsat_sed": __version__,
+            }
+            arrays = {"weights": np.fromfile(weights, np.uint8)}
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path, "wb") as file:
             file.write(safetensors.numpy.save(arrays, {_ENTRY: json.dumps(about)}))
-    except OSError as error:
-        raise CheckpointError(path.parent, f"cannot be made: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(path, f"cannot be made: {error}") from error
     except HtsatSedError as error:
         raise CheckpointError(error.path, error.reason) from error
     return path

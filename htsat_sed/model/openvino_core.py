@@ -5,23 +5,28 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import openvino
 import torch
 from torch import Tensor
 
+from htsat_sed import __version__
 from htsat_sed.errors import HtsatSedError
-from htsat_sed.model import openvino_graph
+from htsat_sed.model import htsat, openvino_graph, swin
 from htsat_sed.model.catalogue import checkpoint_folder
 from htsat_sed.model.core import Core
 from htsat_sed.whole_file import whole_file
 
-KEPT = 4  # compiled graphs on the disk, those used last
+ROOM = 2_000_000_000  # bytes on the disk for compiled graphs
 _DIGEST = 32  # bytes of a file before the graph: SHA-256 of the rest
+_UNFINISHED = 3600.0  # seconds after which nobody writes a file any more
 
 
 def openvino_core(draw: Callable[[], openvino.Model], batch_size: int, *, key: str = "") -> Core:
@@ -70,29 +75,49 @@ def _kept(
     No folder to keep it in, no space or a file that cannot be read mean no more than that it is compiled.
     """
     core = openvino.Core()
+    path: Path | None = None
+    with suppress(OSError, RuntimeError):  # no home; an installation without sources
+        path = checkpoint_folder() / "compiled" / f"{_name(core, settings, key)}.blob"
+        kept = path.read_bytes()
+        blob = kept[_DIGEST:]
+        if kept[:_DIGEST] == hashlib.sha256(blob).digest():
+            compiled = core.import_model(blob, "CPU", dict(settings))
+            with suppress(OSError):
+                os.utime(path)  # used last; others' files may be for reading alone
+            return compiled
+    compiled = core.compile_model(draw(), "CPU", dict(settings))
+    if path is not None:
+        with suppress(OSError, RuntimeError, HtsatSedError):
+            _keep(compiled, path)
+    return compiled
+
+
+def _name(core: openvino.Core, settings: Mapping[str, str], key: str) -> str:
+    """A hash of all that a compiled graph follows from."""
     told = (
         key,
-        inspect.getsource(openvino_graph),
+        __version__,
+        [inspect.getsource(module) for module in (htsat, swin, openvino_graph)],
         openvino.get_version(),
         core.get_property("CPU", "FULL_DEVICE_NAME"),  # homes are shared between machines
         core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
         settings,
     )
-    name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
-    path = checkpoint_folder() / "compiled" / f"{name}.blob"
-    with suppress(OSError, RuntimeError):
-        kept = path.read_bytes()
-        if kept[:_DIGEST] == hashlib.sha256(kept[_DIGEST:]).digest():
-            compiled = core.import_model(kept[_DIGEST:], "CPU", dict(settings))
-            path.touch()  # used last
-            return compiled
-    compiled = core.compile_model(draw(), "CPU", dict(settings))
-    with suppress(OSError, RuntimeError, HtsatSedError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path, "wb") as file:
-            blob = compiled.export_model().getvalue()
-            file.write(hashlib.sha256(blob).digest() + blob)
-        newest = sorted(path.parent.glob("*.blob"), key=lambda blob: blob.stat().st_mtime, reverse=True)
-        for old in newest[KEPT:]:
-            old.unlink()
-    return compiled
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _keep(compiled: openvino.CompiledModel, path: Path) -> None:
+    """Write a compiled graph, and make room: those used last stay."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    blob = compiled.export_model().getvalue()
+    with whole_file(path, "wb") as file:
+        file.write(hashlib.sha256(blob).digest())
+        file.write(blob)
+    for unfinished in path.parent.glob(".*.part"):  # of killed processes
+        if time.time() - unfinished.stat().st_mtime > _UNFINISHED:
+            unfinished.unlink()
+    room = ROOM
+    for blob_path in sorted(path.parent.glob("*.blob"), key=lambda each: -each.stat().st_mtime_ns):
+        room -= blob_path.stat().st_size
+        if room < 0 and blob_path != path:
+            blob_path.unlink()

@@ -15,7 +15,7 @@ from htsat_sed.annotations import FORMATS, PresenceMapWriter, path_of
 from htsat_sed.annotations.folders import make_folder
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import HtsatSedError
-from htsat_sed.whole_file import remove_unfinished, whole_file
+from htsat_sed.whole_file import whole_file
 
 # What a file system says of a name that it cannot hold: the fault of one recording, not of the run.
 _UNFIT = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EILSEQ, errno.EINVAL, errno.ENOTEMPTY}
@@ -89,11 +89,9 @@ class EventFiles:
                 if taken.setdefault(path, name) != name:
                     raise ValueError(f"{taken[path]} and {name} would share the file {path}")
 
-    def remove_unfinished(self, names: Iterable[str]) -> None:
-        """Remove what a killed run left of tables and of the files of these recordings."""
-        remove_unfinished(
-            [*(table.path for table in self.tables), *(p for name in names for p in self.of(name))]
-        )
+    def all_of(self, names: Iterable[str]) -> list[Path]:
+        """The tables, and the files that these recordings have for themselves."""
+        return [*(table.path for table in self.tables), *(p for name in names for p in self.of(name))]
 
     def rows(self, name: str, scores: NDArray[np.float32]) -> None:
         """Keep the next rows of the presence map of the recording that is next to be written.

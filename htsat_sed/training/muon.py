@@ -53,17 +53,21 @@ class Muon(torch.optim.Optimizer):
 
 def _muon(gradient: Tensor, state: dict[str, Any]) -> Tensor:
     """An update with the root mean square of AdamW's, about 0.2."""
-    momentum: Tensor = state.setdefault("momentum", torch.zeros_like(gradient))
+    if not state:
+        state["momentum"] = torch.zeros_like(gradient)
+    momentum: Tensor = state["momentum"]
     momentum.lerp_(gradient, 1.0 - _MOMENTUM)
     update = orthogonal(gradient.lerp(momentum, _MOMENTUM))
     return update.mul_(0.2 * max(update.shape) ** 0.5)
 
 
 def _adam(gradient: Tensor, state: dict[str, Any]) -> Tensor:
-    mean: Tensor = state.setdefault("mean", torch.zeros_like(gradient))
-    square: Tensor = state.setdefault("square", torch.zeros_like(gradient))
-    step: int = state.get("step", 0) + 1
-    state["step"] = step
+    if not state:
+        state |= {"mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient), "step": 0}
+    state["step"] += 1
+    mean: Tensor = state["mean"]
+    square: Tensor = state["square"]
+    step: int = state["step"]
     mean.lerp_(gradient, 1.0 - _BETAS[0])
     square.lerp_(gradient.square(), 1.0 - _BETAS[1])
     scale = (square / (1.0 - _BETAS[1] ** step)).sqrt_().add_(_EPS)
