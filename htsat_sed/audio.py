@@ -304,7 +304,8 @@ def find_recordings(
     """
     closed: list[AudioError] = []
     try:
-        return sorted(_below(Path(folder), wanted, frozenset(), closed)), closed
+        above = frozenset(_identity(parent) for parent in Path(os.path.realpath(folder)).parents)
+        return sorted(_below(Path(folder), wanted, above, closed)), closed
     except OSError as error:
         raise AudioError(folder, f"cannot be listed: {error.strerror}") from error
 
@@ -312,8 +313,7 @@ def find_recordings(
 def _below(
     folder: Path, wanted: Callable[[str], bool], inside: frozenset[tuple[int, int]], closed: list[AudioError]
 ) -> list[Path]:
-    status = folder.stat()
-    own = (status.st_dev, status.st_ino)
+    own = _identity(folder)
     if own in inside:
         return []
     found: list[Path] = []
@@ -333,6 +333,11 @@ def _below(
                 recordings = [folder / entry.name]
             found += recordings
     return found
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

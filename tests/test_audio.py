@@ -322,6 +322,7 @@ def test_links_are_followed_and_loops_survived(tmp_path):
     (tmp_path / "elsewhere" / "back").symlink_to("../data", target_is_directory=True)
     (tmp_path / "data" / "b.wav").symlink_to("../elsewhere/b.wav")
     (tmp_path / "data" / "self").symlink_to("self")
+    (tmp_path / "data" / "all").symlink_to("..", target_is_directory=True)
     assert below(tmp_path / "data") == ["a.wav", "b.wav", "there/b.wav"]
 
 

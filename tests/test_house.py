@@ -22,6 +22,7 @@ FLOORS = [
     ["evaluation", "pictures", "runs", "segments"],
     ["training"],
     ["cli"],
+    ["__main__"],
 ]
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 OWNERS = {

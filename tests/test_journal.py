@@ -106,6 +106,21 @@ def test_other_settings_are_refused_with_the_choice_spelt_out(path: Path) -> Non
         assert journal.resumed == 1
 
 
+def test_many_differences_are_told_briefly(tmp_path: Path) -> None:
+    classes = ("Bark", "Cat", "Dog of war")
+    before = {"command": "detect", "hop": 10.0} | {f"threshold of {label}": 0.1234567 for label in classes}
+    with Journal(tmp_path / "x.journal", {**before, "median_filter of Cat": 1.23456789}) as journal:
+        journal.add("a", ONE, 1)
+    with pytest.raises(ValueError, match="differs in") as refused:
+        Journal(tmp_path / "x.journal", {"command": "detect", "hop": 5.0})
+    told = str(refused.value).partition("differs in ")[2]
+    assert told.startswith(
+        "hop: 5 was 10; threshold of 3 classes; median_filter of Cat: none was 1.23457. Give"
+    )
+    with pytest.raises(ValueError, match=r"differs in command: tag was detect\. Give"):
+        Journal(tmp_path / "x.journal", {"command": "tag", "pool": "max"})
+
+
 def test_restart_forgets_the_same_settings_too(path: Path) -> None:
     with Journal(path, SETTINGS, restart=True) as journal:
         assert len(journal) == 0

@@ -27,7 +27,7 @@ from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
 RATE = 32_000
-PROGRAM = [sys.executable, "-c", "from htsat_sed.cli import main; main()"]
+PROGRAM = [sys.executable, "-m", "htsat_sed"]
 BATCH = ("--batch-size", "2")
 Run = Callable[..., tuple[int, str, str]]
 
@@ -237,8 +237,8 @@ def half_done(run: Run, stop_after: Callable[[int], None], recordings: int, *arg
     [
         (["--threshold", "0.3"], "threshold: 0.3 was 0.45"),
         (["--threshold", "Dog=0.3"], "threshold of Dog: 0.3 was none"),
-        (["--median-filter", "0.9"], "median_filter: 0.9 was 0.0"),
-        (["--hop", "5"], "hop: 5.0 was 10.0"),
+        (["--median-filter", "0.9"], "median_filter: 0.9 was 0"),
+        (["--hop", "5"], "hop: 5 was 10"),
         (["--labels", "Dog"], 'labels: ["Dog"] was ["Dog", "Cat", "Rain, light", "Owl"]'),
         (["-f", "jsonl"], "format: jsonl was csv"),
         (["--scores", "maps"], "scores: "),
@@ -400,6 +400,41 @@ def test_killed_at_random_and_resumed_the_output_is_the_same_to_the_byte(
     for file in files[0]:
         if file.name != "htsat-sed.journal":
             assert (out / file).read_bytes() == (undisturbed / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("command", ["detect", "tag"])
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("few", "is a folder: name a file for the failures"),
+        ("few/0.wav", "is there, and no list of failures: name another file for them"),
+        ("out.csv", "is for the results: name another file for the failures"),
+        ("out.csv.journal", "is for the results: name another file for the failures"),
+    ],
+)
+def test_failures_go_where_nothing_else_is(
+    run: Run, checkpoint: Path, few: Path, tmp_path: Path, command: str, place: str, reason: str
+) -> None:
+    before = (few / "0.wav").read_bytes()
+    table = tmp_path / place
+    code, out, err = run(
+        command, few, *BATCH, "-c", checkpoint, "-o", tmp_path / "out.csv", "--failures", table
+    )
+    assert (code, out, err) == (2, "", f"error: {table}: {reason}\n")
+    assert not (tmp_path / "out.csv").exists()
+    assert (few / "0.wav").read_bytes() == before
+
+
+def test_an_old_list_of_failures_goes_when_nothing_fails(
+    run: Run, checkpoint: Path, few: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "f.csv").write_text("filename,reason\na.wav,is empty\n")
+    assert run("tag", few / "0.wav", *BATCH, "-c", checkpoint, "--failures", tmp_path / "f.csv")[0] == 0
+    assert not (tmp_path / "f.csv").exists()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # as /dev/null, no file to be removed
+    assert run("tag", few / "0.wav", *BATCH, "-c", checkpoint, "--failures", pipe)[0] == 0
+    assert pipe.exists()
 
 
 @pytest.mark.parametrize("command", ["detect", "tag"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -72,3 +74,28 @@ def main() -> None:
             raise
         report(error)
         sys.exit(1 if isinstance(error, HtsatSedError) else 2)
+
+
+def program() -> NoReturn:
+    """Run the command line as a process of its own, which ends here.
+
+    The interpreter's own end unloads torch and OpenVINO: that takes time, and where one of their threads is
+    still at work it aborts. So what is to be done at the end is done, and the rest is left to the system.
+    """
+    code = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            pass  # nobody wants to hear more
+        except OSError:
+            code = code or 1
+    os._exit(code)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
+_FEW = 20  # windows that want a word
 _FAR = 0.01  # mean deviation of presence scores that wants a word
 
 
@@ -138,3 +139,9 @@ def _calibrate(model: HTSAT, inputs: list[Tensor]) -> None:
     )
     if mean > _FAR:
         say("warning", "that is much: calibrate on more recordings, or use float32", "yellow")
+    elif len(used) < _FEW:
+        say(
+            "warning",
+            "few windows: some scores may move far; better are minutes of what is to come",
+            "yellow",
+        )

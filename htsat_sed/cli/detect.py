@@ -12,7 +12,7 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.recordings import Recording, find_all
-from htsat_sed.cli.run import Results, Run, beside, open_journal
+from htsat_sed.cli.run import Results, Run, failures_place, open_journal
 from htsat_sed.cli.terminal import clock, emit, output, printable, report, say
 from htsat_sed.errors import HtsatSedError
 
@@ -120,6 +120,8 @@ def detect(
         targets = _targets(out, formats, recordings)
         if skip_existing:
             _check_shareable(out, targets)
+        if scores is not None and scores.exists() and not scores.is_dir():
+            raise typer.BadParameter(f"{scores} is a file: name a folder", param_hint="--scores")
         detector = options.make_detector(
             checkpoint,
             device=device,
@@ -156,7 +158,8 @@ def detect(
         )
         files.check(recording.name for recording in recordings)
         journal = None
-        failures_table = failures_table or (beside(out, "failures.csv") if out else None)
+        outputs = files.all_of(recording.name for recording in recordings) if out is not None else []
+        failures_table = failures_place(failures_table, out, outputs)
         if out is not None and not skip_existing:
             settings = {
                 "command": "detect",
@@ -166,8 +169,7 @@ def detect(
                 "format": ", ".join(target.format for target in targets),
                 "scores": None if scores is None else os.path.abspath(scores),  # noqa: PTH100
             }
-            outputs = [failures_table, *files.all_of(recording.name for recording in recordings)]
-            journal = open_journal(out, settings, restart=restart, outputs=outputs)
+            journal = open_journal(out, settings, restart=restart, outputs=[*outputs, failures_table])
         with Run(
             "detecting",
             recordings,

@@ -362,7 +362,7 @@ def _rules(
     values = options.parse_flags(flags)
     if maps:
         known = tuple(sorted({label for each in maps.values() for label in each.labels}))
-        options.check_labels(values["classes"], known, "command line")
+        options.check_labels(values["classes"], known)
     return rules.override(values)
 
 

@@ -287,7 +287,7 @@ def make_detector(
         check_labels(values.get("classes", {}), known, str(post_processing_file))
         rules = rules.override(values)
     values = parse_flags(flags or {})
-    check_labels(values["classes"], known, "command line")
+    check_labels(values["classes"], known)
     return Detector(
         models,
         device=device,
@@ -369,13 +369,16 @@ def parse_flags(flags: dict[str, list[str] | None]) -> dict[str, Any]:
     return values
 
 
-def check_labels(classes: dict[str, Any], known: tuple[str, ...], where: str) -> None:
-    """Refuse values for classes that the model does not have."""
+def check_labels(classes: dict[str, dict[str, Any]], known: tuple[str, ...], where: str = "") -> None:
+    """Refuse values for classes that the model does not have; without a file, they came by flags."""
     from htsat_sed.labels import did_you_mean
 
-    for label in classes:
+    for label, own in classes.items():
         if label not in known:
-            raise typer.BadParameter(f"{where}: no class {label!r} in this model{did_you_mean(label, known)}")
+            source = where or ", ".join(f"--{name.replace('_', '-')}" for name in own)
+            raise typer.BadParameter(
+                f"{source}: no class {label!r} in this model{did_you_mean(label, known)}"
+            )
 
 
 def expand_labels(given: list[str] | None) -> list[str] | None:

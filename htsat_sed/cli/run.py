@@ -206,6 +206,21 @@ def open_journal(
     return journal
 
 
+def failures_place(given: Path | None, out: Path | None, outputs: Sequence[Path]) -> Path | None:
+    """Where the table of failures goes: where it was asked for, else beside the output.
+
+    Raises:
+        ValueError: something else is there, or will be.
+    """
+    from htsat_sed.runs.failures import check_failures
+
+    path = given or (beside(out, "failures.csv") if out is not None else None)
+    if path is not None:
+        journal = beside(out, "journal") if out is not None else None
+        check_failures(path, outputs if journal is None else [*outputs, journal])
+    return path
+
+
 def beside(out: Path, name: str) -> Path | None:
     """The file of this name that goes with an output; None for a device or pipe.
 

@@ -12,7 +12,7 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.recordings import find_all
-from htsat_sed.cli.run import Results, Run, beside, open_journal
+from htsat_sed.cli.run import Results, Run, failures_place, open_journal
 from htsat_sed.cli.terminal import emit, output, printable, report
 from htsat_sed.errors import HtsatSedError
 
@@ -126,7 +126,7 @@ def tag(
         from htsat_sed.whole_file import whole_file
 
         journal = None
-        failures_table = failures_table or (beside(out, "failures.csv") if out else None)
+        failures_table = failures_place(failures_table, out, [out] if out is not None else [])
         if out is not None:
             settings = options.settings(detector, checkpoint, class_map) | {"pool": pool.value}
             journal = open_journal(

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from htsat_sed.annotations.delimited import row
 from htsat_sed.whole_file import whole_file
+
+_HEADER = row(("filename", "reason"), ",")
+
+
+def check_failures(path: Path, outputs: Iterable[Path]) -> None:
+    """Refuse a place for the table that holds something else, or is to hold it.
+
+    Args:
+        path: where the table would be.
+        outputs: what else the run writes.
+
+    Raises:
+        ValueError: naming the file, and what it is.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder: name a file for the failures")
+    if os.path.realpath(path) in map(os.path.realpath, outputs):
+        raise ValueError(f"{path}: is for the results: name another file for the failures")
+    if path.is_file() and not _is_own(path):
+        raise ValueError(f"{path}: is there, and no list of failures: name another file for them")
 
 
 def write_failures(path: Path, failures: Sequence[tuple[str, str]]) -> None:
@@ -20,8 +41,14 @@ def write_failures(path: Path, failures: Sequence[tuple[str, str]]) -> None:
         HtsatSedError: it cannot be written.
     """
     if not failures:
-        path.unlink(missing_ok=True)
+        if path.is_file() and _is_own(path):
+            path.unlink()
         return
     with whole_file(path) as file:
-        file.write(row(("filename", "reason"), ","))
+        file.write(_HEADER)
         file.writelines(row(failure, ",") for failure in failures)
+
+
+def _is_own(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_HEADER)) in (b"", _HEADER.encode())

@@ -18,6 +18,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -281,9 +282,21 @@ def _lock(handle: int) -> None:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
-    return "; ".join(f"{name}: {_text(now.get(name))} was {_text(before.get(name))}" for name in names)
+    if "command" in names:
+        names = ["command"]  # of two commands all else differs, too
+    classes = Counter(name.partition(" of ")[0] for name in names if " of " in name)
+    told = {}
+    for name in names:
+        setting, of, _ = name.partition(" of ")
+        if of and classes[setting] > 1:
+            told[f"{setting} of {classes[setting]} classes"] = ""
+        else:
+            told[name] = f": {_text(now.get(name))} was {_text(before.get(name))}"
+    return "; ".join(name + values for name, values in told.items())
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
     text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
