@@ -142,6 +142,6 @@ def _calibrate(model: HTSAT, inputs: list[Tensor]) -> None:
     elif len(used) < _FEW:
         say(
             "warning",
-            "few windows: some scores may move far; better are minutes of what is to come",
+            "few windows, some scores may move far: better give it minutes of recordings",
             "yellow",
         )
