@@ -19,7 +19,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -304,8 +304,7 @@ def find_recordings(
     """
     closed: list[AudioError] = []
     try:
-        above = frozenset(_identity(parent) for parent in Path(os.path.realpath(folder)).parents)
-        return sorted(_below(Path(folder), wanted, above, closed)), closed
+        return sorted(_below(Path(folder), wanted, _above(folder), closed)), closed
     except OSError as error:
         raise AudioError(folder, f"cannot be listed: {error.strerror}") from error
 
@@ -333,6 +332,15 @@ def _below(
                 recordings = [folder / entry.name]
             found += recordings
     return found
+
+
+def _above(folder: str | os.PathLike[str]) -> frozenset[tuple[int, int]]:
+    """The folders that a folder lies in, as far as one may look."""
+    found: set[tuple[int, int]] = set()
+    for parent in Path(os.path.realpath(folder)).parents:
+        with suppress(OSError):
+            found.add(_identity(parent))
+    return frozenset(found)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

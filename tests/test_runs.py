@@ -25,6 +25,7 @@ from htsat_sed.annotations.delimited import read_rows
 from htsat_sed.cli import main
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
+from htsat_sed.runs.failures import check_failures, write_failures
 
 RATE = 32_000
 PROGRAM = [sys.executable, "-m", "htsat_sed"]
@@ -423,6 +424,14 @@ def test_failures_go_where_nothing_else_is(
     assert (code, out, err) == (2, "", f"error: {table}: {reason}\n")
     assert not (tmp_path / "out.csv").exists()
     assert (few / "0.wav").read_bytes() == before
+
+
+def test_a_list_of_failures_that_another_process_removes_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda path: True)  # so it was when it was asked
+    check_failures(tmp_path / "gone.csv", [])
+    write_failures(tmp_path / "gone.csv", [])
 
 
 def test_an_old_list_of_failures_goes_when_nothing_fails(

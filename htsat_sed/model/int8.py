@@ -112,7 +112,8 @@ def save_int8(model: HTSAT, graph: openvino.Model, *, windows: int) -> Path:
         with whole_file(path, "wb") as file:
             file.write(safetensors.numpy.save(arrays, {_ENTRY: json.dumps(about)}))
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(path, f"cannot be made: {error}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(path, f"cannot be made: {reason}") from error
     except HtsatSedError as error:
         raise CheckpointError(error.path, error.reason) from error
     return path

@@ -42,7 +42,7 @@ def write_failures(path: Path, failures: Sequence[tuple[str, str]]) -> None:
     """
     if not failures:
         if path.is_file() and _is_own(path):
-            path.unlink()
+            path.unlink(missing_ok=True)  # others may share the folder
         return
     with whole_file(path) as file:
         file.write(_HEADER)
@@ -50,5 +50,9 @@ def write_failures(path: Path, failures: Sequence[tuple[str, str]]) -> None:
 
 
 def _is_own(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(_HEADER)) in (b"", _HEADER.encode())
+    """Whether a file is such a table, or has just been removed as one."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_HEADER)) in (b"", _HEADER.encode())
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
