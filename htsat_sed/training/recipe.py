@@ -165,8 +165,8 @@ class Recipe:
             holds 0.02, 0.05 and 0.1 of `learning_rate` for an epoch each, 0.1 to epoch 10, 0.05 to 20, 0.02
             to 30, then 0.03, as published.
         warm_up: part of the steps.
-        optimiser: ``adamw``, or ``muon`` for the matrices and AdamW for the rest, with one learning rate: on
-            the same data as far in fewer steps, see `muon`.
+        optimiser: ``adamw``, or ``muon`` for the matrices and AdamW for the rest, with one learning rate: see
+            `muon`.
         weight_decay: of layers' weights.
         gradient_clip: largest norm of the gradient.
         loss: of clips: ``bce``, or ``cross-entropy`` for exactly one label a clip.
