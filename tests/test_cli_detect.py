@@ -1,6 +1,7 @@
 """`htsat-sed detect` and `tag` on real files: what they write, say and exit with."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from rule_made import golden_recording
 
 from htsat_sed.annotations import read_events, read_presence_map
 from htsat_sed.cli import main
+from htsat_sed.cli.terminal import errors
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
@@ -167,6 +169,23 @@ def test_one_bad_recording_is_named_and_the_rest_goes_on(
         ["  failed", f"{recordings}/empty.wav"],
         ["  failed", f"{recordings}/none.wav"],
     ]
+
+
+@pytest.mark.parametrize("command", ["detect", "tag"])
+def test_who_watches_is_told_where_the_output_is(
+    command: str,
+    run: Run,
+    checkpoint: Path,
+    recordings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (recordings / "empty.wav").touch()
+    told = f"done: 2 of 3 recordings: {tmp_path / 'found.csv'}"
+    given = (command, recordings, "-c", checkpoint, "-o", tmp_path / "found.csv")
+    assert told not in run(*given)[2]
+    monkeypatch.setattr(errors, "_force_terminal", True)
+    assert told in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", run(*given, "--restart")[2])
 
 
 def test_a_folder_without_recordings(run: Run, checkpoint: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from htsat_sed.cli.plot import plot
 from htsat_sed.cli.segments import segments
 from htsat_sed.cli.soundscapes import soundscapes
 from htsat_sed.cli.tag import tag
-from htsat_sed.cli.terminal import report, show_warnings
+from htsat_sed.cli.terminal import emit, report, show_warnings
 from htsat_sed.cli.train import train
 from htsat_sed.cli.tune import tune
 from htsat_sed.errors import HtsatSedError
@@ -43,7 +43,7 @@ app.add_typer(checkpoints_app, name="checkpoints")
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"htsat-sed {__version__}")
+        emit(f"htsat-sed {__version__}\n")
         raise typer.Exit
 
 

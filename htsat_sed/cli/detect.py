@@ -183,7 +183,7 @@ def detect(
             if journal is not None and run.done:
                 for table in files.tables:
                     write_table(table.path, from_journal(run.results()), table.format)
-            code = run.finish(failures_table)
+            code = run.finish(out, failures_table)
     raise typer.Exit(code)
 
 

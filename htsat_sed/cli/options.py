@@ -98,20 +98,20 @@ BatchSize = Annotated[
 Runtime = Annotated[
     str,
     typer.Option(
-        metavar="auto|torch|openvino|onnx",
-        help="What computes the model. auto takes OpenVINO on a CPU where it is installed, else torch; onnx "
-        "is ONNX Runtime, on a CPU. They come with pip install 'htsat-sed\\[openvino]' and "
-        "'htsat-sed\\[onnx]'. Scores agree to 0.0001.",
+        metavar="NAME",
+        help="What computes the model: torch, openvino, or onnx (ONNX Runtime, on a CPU); auto takes "
+        "OpenVINO on a CPU where it is installed, else torch. They come with pip install "
+        "'htsat-sed\\[openvino]' and 'htsat-sed\\[onnx]'. Scores agree to 0.0001.",
         rich_help_panel=MODEL,
     ),
 ]
 Precision = Annotated[
     str,
     typer.Option(
-        metavar="float32|bfloat16|float16|int8",
-        help="Of the model behind the front end. bfloat16 and float16 are meant for GPUs; scores move by "
-        "some hundredths at most. int8 is OpenVINO's on a CPU, up to twice as fast as float32, for a "
-        "checkpoint that was prepared by `htsat-sed checkpoints calibrate`.",
+        metavar="TYPE",
+        help="Of the model behind the front end: float32, bfloat16, float16 or int8. bfloat16 and float16 "
+        "are meant for GPUs; scores move by some hundredths at most. int8 is OpenVINO's on a CPU, up to "
+        "twice as fast as float32, for a checkpoint that was prepared by `htsat-sed checkpoints calibrate`.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from htsat_sed.cli.recordings import Recording
-from htsat_sed.cli.terminal import RecordingsProgress, report, say, summarise_failures
+from htsat_sed.cli.terminal import RecordingsProgress, errors, report, say, summarise_failures
 from htsat_sed.errors import HtsatSedError
 
 if TYPE_CHECKING:
@@ -158,10 +158,11 @@ class Run:
         goes_on = self._skip_existing or (self._journal is not None and self._journal.path is not None)
         return f"{of}; the same command goes on with the others" if goes_on else of
 
-    def finish(self, failures: Path | None) -> int:
-        """List what failed and close the journal, when all output is written.
+    def finish(self, out: Path | None, failures: Path | None) -> int:
+        """List what failed and close the journal, when all output is written; tell who watches where it is.
 
         Args:
+            out: the output; None for standard output.
             failures: table for what failed, if one is wanted.
 
         Returns:
@@ -177,6 +178,8 @@ class Run:
         if self._journal is not None:
             self._journal.finish(keep=bool(self.failures))
         summarise_failures([error for _, error in self.failures], self.done, failures)
+        if out is not None and self.done and errors.is_terminal:
+            say("done", f"{self.done} of {len(self.recordings)} recordings: {out}", "green")
         return 1 if self.failures else 0
 
 

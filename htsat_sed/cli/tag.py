@@ -161,7 +161,7 @@ def tag(
                     file.write(header)
                     for name, scores in run.results():
                         file.write(rows(name, np.array(scores, np.float32)))
-            code = run.finish(failures_table)
+            code = run.finish(out, failures_table)
     raise typer.Exit(code)
 
 

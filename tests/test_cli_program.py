@@ -1,0 +1,89 @@
+"""The end of a process: what it exits with, and that nothing which waits for the end is left out."""
+
+import atexit
+import io
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from htsat_sed import cli
+
+
+class Ended(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def end(monkeypatch: pytest.MonkeyPatch) -> list[int | str]:
+    """What happened at the end, in order: ``at exit``, then the exit code."""
+    happened: list[int | str] = []
+
+    def exit_now(code: int) -> NoReturn:
+        happened.append(code)
+        raise Ended
+
+    monkeypatch.setattr(os, "_exit", exit_now)
+    monkeypatch.setattr(atexit, "_run_exitfuncs", lambda: happened.append("at exit"))
+    return happened
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        (None, 0),
+        (SystemExit(), 0),
+        (SystemExit(2), 2),
+        (SystemExit("words"), 1),
+        (KeyboardInterrupt(), 1),
+        (RuntimeError("broken"), 1),
+    ],
+)
+def test_exit_codes(
+    ending: BaseException | None,
+    code: int,
+    end: list[int | str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def main() -> None:
+        if ending is not None:
+            raise ending
+
+    monkeypatch.setattr(cli, "main", main)
+    with pytest.raises(Ended):
+        cli.program()
+    assert end == ["at exit", code]
+    assert ("RuntimeError: broken" in capsys.readouterr().err) == isinstance(ending, RuntimeError)
+
+
+@pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(), 0), (OSError(28, "No space left"), 1)])
+def test_what_cannot_be_written_in_the_end(
+    error: OSError, code: int, end: list[int | str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise error
+
+    monkeypatch.setattr(cli, "main", lambda: None)
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(Ended):
+        cli.program()
+    assert end == ["at exit", code]
+
+
+def test_the_version_on_a_full_disk(
+    end: list[int | str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("a system without it")
+    monkeypatch.setattr(sys, "argv", ["htsat-sed", "--version"])
+    with capfd.disabled(), full.open("w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        monkeypatch.setattr(cli, "report", lambda error: end.append(str(error)))
+        with pytest.raises(Ended):
+            cli.program()
+    assert end == ["standard output: cannot be written: No space left on device", "at exit", 1]
