@@ -89,7 +89,7 @@ def test_map_of_the_original_rate_is_close(long_recording: Path) -> None:
     assert np.quantile(difference, 0.99) < 0.1
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.floats(0.05, 23.0), min_size=1, max_size=3), st.integers(1, 5), st.sampled_from([10.0, 5.0])
 )

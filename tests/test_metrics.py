@@ -360,7 +360,7 @@ def test_event_past_the_end_is_a_false_positive() -> None:
 
 def test_intervals_hold_the_value_and_repeat() -> None:
     events = pair(read_events(DESED / "reference.tsv"), read_events(DESED / "htsat_single.tsv"))
-    once, twice = (score_events(events, Settings(bootstrap=200, seed=1)) for _ in range(2))
+    once, twice = (score_events(events, Settings(bootstrap=50, seed=1)) for _ in range(2))
     assert once == twice
     score = once[0].headline["macro_f1"]
     assert score.low is not None

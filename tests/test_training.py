@@ -367,6 +367,7 @@ def test_a_run_resumed_ends_with_the_weights_and_curve_of_one_left_alone(
         fit(replace(recipe, seed=1), data, run=tmp_path / "alone", machine=CPU)
 
 
+@pytest.mark.long
 def test_sigkill_and_resume(data: Path, tmp_path: Path) -> None:
     """The whole command, killed at some moment after its state was first saved."""
     (tmp_path / "r.toml").write_text(
