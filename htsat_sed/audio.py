@@ -56,6 +56,7 @@ class AudioStream:
         channels: of the recording.
         expected_duration: seconds, as the header states or the decoder estimates it; None if neither
             can. For progress bars: only `duration` is sure.
+        truncated: what tells that the file was cut off, once all its blocks have been read; else None.
     """
 
     def __init__(self, path: str, source: Uncompressed | Coded, sample_rate: int, stack: ExitStack) -> None:
@@ -64,6 +65,7 @@ class AudioStream:
         self.source_rate = source.rate
         self.channels = source.channels
         self.expected_duration = source.expected
+        self.truncated: str | None = None
         self._source = source
         self._stack = stack
         self._frames = 0
@@ -163,7 +165,8 @@ class AudioStream:
                 return
             reason = f"its header promises {promised:.2f} s"
         if reason is not None:
-            _logger.warning("%s: truncated, it ends at %.2f s: %s", self.path, duration, reason)
+            self.truncated = f"truncated, it ends at {duration:.2f} s: {reason}"
+            _logger.warning("%s: %s", self.path, self.truncated)
 
 
 @dataclass(frozen=True, eq=False)

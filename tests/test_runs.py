@@ -189,6 +189,32 @@ def test_mended_recordings_are_done_and_only_those(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "out.csv", "undisturbed.csv"]
 
 
+@pytest.mark.parametrize("command", ["detect", "tag"])
+def test_truncated_recordings_are_used_and_listed_until_they_are_whole(
+    command: str, run: Run, checkpoint: Path, few: Path, tmp_path: Path
+) -> None:
+    whole = (few / "1.wav").read_bytes()
+    (few / "1.wav").write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / "found.csv"
+    given = (command, few, "-c", checkpoint, "-o", out)
+    code, _, err = run(*given)
+    listed = failures(tmp_path / "found.failures.csv")
+    assert (code, list(listed)) == (0, ["1.wav"])
+    assert listed["1.wav"].startswith("truncated, it ends at 0.")
+    assert err.splitlines()[-2:] == [
+        f"warning: {few}/1.wav: {listed['1.wav']}",
+        f"note: truncated recordings in {tmp_path / 'found.failures.csv'}: 1",
+    ]
+    half = out.read_text()
+    assert "1.wav" in half
+    run(*given)
+    assert (out.read_text(), failures(tmp_path / "found.failures.csv")) == (half, listed)
+    (few / "1.wav").write_bytes(whole)
+    assert run(*given)[2].startswith("note: 5 of 6 recordings are done already: ")
+    assert sorted(path.name for path in tmp_path.glob("found*")) == ["found.csv"]
+    assert out.read_text() != half
+
+
 def test_finished_runs_do_not_hold_others_up(run: Run, checkpoint: Path, few: Path, tmp_path: Path) -> None:
     (few / "bad.wav").touch()
     for threshold in (0.4, 0.6):

@@ -58,6 +58,7 @@ class Run:
         self._skip_existing = skip_existing
         self._handed: deque[tuple[Recording, Stamp | None]] = deque()
         self._stamp: Stamp | None = None
+        self._truncated: dict[str, str] = {}
         self._todo = recordings
         if journal is not None and journal.resumed:
             self._todo = [
@@ -66,6 +67,9 @@ class Run:
                 if not (journal.done(recording.name, stamp(recording.path)) and exist(recording.name))
             ]
             self.done = len(recordings) - len(self._todo)
+            for name in {each.name for each in recordings} - {each.name for each in self._todo}:
+                if reason := journal.truncated(name):
+                    self._truncated[name] = reason
             note = f"{self.done} of {len(recordings)} recordings are done already"
             kept = sum(recording.name in journal for recording in recordings)
             if journal.unfinished and not kept:
@@ -126,6 +130,10 @@ class Run:
                 self._handed.append((recording, stamp(recording.path)))
                 yield recording.path
 
+    def truncated(self, _: AnyPath, reason: str) -> None:
+        """Note that the recording that is the next to come through was cut off."""
+        self._truncated[self.next.name] = reason
+
     def note(self, recording: Recording, result: Any) -> None:
         """Note that the recording that came through is done.
 
@@ -137,12 +145,13 @@ class Run:
             HtsatSedError: the journal cannot be written.
         """
         if self._journal is not None:
-            self._journal.add(recording.name, self._stamp, result)
+            self._journal.add(recording.name, self._stamp, result, self._truncated.get(recording.name))
         self.done += 1
 
     def fail(self, recording: Recording, error: HtsatSedError) -> None:
         """Note and tell that a recording failed."""
         self.failures.append((recording.name, error))
+        self._truncated.pop(recording.name, None)
         report(error)
 
     def results(self) -> Iterator[tuple[str, Any]]:
@@ -161,6 +170,8 @@ class Run:
     def finish(self, out: Path | None, failures: Path | None) -> int:
         """List what failed and close the journal, when all output is written; tell who watches where it is.
 
+        Recordings that were cut off are listed with what failed, but have not failed.
+
         Args:
             out: the output; None for standard output.
             failures: table for what failed, if one is wanted.
@@ -174,10 +185,14 @@ class Run:
         from htsat_sed.runs.failures import write_failures
 
         if failures is not None:
-            write_failures(failures, [(name, error.reason) for name, error in self.failures])
+            place = {recording.name: i for i, recording in enumerate(self.recordings)}
+            told = [(name, error.reason) for name, error in self.failures] + list(self._truncated.items())
+            write_failures(failures, sorted(told, key=lambda row: place.get(row[0], -1)))
         if self._journal is not None:
-            self._journal.finish(keep=bool(self.failures))
+            self._journal.finish(keep=bool(self.failures or self._truncated))
         summarise_failures([error for _, error in self.failures], self.done, failures)
+        if self._truncated and failures is not None:
+            say("note", f"truncated recordings in {failures}: {len(self._truncated)}", "yellow")
         if out is not None and self.done and errors.is_terminal:
             say("done", f"{self.done} of {len(self.recordings)} recordings: {out}", "green")
         return 1 if self.failures else 0

@@ -137,7 +137,9 @@ def tag(
             return wide_row(name, scores) if wide else long_rows(name, scores, detector.labels, top=top)
 
         def read(paths: Iterable[str], progress: Progress) -> Results[NDArray[np.float32]]:
-            return detector.all_clip_scores(paths, pool=pool.value, progress=progress)
+            return detector.all_clip_scores(
+                paths, pool=pool.value, progress=progress, truncated=run.truncated
+            )
 
         header = tags_header(detector.labels if wide else None)
         as_table = wide or not output.is_terminal

@@ -5,6 +5,7 @@ that is done, with what was found in it.
 
     {"journal": 1, "settings": {"htsat-sed": "0.1.0", "threshold": 0.5, ...}}
     {"name": "street.wav", "size": 5733044, "modified": 1763720000000000000, "result": ...}
+    {"name": "yard.wav", "size": 4096, "modified": ..., "result": ..., "truncated": "truncated, it ends ..."}
     {"finished": true}
 
 What belongs to a recording is on the disk before its line is written: whatever moment a run is killed at,
@@ -58,6 +59,7 @@ class _Line(NamedTuple):
     begin: int
     length: int
     stamp: Stamp | None
+    truncated: str | None
 
 
 class Journal:
@@ -119,21 +121,27 @@ class Journal:
         """Whether a recording is done and has not changed since."""
         return stamp is not None and name in self._done and self._done[name].stamp == stamp
 
-    def add(self, name: str, stamp: Stamp | None, result: Any) -> None:
+    def add(self, name: str, stamp: Stamp | None, result: Any, truncated: str | None = None) -> None:
         """Note that a recording is done.
 
         Args:
             name: the recording.
             stamp: of the file that was read, taken before.
             result: what was found, anything that JSON can hold.
+            truncated: what tells that the recording was cut off, if it was.
 
         Raises:
             HtsatSedError: it cannot be written: disk full, ... The journal is as it was before.
         """
         size, modified = (None, None) if stamp is None else stamp
         begin = self._end
-        self._write({"name": name, "size": size, "modified": modified, "result": result})
-        self._done[name] = _Line(begin, self._end - begin, stamp)
+        line = {"name": name, "size": size, "modified": modified, "result": result}
+        self._write(line if truncated is None else line | {"truncated": truncated})
+        self._done[name] = _Line(begin, self._end - begin, stamp, truncated)
+
+    def truncated(self, name: str) -> str | None:
+        """What tells that a recording was cut off; None for one that was not, or is not done."""
+        return self._done[name].truncated if name in self._done else None
 
     def result(self, name: str) -> Any:
         """What was found in a recording that is done.
@@ -206,7 +214,7 @@ class Journal:
                     settings = entry["settings"]
                 elif "name" in entry:
                     known = None if entry["size"] is None else Stamp(entry["size"], entry["modified"])
-                    self._done[entry["name"]] = _Line(self._end, len(line), known)
+                    self._done[entry["name"]] = _Line(self._end, len(line), known, entry.get("truncated"))
                 finished = entry == {"finished": True}
                 self._end += len(line)
             else:
