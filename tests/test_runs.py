@@ -390,7 +390,8 @@ def test_killed_at_random_and_resumed_the_output_is_the_same_to_the_byte(
     run: Run, checkpoint: Path, tmp_path: Path, kills: int
 ) -> None:
     folder = tmp_path / "recordings"
-    plant(folder, [f"{i:03d}.wav" for i in range(40 * kills)])
+    plant(folder, [f"{i:03d}.wav" for i in range(40 * kills - 1)])
+    (folder / "000 cut off.wav").write_bytes((folder / "000.wav").read_bytes()[:9000])
     (folder / "bad.wav").touch()
     arguments = [*BATCH, "-c", str(checkpoint), "-f", "csv", "-f", "jsonl", "-f", "textgrid"]
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
@@ -424,6 +425,7 @@ def test_killed_at_random_and_resumed_the_output_is_the_same_to_the_byte(
     ]
     assert files[0] == files[1]
     assert len(files[0]) == 2 + 1 + 1 + 2 * 40 * kills  # tables, failures, journal, and two a recording
+    assert list(failures(out / "failures.csv")) == ["000 cut off.wav", "bad.wav"]
     for file in files[0]:
         if file.name != "htsat-sed.journal":
             assert (out / file).read_bytes() == (undisturbed / file).read_bytes(), file
