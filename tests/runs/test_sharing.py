@@ -1,0 +1,75 @@
+"""Many processes, one folder."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from planted import BATCH, PROGRAM, Run, plant
+
+from htsat_sed.annotations import read_events
+
+
+def test_skip_existing(run: Run, checkpoint: Path, few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [
+        "detect",
+        few,
+        *BATCH,
+        "-c",
+        checkpoint,
+        "-o",
+        out,
+        "-f",
+        "audacity",
+        "-f",
+        "raven",
+        "--skip-existing",
+    ]
+    (out).mkdir()
+    (out / "1.wav.txt").write_text("kept\n")
+    (out / "1.wav.selections.txt").write_text("kept\n")
+    (out / "2.wav.txt").write_text("not alone\n")
+    (few / "bad.wav").touch()
+    code, _, err = run(*command)
+    assert code == 1
+    assert err.splitlines()[0].startswith(f"error: {few}/bad.wav: ")
+    assert (out / "1.wav.txt").read_text() == "kept\n"
+    assert (out / "2.wav.txt").read_text() != "not alone\n"
+    assert len(list(out.iterdir())) == 2 * 6 + 1  # failures.csv
+    (few / "bad.wav").unlink()
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix == ".txt"}
+    assert run(*command) == (0, "", "")
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_skip_existing_is_not_for_tables(run: Run, checkpoint: Path, few: Path, tmp_path: Path) -> None:
+    for more in (["-o", tmp_path / "out.csv"], ["-o", tmp_path / "out", "-f", "webvtt", "-f", "csv"], []):
+        code, _, err = run("detect", few, "-c", checkpoint, "--skip-existing", *more)
+        assert code == 2
+        assert "wanted a folder for formats with one file a recording" in " ".join(
+            err.replace("│", "").split()
+        )
+
+
+@pytest.mark.long
+def test_processes_that_share_a_folder(checkpoint: Path, tmp_path: Path) -> None:
+    plant(tmp_path / "many", [f"{i:02d}.wav" for i in range(16)])
+    out = tmp_path / "out"
+    command = [
+        *PROGRAM,
+        "detect",
+        str(tmp_path / "many"),
+        "-c",
+        str(checkpoint),
+        "-o",
+        str(out),
+        "-f",
+        "webvtt",
+    ]
+    both = [
+        subprocess.Popen([*command, "--skip-existing"], stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    assert [process.communicate()[1] for process in both] == ["", ""]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted(path.name for path in out.iterdir()) == [f"{i:02d}.wav.vtt" for i in range(16)]
+    assert len(read_events(out)) == 16
