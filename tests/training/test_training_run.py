@@ -1,0 +1,250 @@
+"""Whole runs of training: every recipe, stopped and resumed, in several processes, by the command."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from clips_made import CPU, MIXED, TINY, write
+
+from htsat_sed.cli import main
+from htsat_sed.errors import AnnotationError
+from htsat_sed.labels import audioset_codes
+from htsat_sed.model.checkpoint import load_checkpoint, read_info
+from htsat_sed.model.htsat import HTSAT
+from htsat_sed.training.batches import Batch
+from htsat_sed.training.fit import fit
+from htsat_sed.training.module import Training
+from htsat_sed.training.recipe import AugmentationRecipe, DataRecipe, read_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def test_a_run_resumed_ends_with_the_weights_and_curve_of_one_left_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(
+        MIXED,
+        data=(*MIXED.data, DataRecipe(kind="weak", table="weak.tsv")),
+        validation=(DataRecipe(kind="strong", table="strong.tsv"),),
+        augmentation=AugmentationRecipe(mixup=0.5, time_shift=1.0),
+        optimiser="muon",
+        keep="best",
+    )
+    alone = fit(recipe, data, run=tmp_path / "alone", machine=CPU)
+
+    steps = Training.training_step
+
+    def killed(self: Training, batch: Batch, i: int) -> torch.Tensor:
+        if self.global_step == 3:
+            raise KeyboardInterrupt
+        return steps(self, batch, i)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "training_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(recipe, data, run=tmp_path / "killed", machine=CPU)
+    resumed = fit(recipe, data, run=tmp_path / "killed", machine=CPU)
+    for name, array in alone.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], array, rtol=0, atol=0, msg=name)
+    curves = []
+    for run in ("alone", "killed"):
+        with (tmp_path / run / "metrics.csv").open() as file:
+            curves.append([{k: v for k, v in row.items() if v} for row in csv.DictReader(file)])
+    assert curves[0] == curves[1]
+    assert {"clip_loss", "token_loss", "validation", "mAP", "learning_rate"} <= {
+        k for r in curves[0] for k in r
+    }
+    again = fit(recipe, data, run=tmp_path / "alone", machine=CPU)  # has ended: nothing to do
+    assert torch.equal(again.tscam_conv.weight, alone.tscam_conv.weight)
+    with pytest.raises(AnnotationError, match=r"another recipe \(seed differ\)"):
+        fit(replace(recipe, seed=1), data, run=tmp_path / "alone", machine=CPU)
+
+
+@pytest.mark.long
+def test_sigkill_and_resume(data: Path, tmp_path: Path) -> None:
+    """The whole command, killed at some moment after its state was first saved."""
+    (tmp_path / "r.toml").write_text(
+        "epochs = 12\nepoch_examples = 2\nbatch_size = 2\n[[data]]\nkind = 'clips'\nmix = true\n"
+        "[model]\nembed_dim = 16\ndepths = [1, 1, 1, 1]\nheads = [1, 2, 2, 4]\n"
+    )
+
+    recipe = read_recipe(tmp_path / "r.toml")
+    fit(recipe, data, run=tmp_path / "alone", machine=CPU, out=tmp_path / "alone.safetensors")
+    train = "import sys; from htsat_sed.cli import main; sys.argv[0] = 'htsat-sed'; main()"
+    options = ["--data", str(data), "-o", str(tmp_path / "killed.safetensors"), "--device", "cpu"]
+    started = subprocess.Popen(
+        [sys.executable, "-c", train, "train", str(tmp_path / "r.toml"), *options, "--workers", "0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (tmp_path / "killed" / "last.ckpt").exists() and started.poll() is None:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(started.pid, signal.SIGKILL)
+    started.wait()
+    assert not (tmp_path / "killed.safetensors").exists()
+    fit(recipe, data, run=tmp_path / "killed", machine=CPU, out=tmp_path / "killed.safetensors")
+    one, other = (load_checkpoint(tmp_path / f"{name}.safetensors") for name in ("alone", "killed"))
+    for name, array in one.state_dict().items():
+        assert torch.equal(array, other.state_dict()[name]), name
+
+
+@pytest.mark.long
+def test_two_processes(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(
+        "epochs = 1\nepoch_examples = 4\nbatch_size = 4\n[[data]]\nkind = 'weak'\ntable = 'weak.tsv'\n"
+        "[model]\nembed_dim = 16\ndepths = [1, 1, 1, 1]\nheads = [1, 2, 2, 4]\n"
+    )
+    script = tmp_path / "htsat-sed"  # Lightning starts the second process by the name of the first
+    script.write_text("from htsat_sed.cli import main\nif __name__ == '__main__':\n    main()\n")
+    out = tmp_path / "two.safetensors"
+    options = ["train", str(tmp_path / "r.toml"), "--data", str(data), "-o", str(out), "--device", "cpu"]
+    flags = ["--devices", "2", "--workers", "0", "--accumulate", "2"]
+    done = subprocess.run([sys.executable, str(script), *options, *flags], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert read_info(out).labels == ("High", "Low")
+
+
+@pytest.mark.parametrize("name", ["audioset", "esc50", "speech-commands", "desed", "home", "home-all"])
+def test_recipes_train(name: str, tmp_path: Path) -> None:
+    """A few steps of every published recipe, on data in the form it wants, with a tiny model from scratch."""
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    make_data(name, tmp_path)
+    small = replace(
+        recipe,
+        start="",
+        epochs=2,
+        epoch_examples=12,
+        batch_size=12,
+        average_epochs=1,
+        model=TINY,
+        soundscapes=replace(recipe.soundscapes, validation=6),
+    )
+    model = fit(small, tmp_path, run=tmp_path / "run", machine=CPU)
+    assert model.provenance["steps"] == 2
+    assert model.config.loss == ("clip_ce" if recipe.loss == "cross-entropy" else "clip_bce")
+    assert bool(model.provenance["validation"]) == bool(recipe.validation)
+    assert (model.post_processing is not None) == (name in ("desed", "home"))
+
+
+def make_data(name: str, folder: Path) -> None:
+    if name == "audioset":
+        code = list(audioset_codes())
+        for table, first in (("unbalanced_train", 0), ("balanced_train", 4), ("eval", 6)):
+            rows = [f'v{i}, 0.000, 10.000, "{code[i % 3]}"\n' for i in range(first, first + 4)]
+            (folder / f"{table}_segments.csv").write_text("".join(rows))
+        for i in range(10):
+            write(folder / "audio" / f"v{i}.wav", 0.5)
+    elif name == "esc50":
+        (folder / "meta").mkdir()
+        rows = [f"{i}.wav,{i % 5 + 1},0,{'dog' if i < 5 else 'rain'}\n" for i in range(10)]
+        (folder / "meta" / "esc50.csv").write_text("filename,fold,target,category\n" + "".join(rows))
+        for i in range(10):
+            write(folder / "audio" / f"{i}.wav", 0.5)
+    elif name == "speech-commands":
+        for i in range(8):
+            write(folder / ("yes" if i % 2 else "no") / f"{i}.wav", 0.5)
+        (folder / "validation_list.txt").write_text("yes/1.wav\nno/2.wav\n")
+        (folder / "testing_list.txt").write_text("yes/3.wav\n")
+    elif name == "desed":
+        strong = "filename\tonset\toffset\tevent_label", "0.1\t0.4\t"
+        for table, (header, times) in {
+            "train/weak": ("filename\tevent_labels", ""),
+            "train/synthetic21_train/soundscapes": strong,
+            "validation/validation": strong,
+        }.items():
+            rows = [header, *(f"{i}.wav\t{times}{'Dog' if i % 2 else 'Cat'}" for i in range(6))]
+            path = folder / "metadata" / f"{table}.tsv"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(rows) + "\n")
+            for i in range(6):
+                write(folder / "audio" / table / f"{i}.wav", 0.5)
+    else:
+        rows = [f"{i}.wav\t{'Low' if i % 2 else 'High'}\t{i // 2 + 1}\t0.1\t0.4\n" for i in range(8)]
+        (folder / "clips.tsv").write_text("filename\tlabel\tfold\tonset\toffset\n" + "".join(rows))
+        for i in range(8):
+            write(folder / "audio" / f"{i}.wav", 0.5)
+            write(folder / f"talk{i}.wav", 2.0)
+        rows = [f"talk{i}.wav\t0.5\t1.5\tSpeech\n" for i in range(8)]
+        (folder / "speech.tsv").write_text("filename\tonset\toffset\tevent_label\n" + "".join(rows))
+
+
+def test_early_stop_and_best_epoch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(
+        MIXED, validation=(DataRecipe(kind="weak", table="weak.tsv"),), epochs=9, patience=2, keep="best"
+    )
+    metrics = iter([0.2, 0.6, 0.5, 0.4, 0.9])
+
+    def validated(self: Training) -> None:
+        self._validated.clear()
+        self.metrics = {"mAP": next(metrics)}
+        self.log("validation", self.metrics["mAP"])
+        self.log("step_of_best", float(self.global_step))
+        if self.metrics["mAP"] == 0.6:
+            torch.save(self.averaged.tscam_conv.weight.clone(), tmp_path / "best.pt")
+
+    monkeypatch.setattr(Training, "on_validation_epoch_end", validated)
+    model = fit(recipe, data, run=tmp_path / "run", machine=CPU)
+    assert model.provenance["steps"] == 8  # four epochs of two steps
+    assert torch.equal(model.tscam_conv.weight, torch.load(tmp_path / "best.pt"))
+
+
+def test_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        "epochs = 1\nepoch_examples = 2\nbatch_size = 2\n[[data]]\nkind = 'clips'\nfolds = [1, 2]\nmix = true\n"
+        "[model]\nembed_dim = 16\ndepths = [1, 1, 1, 1]\nheads = [1, 2, 2, 4]\n"
+    )
+    out = tmp_path / "tiny.safetensors"
+    command = f"htsat-sed train {recipe} --data {data} -o {out} --float16 --device cpu --workers 0"
+    monkeypatch.setattr(sys, "argv", command.split())
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    info = read_info(out)
+    assert info.labels == ("High", "Low")
+    assert info.dtype == "float16"
+    assert info.provenance["data"] == [{"kind": "clips", "table": "", "folds": [1, 2], "clips": 4}]
+    assert isinstance(load_checkpoint(out), HTSAT)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", "unknown value epoch; did you mean 'epochs'?"),
+        ("[model]\nembed_dims = 3", "unknown value model.embed_dims; did you mean 'model.embed_dim'?"),
+        ("[[data]]\nkind = 'weak'\ntabel = 'x'", "unknown value data.tabel; did you mean 'data.table'?"),
+        ("[[data]]\nkind = 'week'", "wanted kind to be one of weak, strong"),
+        ("[[data]]\nkind = 'weak'", "wanted a table for data of kind weak"),
+        ("[data]\nkind = 'clips'", r"wanted \[\[data\]\], with two brackets"),
+        ("[[data]]\nkind = 'clips'\nfolds = [5]", r"wanted folds among 1 to 4, got \(5,\)"),
+        ("", r"wanted at least one \[\[data\]\] table"),
+        ("epochs = 0\n[[data]]\nkind = 'clips'", "wanted epochs of at least 1, got 0"),
+        ("loss = 'mse'\n[[data]]\nkind = 'clips'", "wanted loss to be one of bce, cross-entropy; got 'mse'"),
+        ("keep = 'best'\n[[data]]\nkind = 'clips'", r"wanted \[\[validation\]\] data for patience"),
+        ("epochs = ", "not a recipe: Invalid value"),
+        ("[soundscapes]\nevents = [0.5]", "wanted events to be probabilities that sum to 1"),
+        ("[soundscapes]\ngain_db = [1.0, 0.0]", "wanted gain_db to be a range"),
+        ("[augmentation]\nmixup = -1.0", "wanted mixup of at least 0"),
+    ],
+)
+def test_recipes_are_checked(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    with pytest.raises(AnnotationError, match=message):
+        read_recipe(path)
+
+
+def test_labels_must_be_the_recipes(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(AnnotationError, match="has a label 'High' that the recipe lacks"):
+        fit(replace(MIXED, labels=("Low", "Hihg")), data, run=tmp_path, machine=CPU)
+    single = replace(MIXED, data=(DataRecipe(kind="weak", table="weak.tsv"),), loss="cross-entropy")
+    with pytest.raises(AnnotationError, match="exactly one label a clip"):
+        fit(single, data, run=tmp_path, machine=CPU)

@@ -1,0 +1,81 @@
+"""What happens in a step: augmentation, losses, schedule, averages."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from clips_made import MIXED, TINY
+
+from htsat_sed.model.htsat import HTSAT, HTSATConfig
+from htsat_sed.training.augmentation import masked, mixed
+from htsat_sed.training.module import Training, paper_factor
+from htsat_sed.training.recipe import AugmentationRecipe, Recipe
+
+
+def test_spec_augment_masks_and_mixup_mixes_alike() -> None:
+    torch.manual_seed(0)
+    recipe = AugmentationRecipe(time_masks=1, time_mask=10, band_masks=1, band_mask=4)
+    out = masked(torch.ones(50, 100, 64), recipe)
+    frames, bands = (out == 0).all(dim=2).sum(dim=1), (out == 0).all(dim=1).sum(dim=1)
+    assert frames.max() == 10
+    assert bands.max() == 4
+    assert frames.min() == bands.min() == 0
+    x = torch.arange(6.0)
+    one, other = mixed((x.view(6, 1), x.view(6, 1, 1)), alpha=0.5)
+    torch.testing.assert_close(one.flatten(), other.flatten())
+    assert not torch.equal(one.flatten(), x)
+    assert one.min() >= 0.0
+    assert one.max() <= 5.0
+
+
+def test_published_schedule() -> None:
+    """As HTS-AT's authors have it: by bisection of (10, 20, 30)."""
+    epochs = (0, 1, 2, 3, 10, 11, 20, 21, 30, 31, 99)
+    wanted = [0.02, 0.05, 0.1, 0.1, 0.1, 0.05, 0.05, 0.02, 0.02, 0.03, 0.03]
+    assert [paper_factor(epoch) for epoch in epochs] == wanted
+
+
+def module(recipe: Recipe) -> Training:
+    model = HTSAT(HTSATConfig(classes=2, **vars(TINY)), ("High", "Low"))
+    return Training(model, recipe, epoch_steps=10)
+
+
+def test_one_cycle_rises_and_falls() -> None:
+    training = module(replace(MIXED, epochs=10, warm_up=0.1))
+    factors = [training._factor(step) for step in range(100)]
+    assert factors[8] == pytest.approx(0.9)
+    assert max(factors) == pytest.approx(1.0, abs=1e-3)
+    assert all(a > b for a, b in itertools.pairwise(factors[10:]))
+    assert factors[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_averages_of_the_last_epochs_and_moving() -> None:
+    training = module(replace(MIXED, epochs=10, average="epochs", average_epochs=4))
+    weights = [training._weight(step) for step in range(1, 101)]
+    assert {i + 1: w for i, w in enumerate(weights) if w} == pytest.approx(
+        {**{step: 1.0 for step in range(10, 80, 10)}, 80: 1 / 2, 90: 1 / 3, 100: 1 / 4}
+    )
+    moving = module(replace(MIXED, average="ema", ema_decay=0.9))
+    assert moving._weight(1) == pytest.approx(0.9)
+    assert moving._weight(10_000) == pytest.approx(0.1)
+
+
+def test_losses_of_weak_and_strong_labels_in_one_batch() -> None:
+    training = module(MIXED)
+    out = training.model.eval()(torch.randn(3, 320_000) / 10)
+    clip = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    tokens = torch.rand(3, 32, 2)
+    strong = torch.tensor([False, True, False])
+    terms = training._losses(out, clip, tokens, strong)
+    assert terms["token_loss"].item() == pytest.approx(
+        F.binary_cross_entropy(out.presence_logits[1].sigmoid(), tokens[1]).item(), abs=1e-6
+    )
+    assert terms["clip_loss"].item() == pytest.approx(
+        F.binary_cross_entropy(out.clip_logits.sigmoid(), clip).item(), abs=1e-6
+    )
+    assert "token_loss" not in training._losses(out, clip, tokens, torch.zeros(3, dtype=torch.bool))
+    single = module(replace(MIXED, loss="cross-entropy"))._losses(out, clip, tokens, ~strong)["clip_loss"]
+    by_hand = -(clip * out.clip_logits.log_softmax(dim=1)).sum(dim=1).mean()
+    assert single.item() == pytest.approx(by_hand.item(), abs=1e-6)
