@@ -24,7 +24,7 @@ from htsat_sed.model.openvino_graph import openvino_graph
 
 CPU = torch.device("cpu")
 TINY = HTSATConfig(classes=3, embed_dim=8, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1))
-EXAMPLE = Path(__file__).parents[1] / "examples" / "home.flac"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "home.flac"
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -18,7 +18,7 @@ from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
-DESED = Path(__file__).parent / "data" / "desed_public_eval"
+DESED = Path(__file__).parents[1] / "data" / "desed_public_eval"
 Run = Callable[..., tuple[int, str, str]]
 
 

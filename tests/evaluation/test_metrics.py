@@ -31,7 +31,7 @@ from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.sed_eval_counts import MetaDataContainer, collar_counts, segment_counts
 from htsat_sed.evaluation.tables import Pair, pair
 
-DESED = Path(__file__).parent / "data" / "desed_public_eval"
+DESED = Path(__file__).parents[1] / "data" / "desed_public_eval"
 LABELS = ("Cat", "Dog", "Rain")
 
 with warnings.catch_warnings():

@@ -10,7 +10,7 @@ from htsat_sed.annotations import FORMATS, long_rows, tags_header, wide_row, wri
 from htsat_sed.detection.events import Event
 from htsat_sed.detection.presence import PresenceMap
 
-DOCS = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
+DOCS = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", DOCS, re.DOTALL)
 STREET = [Event(0.3125, 1.25, "Speech", 0.93117), Event(2.0, 3.75, "Dog", 0.5)]
 
