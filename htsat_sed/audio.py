@@ -19,8 +19,8 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -56,7 +56,8 @@ class AudioStream:
         channels: of the recording.
         expected_duration: seconds, as the header states or the decoder estimates it; None if neither
             can. For progress bars: only `duration` is sure.
-        truncated: what tells that the file was cut off, once all its blocks have been read; else None.
+        defect: what is wrong with it though it could be read, such as that it was cut off, once all its
+            blocks have been read; None if nothing.
     """
 
     def __init__(self, path: str, source: Uncompressed | Coded, sample_rate: int, stack: ExitStack) -> None:
@@ -65,7 +66,7 @@ class AudioStream:
         self.source_rate = source.rate
         self.channels = source.channels
         self.expected_duration = source.expected
-        self.truncated: str | None = None
+        self.defect: str | None = None
         self._source = source
         self._stack = stack
         self._frames = 0
@@ -151,22 +152,24 @@ class AudioStream:
             raise AudioError(self.path, "holds no audio: nothing that can be decoded follows its header")
         if silenced == samples:
             raise AudioError(self.path, "holds no audio: all its samples are NaN or infinite")
+        defects = [self._source.damage, self._cut_off(frames / self.source_rate)]
         if silenced:
-            _logger.warning(
-                "%s: %d of %d samples are NaN, infinite or beyond 1e12, the first at %.2f s; they count as 0",
-                *(self.path, silenced, samples, first / self.source_rate),
+            defects.append(
+                f"{silenced} of {samples} samples are NaN, infinite or beyond 1e12, the first at "
+                f"{first / self.source_rate:.2f} s; they count as 0"
             )
-        self._warn_if_truncated(frames / self.source_rate)
+        told = [defect for defect in defects if defect is not None]
+        for defect in told:
+            _logger.warning("%s: %s", self.path, defect)
+        self.defect = "; ".join(told) or None
 
-    def _warn_if_truncated(self, duration: float) -> None:
+    def _cut_off(self, duration: float) -> str | None:
         promised, reason = self._source.promised, self._source.ending
         if promised is not None:
             if duration >= promised - self._source.tolerance:
-                return
+                return None
             reason = f"its header promises {promised:.2f} s"
-        if reason is not None:
-            self.truncated = f"truncated, it ends at {duration:.2f} s: {reason}"
-            _logger.warning("%s: %s", self.path, self.truncated)
+        return None if reason is None else f"truncated, it ends at {duration:.2f} s: {reason}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,7 +293,8 @@ def find_recordings(
 ) -> tuple[list[Path], list[AudioError]]:
     """Find the recordings in a folder and all folders below.
 
-    Links to folders are followed, except into a folder that they lie in. Nothing is opened: whatever has
+    Links to folders are followed, but no folder is walked through twice, nor one that `folder` lies in; it is
+    found by its own name rather than by a link's. Nothing is opened: whatever has
     a name that is wanted counts, so that a broken file, a dangling link or a FIFO is met as an error later
     and not lost; likewise a folder with such a name if no recordings lie in it. Hidden files and folders
     do not count.
@@ -305,50 +309,64 @@ def find_recordings(
     Raises:
         AudioError: the folder itself cannot be listed.
     """
-    closed: list[AudioError] = []
+    search = _Search(wanted, seen=set(Path(os.path.realpath(folder)).parents))
     try:
-        return sorted(_below(Path(folder), wanted, _above(folder), closed)), closed
+        found = search.below(Path(folder), Path(os.path.realpath(folder)))
     except OSError as error:
         raise AudioError(folder, f"cannot be listed: {error.strerror}") from error
+    while search.links:
+        links, search.links = sorted(search.links), []
+        for link in links:
+            found += search.inside(link, Path(os.path.realpath(link)))
+    return sorted(found), search.closed
 
 
-def _below(
-    folder: Path, wanted: Callable[[str], bool], inside: frozenset[tuple[int, int]], closed: list[AudioError]
-) -> list[Path]:
-    own = _identity(folder)
-    if own in inside:
-        return []
-    found: list[Path] = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            recordings: list[Path] = []
-            if _is_folder(entry):
-                try:
-                    recordings = _below(folder / entry.name, wanted, inside | {own}, closed)
-                except OSError as error:
-                    reason = f"cannot be listed: {error.strerror}"
-                    closed.append(AudioError(folder / entry.name, reason))
+@dataclass
+class _Search:
+    """A walk through folders, each once; links to folders wait until the others are through.
+
+    Attributes:
+        wanted: file name -> whether it is one of a recording.
+        seen: folders by their real paths: those above the one that is searched, and those walked through.
+        links: to folders, not followed yet.
+        closed: an error for each folder that cannot be listed.
+    """
+
+    wanted: Callable[[str], bool]
+    seen: set[Path]
+    links: list[Path] = field(default_factory=list)
+    closed: list[AudioError] = field(default_factory=list)
+
+    def below(self, folder: Path, real: Path) -> list[Path]:
+        """Recordings in a folder and below, without those behind links.
+
+        Raises:
+            OSError: it cannot be listed.
+        """
+        if real in self.seen:
+            return []
+        self.seen.add(real)
+        found: list[Path] = []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = folder / entry.name
+                if entry.name.startswith("."):
                     continue
-            if not recordings and wanted(entry.name):
-                recordings = [folder / entry.name]
-            found += recordings
-    return found
+                if not _is_folder(entry):
+                    found += [path] if self.wanted(entry.name) else []
+                elif entry.is_symlink():
+                    self.links.append(path)
+                else:
+                    found += self.inside(path, real / entry.name)
+        return found
 
-
-def _above(folder: str | os.PathLike[str]) -> frozenset[tuple[int, int]]:
-    """The folders that a folder lies in, as far as one may look."""
-    found: set[tuple[int, int]] = set()
-    for parent in Path(os.path.realpath(folder)).parents:
-        with suppress(OSError):
-            found.add(_identity(parent))
-    return frozenset(found)
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+    def inside(self, folder: Path, real: Path) -> list[Path]:
+        """The same of a folder that may be closed, or may only look like a recording."""
+        try:
+            return self.below(folder, real) or ([folder] if self.wanted(folder.name) else [])
+        except OSError as error:
+            self.closed.append(AudioError(folder, f"cannot be listed: {error.strerror}"))
+            return []
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -9,9 +9,9 @@ What libsndfile refuses goes to FFmpeg as well.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
@@ -52,7 +52,8 @@ _PLAYLISTS = ("concat", "hls", "dash", "sdp")
 _MANY_PLANES = 8
 _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 _GAP_SECONDS = 0.02  # more than time stamps jitter
-_logger = logging.getLogger("htsat_sed")
+_GUESSED = frozenset({"mp3", "aac", "ac3"})  # formats without a header: found by the suffix, frame by frame
+_LEAST_SHARE = 0.1  # of the bytes of such a file; what is decoded by chance is some 2 to 5 % of them
 
 
 class Uncompressed:
@@ -65,6 +66,7 @@ class Uncompressed:
         tolerance: seconds by which the decoded duration may miss `promised` in a whole file.
         expected: seconds, for progress.
         ending: why the recording ended where it did, known once `blocks` is exhausted; None if naturally.
+        damage: what is missing in the middle, known then too; None if nothing.
         subtype: libsndfile's name of the sample type that holds what `blocks` yields, 32-bit integers and
             64-bit floats at the precision of 32-bit floats; PCM_16 for lossy codecs, which have none.
     """
@@ -81,6 +83,7 @@ class Uncompressed:
             self.promised = frames / max(1, self.rate)
         self.expected: float | None = self.promised or file.frames / max(1, self.rate)
         self.ending = header.ending
+        self.damage: str | None = None
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield (channels, frames) blocks."""
@@ -109,6 +112,10 @@ class Coded:
         self._container = container
         self._stream = container.streams.audio[0]
         self.ending = ending
+        self.damage: str | None = None
+        self._packets_decoded = self._packets_failed = self._bytes_decoded = 0
+        file.seek(0)
+        self._is_tagged = file.read(3) == b"ID3"  # a tag before the sound may hold a picture
         self.tolerance = _TOLERANCE if container.format.name == "flac" else _LOSSY_TOLERANCE
         self._first_position: int | None = None  # byte of the first packet
         self.promised: float | None = None
@@ -139,6 +146,8 @@ class Coded:
         while (frame := next(self._frames, None)) is not None:
             if frame.sample_rate != self.rate:
                 self.ending = f"its sample rate changes there, from {self.rate} to {frame.sample_rate} Hz"
+                if self._container.format.name in _GUESSED:
+                    deque(self._frames, maxlen=0)  # only to see whether it is audio at all
                 break
             values = _values(frame)
             alike = gathered and (values.dtype, len(values)) == (gathered[0].dtype, len(gathered[0]))
@@ -182,7 +191,11 @@ class Coded:
         return next(self._frames)
 
     def _decode(self) -> Iterator[av.AudioFrame]:
-        """Yield frames; packets that cannot be decoded are left out."""
+        """Yield frames; packets that cannot be decoded are left out.
+
+        Raises:
+            AudioError: it is a file of another kind, in which a decoder that guesses found some audio.
+        """
         seconds = lag = missing = first = 0.0
         failed = places = 0  # packets since the last frame; places where something is missing
         for packet in self._packets():
@@ -190,7 +203,10 @@ class Coded:
                 decoded = packet.decode()
             except av.FFmpegError:
                 failed += 1
+                self._packets_failed += 1
                 continue
+            self._packets_decoded += bool(decoded)
+            self._bytes_decoded += packet.size if decoded else 0
             for frame in decoded:
                 # What FFmpeg itself leaves out shows in the time stamps alone.
                 lag_before, lag = lag, lag if frame.time is None else frame.time - seconds
@@ -203,15 +219,24 @@ class Coded:
                 failed = 0
                 seconds += frame.samples / frame.sample_rate
                 yield frame
+        if self._container.format.name in _GUESSED and self._is_chance():
+            raise AudioError(self._path, "is no audio file: next to nothing in it can be decoded")
         if failed:
             self.ending = "what follows cannot be decoded"
         if places:
-            _logger.warning(
-                "%s: damaged at %.2f s%s: about %.2f s are missing, and what follows is early by as much",
-                *(self._path, first, f" and {places - 1} more places" if places > 1 else "", missing),
+            more = f" and {places - 1} more places" if places > 1 else ""
+            self.damage = (
+                f"damaged at {first:.2f} s{more}: about {missing:.2f} s are missing, and what follows is "
+                "early by as much"
             )
             if self.promised is not None:
                 self.promised -= missing
+
+    def _is_chance(self) -> bool:
+        """Whether the frames that were decoded are what a file of another kind holds by chance."""
+        begin = (self._first_position or 0) if self._is_tagged else 0
+        small = self._bytes_decoded < _LEAST_SHARE * (self._container.size - begin)
+        return small or self._packets_failed > self._packets_decoded
 
     def _packets(self) -> Iterator[av.Packet[av.AudioStream]]:
         packets = self._container.demux(self._stream)

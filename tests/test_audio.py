@@ -326,6 +326,18 @@ def test_links_are_followed_and_loops_survived(tmp_path):
     assert below(tmp_path / "data") == ["a.wav", "b.wav", "there/b.wav"]
 
 
+def test_folders_that_are_linked_into_each_other_are_walked_through_once(tmp_path):
+    plant(tmp_path, "a/x.wav", "b/y.wav", "elsewhere/deep/z.wav")
+    top = tmp_path / "top"
+    (tmp_path / "a").rename(tmp_path / "b" / "a")
+    (tmp_path / "b").rename(top)
+    (top / "a" / "back").symlink_to("..", target_is_directory=True)
+    (top / "0").symlink_to("a", target_is_directory=True)
+    (top / "one").symlink_to("../elsewhere/deep", target_is_directory=True)
+    (top / "two").symlink_to("../elsewhere", target_is_directory=True)
+    assert below(top) == ["a/x.wav", "one/z.wav", "y.wav"]
+
+
 def test_what_only_looks_like_a_recording_is_not_passed_over_in_silence(tmp_path):
     plant(tmp_path, "full.wav/inside.wav")
     (tmp_path / "empty.wav").mkdir()

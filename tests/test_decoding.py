@@ -349,6 +349,20 @@ def test_truncated_film_beside_sound(tmp_path, caplog):
     ]
 
 
+@pytest.mark.parametrize("suffix", [".mp3", ".aac"])
+def test_what_holds_a_little_that_looks_like_audio_is_none(suffix, tmp_path, caplog):
+    """As many programs do: decoders that guess find a frame here and there."""
+    sound = encode(tmp_path / "a.mp3", tones(), "libmp3lame").read_bytes()
+    start = sound.index(b"\xff\xfb", 500)
+    chance = np.random.default_rng(0)
+    broken = b"".join(b"\xff\xfb\x90\x64" + chance.bytes(413) for _ in range(200))
+    path = tmp_path / f"program{suffix}"
+    path.write_bytes(sound[start : start + 2000] + broken)
+    with pytest.raises(AudioError):
+        read(path, RATE)
+    assert caplog.records == []
+
+
 def test_damaged_in_the_middle(tmp_path, caplog):
     samples = tones(4.0)
     path = write(tmp_path / "a.flac", samples)

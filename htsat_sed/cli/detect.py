@@ -200,7 +200,7 @@ def _detect(
         files.rows(run.next.name, scores)
 
     def read(paths: Iterable[str], progress: Progress) -> Results[Detection]:
-        return detector.detections(paths, progress=progress, rows=keep, truncated=run.truncated)
+        return detector.detections(paths, progress=progress, rows=keep, defective=run.defective)
 
     for recording, found in run.through(read):
         if isinstance(found, HtsatSedError):

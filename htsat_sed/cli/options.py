@@ -59,8 +59,8 @@ FailuresTable = Annotated[
     typer.Option(
         "--failures",
         metavar="CSV",
-        help="Where to list what failed, with reasons.  \\[default: failures.csv in the output folder, "
-        "NAME.failures.csv beside the output NAME.tsv]",
+        help="Where to list what failed or is damaged, with reasons.  \\[default: failures.csv in the "
+        "output folder, NAME.failures.csv beside the output NAME.tsv]",
         show_default=False,
         rich_help_panel="Output",
     ),

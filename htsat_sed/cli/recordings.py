@@ -49,7 +49,7 @@ def find_all(
     Returns:
         Recordings, each file once, in the order given; and an error for each path without any, and for
         each folder that cannot be listed. Recordings that would share a name are called by their path
-        instead.
+        instead, or by their absolute path.
     """
 
     def kept(name: str) -> bool:
@@ -62,13 +62,13 @@ def find_all(
     here = Path.cwd()
     for recording in _expand(paths, kept, failures):
         found.setdefault(STDIN if recording.path == STDIN else here / recording.path, recording)
-    shared = Counter(recording.name for recording in found.values())
-    recordings = [
-        recording
-        if shared[recording.name] == 1
-        else Recording(recording.path, Path(recording.path).as_posix())
-        for recording in found.values()
-    ]
+    recordings = list(found.values())
+    for longer in (Path(), here):  # a path may be what another is called, too
+        shared = Counter(recording.name for recording in recordings)
+        recordings = [
+            Recording(each.path, (longer / each.path).as_posix()) if shared[each.name] > 1 else each
+            for each in recordings
+        ]
     return recordings, failures
 
 

@@ -58,7 +58,8 @@ class Run:
         self._skip_existing = skip_existing
         self._handed: deque[tuple[Recording, Stamp | None]] = deque()
         self._stamp: Stamp | None = None
-        self._truncated: dict[str, str] = {}
+        self._defects: dict[str, str] = {}
+        self._existed: set[str] = set()
         self._todo = recordings
         if journal is not None and journal.resumed:
             self._todo = [
@@ -68,8 +69,8 @@ class Run:
             ]
             self.done = len(recordings) - len(self._todo)
             for name in {each.name for each in recordings} - {each.name for each in self._todo}:
-                if reason := journal.truncated(name):
-                    self._truncated[name] = reason
+                if defect := journal.defect(name):
+                    self._defects[name] = defect
             note = f"{self.done} of {len(recordings)} recordings are done already"
             kept = sum(recording.name in journal for recording in recordings)
             if journal.unfinished and not kept:
@@ -125,14 +126,15 @@ class Run:
         for recording in self._todo:
             if self._skip_existing and self._exist(recording.name):
                 self.done += 1
+                self._existed.add(recording.name)
                 self.progress.done_before(1)
             else:
                 self._handed.append((recording, stamp(recording.path)))
                 yield recording.path
 
-    def truncated(self, _: AnyPath, reason: str) -> None:
-        """Note that the recording that is the next to come through was cut off."""
-        self._truncated[self.next.name] = reason
+    def defective(self, _: AnyPath, defect: str) -> None:
+        """Note what is wrong with the recording that is the next to come through, though it could be read."""
+        self._defects[self.next.name] = defect
 
     def note(self, recording: Recording, result: Any) -> None:
         """Note that the recording that came through is done.
@@ -145,13 +147,15 @@ class Run:
             HtsatSedError: the journal cannot be written.
         """
         if self._journal is not None:
-            self._journal.add(recording.name, self._stamp, result, self._truncated.get(recording.name))
+            self._journal.add(recording.name, self._stamp, result, self._defects.get(recording.name))
         self.done += 1
 
     def fail(self, recording: Recording, error: HtsatSedError) -> None:
         """Note and tell that a recording failed."""
         self.failures.append((recording.name, error))
-        self._truncated.pop(recording.name, None)
+        self._defects.pop(recording.name, None)
+        if self._journal is not None:
+            self._journal.forget(recording.name)
         report(error)
 
     def results(self) -> Iterator[tuple[str, Any]]:
@@ -170,7 +174,7 @@ class Run:
     def finish(self, out: Path | None, failures: Path | None) -> int:
         """List what failed and close the journal, when all output is written; tell who watches where it is.
 
-        Recordings that were cut off are listed with what failed, but have not failed.
+        Recordings that were read though something is wrong with them are listed, too, but have not failed.
 
         Args:
             out: the output; None for standard output.
@@ -182,17 +186,21 @@ class Run:
         Raises:
             HtsatSedError: the table or the journal cannot be written.
         """
-        from htsat_sed.runs.failures import write_failures
+        from htsat_sed.runs.failures import read_defects, write_failures
 
         if failures is not None:
+            if self._existed:
+                found = read_defects(failures)  # of those that another process did, or an earlier run
+                self._defects |= {name: found[name] for name in self._existed & found.keys()}
             place = {recording.name: i for i, recording in enumerate(self.recordings)}
-            told = [(name, error.reason) for name, error in self.failures] + list(self._truncated.items())
-            write_failures(failures, sorted(told, key=lambda row: place.get(row[0], -1)))
+            failed = sorted(self.failures, key=lambda failure: place.get(failure[0], -1))
+            defects = sorted(self._defects.items(), key=lambda defect: place[defect[0]])
+            write_failures(failures, [(name, error.reason) for name, error in failed], defects)
         if self._journal is not None:
-            self._journal.finish(keep=bool(self.failures or self._truncated))
+            self._journal.finish(keep=bool(self.failures or self._defects))
         summarise_failures([error for _, error in self.failures], self.done, failures)
-        if self._truncated and failures is not None:
-            say("note", f"truncated recordings in {failures}: {len(self._truncated)}", "yellow")
+        if self._defects and failures is not None:
+            say("note", f"read, but truncated or damaged, and listed in {failures}: {len(self._defects)}", "")
         if out is not None and self.done and errors.is_terminal:
             say("done", f"{self.done} of {len(self.recordings)} recordings: {out}", "green")
         return 1 if self.failures else 0

@@ -138,7 +138,7 @@ def tag(
 
         def read(paths: Iterable[str], progress: Progress) -> Results[NDArray[np.float32]]:
             return detector.all_clip_scores(
-                paths, pool=pool.value, progress=progress, truncated=run.truncated
+                paths, pool=pool.value, progress=progress, defective=run.defective
             )
 
         header = tags_header(detector.labels if wide else None)

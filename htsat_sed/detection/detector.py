@@ -22,7 +22,7 @@ from htsat_sed.audio import AudioStream, Window, windows
 from htsat_sed.detection.devices import Devices, Infer, Place, Samples
 from htsat_sed.detection.ensemble import Ensemble
 from htsat_sed.detection.events import Event, PostProcessing, find_events
-from htsat_sed.detection.flow import AnyPath, Cut, Progress, Recording, Truncated, recordings
+from htsat_sed.detection.flow import AnyPath, Cut, Defective, Progress, Recording, recordings
 from htsat_sed.detection.presence import PresenceMap, stitch
 from htsat_sed.detection.streaming import EventStream
 from htsat_sed.errors import HtsatSedError
@@ -147,7 +147,7 @@ class Detector:
         *,
         progress: Progress | None = None,
         rows: Rows | None = None,
-        truncated: Truncated | None = None,
+        defective: Defective | None = None,
     ) -> Iterator[tuple[AnyPath, Detection | HtsatSedError]]:
         """Events of many recordings, in their order.
 
@@ -160,13 +160,14 @@ class Detector:
             rows: called with a path and the next (n, K) float32 rows of its presence map, whenever some
                 are known: all rows of a recording in order, after the result of the one before it was
                 yielded and before its own is. Some rows may come before an error.
-            truncated: called, before the result is yielded, with the path of a recording that was cut off
-                and what tells so; what can be decoded of it counts.
+            defective: called, before its result is yielded, with the path of a recording that was cut off,
+                is damaged or holds samples that are no sound, and with what is wrong. What can be decoded of
+                it counts.
 
         Yields:
             Each path with what was found, or with the error that kept it from being read.
         """
-        with closing(self._presence_of(paths, self._windows, progress, truncated)) as through:
+        with closing(self._presence_of(paths, self._windows, progress, defective)) as through:
             for recording, blocks in through:
                 stream = EventStream(
                     self.labels,
@@ -230,7 +231,7 @@ class Detector:
         *,
         pool: Literal["max", "mean"] = "max",
         progress: Progress | None = None,
-        truncated: Truncated | None = None,
+        defective: Defective | None = None,
     ) -> Iterator[tuple[AnyPath, NDArray[np.float32] | HtsatSedError]]:
         """Clip-level scores of many recordings, in their order.
 
@@ -243,7 +244,7 @@ class Detector:
             paths: recordings.
             pool: how the windows of a long recording become one score.
             progress: as in `presence_maps`.
-            truncated: as in `detections`.
+            defective: as in `detections`.
 
         Yields:
             Each path with its (K,) float32 scores in [0, 1], or with its error.
@@ -262,7 +263,7 @@ class Detector:
                 before = window.samples
 
         silent = np.zeros(len(self.labels), np.float32)
-        with closing(self._scored(paths, cut, self._clip, silent, progress, truncated)) as through:
+        with closing(self._scored(paths, cut, self._clip, silent, progress, defective)) as through:
             for recording, scored in through:
                 score = silent
                 for count, of_window in enumerate(scored, 1):
@@ -281,11 +282,11 @@ class Detector:
         paths: Iterable[AnyPath],
         cut: Cut,
         progress: Progress | None,
-        truncated: Truncated | None = None,
+        defective: Defective | None = None,
     ) -> Generator[tuple[Recording, Iterator[NDArray[np.float32]]]]:
         """Each recording with the rows of its presence map, in blocks, as they become known."""
         silent = np.zeros((TOKENS, len(self.labels)), np.float32)
-        with closing(self._scored(paths, cut, self._presence, silent, progress, truncated)) as through:
+        with closing(self._scored(paths, cut, self._presence, silent, progress, defective)) as through:
             for recording, scored in through:
                 yield recording, self._rows(recording, scored)
 
@@ -308,7 +309,7 @@ class Detector:
         infer: Infer,
         silent: NDArray[np.float32],
         progress: Progress | None,
-        truncated: Truncated | None,
+        defective: Defective | None,
     ) -> Generator[tuple[Recording, Iterator[NDArray[np.float32]]]]:
         """Each recording with the scores of its windows, which are to be taken to the end."""
         rate = self.config.sample_rate
@@ -318,8 +319,8 @@ class Detector:
                 if progress is not None:
                     progress(recording.path, part.end / rate, part.expected_duration)
                 yield of_window
-            if truncated is not None and recording.end.truncated is not None:
-                truncated(recording.path, recording.end.truncated)
+            if defective is not None and recording.end.defect is not None:
+                defective(recording.path, recording.end.defect)
 
         with self._devices.computing(infer) as begin:
 

@@ -21,7 +21,7 @@ from htsat_sed.errors import HtsatSedError
 
 AnyPath = str | os.PathLike[str]
 Progress = Callable[[AnyPath, float, float | None], None]
-Truncated = Callable[[AnyPath, str], None]
+Defective = Callable[[AnyPath, str], None]
 Cut = Callable[[AudioStream], Iterator[Window]]
 
 _MOST_WAITING = 64  # windows and ends that wait for a batch, for each window in one
@@ -53,13 +53,13 @@ class End:
     Attributes:
         path: of the recording.
         duration: seconds; 0 if it could not be read.
-        truncated: what tells that the file was cut off; what there is of it counts.
+        defect: what is wrong with it though it could be read, such as that it was cut off.
         error: why it could not be read to its end.
     """
 
     path: AnyPath
     duration: float = 0.0
-    truncated: str | None = None
+    defect: str | None = None
     error: HtsatSedError | None = None
 
 
@@ -127,7 +127,7 @@ def recordings(
                     end = window.start + len(window.samples)
                     samples = window.samples if window.samples.any() else None
                     yield Part(path, end, samples, stream.expected_duration)
-            yield End(path, stream.duration, stream.truncated)
+            yield End(path, stream.duration, stream.defect)
         except HtsatSedError as error:
             yield End(path, error=error)
 

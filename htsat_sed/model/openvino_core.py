@@ -78,9 +78,9 @@ def _kept(
     path: Path | None = None
     with suppress(OSError, RuntimeError):  # no home; an installation without sources
         path = checkpoint_folder() / "compiled" / f"{_name(core, settings, key)}.blob"
-        kept = path.read_bytes()
-        blob = kept[_DIGEST:]
-        if kept[:_DIGEST] == hashlib.sha256(blob).digest():
+        with path.open("rb") as kept:
+            digest, blob = kept.read(_DIGEST), kept.read()
+        if digest == hashlib.sha256(blob).digest():
             compiled = core.import_model(blob, "CPU", dict(settings))
             with suppress(OSError):
                 os.utime(path)  # used last; others' files may be for reading alone

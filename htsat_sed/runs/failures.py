@@ -1,15 +1,19 @@
-"""What failed in a run, as a table."""
+"""What failed in a run, and what was read though something is wrong with it, as a table."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from htsat_sed.annotations.delimited import row
+from htsat_sed.annotations.delimited import read_rows, row
+from htsat_sed.errors import HtsatSedError
 from htsat_sed.whole_file import whole_file
 
-_HEADER = row(("filename", "reason"), ",")
+_COLUMNS = ("filename", "reason")
+_HEADER = row(_COLUMNS, ",")
+_READ = "used, but "  # how the reason begins for a recording that has not failed
 
 
 def check_failures(path: Path, outputs: Iterable[Path]) -> None:
@@ -30,23 +34,38 @@ def check_failures(path: Path, outputs: Iterable[Path]) -> None:
         raise ValueError(f"{path}: is there, and no list of failures: name another file for them")
 
 
-def write_failures(path: Path, failures: Sequence[tuple[str, str]]) -> None:
-    """Write the table of what failed; without failures, remove the one that an earlier run left.
+def write_failures(
+    path: Path, failures: Sequence[tuple[str, str]], defects: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Write the table of what failed; with nothing to list, remove the one that an earlier run left.
 
     Args:
         path: a CSV file, with the columns filename and reason.
         failures: recording, as in the other tables, and reason.
+        defects: recording, and what is wrong with it though it could be read; after the failures.
 
     Raises:
         HtsatSedError: it cannot be written.
     """
-    if not failures:
+    if not (failures or defects):
         if path.is_file() and _is_own(path):
             path.unlink(missing_ok=True)  # others may share the folder
         return
     with whole_file(path) as file:
         file.write(_HEADER)
         file.writelines(row(failure, ",") for failure in failures)
+        file.writelines(row((name, _READ + defect), ",") for name, defect in defects)
+
+
+def read_defects(path: Path) -> dict[str, str]:
+    """Recordings in such a table that could be read, and what is wrong with them; empty without a table."""
+    defects: dict[str, str] = {}
+    with suppress(HtsatSedError):
+        for line in read_rows(path, _COLUMNS):
+            name, reason = line.filename(), line.text("reason")
+            if reason.startswith(_READ):
+                defects[name] = reason.removeprefix(_READ)
+    return defects
 
 
 def _is_own(path: Path) -> bool:

@@ -5,7 +5,8 @@ that is done, with what was found in it.
 
     {"journal": 1, "settings": {"htsat-sed": "0.1.0", "threshold": 0.5, ...}}
     {"name": "street.wav", "size": 5733044, "modified": 1763720000000000000, "result": ...}
-    {"name": "yard.wav", "size": 4096, "modified": ..., "result": ..., "truncated": "truncated, it ends ..."}
+    {"name": "yard.wav", "size": 4096, "modified": ..., "result": ..., "defect": "truncated, it ends at ..."}
+    {"name": "street.wav", "failed": true}
     {"finished": true}
 
 What belongs to a recording is on the disk before its line is written: whatever moment a run is killed at,
@@ -59,7 +60,7 @@ class _Line(NamedTuple):
     begin: int
     length: int
     stamp: Stamp | None
-    truncated: str | None
+    defect: str | None
 
 
 class Journal:
@@ -121,14 +122,14 @@ class Journal:
         """Whether a recording is done and has not changed since."""
         return stamp is not None and name in self._done and self._done[name].stamp == stamp
 
-    def add(self, name: str, stamp: Stamp | None, result: Any, truncated: str | None = None) -> None:
+    def add(self, name: str, stamp: Stamp | None, result: Any, defect: str | None = None) -> None:
         """Note that a recording is done.
 
         Args:
             name: the recording.
             stamp: of the file that was read, taken before.
             result: what was found, anything that JSON can hold.
-            truncated: what tells that the recording was cut off, if it was.
+            defect: what is wrong with the recording though it could be read.
 
         Raises:
             HtsatSedError: it cannot be written: disk full, ... The journal is as it was before.
@@ -136,12 +137,22 @@ class Journal:
         size, modified = (None, None) if stamp is None else stamp
         begin = self._end
         line = {"name": name, "size": size, "modified": modified, "result": result}
-        self._write(line if truncated is None else line | {"truncated": truncated})
-        self._done[name] = _Line(begin, self._end - begin, stamp, truncated)
+        self._write(line if defect is None else line | {"defect": defect})
+        self._done[name] = _Line(begin, self._end - begin, stamp, defect)
 
-    def truncated(self, name: str) -> str | None:
-        """What tells that a recording was cut off; None for one that was not, or is not done."""
-        return self._done[name].truncated if name in self._done else None
+    def forget(self, name: str) -> None:
+        """Note that a recording that was done has failed since: it changed, and can be read no more.
+
+        Raises:
+            HtsatSedError: as for `add`.
+        """
+        if name in self._done:
+            self._write({"name": name, "failed": True})
+            del self._done[name]
+
+    def defect(self, name: str) -> str | None:
+        """What is wrong with a recording that is done; None if nothing, or if it is not."""
+        return self._done[name].defect if name in self._done else None
 
     def result(self, name: str) -> Any:
         """What was found in a recording that is done.
@@ -212,9 +223,11 @@ class Journal:
                     if entry.get("journal") != FORMAT or not isinstance(entry.get("settings"), dict):
                         break
                     settings = entry["settings"]
+                elif entry.get("failed"):
+                    self._done.pop(entry["name"], None)
                 elif "name" in entry:
                     known = None if entry["size"] is None else Stamp(entry["size"], entry["modified"])
-                    self._done[entry["name"]] = _Line(self._end, len(line), known, entry.get("truncated"))
+                    self._done[entry["name"]] = _Line(self._end, len(line), known, entry.get("defect"))
                 finished = entry == {"finished": True}
                 self._end += len(line)
             else:

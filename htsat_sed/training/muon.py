@@ -4,6 +4,8 @@ Sources: K. Jordan et al., *Muon: An optimizer for hidden layers in neural netwo
 *Muon is Scalable for LLM Training*, 2025 (arXiv 2502.16982), for the scale that lets both share a learning
 rate. `torch.optim.Muon` does the same, but takes matrices alone and always iterates in bfloat16, which most
 processors compute slowly.
+
+What is one matrix in the model is made orthogonal as one, q, k and v together; convolutions are AdamW's.
 """
 
 from __future__ import annotations

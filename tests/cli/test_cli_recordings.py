@@ -113,6 +113,15 @@ def test_names_that_two_would_share_become_paths() -> None:
     assert names("night", "day") == ["night/a.wav", "b.flac", "deep/c.wav", "a b.wav", "day/a.wav"]
 
 
+def test_no_two_ever_share_a_name(tree: Path) -> None:
+    for path in ("top/day/x.wav", "day/x.wav", "night/x.wav"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    # As files of the same name two become day/x.wav and night/x.wav, which is what the folder's is called.
+    expected = [f"{tree}/top/day/x.wav", f"{tree}/day/x.wav", "night/x.wav"]
+    assert names("top", "day/x.wav", "night/x.wav") == expected
+
+
 def test_what_stands_for_nothing_says_so(tree: Path) -> None:
     (tree / "empty").mkdir()
     (tree / "bare.txt").write_text("# nothing\n")

@@ -135,15 +135,19 @@ def test_truncated_recordings_are_used_and_listed_until_they_are_whole(
     code, _, err = run(*given)
     listed = failures(tmp_path / "found.failures.csv")
     assert (code, list(listed)) == (0, ["1.wav"])
-    assert listed["1.wav"].startswith("truncated, it ends at 0.")
+    assert listed["1.wav"].startswith("used, but truncated, it ends at 0.")
     assert err.splitlines()[-2:] == [
-        f"warning: {few}/1.wav: {listed['1.wav']}",
-        f"note: truncated recordings in {tmp_path / 'found.failures.csv'}: 1",
+        f"warning: {few}/1.wav: {listed['1.wav'].removeprefix('used, but ')}",
+        f"note: read, but truncated or damaged, and listed in {tmp_path / 'found.failures.csv'}: 1",
     ]
     half = out.read_text()
     assert "1.wav" in half
     run(*given)
     assert (out.read_text(), failures(tmp_path / "found.failures.csv")) == (half, listed)
+    (few / "1.wav").write_bytes(b"")
+    assert run(*given)[0] == 1
+    assert "1.wav" not in out.read_text()
+    assert failures(tmp_path / "found.failures.csv")["1.wav"].startswith("is empty")
     (few / "1.wav").write_bytes(whole)
     assert run(*given)[2].startswith("note: 5 of 6 recordings are done already: ")
     assert sorted(path.name for path in tmp_path.glob("found*")) == ["found.csv"]

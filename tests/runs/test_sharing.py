@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from planted import BATCH, PROGRAM, Run, plant
+from planted import BATCH, PROGRAM, Run, failures, plant
 
 from htsat_sed.annotations import read_events
 
@@ -40,6 +40,32 @@ def test_skip_existing(run: Run, checkpoint: Path, few: Path, tmp_path: Path) ->
     before = {path: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix == ".txt"}
     assert run(*command) == (0, "", "")
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_defects_stay_listed_when_what_exists_is_skipped(
+    run: Run, checkpoint: Path, few: Path, tmp_path: Path
+) -> None:
+    cut_off = (few / "1.wav").read_bytes()[:9000]
+    (few / "1.wav").write_bytes(cut_off)
+    (few / "bad.wav").touch()
+    command = (
+        "detect",
+        few,
+        *BATCH,
+        "-c",
+        checkpoint,
+        "-o",
+        tmp_path / "out",
+        "-f",
+        "raven",
+        "--skip-existing",
+    )
+    assert run(*command)[0] == 1
+    listed = failures(tmp_path / "out" / "failures.csv")
+    assert list(listed) == ["bad.wav", "1.wav"]
+    (few / "bad.wav").unlink()
+    assert run(*command)[0] == 0
+    assert failures(tmp_path / "out" / "failures.csv") == {"1.wav": listed["1.wav"]}
 
 
 def test_skip_existing_is_not_for_tables(run: Run, checkpoint: Path, few: Path, tmp_path: Path) -> None:
