@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from rule_made import rule_made_checkpoint
+
+from htsat_sed.cli import main
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -35,6 +38,22 @@ def _restored_logger() -> Iterator[None]:
     handlers, propagate = logger.handlers, logger.propagate
     yield
     logger.handlers, logger.propagate = handlers, propagate
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `htsat-sed ...`: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["htsat-sed", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,7 +13,6 @@ from golden.reference_state import recording
 from rule_made import golden_recording
 
 from htsat_sed.annotations import read_events, read_presence_map
-from htsat_sed.cli import main
 from htsat_sed.cli.terminal import errors
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
@@ -21,20 +20,6 @@ from htsat_sed.model.htsat import HTSAT, HTSATConfig
 TINY = HTSATConfig(classes=3, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4))
 RATE = 32_000
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `htsat-sed ...`: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["htsat-sed", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -1,29 +1,13 @@
 """What tests of runs over many recordings share."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from planted import Run, plant
+from planted import plant
 
-from htsat_sed.cli import main
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `htsat-sed ...`: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["htsat-sed", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
 
 
 @pytest.fixture(scope="session")
