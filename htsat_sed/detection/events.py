@@ -3,12 +3,11 @@
 The steps, class by class and in this order:
 
 1. median filter over time;
-2. with an `interpolation` above 1, scores at so many instants a token, for finer edges;
-3. runs of tokens above the low threshold, kept if any of their tokens is above the high one;
-4. gaps shorter than `min_gap` are closed;
-5. events shorter than `min_event` are dropped.
+2. runs of tokens above the low threshold, kept if any of their tokens is above the high one;
+3. gaps shorter than `min_gap` are closed;
+4. events shorter than `min_event` are dropped.
 
-With a `step_filter`, step 3 finds boxes between change points instead, and keeps those whose score is
+With a `step_filter`, step 2 finds boxes between change points instead, and keeps those whose score is
 above the threshold; see `htsat_sed.detection.change_points`.
 """
 
@@ -68,9 +67,7 @@ class PostProcessing:
         merge_absolute: in [0, 1]; boxes become one if the mean score of the gap between them is less than
             this below the lower of theirs.
         merge_relative: in [0, 1]; likewise, as a part of that lower score. Either is enough.
-        interpolation: an odd number of steps a token, 1 to 15: the score of a token is that of its middle
-            one, and those between the middles of two tokens lie on a line; for all classes alike.
-        classes: label -> the attributes above, but for `interpolation`, that differ for it.
+        classes: label -> the attributes above that differ for it.
     """
 
     threshold: float = 0.5
@@ -81,7 +78,6 @@ class PostProcessing:
     step_filter: float = 0.0
     merge_absolute: float = 0.0
     merge_relative: float = 0.0
-    interpolation: int = 1
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -104,13 +100,9 @@ class PostProcessing:
             value = getattr(self, name)
             if not (_is_number(value) and 0.0 <= value < float("inf")):
                 raise ValueError(f"wanted {name} in seconds, 0 or more, got {value!r}")
-        if type(self.interpolation) is not int or self.interpolation not in range(1, 16, 2):
-            raise ValueError(f"wanted interpolation as an odd number of 1 to 15, got {self.interpolation!r}")
         frozen = MappingProxyType({label: MappingProxyType(dict(v)) for label, v in self.classes.items()})
         object.__setattr__(self, "classes", frozen)
-        for label, own in self.classes.items():
-            if "interpolation" in own:
-                raise ValueError(f"class {label!r}: interpolation is for all classes alike")
+        for label in self.classes:
             try:
                 self.of(label)
             except (TypeError, ValueError) as error:
@@ -119,7 +111,7 @@ class PostProcessing:
 
     def of(self, label: str) -> PostProcessing:
         """The values that hold for one class, without exceptions."""
-        own: dict[str, Any] = dict(self.classes.get(label, {}))
+        own = dict(self.classes.get(label, {}))
         if "threshold" in own and "threshold_low" not in own and self.threshold_low is not None:
             own["threshold_low"] = min(self.threshold_low, own["threshold"])
         return replace(self, classes={}, **own)
@@ -230,26 +222,6 @@ def smooth(scores: NDArray[np.float32], *, widths: Sequence[int]) -> NDArray[np.
     return smoothed
 
 
-def interpolate(scores: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
-    """Scores of several instants a token, on lines between the middles of tokens.
-
-    Args:
-        scores: (T, K).
-        steps: an odd number of instants a token.
-
-    Returns:
-        (T * steps, K); before the middle of the first token, and after that of the last, their scores.
-    """
-    if steps == 1:
-        return scores
-    before, after = np.concatenate([scores[:1], scores[:-1]]), np.concatenate([scores[1:], scores[-1:]])
-    fine = np.empty((len(scores), steps, scores.shape[1]), np.float32)
-    for step in range(steps):
-        way = np.float32((step - steps // 2) / steps)
-        fine[:, step] = scores + abs(way) * ((after if way > 0 else before) - scores)
-    return fine.reshape(-1, scores.shape[1])
-
-
 class ClassRules(NamedTuple):
     """Post-processing of K classes.
 
@@ -270,7 +242,7 @@ def class_rules(
     others = replace(post_processing, classes={})
     rules = [post_processing.of(k) if k in post_processing.classes else others for k in labels]
     widths = tuple(median_filter_tokens(rule.median_filter, token_seconds) for rule in rules)
-    return ClassRules(widths, span_rules(rules, token_seconds / post_processing.interpolation))
+    return ClassRules(widths, span_rules(rules, token_seconds))
 
 
 def span_rules(rules: Sequence[PostProcessing], token_seconds: float) -> SpanRules:
@@ -302,18 +274,10 @@ def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> l
     tokens, classes = presence_map.scores.shape
     if tokens == 0 or classes == 0:
         return []
-    rules = class_rules(
-        tuple(presence_map.labels),
-        token_seconds=presence_map.token_seconds,
-        post_processing=post_processing,
-    )
-    steps = post_processing.interpolation
-    found = find_spans(
-        interpolate(smooth(presence_map.scores, widths=rules.widths), steps),
-        rules.spans,
-        token_seconds=presence_map.token_seconds / steps,
-        duration=presence_map.duration,
-    )
+    step = presence_map.token_seconds
+    rules = class_rules(tuple(presence_map.labels), token_seconds=step, post_processing=post_processing)
+    smoothed = smooth(presence_map.scores, widths=rules.widths)
+    found = find_spans(smoothed, rules.spans, token_seconds=step, duration=presence_map.duration)
     return sorted(named(found, presence_map.labels))
 
 

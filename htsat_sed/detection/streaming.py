@@ -3,10 +3,9 @@
 What has to be known before an event is final, step by step (see `htsat_sed.detection.events`):
 
 1. the median filter looks half its width ahead, and back;
-2. interpolation looks one token ahead, and back;
-3. a run above the low threshold ends with the first token below: until then its start and its highest
+2. a run above the low threshold ends with the first token below: until then its start and its highest
    score are kept, however long it lasts;
-4. an event ends when no other can begin within `min_gap` after it.
+3. an event ends when no other can begin within `min_gap` after it.
 
 So a few rows and one open run and one open event of each class are kept, whatever the duration.
 
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import Boxes
-from htsat_sed.detection.events import Event, PostProcessing, class_rules, interpolate, named, smooth
+from htsat_sed.detection.events import Event, PostProcessing, class_rules, named, smooth
 from htsat_sed.detection.spans import SpanRules, close_gaps, find_runs, find_spans, in_seconds
 
 _BLOCK = 256  # rows worth the overhead of a round, 80 s
@@ -52,9 +51,7 @@ class EventStream:
         block: int = _BLOCK,
     ) -> None:
         self._labels = tuple(labels)
-        self._token_seconds = token_seconds
-        self._steps = post_processing.interpolation
-        self._step = token_seconds / self._steps  # seconds; runs and events are counted in these
+        self._step = token_seconds
         self._widths, self._rules = class_rules(
             self._labels, token_seconds=token_seconds, post_processing=post_processing
         )
@@ -67,9 +64,7 @@ class EventStream:
         self._rows = np.zeros((0, len(self._labels)), np.float32)  # those that the filter still needs
         self._end = 0  # token after the last of them
         self._smoothed = 0  # tokens that have passed the filter
-        self._edge = self._rows  # the last of them, which the next interpolation still needs
-        self._searched = 0  # steps in which runs have been looked for
-        self._open = _none()  # runs that touch the last of them
+        self._open = _none()  # runs that touch the last smoothed token
         self._waiting = _none()  # events to which another may be joined
 
     def add(self, rows: NDArray[np.float32]) -> list[Event]:
@@ -105,10 +100,9 @@ class EventStream:
         tokens = self._end + sum(map(len, self._new))
         if tokens == 0 or not self._labels:
             return []
-        if duration < (tokens - 1) * self._token_seconds:
+        if duration < (tokens - 1) * self._step:
             raise ValueError(
-                f"wanted a duration within the last of {tokens} rows of {self._token_seconds:g} s, "
-                f"got {duration:g} s"
+                f"wanted a duration within the last of {tokens} rows of {self._step:g} s, got {duration:g} s"
             )
         found = self._advance(duration)
         if len(self._boxed):
@@ -129,45 +123,34 @@ class EventStream:
             return []
         smoothed = smooth(rows, widths=self._widths)[self._smoothed - first : ready - first]
         self._rows = rows[max(0, ready - self._half - first) :].copy()
-        self._smoothed = ready
-        scores = self._interpolated(smoothed, last=duration is not None)
         if len(self._boxed):
-            self._boxed_rows.append(scores[:, self._boxed])
+            self._boxed_rows.append(smoothed[:, self._boxed])
 
-        runs = self._closed_runs(scores, last=duration is not None)
+        runs = self._closed_runs(smoothed, last=duration is not None)
         kept = runs.score > self._rules.high.astype(np.float32)[runs.column]
         events = self._waiting.and_those(runs.where(kept)).in_order()
         events = close_gaps(events, self._rules, self._step)
         final = np.ones(len(events.column), bool)
         if duration is None:
-            next_start = np.full(len(self._labels), self._searched)
+            next_start = np.full(len(self._labels), self._smoothed)
             next_start[self._open.column] = self._open.start
             last = np.append(events.column[1:] != events.column[:-1], True)[: len(final)]
             gap = (next_start[events.column] - events.end) * self._step
             final = ~last | (gap >= self._rules.min_gap[events.column])
         self._waiting = events.where(~final)
-        # What is final before the end lies before the last token, which alone the end may cut.
+        # What is final before the end lies before the last row, which alone the end may cut.
         end = np.full(len(self._labels), np.inf if duration is None else duration)
         spans = in_seconds(events.where(final), self._rules, token_seconds=self._step, duration=end)
         return named(spans, self._labels)
 
-    def _interpolated(self, smoothed: NDArray[np.float32], *, last: bool) -> NDArray[np.float32]:
-        """Scores of all steps that are known with these tokens: those of the last token wait for the next."""
-        if self._steps == 1:
-            return smoothed
-        rows = np.concatenate([self._edge, smoothed])
-        known = max(0, len(self._edge) - 1), len(rows) if last else max(0, len(rows) - 1)
-        self._edge = rows[-2:]
-        return interpolate(rows, self._steps)[known[0] * self._steps : known[1] * self._steps]
-
-    def _closed_runs(self, scores: NDArray[np.float32], *, last: bool) -> Boxes:
-        """Runs above the low threshold that end in these steps, or before them; `last` ends all."""
+    def _closed_runs(self, smoothed: NDArray[np.float32], *, last: bool) -> Boxes:
+        """Runs above the low threshold that end in these rows, or before them; `last` ends all."""
         low = np.where(self._rules.sides == 0, self._rules.low, np.inf)
-        found = find_runs(scores, low)
-        start, end = found.start + self._searched, found.end + self._searched
+        found = find_runs(smoothed, low)
+        start, end = found.start + self._smoothed, found.end + self._smoothed
         begun = np.full(len(self._labels), -1)  # where in `open` the column's run is
         begun[self._open.column] = np.arange(len(self._open.column))
-        before = np.where(start == self._searched, begun[found.column], -1)
+        before = np.where(start == self._smoothed, begun[found.column], -1)
         goes_on = before >= 0
         start[goes_on] = self._open.start[before[goes_on]]
         peak = found.score.copy()
@@ -175,9 +158,9 @@ class EventStream:
 
         ended = np.ones(len(self._open.column), bool)
         ended[before[goes_on]] = False
-        self._searched += len(scores)
+        self._smoothed += len(smoothed)
         runs = self._open.where(ended).and_those(Boxes(found.column, start, end, peak))
-        still_open = (runs.end == self._searched) & (not last)
+        still_open = (runs.end == self._smoothed) & (not last)
         self._open = runs.where(still_open)
         return runs.where(~still_open)
 

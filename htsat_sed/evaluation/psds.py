@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_matrix
 
-from htsat_sed.detection.events import PostProcessing, interpolate, median_filter_tokens, smooth, span_rules
+from htsat_sed.detection.events import PostProcessing, median_filter_tokens, smooth, span_rules
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.detection.spans import find_spans
 from htsat_sed.evaluation.counts import Floats, event_numbers, event_seconds, ratio
@@ -214,10 +214,9 @@ def _detections(
         own = [rules.of(label) for label in labels]
         widths = [median_filter_tokens(rule.median_filter, found.token_seconds) for rule in own]
         scores = smooth(found.scores[:, [found.labels.index(label) for label in labels]], widths=widths)
-        scores, step = interpolate(scores, rules.interpolation), found.token_seconds / rules.interpolation
-        given = span_rules(own, step)
+        given = span_rules(own, found.token_seconds)
         share = np.where(given.high > 0.0, given.low / np.where(given.high > 0.0, given.high, 1.0), 1.0)
-        size = max(1, _CELLS // (len(scores) * classes))
+        size = max(1, _CELLS // (tokens * classes))
         for first in range(0, len(at), size):
             some = at[first : first + size]
             high = np.repeat(some, classes)
@@ -226,7 +225,7 @@ def _detections(
             spans = find_spans(
                 np.tile(scores, len(some)),
                 tiled,
-                token_seconds=step,
+                token_seconds=found.token_seconds,
                 duration=found.duration,
             )
             place, column = np.divmod(spans.column, classes)

@@ -12,7 +12,6 @@ from htsat_sed.detection.events import (
     Event,
     PostProcessing,
     find_events,
-    interpolate,
     median_filter_tokens,
     read_post_processing,
     smooth,
@@ -81,30 +80,6 @@ def test_median_filter_width_is_the_nearest_odd_number_of_tokens(seconds: float,
     assert median_filter_tokens(seconds, 0.3125) == tokens
 
 
-def test_interpolation_puts_edges_where_lines_between_tokens_cross_the_threshold() -> None:
-    # Steps of 0.25 s. A quarter of the way from the middle of one token to the next, 0.2 becomes 0.4: that is
-    # 0.9375 s, in the fourth step, whose own score (at 0.875 s) is 0.36.
-    rules = PostProcessing(threshold=0.4, interpolation=5)
-
-    def found(*scores: float) -> list[Event]:
-        return find_events(presence_map(list(scores), token=1.25, duration=3.625), rules)
-
-    assert found(0.2, 1.0, 0.2) == [Event(1.0, 2.75, "a", 1.0)]
-    assert found(1.0, 0.2, 0.2) == [Event(0.0, 1.5, "a", 1.0)]
-    assert found(0.2, 0.2, 1.0) == [Event(2.25, 3.625, "a", 1.0)]
-
-
-@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20), st.sampled_from([1, 3, 5, 15]))
-def test_interpolation_is_that_of_numpy(scores: list[float], steps: int) -> None:
-    middles = np.arange(len(scores)) + 0.5
-    instants = (np.arange(len(scores) * steps) + 0.5) / steps
-    found = interpolate(np.array([scores, scores], np.float32).T, steps)
-    assert found.dtype == np.float32
-    for column in found.T:
-        np.testing.assert_allclose(column, np.interp(instants, middles, scores), rtol=0, atol=1e-6)
-        assert column[steps // 2 :: steps].tolist() == scores
-
-
 def test_last_event_ends_with_the_recording() -> None:
     found = find_events(presence_map([0, 0, 1], duration=2.25), PostProcessing())
     assert found == [Event(2.0, 2.25, "a", 1.0)]
@@ -140,9 +115,6 @@ def test_no_tokens_no_events() -> None:
         ),
         ({"median_filter": -1.0}, "wanted median_filter in seconds, 0 or more, got -1.0"),
         ({"min_gap": "2"}, "wanted min_gap in seconds, 0 or more, got '2'"),
-        ({"interpolation": 2}, "wanted interpolation as an odd number of 1 to 15, got 2"),
-        ({"interpolation": 3.0}, "wanted interpolation as an odd number of 1 to 15, got 3.0"),
-        ({"classes": {"Dog": {"interpolation": 3}}}, "class 'Dog': interpolation is for all classes alike"),
         ({"classes": {"Dog": {"threshold": 2}}}, r"class 'Dog': wanted threshold in \[0, 1\], got 2"),
         ({"classes": {"Dog": {"treshold": 0.2}}}, "class 'Dog': unknown post-processing value treshold"),
     ],

@@ -92,8 +92,7 @@ def rule_sets(draw: st.DrawFn) -> PostProcessing:
     chosen = [draw(values) for _ in range(4)]
     for each in chosen:
         each["threshold_low"] = draw(st.sampled_from([1.0, 0.5, 0.25])) * each["threshold"]
-    classes = dict(zip(LABELS[:2], chosen[1:], strict=False))
-    return PostProcessing(**chosen[0], interpolation=draw(st.sampled_from([1, 1, 3, 5])), classes=classes)
+    return PostProcessing(**chosen[0], classes=dict(zip(LABELS[:2], chosen[1:], strict=False)))
 
 
 # Few values, so that equal ones and those on a threshold are met; and any.
