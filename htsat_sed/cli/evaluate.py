@@ -206,7 +206,7 @@ def evaluate(
     - onset: the same, whatever the offset
     - segment: F1 in cells of 1 s (sed_eval)
 
-    From presence maps (--scores or --audio), also:
+    From presence maps (--scores with the -c that made them, or --audio), also:
 
     - psds1: PSDS scenario 1 (DTC 0.7, GTC 0.7, alpha_CT 0)
     - psds2: PSDS scenario 2 (DTC 0.1, GTC 0.1, CTTC 0.3, alpha_CT 0.5)
@@ -234,7 +234,7 @@ def evaluate(
       htsat-sed evaluate reference.tsv events.tsv --onset-collar 0.5
 
       htsat-sed detect recordings/ --scores maps/ -o events.tsv
-      htsat-sed evaluate reference.tsv --scores maps/ --post-processing mine.toml
+      htsat-sed evaluate reference.tsv --scores maps/ -c home
       htsat-sed evaluate reference.tsv --audio recordings/ -c audioset --map desed
 
       htsat-sed tag recordings/ -o tags.csv
@@ -303,7 +303,7 @@ def evaluate(
     else:
         if scores is not None:
             maps = dict(read_presence_maps(scores))
-        rules = _rules(post_processing, flags, maps)
+        rules = _rules(checkpoint, post_processing, flags, maps)
     try:
         found = _evaluate(strong, weak, estimated, maps, rules, lengths, only, settings)
     except ValueError as error:
@@ -317,7 +317,7 @@ def evaluate(
                 audio=audio,
                 durations=durations,
                 class_map=Path(class_map) if class_map is not None and Path(class_map).is_file() else None,
-                checkpoints=_checkpoints(checkpoint) if audio is not None else None,
+                checkpoints=_checkpoints(checkpoint) if audio is not None or checkpoint else None,
             ),
             "settings": asdict(settings) | {"classes": only},
             "detection": detection,
@@ -352,11 +352,18 @@ def _reference(path: Path) -> tuple[dict[str, list[Event]] | None, Mapping[str, 
 
 
 def _rules(
-    file: Path | None, flags: dict[str, list[str] | None], maps: Mapping[str, PresenceMap]
+    checkpoints: list[str] | None,
+    file: Path | None,
+    flags: dict[str, list[str] | None],
+    maps: Mapping[str, PresenceMap],
 ) -> PostProcessing:
     from htsat_sed.detection.events import PostProcessing, read_post_processing
 
     rules = PostProcessing()
+    if checkpoints and maps:
+        from htsat_sed.model.checkpoint import read_info
+
+        rules = rules.override(read_info(_checkpoints(checkpoints)[0]).post_processing or {})
     if file is not None:
         rules = rules.override(read_post_processing(file))
     values = options.parse_flags(flags)

@@ -126,6 +126,25 @@ def test_presence_maps_alone(run: Run, maps: Path, tmp_path: Path) -> None:
     assert "PSDS scenario 1" in out
 
 
+def test_presence_maps_with_the_post_processing_of_their_checkpoint(
+    run: Run, maps: Path, tmp_path: Path
+) -> None:
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t0\t2.5\tCat")
+    model = HTSAT(
+        HTSATConfig(classes=2, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4)), ("Dog", "Cat")
+    )
+    save_checkpoint(
+        tmp_path / "c.safetensors", model, post_processing={"classes": {"Cat": {"threshold": 0.9}}}
+    )
+    given = (labels, "--scores", maps, "-c", tmp_path / "c.safetensors", "--json", tmp_path / "all.json")
+    assert run(*given)[0] == 0
+    report = json.loads((tmp_path / "all.json").read_text())
+    assert report["metrics"][0]["classes"]["Dog"]["estimated"] == 1.0
+    assert report["metrics"][0]["classes"]["Cat"]["estimated"] == 0.0
+    assert report["post_processing"]["classes"] == {"Cat": {"threshold": 0.9}}
+    assert [each["path"] for each in report["inputs"]["checkpoints"]] == [str(tmp_path / "c.safetensors")]
+
+
 def test_class_without_reference_is_said_to_be_left_out(run: Run, maps: Path, tmp_path: Path) -> None:
     labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t\t\t")
     code, out, err = run(labels, "--scores", maps, "--class", "Dog", "--class", "Horse")
