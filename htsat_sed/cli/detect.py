@@ -110,7 +110,7 @@ def detect(
       htsat-sed detect 'night/**/*.flac' @more.txt -o events.jsonl
       htsat-sed detect recordings/ -f webvtt -o labels/ --skip-existing
       htsat-sed detect night.flac -f audacity -f raven -o labels/
-      htsat-sed detect dawn/ --threshold Dog=0.5 --median-filter 0.9
+      htsat-sed detect dawn/ --threshold Bark=0.5 --median-filter 0.9
       ffmpeg -i film.mkv -f wav - | htsat-sed detect -
     """
     with Interruptible() as stop:
@@ -251,6 +251,8 @@ def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[R
     folder = out.parent if as_file else out
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise HtsatSedError(folder, "is a file or lies in one: wanted a folder, name another") from error
     except OSError as error:
         raise HtsatSedError(folder, f"cannot be made: {error.strerror}") from error
     if as_file:

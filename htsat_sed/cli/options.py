@@ -60,7 +60,7 @@ FailuresTable = Annotated[
         "--failures",
         metavar="CSV",
         help="Where to list what failed or is damaged, with reasons.  \\[default: failures.csv in the "
-        "output folder, NAME.failures.csv beside the output NAME.tsv]",
+        "output folder, NAME.failures.csv beside the output NAME.csv]",
         show_default=False,
         rich_help_panel="Output",
     ),
@@ -185,7 +185,8 @@ ThresholdLow = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[LABEL=]SCORE",
-        help="Hysteresis: an event reaches as far as scores stay above this.  \\[default: the threshold]",
+        help="Hysteresis: an event reaches as far as scores stay above this.  \\[default: the checkpoint's, "
+        "else the threshold]",
         show_default=False,
         rich_help_panel=EVENTS,
     ),
@@ -203,7 +204,7 @@ MinEvent = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[LABEL=]SECONDS",
-        help="Drop events shorter than this.",
+        help="Drop events shorter than this.  \\[default: the checkpoint's, else none]",
         show_default=False,
         rich_help_panel=EVENTS,
     ),
@@ -212,7 +213,8 @@ MinGap = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[LABEL=]SECONDS",
-        help="Close gaps shorter than this between events of a class.",
+        help="Close gaps shorter than this between events of a class.  \\[default: the checkpoint's, else "
+        "none]",
         show_default=False,
         rich_help_panel=EVENTS,
     ),

@@ -165,7 +165,7 @@ def segments(
 
       htsat-sed segments events.csv --audio recordings/ -o clips/
       htsat-sed segments street.wav.txt --audio street.wav -o clips/ --padding 1
-      htsat-sed segments events.csv -a recordings/ -o dogs/ --labels Dog -n 50
+      htsat-sed segments events.csv -a recordings/ -o barks/ --labels Bark -n 50
       htsat-sed segments events.csv -a recordings/ -o check/ -n 99 --choose bands
     """
     from htsat_sed.annotations import read_events

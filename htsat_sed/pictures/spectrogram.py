@@ -56,6 +56,8 @@ def slaney_mel(hertz: ArrayLike) -> NDArray[np.float64]:
 def hertz_ticks(fmin: float, fmax: float) -> list[int]:
     """Round frequencies in a mel bank, in order, no two too close on the mel axis to be read.
 
+    Of 100, 200, 500 and so on: a bank of less than an octave may hold none.
+
     Args:
         fmin: lower edge, Hz.
         fmax: upper edge, Hz.

@@ -119,7 +119,7 @@ def test_mel_axis_is_in_hertz() -> None:
     np.testing.assert_allclose(axes.images[0].get_extent(), [0.0, 10.0, low + half, high - half])
 
 
-@given(st.floats(0.0, 500.0), st.floats(600.0, 96_000.0))
+@given(st.floats(0.0, 500.0), st.floats(1_001.0, 96_000.0))
 def test_hertz_ticks_lie_apart_inside_the_bank(fmin: float, fmax: float) -> None:
     ticks = hertz_ticks(fmin, fmax)
     assert ticks
