@@ -87,8 +87,8 @@ def tag(
     """Score every class for recordings as a whole: what is in them, without times.
 
     Writes CSV with the columns filename, event_label and score, highest first.
-    A recording of less than 10 s is repeated and stretched, as in the official code, where detect adds
-    silence: their scores may differ.
+    A recording shorter than 10 s is repeated and stretched, as in the official
+    code; detect adds silence instead, so that their scores may differ.
     With --wide, the columns are filename and one for each class.
     With -o, a run that was stopped goes on where it was when the same command is given again.
 
