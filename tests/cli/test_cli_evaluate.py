@@ -69,6 +69,7 @@ def test_published_figures_from_one_command(run: Run, detections: str, macro: li
     assert err.startswith("warning: 57 recordings only in the reference: ") == (detections == "htsat_single")
 
 
+@pytest.mark.long
 def test_same_bytes_twice(run: Run, tmp_path: Path) -> None:
     written = []
     for turn in ("one", "two"):

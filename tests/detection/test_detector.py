@@ -251,7 +251,7 @@ def torch_threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [1, pytest.param(3, marks=pytest.mark.long)])
 def test_results_are_the_same_to_the_bit_for_any_workers(
     tmp_path: Path, torch_threads: Callable[[int], None], threads: int
 ) -> None:

@@ -181,7 +181,7 @@ def presence(draw: st.DrawFn) -> tuple[dict[str, list[Event]], dict[str, Presenc
     return reference, maps
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(presence(), st.sampled_from([SCENARIO_1, SCENARIO_2]), st.sampled_from([0.0, 0.9]))
 def test_psds_is_that_of_psds_eval(
     made: tuple[dict[str, list[Event]], dict[str, PresenceMap]], scenario: Scenario, median_filter: float

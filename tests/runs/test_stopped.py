@@ -31,7 +31,8 @@ def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [1, 10])
 def test_killed_at_random_and_resumed_the_output_is_the_same_to_the_byte(
     run: Run, checkpoint: Path, tmp_path: Path, kills: int
 ) -> None:
