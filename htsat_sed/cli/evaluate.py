@@ -317,7 +317,7 @@ def evaluate(
                 audio=audio,
                 durations=durations,
                 class_map=Path(class_map) if class_map is not None and Path(class_map).is_file() else None,
-                checkpoints=_checkpoints(checkpoint) if audio is not None or checkpoint else None,
+                checkpoints=_checkpoints(checkpoint) if audio is not None or (maps and checkpoint) else None,
             ),
             "settings": asdict(settings) | {"classes": only},
             "detection": detection,
