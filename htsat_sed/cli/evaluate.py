@@ -10,7 +10,7 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
-from htsat_sed.cli.maps import detected_maps
+from htsat_sed.cli.maps import detected_maps, post_processing_of
 from htsat_sed.errors import AnnotationError, HtsatSedError
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def evaluate(
     - onset: the same, whatever the offset
     - segment: F1 in cells of 1 s (sed_eval)
 
-    From presence maps (--scores with the -c that made them, or --audio), also:
+    From presence maps (--scores, with the -c and --map that made them, or --audio), also:
 
     - psds1: PSDS scenario 1 (DTC 0.7, GTC 0.7, alpha_CT 0)
     - psds2: PSDS scenario 2 (DTC 0.1, GTC 0.1, CTTC 0.3, alpha_CT 0.5)
@@ -303,7 +303,7 @@ def evaluate(
     else:
         if scores is not None:
             maps = dict(read_presence_maps(scores))
-        rules = _rules(checkpoint, post_processing, flags, maps)
+        rules = _rules(checkpoint, class_map, post_processing, flags, maps)
     try:
         found = _evaluate(strong, weak, estimated, maps, rules, lengths, only, settings)
     except ValueError as error:
@@ -353,24 +353,20 @@ def _reference(path: Path) -> tuple[dict[str, list[Event]] | None, Mapping[str, 
 
 def _rules(
     checkpoints: list[str] | None,
+    class_map: str | None,
     file: Path | None,
     flags: dict[str, list[str] | None],
     maps: Mapping[str, PresenceMap],
 ) -> PostProcessing:
-    from htsat_sed.detection.events import PostProcessing, read_post_processing
+    """How events are found in maps that were kept."""
+    from htsat_sed.model.checkpoint import read_info
 
-    rules = PostProcessing()
-    if checkpoints and maps:
-        from htsat_sed.model.checkpoint import read_info
-
-        rules = rules.override(read_info(_checkpoints(checkpoints)[0]).post_processing or {})
-    if file is not None:
-        rules = rules.override(read_post_processing(file))
+    info = read_info(_checkpoints(checkpoints)[0]) if checkpoints and maps else None
     values = options.parse_flags(flags)
     if maps:
         known = tuple(sorted({label for each in maps.values() for label in each.labels}))
         options.check_labels(values["classes"], known)
-    return rules.override(values)
+    return post_processing_of(info, class_map, file).override(values)
 
 
 def _evaluate(

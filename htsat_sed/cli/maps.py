@@ -1,4 +1,4 @@
-"""Presence maps of the recordings that a table of labels speaks of."""
+"""Presence maps of the recordings that a table of labels speaks of, and what post-processes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from htsat_sed.errors import AudioError, HtsatSedError
 
 if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
+    from htsat_sed.detection.events import PostProcessing
     from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.model.checkpoint import CheckpointInfo
 
 
 def detected_maps(
@@ -55,3 +57,22 @@ def detected_maps(
             else:
                 maps[names[recording.name]] = result
     return maps, failures
+
+
+def post_processing_of(
+    info: CheckpointInfo | None, class_map: str | None, file: Path | None
+) -> PostProcessing:
+    """How maps that were kept are post-processed: as checkpoint or class map say, with a file over that.
+
+    Args:
+        info: of the checkpoint that made them; None where nobody named it: the defaults.
+        class_map: a name or a file; its thresholds then stand for the checkpoint's values.
+        file: as `detect --post-processing` takes it.
+    """
+    from htsat_sed.detection.detector import default_post_processing
+    from htsat_sed.detection.events import read_post_processing
+    from htsat_sed.labels import class_map as find_class_map
+
+    mapped = find_class_map(class_map) if class_map is not None else None
+    rules = default_post_processing(info.post_processing if info is not None else None, mapped)
+    return rules if file is None else rules.override(read_post_processing(file))

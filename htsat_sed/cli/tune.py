@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
-from htsat_sed.cli.maps import detected_maps
+from htsat_sed.cli.maps import detected_maps, post_processing_of
 from htsat_sed.cli.options import MODEL
 from htsat_sed.cli.terminal import RecordingsProgress, errors, output
 from htsat_sed.errors import AnnotationError, HtsatSedError
@@ -16,7 +16,6 @@ from htsat_sed.errors import AnnotationError, HtsatSedError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
 
-    from htsat_sed.detection.events import PostProcessing
     from htsat_sed.detection.presence import PresenceMap
     from htsat_sed.evaluation.threshold_curves import Choice
     from htsat_sed.evaluation.tuning import Tuning, Worth
@@ -162,6 +161,8 @@ def tune(
     from htsat_sed.evaluation.report import Settings
     from htsat_sed.evaluation.tables import Remarks, check_names, pair, same_names
     from htsat_sed.evaluation.tuning import tune as search
+    from htsat_sed.model.catalogue import resolve_checkpoint
+    from htsat_sed.model.checkpoint import read_info
 
     settings = Settings(
         onset_collar=onset_collar,
@@ -172,8 +173,9 @@ def tune(
         gtc=gtc,
     )
     strong = read_events(reference)
-    info = _info(checkpoint) if audio is not None or into is not None or checkpoint is not None else None
-    old = _values_before(info, class_map, before)
+    described = audio is not None or into is not None or checkpoint is not None
+    info = read_info(resolve_checkpoint(checkpoint)) if described else None
+    old = post_processing_of(info, class_map, before)
     failures: list[HtsatSedError] = []
     maps: dict[str, PresenceMap] = {}
     if audio is not None:
@@ -244,24 +246,6 @@ def _check(
     for path in (out, into):
         if path is not None and not path.absolute().parent.is_dir():
             raise HtsatSedError(path, "cannot be written: its folder does not exist")
-
-
-def _info(checkpoint: str | None) -> CheckpointInfo:
-    from htsat_sed.model.catalogue import resolve_checkpoint
-    from htsat_sed.model.checkpoint import read_info
-
-    return read_info(resolve_checkpoint(checkpoint))
-
-
-def _values_before(info: CheckpointInfo | None, class_map: str | None, file: Path | None) -> PostProcessing:
-    """The values before: of the checkpoint or the class map, and those of a file over them."""
-    from htsat_sed.detection.detector import default_post_processing
-    from htsat_sed.detection.events import read_post_processing
-    from htsat_sed.labels import class_map as find_class_map
-
-    mapped = find_class_map(class_map) if class_map is not None else None
-    rules = default_post_processing(info.post_processing if info is not None else None, mapped)
-    return rules if file is None else rules.override(read_post_processing(file))
 
 
 def _check_labels(wanted: Set[str], maps: Mapping[str, PresenceMap], info: CheckpointInfo) -> None:

@@ -146,6 +146,20 @@ def test_presence_maps_with_the_post_processing_of_their_checkpoint(
     assert [each["path"] for each in report["inputs"]["checkpoints"]] == [str(tmp_path / "c.safetensors")]
 
 
+def test_presence_maps_with_the_thresholds_of_their_class_map(run: Run, maps: Path, tmp_path: Path) -> None:
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t0\t2.5\tCat")
+    (tmp_path / "map.toml").write_text('Dog = ["Bark"]\nCat = ["Meow"]\n[thresholds]\nCat = 0.9\n')
+    given = (labels, "--scores", maps, "--map", tmp_path / "map.toml")
+    assert run(*given, "--json", tmp_path / "map.json")[0] == 0
+    report = json.loads((tmp_path / "map.json").read_text())
+    assert report["metrics"][0]["classes"]["Cat"]["estimated"] == 0.0
+    assert report["post_processing"]["classes"] == {"Cat": {"threshold": 0.9}}
+    assert report["inputs"]["class_map"]["path"] == str(tmp_path / "map.toml")
+    assert run(*given, "--threshold", "Cat=0.1", "--json", tmp_path / "flag.json")[0] == 0
+    report = json.loads((tmp_path / "flag.json").read_text())
+    assert report["metrics"][0]["classes"]["Cat"]["estimated"] == 1.0
+
+
 def test_class_without_reference_is_said_to_be_left_out(run: Run, maps: Path, tmp_path: Path) -> None:
     labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t\t\t")
     code, out, err = run(labels, "--scores", maps, "--class", "Dog", "--class", "Horse")
