@@ -83,9 +83,15 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint at the known name most like a mistaken one: ``; did you mean 'Dog'?``, or nothing."""
+    near = most_alike(name, known)
+    return f"; did you mean {near!r}?" if near is not None else ""
+
+
+def most_alike(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is spelt most like another, if one is at all."""
     by_folded = {candidate.casefold(): candidate for candidate in known}
     near = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
-    return f"; did you mean {by_folded[near[0]]!r}?" if near else ""
+    return by_folded[near[0]] if near else None
 
 
 def select(labels: Sequence[str], wanted: Iterable[str]) -> tuple[int, ...]:

@@ -357,15 +357,24 @@ def _print_description(description: dict[str, Any]) -> None:
     """One ``name: value`` a line; parts of a table as ``table.name: value``."""
     for name, value in description.items():
         if name == "labels":
-            shown = ", ".join(value[:5]) + (", ..." if len(value) > 5 else "")
+            shown = " · ".join(value[:5]) + (" · ..." if len(value) > 5 else "")
             print(f"labels: {len(value)} ({shown})")
         elif isinstance(value, dict) and value:
             for inner, inner_value in value.items():
+                if (name, inner) == ("post_processing", "classes"):
+                    _print_classes(inner_value)
+                    continue
                 if not isinstance(inner_value, str):
                     inner_value = json.dumps(inner_value, ensure_ascii=False)
                 print(f"{name}.{inner}: {inner_value}")
         else:
             print(f"{name}: {value if value else 'none'}")
+
+
+def _print_classes(classes: dict[str, dict[str, float]]) -> None:
+    for label, values in classes.items():
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        print(f"post_processing.classes.{label}: {shown}")
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from htsat_sed.detection.events import Event
 from htsat_sed.evaluation.names import matching_names
+from htsat_sed.labels import most_alike
 
 _logger = logging.getLogger("htsat_sed")
 
@@ -88,7 +89,8 @@ def pair(
         "only in the reference: scored as without estimated events",
     )
     foreign = [e.label for name in recordings for e in estimated.get(name, ()) if e.label not in scored]
-    what = f"of classes without reference events ({some(foreign)}): left out{_misspelt(foreign, scored)}"
+    never = set(scored) - {e.label for name in recordings for e in estimated.get(name, ())}
+    what = f"of classes without reference events ({some(foreign)}): left out{_misspelt(foreign, never)}"
     remarks.add(foreign, "estimated event", what)
     kept: dict[str, tuple[tuple[Event, ...], ...]] = {}
     for side, table in (("reference", reference), ("estimated", estimated)):
@@ -166,15 +168,10 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(distinct[:3]) + (f" and {len(distinct) - 3} more" if len(distinct) > 3 else "")
 
 
-def _misspelt(foreign: Iterable[str], scored: Iterable[str]) -> str:
-    """A hint at a label that differs from the reference's only by case or blanks, if there is one."""
-    spelt = {label.strip().casefold(): label for label in scored}
-    alike = (
-        f"; the reference has {spelt[key]!r}"
-        for key in (f.strip().casefold() for f in foreign)
-        if key in spelt
-    )
-    return next(alike, "")
+def _misspelt(foreign: Iterable[str], never: Collection[str]) -> str:
+    """A hint at a label of the reference that was never estimated and is spelt like one that was."""
+    alike = (most_alike(label, never) for label in sorted(set(foreign)))
+    return next((f"; the reference has {label!r}" for label in alike if label is not None), "")
 
 
 def _fitting(

@@ -92,9 +92,9 @@ def test_info_describes_a_checkpoint(run: Run, ours: Path):
     assert lines["config.sample_rate"] == "32000"
     assert lines["config.depths"] == "[1, 1, 1, 1]"
     assert lines["config.loss"] == "clip_bce"
-    assert lines["post_processing.classes"] == '{"Dog": {"min_event": 0.2}}'
+    assert lines["post_processing.classes.Dog"] == "min_event 0.2"
     assert lines["provenance.data"] == "none"
-    assert lines["labels"] == "3 (Dog, Rain, Speech, male)"
+    assert lines["labels"] == "3 (Dog · Rain · Speech, male)"
 
 
 def test_info_as_json(run: Run, ours: Path):
@@ -112,7 +112,7 @@ def test_info_of_an_official_file(run: Run, official: Path):
     assert code == 0
     assert "kind: official\n" in out
     assert "post_processing: none\n" in out
-    assert "labels: 3 (class_000, class_001, class_002)\n" in out
+    assert "labels: 3 (class_000 · class_001 · class_002)\n" in out
 
 
 def test_the_labels_alone_make_a_label_file(run: Run, ours: Path, official: Path, tmp_path: Path):

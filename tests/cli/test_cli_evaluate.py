@@ -282,15 +282,16 @@ def test_bad_labels_name_file_and_row(run: Run, tmp_path: Path, text: str | byte
     assert err.count("\n") == 1
 
 
-def test_labels_that_differ_by_case_or_blanks_are_hinted_at(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "reference.tsv").write_text(LABELS.replace("Dog", " Dog "))
+@pytest.mark.parametrize("spelt", ["Dog ", "dog", "Dgo"])
+def test_labels_that_are_spelt_otherwise_are_hinted_at(run: Run, tmp_path: Path, spelt: str) -> None:
+    (tmp_path / "reference.tsv").write_text(LABELS.replace("Dog", spelt))
     (tmp_path / "estimated.tsv").write_text(LABELS)
     code, out, err = run(tmp_path / "reference.tsv", tmp_path / "estimated.tsv")
     assert code == 0
     assert out.count("macro f1: 50.00 %") == 4
     assert err == (
         "warning: 1 estimated event of classes without reference events (Dog): left out; the reference has "
-        "'Dog '\n"
+        f"{spelt!r}\n"
     )
 
 
