@@ -1,9 +1,8 @@
-"""Which events are cut out, what clips are called, and that they hold the recording's own samples."""
+"""Where recordings are, and that clips hold their own samples."""
 
 from __future__ import annotations
 
 import resource
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,205 +10,19 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from events_made import at
 
 from htsat_sed import Event, decoding
 from htsat_sed.annotations import read_events
 from htsat_sed.errors import AudioError, HtsatSedError
-from htsat_sed.segments.choice import Choice, Found, choose
+from htsat_sed.segments.choice import Choice
 from htsat_sed.segments.cut import Bounds, Cut, cut_recording
 from htsat_sed.segments.export import locate, plan, write_clips, write_index
-from htsat_sed.segments.names import clip_names, safe
 
 RATE = 8_000
+
+
 SAMPLES = np.random.default_rng(5).integers(-(1 << 23), 1 << 23, (12 * RATE, 2), np.int32) << 8
-
-
-def at(onset: float, score: float = 1.0, label: str = "Dog") -> Event:
-    return Event(onset, onset + 0.5, label, score)
-
-
-# Which events.
-
-SCORES = {"a.wav": [0.95, 0.91, 0.55], "b.wav": [0.58, 0.92, 0.64]}
-TABLE = {name: [at(i, score) for i, score in enumerate(scores)] for name, scores in SCORES.items()}
-
-
-def scores(choice: Choice) -> list[float]:
-    return sorted(found.event.score for found in choose(TABLE, choice))
-
-
-def test_all_events_stay_in_order_where_there_is_no_limit() -> None:
-    wanted = [Found(name, event) for name, events in TABLE.items() for event in events]
-    assert choose(TABLE, Choice()) == choose(TABLE, Choice(order="random")) == wanted
-
-
-def test_the_highest_scores() -> None:
-    assert scores(Choice(limit=3)) == [0.91, 0.92, 0.95]
-
-
-def test_the_highest_scores_of_the_recordings_in_turn() -> None:
-    assert scores(Choice(limit=2, spread=True)) == [0.92, 0.95]
-    assert scores(Choice(limit=3, spread=True)) == [0.91, 0.92, 0.95]
-    assert scores(Choice(limit=4, spread=True)) == [0.64, 0.91, 0.92, 0.95]
-
-
-def test_of_equal_scores_chance_decides() -> None:
-    table = {name: [at(i) for i in range(5)] for name in ("a.wav", "b.wav")}
-    drawn = {tuple(choose(table, Choice(limit=2, seed=seed))) for seed in range(20)}
-    assert {found.filename for chosen in drawn for found in chosen} == {"a.wav", "b.wav"}
-    assert len(drawn) > 10
-
-
-def test_a_limit_holds_for_each_class() -> None:
-    table = {"a.wav": [at(0, 0.9), at(1, 0.8), at(0, 0.3, "Cat"), at(1, 0.4, "Cat")]}
-    assert [found.event for found in choose(table, Choice(limit=1))] == [at(0, 0.9), at(1, 0.4, "Cat")]
-
-
-def test_score_bands_have_the_same_share() -> None:
-    """Of bands of 0.1: three scores of 0.9 to 1, one of 0.6 to 0.7, two of 0.5 to 0.6."""
-    for seed in range(20):
-        band = Counter(int(score * 10) for score in scores(Choice(limit=5, order="bands", seed=seed)))
-        assert band == {9: 2, 6: 1, 5: 2}
-        assert sum(score < 0.9 for score in scores(Choice(limit=3, order="bands", seed=seed))) == 2
-
-
-def test_in_a_band_the_recordings_take_turns() -> None:
-    for seed in range(20):
-        chosen = choose(TABLE, Choice(limit=5, order="bands", spread=True, seed=seed))
-        assert sorted(f.filename for f in chosen if f.event.score >= 0.9) == ["a.wav", "b.wav"]
-
-
-def test_the_score_1_belongs_to_the_highest_band() -> None:
-    table = {"a.wav": [at(0, 1.0), at(1, 0.95), at(2, 0.1)]}
-    assert at(2, 0.1) in {found.event for found in choose(table, Choice(limit=2, order="bands"))}
-
-
-def test_chance_depends_on_the_seed_alone() -> None:
-    cats = {"c.wav": [at(i, 0.5, "Cat") for i in range(9)]}
-    few = Choice(limit=2, order="random", seed=3)
-    dogs = choose(TABLE, few)
-    backwards = {name: TABLE[name][::-1] for name in reversed(TABLE)}
-    assert set(choose(backwards, few)) == set(dogs)
-    assert [found for found in choose(TABLE | cats, few) if found.event.label == "Dog"] == dogs
-    assert len({tuple(choose(TABLE, Choice(limit=2, order="random", seed=s))) for s in range(20)}) > 5
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 99), st.sampled_from(["Dog", "Cat"]))),
-    st.sampled_from(["highest", "random", "bands"]),
-    st.booleans(),
-    st.integers(1, 9),
-)
-def test_a_larger_limit_only_adds(
-    rows: list[tuple[str, int, str]], order: str, spread: bool, limit: int
-) -> None:
-    table: dict[str, list[Event]] = {}
-    for name, score, label in sorted(set(rows)):
-        table.setdefault(name, []).append(at(score, score / 100, label))
-    fewer = choose(table, Choice(limit=limit, order=order, spread=spread))  # type: ignore[arg-type]
-    more = choose(table, Choice(limit=limit + 1, order=order, spread=spread))  # type: ignore[arg-type]
-    assert set(fewer) <= set(more)
-    there = Counter(event.label for events in table.values() for event in events)
-    assert Counter(f.event.label for f in fewer) == {k: min(n, limit) for k, n in there.items()}
-
-
-@pytest.mark.parametrize(
-    ("wrong", "reason"),
-    [
-        ({"limit": 0}, "wanted a limit of 1 or more, got 0"),
-        ({"order": "best"}, "wanted an order, one of highest, random, bands; got 'best'"),
-        ({"bands": 0}, "wanted 1 band or more, got 0"),
-    ],
-)
-def test_impossible_choices_are_refused(wrong: dict[str, object], reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        Choice(**wrong)  # type: ignore[arg-type]
-
-
-# Names.
-
-
-def test_names_tell_the_event_and_can_be_taken_apart() -> None:
-    event = Event(2.0, 3.75, "Baby cry, infant cry", 0.93117)
-    (name,) = clip_names({"day1/site_7 north.WAV": [event]}, ".flac").values()
-    assert name == (
-        "Baby-cry-infant-cry/day1-site_7-north_00002.000_00003.750_Baby-cry-infant-cry_0.931.flac"
-    )
-    stem = name.partition("/")[2].removesuffix(".flac")
-    assert stem.rsplit("_", 4) == [
-        "day1-site_7-north",
-        "00002.000",
-        "00003.750",
-        "Baby-cry-infant-cry",
-        "0.931",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("R&B", "R-B"),
-        ('a/b\\c:d*e?f"g<h>i|j\x00k\nl\x7f\udcff', "a-b-c-d-e-f-g-h-i-j-k-l"),
-        ("../../etc/passwd", "etc-passwd"),
-        ("-rf ~", "rf"),
-        (" dots... ", "dots"),
-        (".hidden", "hidden"),
-        ("aux", "aux-"),
-        ("Con.x", "Con-.x"),
-        ("LPT9", "LPT9-"),
-        ("console", "console"),
-        ("Ga\u0308nse, 鵞鳥", "G\u00e4nse-鵞鳥"),
-        ("हिन्दी", "हिन्दी"),
-        ("🐕", "unnamed"),
-        ("???", "unnamed"),
-    ],
-)
-def test_names_suit_every_file_system(text: str, name: str) -> None:
-    assert safe(text, limit=40) == name
-
-
-def test_long_names_are_cut_between_characters() -> None:
-    assert safe("ä" * 30, limit=41) == "ä" * 20
-    assert safe("x" * 30 + "/2024", limit=10, end=True) == "xxxxx-2024"
-
-
-def test_names_that_would_be_one_on_some_file_system_get_numbers() -> None:
-    table = {
-        "a.wav": [Event(0, 1, "dog"), Event(0, 1, "Dog"), Event(0, 1, "Dog!"), Event(0.0001, 1, "dog")],
-        "a.flac": [Event(0, 1, "dog")],
-    }
-    names = clip_names(table, ".wav")
-    assert [(found.filename, found.event.label, name) for found, name in names.items()] == [
-        ("a.flac", "dog", "dog-3/a_00000.000_00001.000_dog_1.000.wav"),
-        ("a.wav", "Dog", "Dog/a_00000.000_00001.000_Dog_1.000.wav"),
-        ("a.wav", "Dog!", "Dog-2/a_00000.000_00001.000_Dog_1.000.wav"),
-        ("a.wav", "dog", "dog-3/a_00000.000_00001.000_dog_1.000-2.wav"),
-        ("a.wav", "dog", "dog-3/a_00000.000_00001.000_dog_1.000-3.wav"),
-    ]
-
-
-@settings(max_examples=30)
-@given(
-    st.dictionaries(
-        st.text(min_size=1),
-        st.lists(st.builds(at, st.floats(0, 1e4), st.floats(0, 1), st.text(min_size=1)), unique=True),
-    )
-)
-def test_no_two_clips_share_a_name(table: dict[str, list[Event]]) -> None:
-    names = list(clip_names(table, ".wav").values())
-    assert len({name.casefold() for name in names}) == sum(map(len, table.values()))
-    for name in names:
-        folder, _, file = name.partition("/")
-        assert folder
-        assert file
-        assert "/" not in file
-        assert len(file.encode()) <= 200
-        assert not set(name) & set('\\:*?"<>|\x00\n\udcff')
-
-
-# Where recordings are.
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -244,9 +57,6 @@ def test_a_recording_by_itself_is_that_of_any_one_name(tmp_path: Path) -> None:
     assert locate(["Label Track"], tmp_path / "a.wav") == ({"Label Track": tmp_path / "a.wav"}, [])
     with pytest.raises(ValueError, match="is one recording, the events are of 2: name their folder"):
         locate(["a", "b"], tmp_path / "a.wav")
-
-
-# The cut.
 
 
 def record(path: Path, samples: np.ndarray = SAMPLES, subtype: str = "PCM_16", **more: object) -> Path:
@@ -435,8 +245,6 @@ def test_impossible_cuts_are_refused(wrong: dict[str, object], reason: str) -> N
 
 
 # The index.
-
-
 def test_the_index_is_a_table_of_events(tmp_path: Path) -> None:
     (tmp_path / "audio/day 1").mkdir(parents=True)
     record(tmp_path / "audio/day 1/a.wav")
