@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from htsat_sed.cli.calibrate import calibrate, first_windows
+from htsat_sed.cli.outputs import check_apart, check_folders
 
 if TYPE_CHECKING:
     from htsat_sed.model.checkpoint import CheckpointInfo
@@ -199,7 +201,7 @@ def convert(
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import load_checkpoint
 
-    _check_target(target)
+    _check_target(target, [source, labels, post_processing])
     if loss not in (None, "clip_bce", "clip_ce"):
         raise ValueError(f"wanted --loss clip_bce or clip_ce, got {loss}")
     path = resolve_checkpoint(source)
@@ -235,7 +237,7 @@ def average(
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import average_checkpoints
 
-    _check_target(output)
+    _check_target(output, checkpoints)
     paths = [resolve_checkpoint(checkpoint) for checkpoint in checkpoints]
     model = average_checkpoints(paths)
     model.provenance = {"average_of": [_provenance(path) for path in paths]}
@@ -304,9 +306,11 @@ def export(
     )
 
 
-def _check_target(target: Path) -> None:
+def _check_target(target: Path, inputs: Iterable[str | Path | None]) -> None:
     if target.suffix != ".safetensors":
         raise ValueError(f"wanted an output ending in .safetensors, got {target}")
+    check_folders(target)
+    check_apart([target], inputs)
 
 
 def _save(target: Path, model: Any, *, float16: bool) -> None:

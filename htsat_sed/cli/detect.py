@@ -11,7 +11,8 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.recordings import Recording, find_all
+from htsat_sed.cli.outputs import check_apart
+from htsat_sed.cli.recordings import Recording, files_read, find_all
 from htsat_sed.cli.run import Results, Run, failures_place, open_journal
 from htsat_sed.cli.terminal import clock, emit, output, printable, report, say
 from htsat_sed.errors import HtsatSedError
@@ -159,6 +160,8 @@ def detect(
         files.check(recording.name for recording in recordings)
         journal = None
         outputs = files.all_of(recording.name for recording in recordings) if out is not None else []
+        read = [*files_read(paths, recordings), *(checkpoint or ()), label_file, class_map, post_processing]
+        check_apart(outputs, read)
         failures_table = failures_place(failures_table, out, outputs)
         if out is not None and not skip_existing:
             settings = {

@@ -11,6 +11,7 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
 from htsat_sed.cli.maps import detected_maps, post_processing_of
+from htsat_sed.cli.outputs import check_apart
 from htsat_sed.errors import AnnotationError, HtsatSedError
 
 if TYPE_CHECKING:
@@ -246,6 +247,10 @@ def evaluate(
     if not given or (audio is not None and len(given) > 1):
         raise typer.BadParameter("wanted ESTIMATED, --scores, both of them, or --audio alone")
     make_sure_of(json_file, csv_file, plot)
+    check_apart(
+        [json_file, csv_file, plot],
+        [reference, estimated, durations, post_processing, class_map, label_file, *(checkpoint or ())],
+    )
     flags = {
         "threshold": threshold,
         "threshold_low": threshold_low,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from htsat_sed.cli.outputs import check_folders
 from htsat_sed.cli.terminal import errors, output
-from htsat_sed.errors import HtsatSedError
 
 if TYPE_CHECKING:
     from htsat_sed.evaluation.report import Metric, Report, Score
@@ -25,9 +25,7 @@ _NUMBERS = ("reference", "estimated", "tp", "fp", "fn", "recordings", "positives
 
 def make_sure_of(json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:
     """Refuse outputs that cannot be, before hours of work."""
-    for path in (json_file, csv_file, plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise HtsatSedError(path, "cannot be written: its folder does not exist")
+    check_folders(json_file, csv_file, plot)
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise typer.BadParameter(f"wanted a name that ends in {', '.join(PICTURES)}; got {plot}")
 

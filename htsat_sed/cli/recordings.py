@@ -72,6 +72,11 @@ def find_all(
     return recordings, failures
 
 
+def files_read(paths: Sequence[str], recordings: Sequence[Recording]) -> list[str]:
+    """The files behind the paths of a command line: lists and recordings, and names that are none."""
+    return [path.removeprefix(LIST) for path in paths] + [recording.path for recording in recordings]
+
+
 def _expand(
     paths: Sequence[str], kept: Callable[[str], bool], failures: list[HtsatSedError]
 ) -> Iterator[Recording]:

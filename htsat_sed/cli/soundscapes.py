@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from htsat_sed.cli.outputs import check_apart
 from htsat_sed.errors import HtsatSedError
 
 
@@ -47,6 +48,9 @@ def soundscapes(
 
       htsat-sed soundscapes recipes/home.toml --data homesounds/ -o scenes/
     """
+    check_apart([out], [data])
+    if (there := out / "reference.tsv").exists():
+        raise HtsatSedError(there, "is there already: name another folder")
     from dataclasses import replace
 
     from htsat_sed.training.data import read_clips

@@ -11,7 +11,8 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.recordings import find_all
+from htsat_sed.cli.outputs import check_apart, check_folders
+from htsat_sed.cli.recordings import files_read, find_all
 from htsat_sed.cli.run import Results, Run, failures_place, open_journal
 from htsat_sed.cli.terminal import emit, output, printable, report
 from htsat_sed.errors import HtsatSedError
@@ -102,12 +103,12 @@ def tag(
         raise typer.BadParameter(
             "a wide table has all classes: leave --top or --wide out", param_hint="--top"
         )
-    if out is not None and not out.absolute().parent.is_dir():
-        raise HtsatSedError(out, "cannot be written: its folder does not exist")
+    check_folders(out)
     with Interruptible() as stop:
         recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
         for failure in failures:
             report(failure)
+        check_apart([out], [*files_read(paths, recordings), *(checkpoint or ()), label_file, class_map])
         detector = options.make_detector(
             checkpoint,
             device=device,

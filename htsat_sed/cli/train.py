@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from htsat_sed.cli.outputs import check_apart, check_folders
 from htsat_sed.cli.terminal import TrainingProgress, errors
 from htsat_sed.errors import HtsatSedError
 
@@ -118,8 +119,8 @@ def train(
         import lightning as _  # noqa: F401
     except ModuleNotFoundError:
         raise typer.BadParameter("training needs Lightning: pip install 'htsat-sed[train]'") from None
-    if not out.absolute().parent.is_dir():
-        raise HtsatSedError(out, "cannot be written: its folder does not exist")
+    check_folders(out)
+    check_apart([out], [recipe])
     import logging
     import os
 

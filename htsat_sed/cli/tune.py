@@ -10,6 +10,7 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.maps import detected_maps, post_processing_of
 from htsat_sed.cli.options import MODEL
+from htsat_sed.cli.outputs import check_apart, check_folders
 from htsat_sed.cli.terminal import RecordingsProgress, errors, output
 from htsat_sed.errors import AnnotationError, HtsatSedError
 
@@ -157,6 +158,7 @@ def tune(
       htsat-sed tune reference.tsv --audio recordings/ --metric collar
     """
     _check(scores, audio, method, metric, out, into, class_map)
+    check_apart([out, into], [reference, before, checkpoint, class_map])
     from htsat_sed.annotations import read_events, read_presence_maps
     from htsat_sed.evaluation.report import Settings
     from htsat_sed.evaluation.tables import Remarks, check_names, pair, same_names
@@ -243,9 +245,7 @@ def _check(
     if into is not None and class_map is not None:
         reason = "the classes of a map are not the checkpoint's: keep their values in a TOML file (-o)"
         raise typer.BadParameter(reason, param_hint="--into")
-    for path in (out, into):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise HtsatSedError(path, "cannot be written: its folder does not exist")
+    check_folders(out, into)
 
 
 def _check_labels(wanted: Set[str], maps: Mapping[str, PresenceMap], info: CheckpointInfo) -> None:

@@ -223,7 +223,7 @@ def test_average(run: Run, ours: Path, tmp_path: Path):
         (("average", "{ours}", "{official}", "-o", "out.safetensors"), "{official}: has other labels than "),
         (
             ("convert", "{official}", "none/out.safetensors"),
-            "none/out.safetensors: cannot be written: No such",
+            "none/out.safetensors: cannot be written: its folder",
         ),
         (("pull", "audioset", "--file", "{labels}"), "{labels}: is not the file wanted: sha256 "),
     ],
