@@ -168,7 +168,7 @@ class ClassMap:
             more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
             raise ValueError(
                 f"class map {self.name} joins classes that the model lacks: {lacking[0]!r}{more}"
-                f"{did_you_mean(lacking[0], labels)}"
+                f"{did_you_mean(lacking[0], labels) or '; it is for another model'}"
             )
         joined = np.empty((len(scores), len(self.groups)), scores.dtype)
         for column, sources in enumerate(self.groups.values()):

@@ -102,7 +102,10 @@ def read_rows(path: str | os.PathLike[str], wanted: Sequence[str]) -> Iterator[R
     try:
         for line, cells in rows:
             if any(cells[len(names) :]):
-                raise AnnotationError(path, f"line {line}: {len(cells)} cells, but {len(names)} columns")
+                reason = f"line {line}: {len(cells)} cells, but {len(names)} columns"
+                if delimiter == ",":
+                    reason += '; put what has a comma in quotes, such as "Baby cry, infant cry"'
+                raise AnnotationError(path, reason)
             cells += [""] * (len(names) - len(cells))
             yield Row(path, line, dict(zip(names, cells, strict=False)), comma=delimiter == ";")
     except csv.Error as error:

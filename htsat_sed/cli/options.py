@@ -18,6 +18,8 @@ RECORDINGS = "Recordings"
 MODEL = "Model"
 EVENTS = "From presence map to events"
 
+_FEW = 10  # classes that fit into a message
+
 Paths = Annotated[
     list[str],
     typer.Argument(
@@ -290,6 +292,9 @@ def make_detector(
         rules = rules.override(values)
     values = parse_flags(flags or {})
     check_labels(values["classes"], known)
+    wanted = expand_labels(labels)
+    for label in wanted or ():
+        check_label(label, known, "--labels")
     return Detector(
         models,
         device=device,
@@ -297,7 +302,7 @@ def make_detector(
         hop=hop,
         post_processing=rules.override(values),
         class_map=mapped,
-        labels=expand_labels(labels),
+        labels=wanted,
         execution=execution,
         fill_batches=fill_batches,
     )
@@ -373,14 +378,18 @@ def parse_flags(flags: dict[str, list[str] | None]) -> dict[str, Any]:
 
 def check_labels(classes: dict[str, dict[str, Any]], known: tuple[str, ...], where: str = "") -> None:
     """Refuse values for classes that the model does not have; without a file, they came by flags."""
+    for label, own in classes.items():
+        check_label(label, known, where or ", ".join(f"--{name.replace('_', '-')}" for name in own))
+
+
+def check_label(label: str, known: tuple[str, ...], source: str) -> None:
+    """Refuse a class that the model does not have; `source` is where it was named."""
     from htsat_sed.labels import did_you_mean
 
-    for label, own in classes.items():
-        if label not in known:
-            source = where or ", ".join(f"--{name.replace('_', '-')}" for name in own)
-            raise typer.BadParameter(
-                f"{source}: no class {label!r} in this model{did_you_mean(label, known)}"
-            )
+    if label not in known:
+        few = f"; it has {', '.join(known)}" if len(known) <= _FEW else ""
+        hint = did_you_mean(label, known) or few or "; `htsat-sed checkpoints info NAME --labels` lists them"
+        raise typer.BadParameter(f"{source}: no class {label!r} in this model{hint}")
 
 
 def expand_labels(given: list[str] | None) -> list[str] | None:

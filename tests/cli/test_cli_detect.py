@@ -186,13 +186,16 @@ def test_a_folder_without_recordings(run: Run, checkpoint: Path, tmp_path: Path)
         (["--threshold", "high"], "wanted a number or LABEL=NUMBER, got 'high'"),
         (["--threshold", "Dgo=0.3"], "no class 'Dgo' in this model; did you mean 'Dog'?"),
         (["--threshold", "1.5"], "wanted threshold in [0, 1], got 1.5"),
-        (["--labels", "Bird"], "no class 'Bird' among 3 labels"),
+        (["--labels", "Bird"], "--labels: no class 'Bird' in this model; it has Dog, Cat, Rain"),
         (["--format", "xml"], "wanted one of tsv, csv, jsonl"),
         (["-f", "tsv", "-f", "csv"], "several formats go to a folder: name it with -o"),
         (["-o", "events.xyz"], "cannot tell the format of events.xyz: name it with --format"),
         (["--hop", "12"], "wanted a hop of more than 0 and at most 10 s, got 12"),
         (["--batch-size", "0"], "wanted a number of windows, 1 or more, or auto, got '0'"),
-        (["--map", "desed"], "class map desed joins classes that the model lacks"),
+        (
+            ["--map", "desed"],
+            "joins classes that the model lacks: 'Car alarm' and 49 more; it is for another model",
+        ),
     ],
 )
 def test_wrong_usage(

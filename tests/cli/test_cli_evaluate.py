@@ -255,7 +255,11 @@ def test_labels_that_a_rule_mends(
         (LABELS + "a.wav\t-1\t1\tDog\n", "line 4: onset is -1, wanted 0 or more"),
         (LABELS + "a.wav\t1\t\tDog\n", "line 4: offset empty: wanted all of onset, offset and event_label"),
         (LABELS + "\t1\t2\tDog\n", "line 4: no filename"),
-        (LABELS + "a.wav\t1\t2\tDog\tloud\n", "line 4: 5 cells, but 4 columns"),
+        (LABELS + "a.wav\t1\t2\tDog\tloud\n", "line 4: 5 cells, but 4 columns\n"),
+        (
+            HEADER.replace("\t", ",") + "a.wav,1,2,Baby cry, infant cry\n",
+            "line 2: 5 cells, but 4 columns; put what has a comma in quotes",
+        ),
         (LABELS + 'a.wav\t1\t2\t"Dog\n', "line 4: quotes do not fit"),
         (LABELS.encode() + b"\xe4.wav\t1\t2\tDog\n", "line 4: not UTF-8 text, save it as UTF-8"),
         (
