@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
+from htsat_sed.cli.class_values import check_labels, parse_flags
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
 from htsat_sed.cli.maps import detected_maps, post_processing_of
 from htsat_sed.cli.outputs import check_apart
@@ -322,7 +323,9 @@ def evaluate(
                 audio=audio,
                 durations=durations,
                 class_map=Path(class_map) if class_map is not None and Path(class_map).is_file() else None,
-                checkpoints=_checkpoints(checkpoint) if audio is not None or (maps and checkpoint) else None,
+                checkpoints=options.checkpoint_files(checkpoint)
+                if audio is not None or (maps and checkpoint)
+                else None,
             ),
             "settings": asdict(settings) | {"classes": only},
             "detection": detection,
@@ -337,12 +340,6 @@ def evaluate(
         draw_report(found, plot)
     show(found)
     raise typer.Exit(1 if failures else 0)
-
-
-def _checkpoints(names: list[str] | None) -> list[Path]:
-    from htsat_sed.model.catalogue import resolve_checkpoint
-
-    return [resolve_checkpoint(name) for name in names] if names else [resolve_checkpoint()]
 
 
 def _reference(path: Path) -> tuple[dict[str, list[Event]] | None, Mapping[str, Set[str]]]:
@@ -366,11 +363,11 @@ def _rules(
     """How events are found in maps that were kept."""
     from htsat_sed.model.checkpoint import read_info
 
-    info = read_info(_checkpoints(checkpoints)[0]) if checkpoints and maps else None
-    values = options.parse_flags(flags)
+    info = read_info(options.checkpoint_files(checkpoints)[0]) if checkpoints and maps else None
+    values = parse_flags(flags)
     if maps:
         known = tuple(sorted({label for each in maps.values() for label in each.labels}))
-        options.check_labels(values["classes"], known)
+        check_labels(values["classes"], known)
     return post_processing_of(info, class_map, file).override(values)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from htsat_sed.cli.class_values import check_label, check_labels, expand_labels, parse_flags
 from htsat_sed.cli.terminal import waiting_for
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 RECORDINGS = "Recordings"
 MODEL = "Model"
 EVENTS = "From presence map to events"
-
-_FEW = 10  # classes that fit into a message
 
 Paths = Annotated[
     list[str],
@@ -239,12 +238,18 @@ def load_models(
 ) -> list[HTSAT]:
     """Load the checkpoints of an ensemble, or the bundled one."""
     from htsat_sed.labels import read_labels
-    from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import load_checkpoint
 
     labels = read_labels(label_file) if label_file is not None else None
-    files = [resolve_checkpoint(name) for name in checkpoints] if checkpoints else [resolve_checkpoint()]
+    files = checkpoint_files(checkpoints)
     return [load_checkpoint(file, sample_rate=sample_rate, labels=labels) for file in files]
+
+
+def checkpoint_files(names: list[str] | None) -> list[Path]:
+    """The files of the checkpoints that were named, or the bundled one."""
+    from htsat_sed.model.catalogue import resolve_checkpoint
+
+    return [resolve_checkpoint(name) for name in names] if names else [resolve_checkpoint()]
 
 
 def make_detector(
@@ -312,13 +317,12 @@ def settings(detector: Detector, checkpoints: list[str] | None, class_map: str |
     """What the scores of a detector depend on, by name, for the journal of a run."""
     from htsat_sed import __version__
     from htsat_sed.labels import class_map as find_class_map
-    from htsat_sed.model.catalogue import resolve_checkpoint
 
-    files = [resolve_checkpoint(name) for name in checkpoints] if checkpoints else [resolve_checkpoint()]
+    files = checkpoint_files(checkpoints)
     mapped = find_class_map(class_map) if class_map is not None else None
     found = {
         "htsat-sed": __version__,
-        "checkpoint": " + ".join(f"{Path(file).name} (sha256 {_hash(file)})" for file in files),
+        "checkpoint": " + ".join(f"{file.name} (sha256 {_hash(file)})" for file in files),
         "sample rate": detector.config.sample_rate,
         "runtime": detector.runtime,
         "precision": detector.execution.precision,
@@ -354,51 +358,3 @@ def parse_batch_size(given: str) -> int | Literal["auto"]:
             f"wanted a number of windows, 1 or more, or auto, got {given!r}", param_hint="--batch-size"
         )
     return int(given)
-
-
-def parse_flags(flags: dict[str, list[str] | None]) -> dict[str, Any]:
-    """Values such as ``0.3`` and ``Dog=0.3``, by option, as `PostProcessing.override` takes them."""
-    values: dict[str, Any] = {"classes": {}}
-    for name, given in flags.items():
-        for text in given or []:
-            label, _, number = text.rpartition("=")
-            try:
-                value = float(number)
-            except ValueError:
-                option = "--" + name.replace("_", "-")
-                raise typer.BadParameter(
-                    f"wanted a number or LABEL=NUMBER, got {text!r}", param_hint=option
-                ) from None
-            if label:
-                values["classes"].setdefault(label, {})[name] = value
-            else:
-                values[name] = value
-    return values
-
-
-def check_labels(classes: dict[str, dict[str, Any]], known: tuple[str, ...], where: str = "") -> None:
-    """Refuse values for classes that the model does not have; without a file, they came by flags."""
-    for label, own in classes.items():
-        check_label(label, known, where or ", ".join(f"--{name.replace('_', '-')}" for name in own))
-
-
-def check_label(label: str, known: tuple[str, ...], source: str) -> None:
-    """Refuse a class that the model does not have; `source` is where it was named."""
-    from htsat_sed.labels import did_you_mean
-
-    if label not in known:
-        few = f"; it has {', '.join(known)}" if len(known) <= _FEW else ""
-        hint = did_you_mean(label, known) or few or "; `htsat-sed checkpoints info NAME --labels` lists them"
-        raise typer.BadParameter(f"{source}: no class {label!r} in this model{hint}")
-
-
-def expand_labels(given: list[str] | None) -> list[str] | None:
-    """Labels, or files that hold one a line, as one list."""
-    from htsat_sed.labels import read_labels
-
-    if not given:
-        return None
-    labels: list[str] = []
-    for each in given:
-        labels += read_labels(each) if Path(each).is_file() else [each]
-    return labels

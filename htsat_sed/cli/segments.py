@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htsat_sed.cli import options
+from htsat_sed.cli.class_values import expand_labels
 from htsat_sed.cli.terminal import RecordingsProgress, errors, report
 from htsat_sed.errors import AudioError, HtsatSedError
 
@@ -226,7 +226,7 @@ def _known(labels: list[str] | None, table: Mapping[str, list[Event]], source: P
     """The labels asked for, made sure of that they occur."""
     from htsat_sed.labels import did_you_mean
 
-    wanted = options.expand_labels(labels)
+    wanted = expand_labels(labels)
     known = sorted({event.label for own in table.values() for event in own})
     for label in wanted or []:
         if label not in known:
