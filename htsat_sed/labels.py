@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from htsat_sed.errors import AnnotationError
 
+_MISSPELT = 5  # classes at most that a class map lacks by mistake
+
 # AudioSet classes by index and threshold, as in the official detection script.
 _DESED: dict[str, tuple[tuple[int, ...], float]] = {
     "Alarm_bell_ringing": ((310, *range(388, 403)), 0.18),
@@ -69,7 +71,7 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
         column = next((name for name in ("display_name", "label") if name in (table.fieldnames or ())), None)
         if column is None:
             raise AnnotationError(path, "wanted a column 'display_name' or 'label' in the first line")
-        found = [(row[column] or "").strip() for row in table]
+        found = [(row[column] or "").strip() for row in table if _fits(path, row)]
     else:
         found = [line.strip() for line in lines]
     labels = tuple(label for label in found if label)
@@ -166,9 +168,10 @@ class ClassMap:
         lacking = [source for sources in self.groups.values() for source in sources if source not in place]
         if lacking:
             more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+            many = len(lacking) > _MISSPELT
+            hint = "; is the map for another model?" if many else did_you_mean(lacking[0], labels)
             raise ValueError(
-                f"class map {self.name} joins classes that the model lacks: {lacking[0]!r}{more}"
-                f"{did_you_mean(lacking[0], labels) or '; it is for another model'}"
+                f"class map {self.name} joins classes that the model lacks: {lacking[0]!r}{more}{hint}"
             )
         joined = np.empty((len(scores), len(self.groups)), scores.dtype)
         for column, sources in enumerate(self.groups.values()):
@@ -259,6 +262,19 @@ def _tabular_map(table: csv.DictReader[str]) -> _Groups:
 
 def _table(path: str | Path, lines: Iterable[str]) -> csv.DictReader[str]:
     return csv.DictReader(_filled(lines), delimiter="\t" if Path(path).suffix.lower() == ".tsv" else ",")
+
+
+def _fits(path: str | Path, row: Mapping[str | None, Any]) -> bool:
+    """True, for a row with no more cells than columns; `csv.DictReader` keeps others' under None.
+
+    Raises:
+        AnnotationError: it has more.
+    """
+    if any(row.get(None) or ()):
+        first = next(iter(row.values()))
+        reason = f"the row of {first!r} has more cells than columns: put a label with a comma in quotes"
+        raise AnnotationError(path, reason)
+    return True
 
 
 def _filled(lines: Iterable[str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from htsat_sed.cli.calibrate import calibrate, first_windows
-from htsat_sed.cli.outputs import check_apart, check_folders
+from htsat_sed.cli.outputs import check_apart, check_files
 
 if TYPE_CHECKING:
     from htsat_sed.model.checkpoint import CheckpointInfo
@@ -201,10 +201,10 @@ def convert(
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import load_checkpoint
 
-    _check_target(target, [source, labels, post_processing])
+    path = resolve_checkpoint(source)
+    _check_target(target, ".safetensors", [path, labels, post_processing])
     if loss not in (None, "clip_bce", "clip_ce"):
         raise ValueError(f"wanted --loss clip_bce or clip_ce, got {loss}")
-    path = resolve_checkpoint(source)
     model = load_checkpoint(
         path,
         sample_rate=sample_rate,
@@ -237,8 +237,8 @@ def average(
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import average_checkpoints
 
-    _check_target(output, checkpoints)
     paths = [resolve_checkpoint(checkpoint) for checkpoint in checkpoints]
+    _check_target(output, ".safetensors", paths)
     model = average_checkpoints(paths)
     model.provenance = {"average_of": [_provenance(path) for path in paths]}
     _save(output, model, float16=float16)
@@ -281,18 +281,18 @@ def export(
     """
     from importlib.util import find_spec
 
-    if target.suffix != ".onnx":
-        raise ValueError(f"wanted an output ending in .onnx, got {target}")
+    from htsat_sed.model.catalogue import resolve_checkpoint
+
+    path = resolve_checkpoint(checkpoint)
+    _check_target(target, ".onnx", [path, audio])
     for package in ("onnx", "onnxruntime"):
         if find_spec(package) is None:
             raise ValueError(f"the export needs {package}: pip install 'htsat-sed[onnx]'")
     import torch
 
-    from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import load_checkpoint
     from htsat_sed.model.onnx_core import export_onnx, made_sound
 
-    path = resolve_checkpoint(checkpoint)
     model = load_checkpoint(path)
     waveforms = (
         made_sound(model.config) if audio is None else torch.from_numpy(first_windows(audio, model.config, 4))
@@ -306,10 +306,10 @@ def export(
     )
 
 
-def _check_target(target: Path, inputs: Iterable[str | Path | None]) -> None:
-    if target.suffix != ".safetensors":
-        raise ValueError(f"wanted an output ending in .safetensors, got {target}")
-    check_folders(target)
+def _check_target(target: Path, suffix: str, inputs: Iterable[Path | None]) -> None:
+    if target.suffix != suffix:
+        raise ValueError(f"wanted an output ending in {suffix}, got {target}")
+    check_files(target)
     check_apart([target], inputs)
 
 
@@ -365,20 +365,19 @@ def _print_description(description: dict[str, Any]) -> None:
             print(f"labels: {len(value)} ({shown})")
         elif isinstance(value, dict) and value:
             for inner, inner_value in value.items():
-                if (name, inner) == ("post_processing", "classes"):
-                    _print_classes(inner_value)
-                    continue
-                if not isinstance(inner_value, str):
-                    inner_value = json.dumps(inner_value, ensure_ascii=False)
-                print(f"{name}.{inner}: {inner_value}")
+                print(*(f"{name}.{line}" for line in _lines(inner, inner_value)), sep="\n")
         else:
             print(f"{name}: {value if value else 'none'}")
 
 
-def _print_classes(classes: dict[str, dict[str, float]]) -> None:
-    for label, values in classes.items():
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        print(f"post_processing.classes.{label}: {shown}")
+def _lines(name: str, value: Any) -> list[str]:
+    """A value as a line, or as one for each entry of a table of tables: values of classes."""
+    if isinstance(value, dict) and value and all(isinstance(own, dict) for own in value.values()):
+        return [
+            f"{name}.{entry}: " + ", ".join(f"{key} {each}" for key, each in own.items())
+            for entry, own in value.items()
+        ]
+    return [f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

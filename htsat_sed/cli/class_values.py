@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +31,57 @@ def parse_flags(flags: dict[str, list[str] | None]) -> dict[str, Any]:
     return values
 
 
-def check_labels(classes: dict[str, dict[str, Any]], known: tuple[str, ...], where: str = "") -> None:
-    """Refuse values for classes that the model does not have; without a file, they came by flags."""
-    for label, own in classes.items():
-        check_label(label, known, where or ", ".join(f"--{name.replace('_', '-')}" for name in own))
+@dataclass(frozen=True)
+class Known:
+    """Classes that can be named.
 
+    Attributes:
+        labels: their labels.
+        of: what has them, such as ``this model``.
+    """
 
-def check_label(label: str, known: tuple[str, ...], source: str) -> None:
-    """Refuse a class that the model does not have; `source` is where it was named."""
-    from htsat_sed.labels import did_you_mean
+    labels: tuple[str, ...]
+    of: str = "this model"
 
-    if label not in known:
-        few = f"; it has {', '.join(known)}" if len(known) <= _FEW else ""
-        hint = did_you_mean(label, known) or few or "; `htsat-sed checkpoints info NAME --labels` lists them"
-        raise typer.BadParameter(f"{source}: no class {label!r} in this model{hint}")
+    def check(self, label: str, source: str) -> None:
+        """Refuse a class that is not among them; `source` is where it was named.
 
+        Raises:
+            ValueError: naming the source, the class, and one like it or where to find those there are.
+        """
+        from htsat_sed.labels import did_you_mean
 
-def expand_labels(given: list[str] | None) -> list[str] | None:
-    """Labels, or files that hold one a line, as one list."""
-    from htsat_sed.labels import read_labels
+        if label in self.labels:
+            return
+        hint = did_you_mean(label, self.labels)
+        if not hint and len(self.labels) <= _FEW:
+            hint = f"; there are {' · '.join(self.labels)}"
+        elif not hint and self.of == Known.of:
+            hint = "; `htsat-sed checkpoints info NAME --labels` lists those there are"
+        raise ValueError(f"{source}: no class {label!r} in {self.of}{hint}")
 
-    if not given:
-        return None
-    labels: list[str] = []
-    for each in given:
-        labels += read_labels(each) if Path(each).is_file() else [each]
-    return labels
+    def check_values(self, classes: dict[str, dict[str, Any]], where: str = "") -> None:
+        """Refuse values for classes that are not among them; without a file, they came by flags.
+
+        Raises:
+            ValueError: as `check`.
+        """
+        for label, own in classes.items():
+            self.check(label, where or ", ".join(f"--{name.replace('_', '-')}" for name in own))
+
+    def select(self, given: list[str] | None) -> list[str] | None:
+        """Labels, and those of files that hold one a line, as one list; None for none.
+
+        Raises:
+            AnnotationError: a file cannot be read.
+            ValueError: as `check`.
+        """
+        from htsat_sed.labels import read_labels
+
+        wanted: list[str] = []
+        for each in given or ():
+            file = Path(each).is_file()
+            for label in read_labels(each) if file else [each]:
+                self.check(label, each if file else "--labels")
+                wanted.append(label)
+        return wanted or None

@@ -160,8 +160,17 @@ def detect(
         files.check(recording.name for recording in recordings)
         journal = None
         outputs = files.all_of(recording.name for recording in recordings) if out is not None else []
-        read = [*files_read(paths, recordings), *(checkpoint or ()), label_file, class_map, post_processing]
-        check_apart(outputs, read)
+        check_apart(
+            outputs,
+            [
+                *files_read(paths, recordings),
+                *options.checkpoint_files(checkpoint),
+                *(labels or ()),
+                label_file,
+                class_map,
+                post_processing,
+            ],
+        )
         failures_table = failures_place(failures_table, out, outputs)
         if out is not None and not skip_existing:
             settings = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
-from htsat_sed.cli.class_values import check_labels, parse_flags
+from htsat_sed.cli.class_values import Known, parse_flags
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
 from htsat_sed.cli.maps import detected_maps, post_processing_of
 from htsat_sed.cli.outputs import check_apart
@@ -250,7 +250,10 @@ def evaluate(
     make_sure_of(json_file, csv_file, plot)
     check_apart(
         [json_file, csv_file, plot],
-        [reference, estimated, durations, post_processing, class_map, label_file, *(checkpoint or ())],
+        [
+            *(reference, estimated, scores, durations, post_processing, class_map, label_file),
+            *(options.checkpoint_files(checkpoint) if checkpoint else ()),
+        ],
     )
     flags = {
         "threshold": threshold,
@@ -361,13 +364,18 @@ def _rules(
     maps: Mapping[str, PresenceMap],
 ) -> PostProcessing:
     """How events are found in maps that were kept."""
+    from htsat_sed.labels import class_map as find_class_map
     from htsat_sed.model.checkpoint import read_info
 
     info = read_info(options.checkpoint_files(checkpoints)[0]) if checkpoints and maps else None
     values = parse_flags(flags)
     if maps:
         known = tuple(sorted({label for each in maps.values() for label in each.labels}))
-        check_labels(values["classes"], known)
+        Known(known, "these presence maps").check_values(values["classes"])
+        if class_map is not None and not set(find_class_map(class_map).groups) & set(known):
+            raise ValueError(
+                f"--map {class_map}: these presence maps have none of its classes, but {known[0]!r}"
+            )
     return post_processing_of(info, class_map, file).override(values)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from htsat_sed.cli.outputs import check_folders
+from htsat_sed.cli.outputs import check_files
 from htsat_sed.cli.terminal import errors, output
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _NUMBERS = ("reference", "estimated", "tp", "fp", "fn", "recordings", "positives
 
 def make_sure_of(json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:
     """Refuse outputs that cannot be, before hours of work."""
-    check_folders(json_file, csv_file, plot)
+    check_files(json_file, csv_file, plot)
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise typer.BadParameter(f"wanted a name that ends in {', '.join(PICTURES)}; got {plot}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from htsat_sed.cli.class_values import check_label, check_labels, expand_labels, parse_flags
+from htsat_sed.cli.class_values import Known, parse_flags
 from htsat_sed.cli.terminal import waiting_for
 
 if TYPE_CHECKING:
@@ -289,17 +289,16 @@ def make_detector(
         )
         models = load_models(checkpoints, sample_rate=sample_rate, label_file=label_file)
     mapped = find_class_map(class_map) if class_map is not None else None
-    known = models[0].labels if mapped is None else tuple(mapped.groups)
+    known = Known(models[0].labels)
+    if mapped is not None:
+        known = Known(tuple(mapped.groups), f"class map {mapped.name}")
     rules = default_post_processing(models[0].post_processing, mapped)
     if post_processing_file is not None:
         values = read_post_processing(post_processing_file)
-        check_labels(values.get("classes", {}), known, str(post_processing_file))
+        known.check_values(values.get("classes", {}), str(post_processing_file))
         rules = rules.override(values)
     values = parse_flags(flags or {})
-    check_labels(values["classes"], known)
-    wanted = expand_labels(labels)
-    for label in wanted or ():
-        check_label(label, known, "--labels")
+    known.check_values(values["classes"])
     return Detector(
         models,
         device=device,
@@ -307,7 +306,7 @@ def make_detector(
         hop=hop,
         post_processing=rules.override(values),
         class_map=mapped,
-        labels=wanted,
+        labels=known.select(labels),
         execution=execution,
         fill_batches=fill_batches,
     )

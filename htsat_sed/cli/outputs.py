@@ -3,49 +3,73 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from htsat_sed.errors import HtsatSedError
 
-_Path = str | Path | None
 
-
-def check_folders(*outputs: Path | None) -> None:
-    """Refuse a file whose folder is not there.
+def check_files(*outputs: Path | None) -> None:
+    """Refuse files that cannot be written where they are to be.
 
     Raises:
-        HtsatSedError: naming the file.
+        HtsatSedError: one is a folder or named like a recording, or its folder is not there.
     """
-    for path in outputs:
-        if path is not None and not path.absolute().parent.is_dir():
+    from htsat_sed.audio import has_audio_suffix
+
+    for path in (path for path in outputs if path is not None):
+        if path.is_dir():
+            raise HtsatSedError(path, "is a folder: name a file")
+        if has_audio_suffix(str(path)):
+            raise HtsatSedError(path, "is named like a recording, which would be lost: name another output")
+        if not path.absolute().parent.is_dir():
             raise HtsatSedError(path, "cannot be written: its folder does not exist")
 
 
-def check_apart(outputs: Iterable[_Path], inputs: Iterable[_Path]) -> None:
-    """Refuse to write over what is read, be it by another name.
+def check_apart(outputs: Iterable[Path | None], inputs: Iterable[str | Path | None]) -> None:
+    """Refuse to write over what is read, be it by another name, or twice to one file.
 
     Args:
-        outputs: files or folders; those that are not there yet cannot be read either.
-        inputs: files or folders; what is none, such as the name of a checkpoint, passes.
+        outputs: files.
+        inputs: files, and folders all of whose files may be read; what is neither, such as standard input,
+            passes.
 
     Raises:
         HtsatSedError: naming the output.
     """
-    written = {known: path for path in outputs if path is not None and (known := _identity(path))}
-    if not written:
+    there: dict[tuple[int, int], Path] = {}
+    places: set[str] = set()
+    for output in outputs:
+        if output is None:
+            continue
+        place = os.path.realpath(output)
+        if place in places and not _is_device(output):
+            raise HtsatSedError(output, "would be written twice: name another file for one of both")
+        places.add(place)
+        if (known := _identity(output)) is not None:
+            there[known] = output
+    if not there:
         return
     for path in inputs:
-        known = _identity(path) if path is not None else None
-        if known in written:
-            raise HtsatSedError(written[known], "is read, too, and would be lost: name another output")
+        if path is None:
+            continue
+        if (known := _identity(path)) in there:
+            raise HtsatSedError(there[known], "is among what is read: name another output")
+        if os.path.isdir(path):  # noqa: PTH112, Path.is_dir raises where a folder above is closed
+            for output in there.values():
+                if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(path)):
+                    raise HtsatSedError(output, f"lies in {path}, which is read: name another output")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
-    """What a file or folder that is there is known by; None for devices and pipes."""
+    """What a file is known by; None for all else."""
     try:
         status = os.stat(path)  # noqa: PTH116, names of recordings may be no paths
     except (OSError, ValueError):
         return None
-    regular = os.path.isfile(path) or os.path.isdir(path)  # noqa: PTH112, PTH113
-    return (status.st_dev, status.st_ino) if regular else None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+
+
+def _is_device(path: Path) -> bool:
+    return path.exists() and not path.is_file()

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
-from htsat_sed.cli.outputs import check_apart
 from htsat_sed.cli.recordings import STDIN
 from htsat_sed.cli.terminal import RecordingsProgress, clock, errors
 from htsat_sed.errors import AnnotationError, HtsatSedError
@@ -170,7 +169,6 @@ def plot(
     if row is not None and row <= 0.0:
         raise typer.BadParameter("wanted strips of more than 0 s", param_hint="--row")
     target = _target(out, recording)
-    check_apart([target], [recording, reference])
     referred = _reference(reference, recording) if reference is not None else None
     detector = options.make_detector(
         checkpoint,

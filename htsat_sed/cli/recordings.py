@@ -73,8 +73,9 @@ def find_all(
 
 
 def files_read(paths: Sequence[str], recordings: Sequence[Recording]) -> list[str]:
-    """The files behind the paths of a command line: lists and recordings, and names that are none."""
-    return [path.removeprefix(LIST) for path in paths] + [recording.path for recording in recordings]
+    """Lists among the paths of a command line, and the recordings found, of which some may be none."""
+    lists = [path.removeprefix(LIST) for path in paths if path.startswith(LIST) and not os.path.lexists(path)]
+    return lists + [recording.path for recording in recordings]
 
 
 def _expand(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htsat_sed.cli.class_values import expand_labels
+from htsat_sed.cli.class_values import Known
+from htsat_sed.cli.outputs import check_apart
 from htsat_sed.cli.terminal import RecordingsProgress, errors, report
 from htsat_sed.errors import AudioError, HtsatSedError
 
@@ -176,6 +177,7 @@ def segments(
     before, after = _padding(padding)
     how = Cut(before=before, after=after, format=format.value, sample_rate=sample_rate)
     choice = Choice(limit=limit, order=choose.value, spread=spread, bands=bands, seed=seed)
+    check_apart([out / INDEX], [events])
     if (out / INDEX).exists() and not overwrite:
         raise typer.BadParameter(
             f"{out / INDEX} is there already: name another folder, or say --overwrite", param_hint="--output"
@@ -224,16 +226,8 @@ def _padding(text: str) -> tuple[float, float]:
 
 def _known(labels: list[str] | None, table: Mapping[str, list[Event]], source: Path) -> list[str] | None:
     """The labels asked for, made sure of that they occur."""
-    from htsat_sed.labels import did_you_mean
-
-    wanted = expand_labels(labels)
     known = sorted({event.label for own in table.values() for event in own})
-    for label in wanted or []:
-        if label not in known:
-            raise typer.BadParameter(
-                f"{source} has no events {label!r}{did_you_mean(label, known)}", param_hint="--labels"
-            )
-    return wanted
+    return Known(tuple(known), str(source)).select(labels)
 
 
 def _summarise(index: Path, written: Mapping[str, Mapping[Event, Bounds]]) -> None:

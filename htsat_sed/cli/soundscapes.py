@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htsat_sed.cli.outputs import check_apart
 from htsat_sed.errors import HtsatSedError
+
+if TYPE_CHECKING:
+    from htsat_sed.training.recipe import Recipe
 
 
 def soundscapes(
@@ -27,7 +29,7 @@ def soundscapes(
             "--output",
             "-o",
             metavar="DIR",
-            help="Gets audio/, reference.tsv and durations.tsv, as DESED has them.",
+            help="A folder without soundscapes; gets audio/, reference.tsv and durations.tsv, as in DESED.",
             show_default=False,
         ),
     ],
@@ -48,9 +50,6 @@ def soundscapes(
 
       htsat-sed soundscapes recipes/home.toml --data homesounds/ -o scenes/
     """
-    check_apart([out], [data])
-    if (there := out / "reference.tsv").exists():
-        raise HtsatSedError(there, "is there already: name another folder")
     from dataclasses import replace
 
     from htsat_sed.training.data import read_clips
@@ -59,6 +58,7 @@ def soundscapes(
     from htsat_sed.training.soundscapes import Soundscapes, read_sources
 
     made = read_recipe(recipe)
+    _check_place(out, data, made)
     trained = {f for part in made.data for f in part.folds}
     every = range(1, made.fold_count + 1)
     folds = tuple(fold or [f for f in every if f not in trained] or every) if trained or fold else ()
@@ -74,3 +74,15 @@ def soundscapes(
     except ValueError as error:
         raise HtsatSedError(data, str(error)) from error
     render(series, out, count=count, sample_rate=rate, seconds=made.soundscapes.seconds)
+
+
+def _check_place(out: Path, data: Path, recipe: Recipe) -> None:
+    """Refuse a folder with other soundscapes, or with the clips that are mixed."""
+    from htsat_sed.training.rendering import AUDIO, REFERENCE
+
+    if (out / REFERENCE).exists():  # written last: without it a run was interrupted, and is done again
+        raise HtsatSedError(out / REFERENCE, "is there already: name another folder")
+    audio = out / AUDIO
+    sources = [folder for folder in (data, *(data / part.audio for part in recipe.data)) if folder.is_dir()]
+    if audio.is_dir() and any(audio.samefile(folder) for folder in sources):
+        raise HtsatSedError(audio, "holds the clips to mix: name another folder")

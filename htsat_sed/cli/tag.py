@@ -11,7 +11,7 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.outputs import check_apart, check_folders
+from htsat_sed.cli.outputs import check_apart, check_files
 from htsat_sed.cli.recordings import files_read, find_all
 from htsat_sed.cli.run import Results, Run, failures_place, open_journal
 from htsat_sed.cli.terminal import emit, output, printable, report
@@ -103,12 +103,21 @@ def tag(
         raise typer.BadParameter(
             "a wide table has all classes: leave --top or --wide out", param_hint="--top"
         )
-    check_folders(out)
+    check_files(out)
     with Interruptible() as stop:
         recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
         for failure in failures:
             report(failure)
-        check_apart([out], [*files_read(paths, recordings), *(checkpoint or ()), label_file, class_map])
+        check_apart(
+            [out],
+            [
+                *files_read(paths, recordings),
+                *options.checkpoint_files(checkpoint),
+                *(labels or ()),
+                label_file,
+                class_map,
+            ],
+        )
         detector = options.make_detector(
             checkpoint,
             device=device,

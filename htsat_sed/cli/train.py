@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from htsat_sed.cli.outputs import check_apart, check_folders
+from htsat_sed.cli.outputs import check_apart, check_files
 from htsat_sed.cli.terminal import TrainingProgress, errors
 from htsat_sed.errors import HtsatSedError
 
@@ -119,8 +119,9 @@ def train(
         import lightning as _  # noqa: F401
     except ModuleNotFoundError:
         raise typer.BadParameter("training needs Lightning: pip install 'htsat-sed[train]'") from None
-    check_folders(out)
-    check_apart([out], [recipe])
+    if out.suffix != ".safetensors":
+        raise typer.BadParameter(f"wanted a file ending in .safetensors, got {out}", param_hint="--output")
+    check_files(out)
     import logging
     import os
 
@@ -134,6 +135,7 @@ def train(
     logging.getLogger("htsat_sed").setLevel(logging.INFO if speaker else logging.ERROR)
     folder = run or out.with_suffix("")
     made = read_recipe(recipe)
+    check_apart([out], [recipe, made.start])
     try:
         with TrainingProgress(made.epochs, shown=speaker) as progress:
             model = fit(

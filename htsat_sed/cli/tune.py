@@ -10,7 +10,7 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.maps import detected_maps, post_processing_of
 from htsat_sed.cli.options import MODEL
-from htsat_sed.cli.outputs import check_apart, check_folders
+from htsat_sed.cli.outputs import check_apart, check_files
 from htsat_sed.cli.terminal import RecordingsProgress, errors, output
 from htsat_sed.errors import AnnotationError, HtsatSedError
 
@@ -158,7 +158,6 @@ def tune(
       htsat-sed tune reference.tsv --audio recordings/ --metric collar
     """
     _check(scores, audio, method, metric, out, into, class_map)
-    check_apart([out, into], [reference, before, checkpoint, class_map])
     from htsat_sed.annotations import read_events, read_presence_maps
     from htsat_sed.evaluation.report import Settings
     from htsat_sed.evaluation.tables import Remarks, check_names, pair, same_names
@@ -174,9 +173,11 @@ def tune(
         dtc=dtc,
         gtc=gtc,
     )
-    strong = read_events(reference)
     described = audio is not None or into is not None or checkpoint is not None
-    info = read_info(resolve_checkpoint(checkpoint)) if described else None
+    file = resolve_checkpoint(checkpoint) if described else None
+    check_apart([out, into], [reference, scores, before, class_map, file])
+    strong = read_events(reference)
+    info = read_info(file) if file is not None else None
     old = post_processing_of(info, class_map, before)
     failures: list[HtsatSedError] = []
     maps: dict[str, PresenceMap] = {}
@@ -245,7 +246,7 @@ def _check(
     if into is not None and class_map is not None:
         reason = "the classes of a map are not the checkpoint's: keep their values in a TOML file (-o)"
         raise typer.BadParameter(reason, param_hint="--into")
-    check_folders(out, into)
+    check_files(out, into)
 
 
 def _check_labels(wanted: Set[str], maps: Mapping[str, PresenceMap], info: CheckpointInfo) -> None:

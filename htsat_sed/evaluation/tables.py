@@ -89,8 +89,9 @@ def pair(
         "only in the reference: scored as without estimated events",
     )
     foreign = [e.label for name in recordings for e in estimated.get(name, ()) if e.label not in scored]
-    never = set(scored) - {e.label for name in recordings for e in estimated.get(name, ())}
-    what = f"of classes without reference events ({some(foreign)}): left out{_misspelt(foreign, never)}"
+    found = {e.label for name in recordings for e in estimated.get(name, ())}
+    hint = _misspelt(found - present, scored, found)
+    what = f"of classes without reference events ({some(foreign)}): left out{hint}"
     remarks.add(foreign, "estimated event", what)
     kept: dict[str, tuple[tuple[Event, ...], ...]] = {}
     for side, table in (("reference", reference), ("estimated", estimated)):
@@ -168,10 +169,17 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(distinct[:3]) + (f" and {len(distinct) - 3} more" if len(distinct) > 3 else "")
 
 
-def _misspelt(foreign: Iterable[str], never: Collection[str]) -> str:
-    """A hint at a label of the reference that was never estimated and is spelt like one that was."""
-    alike = (most_alike(label, never) for label in sorted(set(foreign)))
-    return next((f"; the reference has {label!r}" for label in alike if label is not None), "")
+def _misspelt(foreign: Collection[str], scored: Sequence[str], found: Collection[str]) -> str:
+    """A hint at a label that the reference spells otherwise, if one seems to.
+
+    That is one that differs by case or blanks alone, or else one that is much like a label of the reference
+    that nothing estimated has.
+    """
+    folded = {label.strip().casefold(): label for label in scored}
+    alike = [(label, folded.get(label.strip().casefold())) for label in sorted(foreign)]
+    alike += [(label, most_alike(label, set(scored) - set(found))) for label in sorted(foreign)]
+    pairs = (f"; is {label!r} the reference's {other!r}?" for label, other in alike if other is not None)
+    return next(pairs, "")
 
 
 def _fitting(

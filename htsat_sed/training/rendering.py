@@ -12,6 +12,8 @@ from htsat_sed.errors import HtsatSedError
 from htsat_sed.training.soundscapes import Soundscapes
 from htsat_sed.whole_file import whole_file
 
+AUDIO, REFERENCE = "audio", "reference.tsv"
+
 
 def render(soundscapes: Soundscapes, folder: Path, *, count: int, sample_rate: int, seconds: float) -> None:
     """Write soundscapes 0 to `count` - 1 and their labels.
@@ -28,7 +30,7 @@ def render(soundscapes: Soundscapes, folder: Path, *, count: int, sample_rate: i
     """
     import soundfile
 
-    audio = folder / "audio"
+    audio = folder / AUDIO
     try:
         audio.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -40,7 +42,7 @@ def render(soundscapes: Soundscapes, folder: Path, *, count: int, sample_rate: i
         with whole_file(audio / name, "wb") as file:
             soundfile.write(file, np.round(samples * 32_767).astype(np.int16), sample_rate, format="FLAC")
         events[name] = own
-    write_events(folder / "reference.tsv", events, "tsv")
     with whole_file(folder / "durations.tsv") as file:
         file.write("filename\tduration\n")
         file.writelines(f"{name}\t{seconds:g}\n" for name in events)
+    write_events(folder / REFERENCE, events, "tsv")

@@ -186,7 +186,16 @@ def test_a_folder_without_recordings(run: Run, checkpoint: Path, tmp_path: Path)
         (["--threshold", "high"], "wanted a number or LABEL=NUMBER, got 'high'"),
         (["--threshold", "Dgo=0.3"], "no class 'Dgo' in this model; did you mean 'Dog'?"),
         (["--threshold", "1.5"], "wanted threshold in [0, 1], got 1.5"),
-        (["--labels", "Bird"], "--labels: no class 'Bird' in this model; it has Dog, Cat, Rain"),
+        (["--labels", "Bird"], "--labels: no class 'Bird' in this model; there are Dog · Cat · Rain"),
+        (["--labels", "{folder}/labels.txt"], "labels.txt: no class 'Hen' in this model; there are Dog"),
+        (
+            ["--labels", "{folder}/labels.csv"],
+            "the row of 'Baby cry' has more cells than columns: put a label",
+        ),
+        (
+            ["--map", "{folder}/map.toml", "--labels", "Dog"],
+            "--labels: no class 'Dog' in class map map; there are Pet",
+        ),
         (["--format", "xml"], "wanted one of tsv, csv, jsonl"),
         (["-f", "tsv", "-f", "csv"], "several formats go to a folder: name it with -o"),
         (["-o", "events.xyz"], "cannot tell the format of events.xyz: name it with --format"),
@@ -194,7 +203,7 @@ def test_a_folder_without_recordings(run: Run, checkpoint: Path, tmp_path: Path)
         (["--batch-size", "0"], "wanted a number of windows, 1 or more, or auto, got '0'"),
         (
             ["--map", "desed"],
-            "joins classes that the model lacks: 'Car alarm' and 49 more; it is for another model",
+            "joins classes that the model lacks: 'Car alarm' and 49 more; is the map for another model?",
         ),
     ],
 )
@@ -204,12 +213,17 @@ def test_wrong_usage(
     recordings: Path,
     arguments: list[str],
     message: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("TERMINAL_WIDTH", "300")
-    code, out, err = run("detect", recordings, "-c", checkpoint, *arguments)
-    assert (code, out) == (2, "")
+    (tmp_path / "labels.txt").write_text("Dog\nHen\n")
+    (tmp_path / "labels.csv").write_text("label\nBaby cry, infant cry\n")
+    (tmp_path / "map.toml").write_text('Pet = ["Dog", "Cat"]\n')
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+    code, out, err = run("detect", recordings, "-c", checkpoint, *given)
+    assert (code, out) == (1 if "labels.csv" in given[-1] else 2, "")
     assert message in " ".join(err.split())
 
 

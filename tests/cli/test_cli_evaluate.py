@@ -158,6 +158,10 @@ def test_presence_maps_with_the_thresholds_of_their_class_map(run: Run, maps: Pa
     assert run(*given, "--threshold", "Cat=0.1", "--json", tmp_path / "flag.json")[0] == 0
     report = json.loads((tmp_path / "flag.json").read_text())
     assert report["metrics"][0]["classes"]["Cat"]["estimated"] == 1.0
+    (tmp_path / "other.toml").write_text('Pet = ["Dog", "Cat"]\n')
+    code, _, err = run(labels, "--scores", maps, "--map", tmp_path / "other.toml")
+    assert code == 2
+    assert err.endswith("other.toml: these presence maps have none of its classes, but 'Cat'\n")
 
 
 def test_class_without_reference_is_said_to_be_left_out(run: Run, maps: Path, tmp_path: Path) -> None:
@@ -294,9 +298,35 @@ def test_labels_that_are_spelt_otherwise_are_hinted_at(run: Run, tmp_path: Path,
     assert code == 0
     assert out.count("macro f1: 50.00 %") == 4
     assert err == (
-        "warning: 1 estimated event of classes without reference events (Dog): left out; the reference has "
-        f"{spelt!r}\n"
+        "warning: 1 estimated event of classes without reference events (Dog): left out; is 'Dog' the "
+        f"reference's {spelt!r}?\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("reference_labels", "estimated_labels", "hint"),
+    [
+        (["Car", "dog"], ["Cat", "Dog"], "; is 'Dog' the reference's 'dog'?"),
+        (["Dog", "Cat"], ["Dog", "dog"], "; is 'dog' the reference's 'Dog'?"),
+        (["Dog", "Cat"], ["Dog", "Dag"], ""),
+        (["Dog", "Cat"], ["Rain"], ""),
+    ],
+)
+def test_the_nearest_spelling_is_hinted_at(
+    run: Run, tmp_path: Path, reference_labels: list[str], estimated_labels: list[str], hint: str
+) -> None:
+    for name, labels in (("reference.tsv", reference_labels), ("estimated.tsv", estimated_labels)):
+        rows = (f"a.wav\t{i}\t{i + 1}\t{label}\n" for i, label in enumerate(labels))
+        (tmp_path / name).write_text(HEADER + "".join(rows))
+    _, _, err = run(tmp_path / "reference.tsv", tmp_path / "estimated.tsv")
+    assert err.endswith(f"left out{hint}\n")
+
+
+def test_a_class_that_is_not_asked_for_is_no_misspelling(run: Run, tmp_path: Path) -> None:
+    table = tmp_path / "table.tsv"
+    table.write_text(HEADER + "a.wav\t0\t1\tMale speech\n" + "a.wav\t3\t4\tFemale speech\n")
+    _, _, err = run(table, table, "--class", "Female speech")
+    assert err.endswith("(Male speech): left out\n")
 
 
 def test_label_files_know_no_audio_suffix(run: Run, tmp_path: Path) -> None:
