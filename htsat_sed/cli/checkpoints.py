@@ -201,8 +201,9 @@ def convert(
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import load_checkpoint
 
+    _check_suffix(target, ".safetensors")
     path = resolve_checkpoint(source)
-    _check_target(target, ".safetensors", [path, labels, post_processing])
+    _check_target(target, [path, labels, post_processing])
     if loss not in (None, "clip_bce", "clip_ce"):
         raise ValueError(f"wanted --loss clip_bce or clip_ce, got {loss}")
     model = load_checkpoint(
@@ -237,8 +238,9 @@ def average(
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import average_checkpoints
 
+    _check_suffix(output, ".safetensors")
     paths = [resolve_checkpoint(checkpoint) for checkpoint in checkpoints]
-    _check_target(output, ".safetensors", paths)
+    _check_target(output, paths)
     model = average_checkpoints(paths)
     model.provenance = {"average_of": [_provenance(path) for path in paths]}
     _save(output, model, float16=float16)
@@ -283,8 +285,9 @@ def export(
 
     from htsat_sed.model.catalogue import resolve_checkpoint
 
+    _check_suffix(target, ".onnx")
     path = resolve_checkpoint(checkpoint)
-    _check_target(target, ".onnx", [path, audio])
+    _check_target(target, [path, audio])
     for package in ("onnx", "onnxruntime"):
         if find_spec(package) is None:
             raise ValueError(f"the export needs {package}: pip install 'htsat-sed[onnx]'")
@@ -306,9 +309,12 @@ def export(
     )
 
 
-def _check_target(target: Path, suffix: str, inputs: Iterable[Path | None]) -> None:
+def _check_suffix(target: Path, suffix: str) -> None:
     if target.suffix != suffix:
         raise ValueError(f"wanted an output ending in {suffix}, got {target}")
+
+
+def _check_target(target: Path, inputs: Iterable[Path | None]) -> None:
     check_files(target)
     check_apart([target], inputs)
 
