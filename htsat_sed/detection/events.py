@@ -5,7 +5,8 @@ The steps, class by class and in this order:
 1. median filter over time;
 2. runs of tokens above the low threshold, kept if any of their tokens is above the high one;
 3. gaps shorter than `min_gap` are closed;
-4. events shorter than `min_event` are dropped.
+4. with an `edge_level`, events begin and end between tokens, see `htsat_sed.detection.edges`;
+5. events shorter than `min_event` are dropped.
 
 With a `step_filter`, step 2 finds boxes between change points instead, and keeps those whose score is
 above the threshold; see `htsat_sed.detection.change_points`.
@@ -67,6 +68,8 @@ class PostProcessing:
         merge_absolute: in [0, 1]; boxes become one if the mean score of the gap between them is less than
             this below the lower of theirs.
         merge_relative: in [0, 1]; likewise, as a part of that lower score. Either is enough.
+        edge_level: in [0, 1); above 0, an event begins and ends where scores, interpolated between the
+            middles of tokens, cross this part of its mean score, at most 4 tokens away; 0 for whole tokens.
         classes: label -> the attributes above that differ for it.
     """
 
@@ -78,6 +81,7 @@ class PostProcessing:
     step_filter: float = 0.0
     merge_absolute: float = 0.0
     merge_relative: float = 0.0
+    edge_level: float = 0.0
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +96,8 @@ class PostProcessing:
                 continue
             if not (_is_number(value) and 0.0 <= value <= 1.0):
                 raise ValueError(f"wanted {name} in [0, 1], got {value!r}")
+        if not (_is_number(self.edge_level) and 0.0 <= self.edge_level < 1.0):
+            raise ValueError(f"wanted edge_level of at least 0 and less than 1, got {self.edge_level!r}")
         if self.threshold_low is not None and self.threshold_low > self.threshold:
             raise ValueError(
                 f"wanted threshold_low of at most threshold ({self.threshold}), got {self.threshold_low}"
@@ -257,6 +263,7 @@ def span_rules(rules: Sequence[PostProcessing], token_seconds: float) -> SpanRul
         np.array(sides, np.int64),
         np.array([r.merge_absolute for r in rules]),
         np.array([r.merge_relative for r in rules]),
+        np.array([r.edge_level for r in rules]),
     )
 
 

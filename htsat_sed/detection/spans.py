@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import Boxes, find_boxes
+from htsat_sed.detection.edges import find_edges
 
 SLACK = 1e-9  # seconds by which a duration may miss a bound through rounding
 
@@ -43,6 +44,7 @@ class SpanRules(NamedTuple):
         sides: (K,) tokens on each side of the step filter; 0 for runs above the threshold.
         merge_absolute: (K,) see `PostProcessing`.
         merge_relative: (K,) see `PostProcessing`.
+        edge_level: (K,) part of its mean score at which an event begins and ends; 0 for whole tokens.
     """
 
     high: NDArray[np.float64]
@@ -52,6 +54,7 @@ class SpanRules(NamedTuple):
     sides: NDArray[np.int64]
     merge_absolute: NDArray[np.float64]
     merge_relative: NDArray[np.float64]
+    edge_level: NDArray[np.float64]
 
 
 def find_spans(
@@ -71,10 +74,10 @@ def find_spans(
     """
     runs, boxes = _runs(scores, rules), _boxes(scores, rules)
     found = runs.and_those(boxes).in_order() if len(boxes.column) else runs
+    found = close_gaps(found, rules, token_seconds)
+    edges = find_edges(scores, found, level=rules.edge_level)
     end = np.broadcast_to(duration, (scores.shape[1],))
-    return in_seconds(
-        close_gaps(found, rules, token_seconds), rules, token_seconds=token_seconds, duration=end
-    )
+    return in_seconds(found, edges, rules, token_seconds=token_seconds, duration=end)
 
 
 def close_gaps(found: Boxes, rules: SpanRules, token_seconds: float) -> Boxes:
@@ -96,19 +99,25 @@ def close_gaps(found: Boxes, rules: SpanRules, token_seconds: float) -> Boxes:
 
 
 def in_seconds(
-    found: Boxes, rules: SpanRules, *, token_seconds: float, duration: NDArray[np.float64]
+    found: Boxes,
+    edges: tuple[NDArray[np.float64], NDArray[np.float64]],
+    rules: SpanRules,
+    *,
+    token_seconds: float,
+    duration: NDArray[np.float64],
 ) -> Spans:
     """Events of tokens as seconds, cut at the recording's end, without those shorter than `min_event`.
 
     Args:
         found: what remains after gaps were closed.
+        edges: where they begin and end, tokens.
         rules: the values.
         token_seconds: duration of a token.
         duration: (K,) of the recording of each column, seconds.
     """
-    column, starts, ends, peaks = found
-    onsets = starts * token_seconds
-    offsets = np.minimum(ends * token_seconds, duration[column])
+    column, peaks = found.column, found.score
+    onsets = edges[0] * token_seconds
+    offsets = np.minimum(edges[1] * token_seconds, duration[column])
     kept = (offsets - onsets >= rules.min_event[column] - SLACK) & (offsets > onsets)
     return Spans(column[kept], onsets[kept], offsets[kept], peaks[kept])
 

@@ -41,6 +41,7 @@ class Choice:
     step_filter: float = 0.0
     merge_absolute: float = 0.0
     merge_relative: float = 0.0
+    edge_level: float = 0.0
 
     @classmethod
     def of(cls, rules: PostProcessing, label: str) -> Choice:
@@ -56,6 +57,7 @@ class Choice:
             step_filter=own.step_filter,
             merge_absolute=own.merge_absolute,
             merge_relative=own.merge_relative,
+            edge_level=own.edge_level,
         )
 
     def values(self) -> dict[str, float]:
@@ -69,6 +71,7 @@ class Choice:
             "step_filter": self.step_filter,
             "merge_absolute": self.merge_absolute,
             "merge_relative": self.merge_relative,
+            "edge_level": self.edge_level,
         }
 
 
@@ -264,4 +267,5 @@ def _rules(choice: Choice, thresholds: Floats, token_seconds: float) -> SpanRule
         sides=np.full(len(thresholds), sides),
         merge_absolute=every(choice.merge_absolute),
         merge_relative=every(choice.merge_relative),
+        edge_level=every(choice.edge_level),
     )

@@ -4,7 +4,8 @@ Thresholds are searched exactly (`threshold_curves`). The other values (median f
 hysteresis) are chosen from a few candidates, one after the other, each time with the best threshold, until
 none of them improves. Boxes between change points are searched in the same way, with
 their step filter and merging in place of median filter and hysteresis. The values before stay unless others
-are better.
+are better. `edge_level` is no candidate: it stays as before, since what it moves is little beside what
+intersections and segments count.
 
 What is called held out comes from cross-validation over recordings: chosen on the other folds, counted on
 this one.
@@ -216,7 +217,8 @@ _SEARCHES: Mapping[Method, Sequence[tuple[Choice, _Candidates]]] = {
 def _search(curves: ThresholdCurves, among: NDArray[np.bool_], method: Method, before: Choice) -> Choice:
     """The best of the values before, those with the best threshold, and what the searches find."""
     candidates = [(before, curves.f1(before, among)), curves.best_threshold(before, among)]
-    candidates += [_climb(curves, among, first, values) for first, values in _SEARCHES[method]]
+    for first, values in _SEARCHES[method]:
+        candidates.append(_climb(curves, among, replace(first, edge_level=before.edge_level), values))
     best, value = candidates[0]
     for choice, reached in candidates[1:]:
         if reached > value + _BETTER:

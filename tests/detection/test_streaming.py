@@ -83,6 +83,7 @@ values = st.fixed_dictionaries(
         "step_filter": st.sampled_from([0.0, 0.0, 0.6, 1.3]),
         "merge_absolute": st.sampled_from([0.0, 0.125]),
         "merge_relative": st.sampled_from([0.0, 0.5]),
+        "edge_level": st.sampled_from([0.0, 0.5, 0.75]),
     }
 )
 

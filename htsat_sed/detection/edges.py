@@ -1,0 +1,96 @@
+"""Where events begin and end between tokens.
+
+Thresholds choose tokens, of 0.3125 s each. But what a model is taught is the part of a token that an event
+covers, so that a token whose score lies between that of the event and that of what is around it tells where
+inside it the event begins. An event therefore begins and ends where the scores, joined by straight lines
+between the middles of tokens, cross a part of its mean score: its level. What is measured so hardly depends
+on how sure the model is of the event as a whole.
+
+From a boundary whose inner token reaches the level the crossing is looked for outwards, from another
+inwards, and a boundary moves by no more than `REACH` tokens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.detection.change_points import Boxes
+
+REACH = 4  # tokens; farther away the score is no longer about the same boundary
+LONG_AGO = -2 * (REACH + 1)  # token: too early to be in the way of any event
+_APART = 0.5  # tokens that remain between two events
+
+
+def find_edges(
+    scores: NDArray[np.float32],
+    found: Boxes,
+    *,
+    level: NDArray[np.float64],
+    first: int = 0,
+    before: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Beginnings and ends of events, in tokens.
+
+    Args:
+        scores: (T, K) smoothed scores of tokens `first` to `first` + T, which reach `REACH` + 1 tokens beyond
+            all events, or to the recording's ends.
+        found: n events, ordered by column and start, disjoint, in tokens of the recording.
+        level: (K,) part of an event's mean score at which it begins and ends, below 1; 0 for whole tokens.
+        first: token of the first row.
+        before: (K,) end of the last event before these; None if there is none.
+
+    Returns:
+        Onsets and offsets, (n,) each; onset < offset, events of a column at least half a token apart.
+    """
+    column, start, end, _ = found
+    onset, offset = start.astype(np.float64), end.astype(np.float64)
+    moved = np.flatnonzero(level[column] > 0.0)
+    if len(moved) == 0:
+        return onset, offset
+    of, begins, ends = column[moved], start[moved] - first, end[moved] - first
+    wanted = level[of] * _means(scores, of, begins, ends)
+    onset[moved] = first + _crossings(scores, of, begins, wanted)
+    offset[moved] = first + len(scores) - _crossings(scores[::-1], of, len(scores) - ends, wanted)
+
+    last_end = np.full(len(level), LONG_AGO) if before is None else before
+    new = np.append(True, column[1:] != column[:-1])
+    room = (start - np.where(new, last_end[column], np.append(0, end[:-1]))) / 2.0 - _APART / 2.0
+    onset = np.maximum(onset, start - room)
+    inner = np.flatnonzero(~new)
+    offset[inner - 1] = np.minimum(offset[inner - 1], end[inner - 1] + room[inner])
+    return onset, offset
+
+
+def _means(
+    scores: NDArray[np.float32], column: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Mean score of each run of tokens; runs are ordered by column and start, and disjoint."""
+    tokens, classes = scores.shape
+    line = np.zeros(classes * tokens + 1)  # ends with a value that no run has
+    line[:-1] = scores.T.ravel()
+    bounds = np.stack([start, end], axis=1) + (column * tokens)[:, None]
+    means: NDArray[np.float64] = np.add.reduceat(line, bounds.ravel())[::2] / (end - start)
+    return means
+
+
+def _crossings(
+    scores: NDArray[np.float32],
+    column: NDArray[np.int64],
+    start: NDArray[np.int64],
+    level: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Where scores rise through a level near the start of an event, tokens; if nowhere, as far as looked."""
+    place = start[:, None] + np.arange(-REACH - 1, REACH + 1)
+    near = scores[place.clip(0, len(scores) - 1), column[:, None]].astype(np.float64)
+    above = near >= level[:, None]
+    steps = np.arange(-REACH, REACH + 1)  # from the start to the boundary behind each token but the last
+    outwards = above[:, REACH + 1]
+    rises = ~above[:, :-1] & above[:, 1:] & ((steps <= 0) == outwards[:, None])
+    nearest = np.where(rises, np.abs(steps), REACH + 1).argmin(axis=1)
+    one = np.arange(len(start))
+    lower, upper = near[one, nearest], near[one, nearest + 1]
+    height = (level - lower) / np.where(upper > lower, upper - lower, 1.0)
+    found = np.where(rises[one, nearest], steps[nearest] - 0.5 + height, np.where(outwards, -REACH, REACH))
+    crossings: NDArray[np.float64] = np.maximum(start + found.clip(-REACH, REACH), 0.0)
+    return crossings
