@@ -235,7 +235,10 @@ def _read_folder(folder: Path, format: str | None) -> Table:
     kinds = {path: kind for path, kind in kinds.items() if kind and not FORMATS[kind].shared}
     found = {kind for kind in kinds.values() if kind} if format is None else {format} & set(kinds.values())
     if len(found) != 1:
-        several = f"files of several formats, name one: {', '.join(sorted(found))}"
+        several = (
+            f"label files of several formats ({', '.join(sorted(found))}), which may say the same twice: "
+            "give a folder with those of one, or a single table"
+        )
         raise AnnotationError(folder, f"holds {several if found else 'no label files'}")
     events: Table = {}
     for path, kind in kinds.items():

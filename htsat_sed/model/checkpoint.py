@@ -27,6 +27,7 @@ from torch import Tensor
 
 from htsat_sed.errors import CheckpointError, HtsatSedError
 from htsat_sed.labels import audioset_labels
+from htsat_sed.model.catalogue import resolve_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.model.official import Arrays, Encoder, read_encoder, read_official, shortened
 from htsat_sed.whole_file import whole_file
@@ -75,7 +76,8 @@ def load_checkpoint(
     of official files: those given, else AudioSet's for 527 classes, else ``class_000``, ...
 
     Args:
-        path: our safetensors file, or an official Lightning ``.ckpt``.
+        path: our safetensors file, an official Lightning ``.ckpt``, or a name: ``home`` for the bundled
+            checkpoint, or a published one that was pulled.
         sample_rate: Hz.
         hop_length: STFT step, samples.
         labels: one name a class.
@@ -88,6 +90,7 @@ def load_checkpoint(
         CheckpointError: the file is missing, broken, of another kind, or not fit for detection.
         ValueError: an argument contradicts what the file says, or labels do not fit the classes.
     """
+    path = resolve_checkpoint(path)
     info, arrays = _read(path, sample_rate=sample_rate, hop_length=hop_length, labels=labels, loss=loss)
     with torch.random.fork_rng(devices=[]):  # building a model draws initial weights
         model = HTSAT(info.config, info.labels)

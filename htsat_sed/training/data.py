@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,16 +58,24 @@ def read_clips(part: DataRecipe, folder: Path, *, fold_count: int) -> list[Clip]
     else:
         clips = list(_READERS[part.kind](table, audio))
     if part.folds:
+        known = sorted({clip.fold for clip in clips if clip.fold is not None})
+        if not set(known) & set(part.folds):
+            has = f"folds {_listed(known)}" if known else "no folds"
+            raise AnnotationError(table, f"wanted recordings of folds {_listed(part.folds)}, it has {has}")
         clips = [clip for clip in clips if clip.fold in part.folds]
     there = [clip for clip in clips if clip.path.is_file()]
     absent = [clip.path.name for clip in clips if not clip.path.is_file()]
     if not there:
-        of = f" of folds {', '.join(map(str, part.folds))}" if part.folds else ""
+        of = f" of folds {_listed(part.folds)}" if part.folds else ""
         raise AnnotationError(table, f"none of its {len(clips)} recordings{of} is below {audio}")
     if absent:
         names = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
         _logger.warning("%s: %d of its %d recordings missing: %s", table, len(absent), len(clips), names)
     return there
+
+
+def _listed(folds: Iterable[object]) -> str:
+    return ", ".join(map(str, folds))
 
 
 def _weak(table: Path, audio: Path) -> Iterator[Clip]:

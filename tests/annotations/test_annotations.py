@@ -264,7 +264,9 @@ def test_the_content_tells_the_format(tmp_path, format):
 def test_a_folder_of_several_formats_wants_one_named(tmp_path):
     write_events(tmp_path, TABLE, "audacity")
     write_events(tmp_path, TABLE, "raven")
-    with pytest.raises(AnnotationError, match="holds files of several formats, name one: audacity, raven"):
+    with pytest.raises(
+        AnnotationError, match=r"holds label files of several formats \(audacity, raven\), which"
+    ):
         read_events(tmp_path)
     assert read_events(tmp_path, "raven")["day1/street.wav"][0] == Event(0.312, 1.25, "Speech", 0.9312)
     assert read_events(tmp_path, "audacity")["day1/street.wav"][0] == Event(0.3125, 1.25, "Speech")

@@ -189,3 +189,7 @@ def test_only_like_models_average(tmp_path: Path):
         average_checkpoints([paths[0], paths[3]])
     with pytest.raises(ValueError, match="wanted at least two checkpoints to average, got 1"):
         average_checkpoints(paths[:1])
+
+
+def test_a_name_is_as_good_as_a_file() -> None:
+    assert "Speech" in load_checkpoint("home").labels

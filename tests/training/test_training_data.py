@@ -80,6 +80,20 @@ def test_bad_tables(tmp_path: Path, kind: str, text: str, message: str) -> None:
         read(DataRecipe(kind=kind, table="table"), tmp_path)  # type: ignore[arg-type]
 
 
+def test_folds_that_a_table_lacks(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "clips.tsv").write_text(
+        "filename\tlabel\tfold\tonset\toffset\na.wav\tDog\t2\t0\t1\nb.wav\tDog\t1\t0\t1\n"
+    )
+    with pytest.raises(
+        AnnotationError, match=r"clips\.tsv: wanted recordings of folds 9, it has folds 1, 2$"
+    ):
+        read(DataRecipe(kind="clips", folds=(9,)), tmp_path)
+    (tmp_path / "weak.tsv").write_text("filename\tevent_labels\na.wav\tDog\n")
+    with pytest.raises(AnnotationError, match=r"weak\.tsv: wanted recordings of folds 1, it has no folds$"):
+        read(DataRecipe(kind="weak", table="weak.tsv", folds=(1,)), tmp_path)
+
+
 WINDOW = Window(sample_rate=RATE, samples=64_000, tokens=32, labels=("High", "Low"))
 
 
