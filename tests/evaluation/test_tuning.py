@@ -59,6 +59,7 @@ choices = st.builds(
     st.sampled_from([0.0, 0.9]),
     st.sampled_from([0.0, 0.5]),
     st.sampled_from([0.0, 0.5]),
+    edge_level=st.sampled_from([0.0, 0.5]),
 )
 
 
@@ -113,6 +114,7 @@ def test_fitting_never_loses(seed: int, choice: Choice, metric: str, method: str
     for worth in (*found.by_class().values(), found.macro()):
         assert worth.fitted >= worth.before
     assert again.choices == found.choices
+    assert found.choices[found.labels.index("Dog")].edge_level == choice.edge_level
 
     # Before and fitted are what detection with these values scores.
     count = {"intersection": intersection_counts, "collar": collar_counts, "segment": segment_counts}[metric]
