@@ -50,8 +50,10 @@ def find_edges(
         return onset, offset
     of, begins, ends = column[moved], start[moved] - first, end[moved] - first
     wanted = level[of] * _means(scores, of, begins, ends)
-    onset[moved] = first + _crossings(scores, of, begins, wanted)
-    offset[moved] = first + len(scores) - _crossings(scores[::-1], of, len(scores) - ends, wanted)
+    # Moves do not depend on `first`, to the last bit.
+    onset[moved] += _moves(scores, of, begins, wanted)
+    offset[moved] -= _moves(scores[::-1], of, len(scores) - ends, wanted)
+    onset, offset = np.maximum(onset, 0.0), np.minimum(offset, first + len(scores))
 
     last_end = np.full(len(level), LONG_AGO) if before is None else before
     new = np.append(True, column[1:] != column[:-1])
@@ -74,13 +76,13 @@ def _means(
     return means
 
 
-def _crossings(
+def _moves(
     scores: NDArray[np.float32],
     column: NDArray[np.int64],
     start: NDArray[np.int64],
     level: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Where scores rise through a level near the start of an event, tokens; if nowhere, as far as looked."""
+    """Tokens from the start of an event to where scores rise through a level; as far as looked if nowhere."""
     place = start[:, None] + np.arange(-REACH - 1, REACH + 1)
     near = scores[place.clip(0, len(scores) - 1), column[:, None]].astype(np.float64)
     above = near >= level[:, None]
@@ -92,5 +94,5 @@ def _crossings(
     lower, upper = near[one, nearest], near[one, nearest + 1]
     height = (level - lower) / np.where(upper > lower, upper - lower, 1.0)
     found = np.where(rises[one, nearest], steps[nearest] - 0.5 + height, np.where(outwards, -REACH, REACH))
-    crossings: NDArray[np.float64] = np.maximum(start + found.clip(-REACH, REACH), 0.0)
-    return crossings
+    moves: NDArray[np.float64] = found.clip(-REACH, REACH)
+    return moves
