@@ -377,10 +377,14 @@ def _print_description(description: dict[str, Any]) -> None:
 
 
 def _lines(name: str, value: Any) -> list[str]:
-    """A value as a line, or as one for each entry of a table of tables: values of classes that are not 0."""
+    """A value as a line, or as one for each entry of a table of tables: values of classes."""
     if isinstance(value, dict) and value and all(isinstance(own, dict) for own in value.values()):
         return [
-            f"{name}.{entry}: " + ", ".join(f"{key} {each:.4g}" for key, each in own.items() if each)
+            f"{name}.{entry}: "
+            + ", ".join(
+                f"{key} {each:.4g}" if isinstance(each, float) else f"{key} {each}"
+                for key, each in own.items()
+            )
             for entry, own in value.items()
         ]
     return [f"{name}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]

@@ -12,6 +12,8 @@ inwards, and a boundary moves by no more than `REACH` tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,10 +70,11 @@ def _means(
     scores: NDArray[np.float32], column: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Mean score of each run of tokens; runs are ordered by column and start, and disjoint."""
-    tokens, classes = scores.shape
-    line = np.zeros(classes * tokens + 1)  # ends with a value that no run has
-    line[:-1] = scores.T.ravel()
-    bounds = np.stack([start, end], axis=1) + (column * tokens)[:, None]
+    tokens = len(scores)
+    own, row = np.unique(column, return_inverse=True)
+    line = np.zeros(len(own) * tokens + 1)  # ends with a value that no run has
+    line[:-1] = np.nan_to_num(scores[:, own].T).ravel()
+    bounds = np.stack([start, end], axis=1) + (row * tokens)[:, None]
     means: NDArray[np.float64] = np.add.reduceat(line, bounds.ravel())[::2] / (end - start)
     return means
 
@@ -84,7 +87,7 @@ def _moves(
 ) -> NDArray[np.float64]:
     """Tokens from the start of an event to where scores rise through a level; as far as looked if nowhere."""
     place = start[:, None] + np.arange(-REACH - 1, REACH + 1)
-    near = scores[place.clip(0, len(scores) - 1), column[:, None]].astype(np.float64)
+    near = np.nan_to_num(scores[place.clip(0, len(scores) - 1), column[:, None]].astype(np.float64))
     above = near >= level[:, None]
     steps = np.arange(-REACH, REACH + 1)  # from the start to the boundary behind each token but the last
     outwards = above[:, REACH + 1]
@@ -96,3 +99,55 @@ def _moves(
     found = np.where(rises[one, nearest], steps[nearest] - 0.5 + height, np.where(outwards, -REACH, REACH))
     moves: NDArray[np.float64] = found.clip(-REACH, REACH)
     return moves
+
+
+class EdgeScores:
+    """Smoothed scores of a stream, as long as edges need them.
+
+    Of a column with an unfinished event those since shortly before it, of another the last few.
+
+    Args:
+        columns: K.
+    """
+
+    def __init__(self, columns: int) -> None:
+        self._end = 0  # token after the last
+        self._latest = np.zeros(
+            (0, columns), np.float32
+        )  # the last rows added, and what edges need before them
+        self._kept: dict[int, list[NDArray[np.float32]]] = {}  # column -> parts that end with the last token
+
+    def add(self, rows: NDArray[np.float32]) -> None:
+        """Take the next rows, (n, K)."""
+        self._end += len(rows)
+        self._latest = np.concatenate([self._latest[-REACH - 1 :], rows])
+        for column, parts in self._kept.items():
+            parts.append(rows[:, column].copy())
+
+    def of(self, columns: Sequence[int]) -> Iterator[tuple[list[int], NDArray[np.float32], int]]:
+        """What is there of some columns, in ascending order, those with as many rows together.
+
+        Yields:
+            k of the columns, their scores (n, k), and the token of the first row.
+        """
+        alike: dict[int, list[int]] = {}
+        for column in columns:
+            rows = sum(map(len, self._kept[column])) if column in self._kept else len(self._latest)
+            alike.setdefault(rows, []).append(column)
+        for rows, some in alike.items():
+            scores = [
+                np.concatenate(self._kept[column]) if column in self._kept else self._latest[:, column]
+                for column in some
+            ]
+            yield some, np.stack(scores, axis=1), self._end - rows
+
+    def keep(self, starts: Mapping[int, int]) -> None:
+        """Forget all but what events need that are not final: column -> start of its first one."""
+        kept = {}
+        for column, start in starts.items():
+            parts = self._kept.get(column) or [self._latest[:, column].copy()]
+            tokens = sum(map(len, parts))
+            while len(parts) > 1 and self._end - tokens + len(parts[0]) < start - REACH:
+                tokens -= len(parts.pop(0))
+            kept[column] = parts
+        self._kept = kept

@@ -68,8 +68,9 @@ class PostProcessing:
         merge_absolute: in [0, 1]; boxes become one if the mean score of the gap between them is less than
             this below the lower of theirs.
         merge_relative: in [0, 1]; likewise, as a part of that lower score. Either is enough.
-        edge_level: in [0, 1); above 0, an event begins and ends where scores, interpolated between the
+        edge_level: in [0, 0.9]; above 0, an event begins and ends where scores, interpolated between the
             middles of tokens, cross this part of its mean score, at most 4 tokens away; 0 for whole tokens.
+            Gaps may so become shorter than `min_gap`.
         classes: label -> the attributes above that differ for it.
     """
 
@@ -96,8 +97,8 @@ class PostProcessing:
                 continue
             if not (_is_number(value) and 0.0 <= value <= 1.0):
                 raise ValueError(f"wanted {name} in [0, 1], got {value!r}")
-        if not (_is_number(self.edge_level) and 0.0 <= self.edge_level < 1.0):
-            raise ValueError(f"wanted edge_level of at least 0 and less than 1, got {self.edge_level!r}")
+        if not (_is_number(self.edge_level) and 0.0 <= self.edge_level <= 0.9):
+            raise ValueError(f"wanted edge_level in [0, 0.9], got {self.edge_level!r}")
         if self.threshold_low is not None and self.threshold_low > self.threshold:
             raise ValueError(
                 f"wanted threshold_low of at most threshold ({self.threshold}), got {self.threshold_low}"

@@ -8,8 +8,8 @@ What has to be known before an event is final, step by step (see `htsat_sed.dete
 3. an event ends when no other can begin within `min_gap` after it;
 4. its edges depend on its mean score, and on the next event as far as both can reach.
 
-So a few rows and one open run and one open event of each class are kept, whatever the duration; of classes
-with an `edge_level` also the smoothed scores of open runs and events.
+So a few rows and one open run and one open event of each class are kept, whatever the duration; of a class
+with an `edge_level` also its smoothed scores while a run or an event is open, 4 bytes a token.
 
 Boxes between change points have no such bound. With `merge_absolute` above 0 a faint box, hours after
 another, lowers the score that decides whether the gap before it closes, and through it the score of the box
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import Boxes
-from htsat_sed.detection.edges import LONG_AGO, REACH, find_edges
+from htsat_sed.detection.edges import LONG_AGO, REACH, EdgeScores, find_edges
 from htsat_sed.detection.events import Event, PostProcessing, class_rules, named, smooth
 from htsat_sed.detection.spans import SpanRules, close_gaps, find_runs, find_spans, in_seconds
 
@@ -65,7 +65,7 @@ class EventStream:
         self._boxed_rows: list[NDArray[np.float32]] = []
         self._edged = np.flatnonzero((self._rules.edge_level > 0.0) & (self._rules.sides == 0))
         self._edge_level = np.where(self._rules.sides == 0, self._rules.edge_level, 0.0)
-        self._edge_rows = np.zeros((0, len(self._edged)), np.float32)  # smoothed, up to the last
+        self._edge_scores = EdgeScores(len(self._edged))
         self._last_end = np.full(len(self._labels), LONG_AGO)  # of final events
         self._new: list[NDArray[np.float32]] = []
         self._rows = np.zeros((0, len(self._labels)), np.float32)  # those that the filter still needs
@@ -132,7 +132,7 @@ class EventStream:
         self._rows = rows[max(0, ready - self._half - first) :].copy()
         if len(self._boxed):
             self._boxed_rows.append(smoothed[:, self._boxed])
-        self._edge_rows = np.concatenate([self._edge_rows, smoothed[:, self._edged]])
+        self._edge_scores.add(smoothed[:, self._edged])
 
         runs = self._closed_runs(smoothed, last=duration is not None)
         kept = runs.score > self._rules.high.astype(np.float32)[runs.column]
@@ -147,39 +147,44 @@ class EventStream:
             final = ~last | (gap * self._step >= self._rules.min_gap[events.column])
             known = (self._smoothed - events.end > REACH) & (~last | (gap > 2 * REACH))
             final &= known | (self._edge_level[events.column] == 0.0)
-        edges = self._edges(events)
+        onsets, offsets = self._edges(events, final)
         self._waiting = events.where(~final)
         self._last_end[events.column[final]] = events.end[final]  # the last assignment holds
-        self._forget()
+        self._edge_scores.keep(self._unfinished())
         # What is final before the end lies before the last row, which alone the end may cut.
         end = np.full(len(self._labels), np.inf if duration is None else duration)
-        onsets, offsets = (edge[final] for edge in edges)
-        spans = in_seconds(
-            events.where(final), (onsets, offsets), self._rules, token_seconds=self._step, duration=end
-        )
+        edges = onsets[final], offsets[final]
+        spans = in_seconds(events.where(final), edges, self._rules, token_seconds=self._step, duration=end)
         return named(spans, self._labels)
 
-    def _edges(self, events: Boxes) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _edges(
+        self, events: Boxes, final: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Where events begin and end, tokens; right for those that are final."""
         onsets, offsets = events.start.astype(np.float64), events.end.astype(np.float64)
-        own = np.flatnonzero(self._edge_level[events.column] > 0.0)
-        some = events.where(own)
-        onsets[own], offsets[own] = find_edges(
-            self._edge_rows,
-            some._replace(column=np.searchsorted(self._edged, some.column)),
-            level=self._edge_level[self._edged],
-            first=self._smoothed - len(self._edge_rows),
-            before=self._last_end[self._edged],
-        )
+        wanted = np.unique(events.column[final & (self._edge_level[events.column] > 0.0)])
+        for places, scores, first in self._edge_scores.of(np.searchsorted(self._edged, wanted).tolist()):
+            columns = self._edged[places]
+            own = np.isin(events.column, columns)
+            some = events.where(own)
+            onsets[own], offsets[own] = find_edges(
+                scores,
+                some._replace(column=np.searchsorted(columns, some.column)),
+                level=self._edge_level[columns],
+                first=first,
+                before=self._last_end[columns],
+            )
         return onsets, offsets
 
-    def _forget(self) -> None:
-        """Drop the rows that no edge can need any more."""
-        needed = [self._smoothed]
+    def _unfinished(self) -> dict[int, int]:
+        """Edged column -> start of its first run or event that is not final."""
+        starts: dict[int, int] = {}
         for unfinished in (self._open, self._waiting):
-            needed += unfinished.start[self._edge_level[unfinished.column] > 0.0].tolist()
-        rows = self._smoothed - min(needed) + REACH + 1
-        self._edge_rows = self._edge_rows[-rows:].copy()
+            own = unfinished.where(self._edge_level[unfinished.column] > 0.0)
+            places = np.searchsorted(self._edged, own.column)
+            for place, start in zip(places.tolist(), own.start.tolist(), strict=True):
+                starts[place] = min(start, starts.get(place, start))
+        return starts
 
     def _closed_runs(self, smoothed: NDArray[np.float32], *, last: bool) -> Boxes:
         """Runs above the low threshold that end in these rows, or before them; `last` ends all."""

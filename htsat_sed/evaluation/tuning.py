@@ -4,8 +4,8 @@ Thresholds are searched exactly (`threshold_curves`). The other values (median f
 hysteresis) are chosen from a few candidates, one after the other, each time with the best threshold, until
 none of them improves. Boxes between change points are searched in the same way, with
 their step filter and merging in place of median filter and hysteresis. The values before stay unless others
-are better. `edge_level` is no candidate: it stays as before, since what it moves is little beside what
-intersections and segments count.
+are better. `edge_level` is no candidate but stays as before: it is about how exact edges are, which most
+metrics hardly see, so that their F1 would choose it by chance.
 
 What is called held out comes from cross-validation over recordings: chosen on the other folds, counted on
 this one.

@@ -61,6 +61,11 @@ class CheckpointInfo:
     parameters: int
 
 
+def _file(path: str | Path) -> Path:
+    """The file that a string may name; a path is what it is, even if it is called like a name."""
+    return resolve_checkpoint(path) if isinstance(path, str) else path
+
+
 def load_checkpoint(
     path: str | Path,
     *,
@@ -76,8 +81,8 @@ def load_checkpoint(
     of official files: those given, else AudioSet's for 527 classes, else ``class_000``, ...
 
     Args:
-        path: our safetensors file, an official Lightning ``.ckpt``, or a name: ``home`` for the bundled
-            checkpoint, or a published one that was pulled.
+        path: our safetensors file or an official Lightning ``.ckpt``; as a string also a name: ``home`` for
+            the bundled checkpoint, or a published one that was pulled.
         sample_rate: Hz.
         hop_length: STFT step, samples.
         labels: one name a class.
@@ -90,7 +95,7 @@ def load_checkpoint(
         CheckpointError: the file is missing, broken, of another kind, or not fit for detection.
         ValueError: an argument contradicts what the file says, or labels do not fit the classes.
     """
-    path = resolve_checkpoint(path)
+    path = _file(path)
     info, arrays = _read(path, sample_rate=sample_rate, hop_length=hop_length, labels=labels, loss=loss)
     with torch.random.fork_rng(devices=[]):  # building a model draws initial weights
         model = HTSAT(info.config, info.labels)
@@ -122,6 +127,7 @@ def read_info(
         CheckpointError: as `load_checkpoint`, except for what only the weights show.
         ValueError: as `load_checkpoint`.
     """
+    path = _file(path)
     options = {"sample_rate": sample_rate, "hop_length": hop_length, "loss": loss}
     if _is_ours(path):
         info, _ = _read_ours(path, with_arrays=False)
@@ -222,6 +228,7 @@ def load_encoder(path: str | Path) -> Encoder:
     Raises:
         CheckpointError: none of these.
     """
+    path = _file(path)
     if not _is_ours(path):
         return read_encoder(path)
     info, arrays = _read_ours(path, with_arrays=True)

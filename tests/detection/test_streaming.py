@@ -119,11 +119,28 @@ def test_events_are_those_of_the_whole_map(
     assert sorted(found) == find_events(PresenceMap(scores, LABELS, step, duration), rules)
 
 
-def test_memory_does_not_grow_with_the_recording() -> None:
-    rules = PostProcessing(threshold_low=0.25, median_filter=3.0, min_gap=60.0, min_event=0.5)
+def test_edges_do_not_depend_on_where_a_stream_is_cut() -> None:
+    scores = np.array([[0.25] * 27 + [0.625] + [0.0] * 6 + [0.3, 1.0, 1.0, 0.3]], np.float32).T
+    rules = PostProcessing(threshold=0.25, edge_level=0.5)
+    for step in (1.0, 0.3125):
+        stream = EventStream(("a",), token_seconds=step, post_processing=rules, block=1)
+        found = [event for row in scores for event in stream.add(row[None])]
+        found += stream.finish(len(scores) * step)
+        assert found == find_events(PresenceMap(scores, ("a",), step, len(scores) * step), rules)
+
+
+@pytest.mark.parametrize("edges", [False, True])
+def test_memory_does_not_grow_with_the_recording(edges: bool) -> None:
+    values = {"threshold_low": 0.25, "median_filter": 3.0, "min_event": 0.5}
+    rules = (
+        PostProcessing(**values, edge_level=0.6, min_gap=2.0)
+        if edges
+        else PostProcessing(**values, min_gap=60.0)
+    )
     rng = np.random.default_rng(0)
-    rows = rng.random((32, 10), np.float32)
-    rows[:, 0] = 1.0  # one event from beginning to end
+    rows = rng.random((32, 10), np.float32) * (0.3 if edges else 1.0)
+    rows[20:22] = 1.0
+    rows[:, 0] = 0.0 if edges else 1.0  # one event from beginning to end
     rows[:, 1] *= 0.25  # none at all
 
     def peak(blocks: int) -> int:

@@ -193,3 +193,11 @@ def test_only_like_models_average(tmp_path: Path):
 
 def test_a_name_is_as_good_as_a_file() -> None:
     assert "Speech" in load_checkpoint("home").labels
+
+
+def test_a_file_that_is_called_like_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("home").write_text("x")
+    for path in ("./home", Path("home"), Path("./home")):
+        with pytest.raises(CheckpointError, match="home: "):
+            load_checkpoint(path)

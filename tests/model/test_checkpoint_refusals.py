@@ -97,7 +97,7 @@ def test_files_that_are_no_checkpoints(tmp_path: Path, content: bytes, reason: s
 
 
 def test_files_that_are_not_there(tmp_path: Path):
-    with pytest.raises(CheckpointError, match="no such file, and no checkpoint of that name"):
+    with pytest.raises(CheckpointError, match="cannot be read: No such file or directory"):
         load_checkpoint(tmp_path / "none")
     with pytest.raises(CheckpointError, match="cannot be read: Is a directory"):
         load_checkpoint(tmp_path)
