@@ -112,9 +112,8 @@ class EdgeScores:
 
     def __init__(self, columns: int) -> None:
         self._end = 0  # token after the last
-        self._latest = np.zeros(
-            (0, columns), np.float32
-        )  # the last rows added, and what edges need before them
+        # The rows added last, and what edges need before them.
+        self._latest = np.zeros((0, columns), np.float32)
         self._kept: dict[int, list[NDArray[np.float32]]] = {}  # column -> parts that end with the last token
 
     def add(self, rows: NDArray[np.float32]) -> None:
