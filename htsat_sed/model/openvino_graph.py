@@ -6,10 +6,13 @@ lets tokens lie where OpenVINO computes fastest:
 - the graph takes one window, so that what lies between two layers stays in the processor's cache and a
   bias of each attention window is a plain constant; windows of a batch run side by side;
 - patches are cut from the small spectrogram straight into attention-window order, as rows of a matrix;
-- q, k and v are three products, whose results attention reads where they are;
+- q, k and v are three products, whose results attention reads where they are; the scale of q is in its
+  weights, and of the three biases only that of q stays: softmax does not see k's, and v's goes through it;
 - a shifted block moves tokens once: they stay in shifted order until somebody needs another;
 - between two moves attention windows have nothing to do with each other, so that a block goes through them a
-  few at a time, again for the cache's sake.
+  few at a time, again for the cache's sake;
+- a product has an activation behind it, one that changes nothing where the model has none: then oneDNN
+  computes it, which is quicker at all but the patch embedding than what OpenVINO takes for a bare one.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from htsat_sed.model.swin import MLP, Block, PatchMerging, Stage, WindowAttentio
 
 Node = Any  # openvino.Node: its stubs type no operation
 _PIECE = 512  # tokens
+_BOUND = float(np.finfo(np.float32).max)
 
 
 def openvino_graph(model: HTSAT, *, in_pieces: bool = True) -> Model:
@@ -90,16 +94,20 @@ def _attend(x: Node, attention: WindowAttention, bias: Tensor) -> Node:
     """Attention inside attention windows: (1, tokens, C) to the same; `bias` is that of these tokens."""
     _, tokens, dim = x.get_output_shape(0)
     n, heads = attention.window_tokens, attention.heads
-    weights, biases = attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3)
-    q, k, v = (
-        ops.transpose(
-            ops.reshape(_product(x, weight, bias), [tokens // n, n, heads, dim // heads], False), [0, 2, 1, 3]
-        )
-        for weight, bias in zip(weights, biases, strict=True)
-    )
-    y = ops.scaled_dot_product_attention(q, k, v, _constant(bias))
+    scale = (dim // heads) ** -0.5
+    of_q, of_k, of_v = attention.qkv.weight.chunk(3)
+    bias_of_q, _, bias_of_v = attention.qkv.bias.chunk(3)
+
+    def of_heads(product: Node) -> Node:
+        return ops.transpose(ops.reshape(product, [tokens // n, n, heads, dim // heads], False), [0, 2, 1, 3])
+
+    q = of_heads(_linear(x, scale * of_q, scale * bias_of_q))
+    k, v = of_heads(_linear(x, of_k)), of_heads(_linear(x, of_v))
+    weights = ops.softmax(ops.add(ops.matmul(q, k, False, True), _constant(bias)), -1)
+    y = ops.matmul(weights, v, False, False)
     y = ops.reshape(ops.transpose(y, [0, 2, 1, 3]), [1, tokens, dim], False)
-    return _linear(y, attention.proj)
+    proj = attention.proj
+    return _linear(y, proj.weight, proj.bias + proj.weight @ bias_of_v)
 
 
 def _reorder(x: Node, now: WindowAttention | None, wanted: WindowAttention | None) -> Node:
@@ -112,7 +120,8 @@ def _reorder(x: Node, now: WindowAttention | None, wanted: WindowAttention | Non
 
 
 def _mlp(x: Node, mlp: MLP) -> Node:
-    return _linear(ops.gelu(_linear(x, mlp.fc1), "erf"), mlp.fc2)
+    hidden = ops.gelu(_product(x, mlp.fc1.weight, mlp.fc1.bias), "erf")
+    return _linear(hidden, mlp.fc2.weight, mlp.fc2.bias)
 
 
 def _merge(x: Node, merging: PatchMerging, now: WindowAttention | None) -> Node:
@@ -122,7 +131,7 @@ def _merge(x: Node, merging: PatchMerging, now: WindowAttention | None) -> Node:
     if now is not None and now.inverse_order is not None:
         squares = now.inverse_order[squares]
     corners = ops.reshape(ops.gather(x, _constant(squares), 1), [1, tokens // 4, 4 * dim], False)
-    return _linear(_norm(corners, merging.norm), merging.reduction)
+    return _linear(_norm(corners, merging.norm), merging.reduction.weight)
 
 
 def _head(grid: Node, model: HTSAT) -> Node:
@@ -141,8 +150,9 @@ def _norm(x: Node, norm: nn.LayerNorm) -> Node:
     return ops.add(ops.multiply(y, _constant(norm.weight)), _constant(norm.bias))
 
 
-def _linear(x: Node, linear: nn.Linear) -> Node:
-    return _product(x, linear.weight, linear.bias)
+def _linear(x: Node, weight: Tensor, bias: Tensor | None = None) -> Node:
+    """A linear layer without an activation of its own, behind a bound that no float32 passes."""
+    return ops.clamp(_product(x, weight, bias), -_BOUND, _BOUND)
 
 
 def _product(x: Node, weight: Tensor, bias: Tensor | None) -> Node:
