@@ -93,6 +93,7 @@ def detect(
     threshold_low: options.ThresholdLow = None,
     median_filter: options.MedianFilter = None,
     min_gap: options.MinGap = None,
+    edge_level: options.EdgeLevel = None,
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
 ) -> None:
@@ -142,6 +143,7 @@ def detect(
                 "threshold_low": threshold_low,
                 "median_filter": median_filter,
                 "min_gap": min_gap,
+                "edge_level": edge_level,
                 "min_event": min_event,
             },
         )

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
-from htsat_sed.cli.class_values import Known, parse_flags
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
-from htsat_sed.cli.maps import detected_maps, post_processing_of
+from htsat_sed.cli.maps import detected_maps, kept_maps_rules
 from htsat_sed.cli.outputs import check_apart
 from htsat_sed.errors import AnnotationError, HtsatSedError
 
@@ -196,6 +195,7 @@ def evaluate(
     threshold_low: options.ThresholdLow = None,
     median_filter: options.MedianFilter = None,
     min_gap: options.MinGap = None,
+    edge_level: options.EdgeLevel = None,
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
 ) -> None:
@@ -260,10 +260,10 @@ def evaluate(
         "threshold_low": threshold_low,
         "median_filter": median_filter,
         "min_gap": min_gap,
+        "edge_level": edge_level,
         "min_event": min_event,
     }
     from htsat_sed.annotations import read_durations, read_presence_maps
-    from htsat_sed.annotations.tags import is_tags
     from htsat_sed.evaluation.report import Settings
     from htsat_sed.evaluation.tables import same_names
 
@@ -279,9 +279,10 @@ def evaluate(
         bootstrap=bootstrap,
         seed=seed,
     )
-    if scores is not None and estimated is not None and is_tags(estimated):
-        raise typer.BadParameter("ESTIMATED has clip scores, and --scores too: leave one of them out")
     strong, weak = _reference(reference)
+    events, tags = _estimated(estimated)
+    if scores is not None and tags is not None:
+        raise typer.BadParameter("ESTIMATED has clip scores, and --scores too: leave one of them out")
     lengths = read_durations(durations) if durations is not None else {}
     failures: list[HtsatSedError] = []
     maps: dict[str, PresenceMap] = {}
@@ -312,9 +313,9 @@ def evaluate(
     else:
         if scores is not None:
             maps = dict(read_presence_maps(scores))
-        rules = _rules(checkpoint, class_map, post_processing, flags, maps)
+        rules = kept_maps_rules(checkpoint, class_map, post_processing, flags, maps)
     try:
-        found = _evaluate(strong, weak, estimated, maps, rules, lengths, only, settings)
+        found = _evaluate(strong, weak, events, tags, maps, rules, lengths, only, settings)
     except ValueError as error:
         raise AnnotationError(reference, str(error)) from error
     if json_file is not None:
@@ -356,50 +357,38 @@ def _reference(path: Path) -> tuple[dict[str, list[Event]] | None, Mapping[str, 
     return strong, {name: {event.label for event in own} for name, own in strong.items()}
 
 
-def _rules(
-    checkpoints: list[str] | None,
-    class_map: str | None,
-    file: Path | None,
-    flags: dict[str, list[str] | None],
-    maps: Mapping[str, PresenceMap],
-) -> PostProcessing:
-    """How events are found in maps that were kept."""
-    from htsat_sed.labels import class_map as find_class_map
-    from htsat_sed.model.checkpoint import read_info
+def _estimated(
+    path: Path | None,
+) -> tuple[dict[str, list[Event]] | None, dict[str, dict[str, float]] | None]:
+    """The events of a file, or its clip scores."""
+    from htsat_sed.annotations import read_events
+    from htsat_sed.annotations.tags import is_tags, read_tags
 
-    info = read_info(options.checkpoint_files(checkpoints)[0]) if checkpoints and maps else None
-    values = parse_flags(flags)
-    if maps:
-        known = tuple(sorted({label for each in maps.values() for label in each.labels}))
-        Known(known, "these presence maps").check_values(values["classes"])
-        if class_map is not None and not set(find_class_map(class_map).groups) & set(known):
-            raise ValueError(
-                f"--map {class_map}: these presence maps have none of its classes, but {known[0]!r}"
-            )
-    return post_processing_of(info, class_map, file).override(values)
+    if path is None:
+        return None, None
+    return (None, read_tags(path)) if is_tags(path) else (read_events(path), None)
 
 
 def _evaluate(
     strong: dict[str, list[Event]] | None,
     weak: Mapping[str, Set[str]],
-    estimated: Path | None,
+    events: dict[str, list[Event]] | None,
+    tags: dict[str, dict[str, float]] | None,
     maps: Mapping[str, PresenceMap],
     rules: PostProcessing,
     durations: Mapping[str, float],
     only: list[str] | None,
     settings: Settings,
 ) -> Report:
-    from htsat_sed.annotations import read_events
-    from htsat_sed.annotations.tags import is_tags, read_tags
     from htsat_sed.evaluation.clip import scores_of_map
     from htsat_sed.evaluation.evaluate import evaluate_strong, evaluate_weak
 
-    if estimated is not None and is_tags(estimated):
-        return evaluate_weak(weak, read_tags(estimated), labels=only, settings=settings)
+    if tags is not None:
+        return evaluate_weak(weak, tags, labels=only, settings=settings)
     if strong is not None:
         return evaluate_strong(
             strong,
-            read_events(estimated) if estimated is not None else None,
+            events,
             maps=maps,
             durations=durations,
             labels=only,
@@ -408,5 +397,4 @@ def _evaluate(
         )
     if not maps:
         raise ValueError("weak labels are scored with clip scores or presence maps, not with events")
-    tags = {name: scores_of_map(each) for name, each in maps.items()}
-    return evaluate_weak(weak, tags, labels=only, settings=settings)
+    return evaluate_weak(weak, {n: scores_of_map(m) for n, m in maps.items()}, labels=only, settings=settings)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from htsat_sed.cli import options
+from htsat_sed.cli.class_values import Known, parse_flags
 from htsat_sed.cli.recordings import find_all
 from htsat_sed.cli.terminal import RecordingsProgress, report
 from htsat_sed.errors import AudioError, HtsatSedError
@@ -31,10 +33,12 @@ def detected_maps(
         Recording, as called in `wanted` -> presence map; and an error, already shown, for each that failed.
 
     Raises:
-        AudioError: the folder holds none of them, or a name fits several of its recordings.
+        AudioError: there is no such folder, it holds none of them, or a name fits several of its recordings.
     """
     from htsat_sed.evaluation.names import matching_names
 
+    if not folder.exists():
+        raise AudioError(folder, "no such folder")
     found, failures = find_all([str(folder)])
     if failures:
         raise failures[0]
@@ -76,3 +80,37 @@ def post_processing_of(
     mapped = find_class_map(class_map) if class_map is not None else None
     rules = default_post_processing(info.post_processing if info is not None else None, mapped)
     return rules if file is None else rules.override(read_post_processing(file))
+
+
+def kept_maps_rules(
+    checkpoints: list[str] | None,
+    class_map: str | None,
+    file: Path | None,
+    flags: dict[str, list[str] | None],
+    maps: Mapping[str, PresenceMap],
+) -> PostProcessing:
+    """How events are found in maps that were kept, with what the options of a command say last.
+
+    Args:
+        checkpoints: as given; the first has made the maps. None: the defaults.
+        class_map: a name or a file.
+        file: as `detect --post-processing` takes it.
+        flags: values as given, by name of the option.
+        maps: the maps; without any nothing is checked.
+
+    Raises:
+        ValueError: the maps have no class of the class map, or none that a flag names.
+    """
+    from htsat_sed.labels import class_map as find_class_map
+    from htsat_sed.model.checkpoint import read_info
+
+    info = read_info(options.checkpoint_files(checkpoints)[0]) if checkpoints and maps else None
+    values = parse_flags(flags)
+    if maps:
+        known = tuple(sorted({label for each in maps.values() for label in each.labels}))
+        Known(known, "these presence maps").check_values(values["classes"])
+        if class_map is not None and not set(find_class_map(class_map).groups) & set(known):
+            raise ValueError(
+                f"--map {class_map}: these presence maps have none of its classes, but {known[0]!r}"
+            )
+    return post_processing_of(info, class_map, file).override(values)

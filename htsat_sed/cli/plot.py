@@ -132,6 +132,7 @@ def plot(
     threshold_low: options.ThresholdLow = None,
     median_filter: options.MedianFilter = None,
     min_gap: options.MinGap = None,
+    edge_level: options.EdgeLevel = None,
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
 ) -> None:
@@ -188,6 +189,7 @@ def plot(
             "threshold_low": threshold_low,
             "median_filter": median_filter,
             "min_gap": min_gap,
+            "edge_level": edge_level,
             "min_event": min_event,
         },
     )

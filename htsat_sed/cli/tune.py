@@ -301,6 +301,7 @@ _COLUMNS = {
     "low": "threshold_low",
     "median": "median_filter",
     "gap": "min_gap",
+    "edge": "edge_level",
     "event": "min_event",
     "step": "step_filter",
     "merge": "merge_relative",
@@ -312,9 +313,9 @@ _SCORES = ("threshold", "low")  # the others are seconds or shares, of few digit
 
 
 def _used(choices: tuple[Choice, ...]) -> list[str]:
-    """Columns that say something: boxes between change points have some of their own."""
+    """Columns that say something: edges are kept rather than tuned, and boxes have values of their own."""
     values = [choice.values() for choice in choices]
-    plain = list(_COLUMNS)[:5]
+    plain = ("threshold", "low", "median", "gap", "event")
     return [name for name in _COLUMNS if name in plain or any(v[_COLUMNS[name]] for v in values)]
 
 

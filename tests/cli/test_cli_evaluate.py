@@ -353,6 +353,8 @@ def test_names_that_do_not_fit(run: Run, maps: Path, tmp_path: Path) -> None:
     assert err.endswith("got none: the reference has 'day/c.wav', the other side 'a.wav'\n")
     code, out, err = run(labels, "--audio", DESED.parents[1] / "data")
     assert (code, out) == (1, "")
+    code, _, err = run(labels, "--audio", tmp_path / "none", "-c", "home")
+    assert (code, err) == (1, f"error: {tmp_path}/none: no such folder\n")
 
 
 def test_every_recording_has_every_class(run: Run, maps: Path, tmp_path: Path) -> None:
@@ -362,6 +364,16 @@ def test_every_recording_has_every_class(run: Run, maps: Path, tmp_path: Path) -
     assert "PSDS: 1.0000\n" in out
     assert "warning: no clip-level metrics: wanted a class that some recordings have and others lack" in err
     assert len(json.loads((tmp_path / "scores.json").read_text())["metrics"]) == 6
+
+
+def test_tables_are_read_before_torch_is_loaded(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog")
+    for late in ("model.checkpoint", "detection.detector", "evaluation.evaluate"):
+        monkeypatch.setitem(sys.modules, f"htsat_sed.{late}", None)  # cannot be imported
+    code, _, err = run(labels, tmp_path / "none.tsv")
+    assert (code, err) == (1, f"error: {tmp_path}/none.tsv: cannot be read: No such file or directory\n")
 
 
 def test_rules_for_maps(run: Run, maps: Path, tmp_path: Path) -> None:

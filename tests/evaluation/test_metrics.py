@@ -183,13 +183,20 @@ def presence(draw: st.DrawFn) -> tuple[dict[str, list[Event]], dict[str, Presenc
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
-@given(presence(), st.sampled_from([SCENARIO_1, SCENARIO_2]), st.sampled_from([0.0, 0.9]))
+@given(
+    presence(),
+    st.sampled_from([SCENARIO_1, SCENARIO_2]),
+    st.sampled_from([(0.0, 0.0), (0.9, 0.0), (0.9, 0.6)]),
+)
 def test_psds_is_that_of_psds_eval(
-    made: tuple[dict[str, list[Event]], dict[str, PresenceMap]], scenario: Scenario, median_filter: float
+    made: tuple[dict[str, list[Event]], dict[str, PresenceMap]],
+    scenario: Scenario,
+    smoothing_and_edges: tuple[float, float],
 ) -> None:
     reference, maps = made
     events = compared(reference, {})
-    rules = PostProcessing(median_filter=median_filter, min_gap=0.5)
+    median_filter, edge_level = smoothing_and_edges
+    rules = PostProcessing(median_filter=median_filter, min_gap=0.5, edge_level=edge_level)
     found = detections(events, maps, count=6, post_processing=rules)
     points = operating_points(events, found, scenario, count=6)
     theirs = PSDSEval(

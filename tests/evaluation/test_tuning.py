@@ -246,7 +246,7 @@ def test_values_go_into_a_copy_of_the_checkpoint(
     config = HTSATConfig(classes=3, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4))
     with torch.random.fork_rng(devices=[]):
         model = HTSAT(config, ("Cat", "Dog", "Horse"))
-    own = {"threshold": 0.4, "min_gap": 0.3, "classes": {"Horse": {"threshold": 0.7}}}
+    own = {"threshold": 0.4, "min_gap": 0.3, "edge_level": 0.5, "classes": {"Horse": {"threshold": 0.7}}}
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
     save_checkpoint(old, model, post_processing=own, provenance={"source": "here"}, dtype=torch.float16)
     command = f"htsat-sed tune {tmp_path}/reference.tsv --scores {tmp_path}/maps -c {old} --into {new}"
@@ -262,6 +262,7 @@ def test_values_go_into_a_copy_of_the_checkpoint(
     events = pair(reference, {name: find_events(each, before) for name, each in maps.items()})
     macro = 100 * f1(intersection_counts(events).total())[0].mean()
     assert out.startswith(f"intersection macro F1: {macro:.2f} % before, ")
+    assert " edge " in out
 
     read = read_info(new)
     assert (read.labels, read.dtype) == (model.labels, "float16")
@@ -296,3 +297,4 @@ def test_command_tunes_boxes_between_change_points(
     out = capsys.readouterr().out
     assert next(line.split()[3] for line in out.splitlines() if line.startswith(" all")) == f"{fitted:.2f}"
     assert " step " in out
+    assert " edge " not in out

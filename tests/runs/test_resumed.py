@@ -63,6 +63,7 @@ def half_done(run: Run, stop_after: Callable[[int], None], recordings: int, *arg
         (["--threshold", "0.3"], "threshold: 0.3 was 0.45"),
         (["--threshold", "Dog=0.3"], "threshold of Dog: 0.3 was none"),
         (["--median-filter", "0.9"], "median_filter: 0.9 was 0"),
+        (["--edge-level", "0.5"], "edge_level: 0.5 was 0"),
         (["--hop", "5"], "hop: 5 was 10"),
         (["--labels", "Dog"], 'labels: ["Dog"] was ["Dog", "Cat", "Rain, light", "Owl"]'),
         (["-f", "jsonl"], "format: jsonl was csv"),
