@@ -10,7 +10,7 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
-from htsat_sed.cli.maps import detected_maps, kept_maps_rules
+from htsat_sed.cli.maps import detected_maps, kept_maps_rules, matching_recordings
 from htsat_sed.cli.outputs import check_apart
 from htsat_sed.errors import AnnotationError, HtsatSedError
 
@@ -263,7 +263,8 @@ def evaluate(
         "edge_level": edge_level,
         "min_event": min_event,
     }
-    from htsat_sed.annotations import read_durations, read_presence_maps
+    from htsat_sed.annotations import read_durations, read_events, read_presence_maps
+    from htsat_sed.annotations.tags import is_tags, read_tags
     from htsat_sed.evaluation.report import Settings
     from htsat_sed.evaluation.tables import same_names
 
@@ -279,15 +280,21 @@ def evaluate(
         bootstrap=bootstrap,
         seed=seed,
     )
-    strong, weak = _reference(reference)
-    events, tags = _estimated(estimated)
-    if scores is not None and tags is not None:
+    tagged = estimated is not None and is_tags(estimated)
+    if scores is not None and tagged:
         raise typer.BadParameter("ESTIMATED has clip scores, and --scores too: leave one of them out")
+    strong, weak = _reference(reference)
+    if strong is None and not tagged and scores is None and audio is None:
+        what = "weak labels are scored with clip scores or presence maps, not with events"
+        raise AnnotationError(reference, what)
+    tags = read_tags(estimated) if estimated is not None and tagged else None
+    events = read_events(estimated) if estimated is not None and not tagged and strong is not None else None
     lengths = read_durations(durations) if durations is not None else {}
     failures: list[HtsatSedError] = []
     maps: dict[str, PresenceMap] = {}
     detection = None
     if audio is not None:
+        recordings = matching_recordings(audio, weak.keys() | same_names(lengths, weak))
         detector = options.make_detector(
             checkpoint,
             device=device,
@@ -309,7 +316,7 @@ def evaluate(
             "runtime": detector.runtime,
             "precision": precision,
         }
-        maps, failures = detected_maps(detector, audio, weak.keys() | same_names(lengths, weak))
+        maps, failures = detected_maps(detector, recordings)
     else:
         if scores is not None:
             maps = dict(read_presence_maps(scores))
@@ -357,18 +364,6 @@ def _reference(path: Path) -> tuple[dict[str, list[Event]] | None, Mapping[str, 
     return strong, {name: {event.label for event in own} for name, own in strong.items()}
 
 
-def _estimated(
-    path: Path | None,
-) -> tuple[dict[str, list[Event]] | None, dict[str, dict[str, float]] | None]:
-    """The events of a file, or its clip scores."""
-    from htsat_sed.annotations import read_events
-    from htsat_sed.annotations.tags import is_tags, read_tags
-
-    if path is None:
-        return None, None
-    return (None, read_tags(path)) if is_tags(path) else (read_events(path), None)
-
-
 def _evaluate(
     strong: dict[str, list[Event]] | None,
     weak: Mapping[str, Set[str]],
@@ -395,6 +390,5 @@ def _evaluate(
             settings=settings,
             post_processing=rules,
         )
-    if not maps:
-        raise ValueError("weak labels are scored with clip scores or presence maps, not with events")
-    return evaluate_weak(weak, {n: scores_of_map(m) for n, m in maps.items()}, labels=only, settings=settings)
+    of_maps = {name: scores_of_map(each) for name, each in maps.items()}
+    return evaluate_weak(weak, of_maps, labels=only, settings=settings)

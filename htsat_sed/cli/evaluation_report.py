@@ -61,19 +61,24 @@ def inputs(**paths: Path | Sequence[Path] | None) -> dict[str, Any]:
 
 
 def _input(path: Path) -> dict[str, str]:
-    """The SHA-256 of a file; of a folder, that of a list of its files' hashes and names."""
+    """The SHA-256 of a file; of a folder, that of its files' hashes and names; of a pattern none."""
     if path.is_dir():
         files = sorted(each for each in path.rglob("*") if each.is_file())
         lines = (f"{_sha256(each)}  {each.relative_to(path).as_posix()}\n" for each in files)
         digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
-    else:
+    elif path.is_file():
         digest = _sha256(path)
+    else:
+        return {"path": str(path)}
     return {"path": str(path), "sha256": digest}
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:  # told as a failure where it is a recording
+        return "unreadable"
 
 
 def show(found: Report) -> None:

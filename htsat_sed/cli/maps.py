@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from htsat_sed.cli import options
 from htsat_sed.cli.class_values import Known, parse_flags
-from htsat_sed.cli.recordings import find_all
+from htsat_sed.cli.recordings import Recording, find_all
 from htsat_sed.cli.terminal import RecordingsProgress, report
 from htsat_sed.errors import AudioError, HtsatSedError
 
@@ -19,47 +21,53 @@ if TYPE_CHECKING:
     from htsat_sed.model.checkpoint import CheckpointInfo
 
 
-def detected_maps(
-    detector: Detector, folder: Path, wanted: Collection[str]
-) -> tuple[dict[str, PresenceMap], list[HtsatSedError]]:
-    """Detect in the recordings below a folder that a table has.
+def matching_recordings(folder: Path, wanted: Collection[str]) -> list[Recording]:
+    """The recordings below a folder that a table has, called as the table calls them.
 
     Args:
-        detector: what to detect with.
-        folder: searched with all below it.
+        folder: searched with all below it; a pattern or a list file will do too.
         wanted: names of recordings; `htsat_sed.evaluation.names` says which file is which.
-
-    Returns:
-        Recording, as called in `wanted` -> presence map; and an error, already shown, for each that failed.
 
     Raises:
         AudioError: there is no such folder, it holds none of them, or a name fits several of its recordings.
     """
     from htsat_sed.evaluation.names import matching_names
 
-    if not folder.exists():
-        raise AudioError(folder, "no such folder")
     found, failures = find_all([str(folder)])
     if failures:
         raise failures[0]
+    if [recording.path for recording in found] == [str(folder)] and not os.path.lexists(folder):
+        raise AudioError(folder, "no such folder")
     try:
         names = matching_names(wanted, [recording.name for recording in found])
     except ValueError as error:
         raise AudioError(folder, str(error)) from error
-    recordings = [recording for recording in found if recording.name in names]
+    recordings = [replace(each, name=names[each.name]) for each in found if each.name in names]
     if not recordings:
         here, there = found[0].name, min(wanted, default="")
         raise AudioError(folder, f"holds no recording of the reference: {here!r} is here, {there!r} there")
+    return recordings
+
+
+def detected_maps(
+    detector: Detector, recordings: Sequence[Recording]
+) -> tuple[dict[str, PresenceMap], list[HtsatSedError]]:
+    """Detect in recordings.
+
+    Returns:
+        Name -> presence map; and an error, already shown, for each recording that failed.
+    """
     maps: dict[str, PresenceMap] = {}
+    failures: list[HtsatSedError] = []
     with RecordingsProgress("detecting", len(recordings)) as progress:
-        results = detector.presence_maps([r.path for r in recordings], progress=progress.heard)
+        results = detector.presence_maps([each.path for each in recordings], progress=progress.heard)
         for recording, (_, result) in zip(recordings, results, strict=True):
             progress.done()
             if isinstance(result, HtsatSedError):
                 failures.append(result)
                 report(result)
             else:
-                maps[names[recording.name]] = result
+                maps[recording.name] = result
     return maps, failures
 
 
@@ -96,10 +104,13 @@ def kept_maps_rules(
         class_map: a name or a file.
         file: as `detect --post-processing` takes it.
         flags: values as given, by name of the option.
-        maps: the maps; without any nothing is checked.
+        maps: the maps; without any, names of classes are not checked.
 
     Raises:
-        ValueError: the maps have no class of the class map, or none that a flag names.
+        ValueError: a value is out of range; or the maps have none of the class map's classes, or lack one
+            that a flag names.
+        typer.BadParameter: a flag is no number.
+        HtsatSedError: a file cannot be read.
     """
     from htsat_sed.labels import class_map as find_class_map
     from htsat_sed.model.checkpoint import read_info

@@ -205,7 +205,8 @@ EdgeLevel = Annotated[
     list[str] | None,
     typer.Option(
         metavar="[LABEL=]SHARE",
-        help="Events begin and end between tokens, where scores cross this share of their mean, 0 to 0.9.  "
+        help="Begin and end events between tokens, where scores cross this share of an event's mean score, "
+        "0 to 0.9.  "
         "\\[default: the checkpoint's, else 0, at the edges of tokens]",
         show_default=False,
         rich_help_panel=EVENTS,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
-from htsat_sed.cli.maps import detected_maps, post_processing_of
+from htsat_sed.cli.maps import detected_maps, matching_recordings, post_processing_of
 from htsat_sed.cli.options import MODEL
 from htsat_sed.cli.outputs import check_apart, check_files
 from htsat_sed.cli.terminal import RecordingsProgress, errors, output
@@ -182,6 +182,7 @@ def tune(
     failures: list[HtsatSedError] = []
     maps: dict[str, PresenceMap] = {}
     if audio is not None:
+        recordings = matching_recordings(audio, strong)
         detector = options.make_detector(
             None if checkpoint is None else [checkpoint],
             device=device,
@@ -192,7 +193,7 @@ def tune(
             hop=hop,
             class_map=class_map,
         )
-        maps, failures = detected_maps(detector, audio, strong)
+        maps, failures = detected_maps(detector, recordings)
     elif scores is not None:
         maps = dict(read_presence_maps(scores))
     if info is not None and into is not None:

@@ -11,7 +11,7 @@ lets tokens lie where OpenVINO computes fastest:
 - a shifted block moves tokens once: they stay in shifted order until somebody needs another;
 - between two moves attention windows have nothing to do with each other, so that a block goes through them a
   few at a time, again for the cache's sake;
-- a product has an activation behind it, one that changes nothing where the model has none: then oneDNN
+- a linear layer has an activation behind it, one that changes nothing where the model has none: then oneDNN
   computes it, which is quicker at all but the patch embedding than what OpenVINO takes for a bare one.
 """
 
@@ -103,8 +103,8 @@ def _attend(x: Node, attention: WindowAttention, bias: Tensor) -> Node:
 
     q = of_heads(_linear(x, scale * of_q, scale * bias_of_q))
     k, v = of_heads(_linear(x, of_k)), of_heads(_linear(x, of_v))
-    weights = ops.softmax(ops.add(ops.matmul(q, k, False, True), _constant(bias)), -1)
-    y = ops.matmul(weights, v, False, False)
+    shares = ops.softmax(ops.add(ops.matmul(q, k, False, True), _constant(bias)), -1)
+    y = ops.matmul(shares, v, False, False)
     y = ops.reshape(ops.transpose(y, [0, 2, 1, 3]), [1, tokens, dim], False)
     proj = attention.proj
     return _linear(y, proj.weight, proj.bias + proj.weight @ bias_of_v)

@@ -177,6 +177,10 @@ def test_tags_against_weak_labels(run: Run, tmp_path: Path) -> None:
     (tmp_path / "tags.csv").write_text(
         "filename,event_label,score\na.wav,Dog,0.9\na.wav,Cat,0.2\nb.wav,Dog,0.8\nb.wav,Cat,0.6\nc.wav,Dog,0.7\nc.wav,Cat,0.1\n"
     )
+    (tmp_path / "events.tsv").write_text("filename\tonset\toffset\tevent_label\na.wav\tnone\t1\tDog\n")
+    code, _, err = run(tmp_path / "weak.tsv", tmp_path / "events.tsv")
+    assert code == 1
+    assert err.endswith("weak labels are scored with clip scores or presence maps, not with events\n")
     code, out, _ = run(tmp_path / "weak.tsv", tmp_path / "tags.csv")
     assert code == 0
     # Dog: 0.9 hit, 0.8 miss, 0.7 hit: AP (1 + 2/3) / 2, AUC 1/2. Cat: 1 and 1.
@@ -211,6 +215,14 @@ def test_audio_is_detected_first(run: Run, tmp_path: Path) -> None:
     assert asked["post_processing"]["threshold"] == 0.2
     assert (asked["detection"]["runtime"], asked["detection"]["precision"]) == ("torch", "float32")
     assert "PSDS scenario 2" in out
+    code, out, _ = run(
+        *(labels, "--audio", f"{audio}/[ab].wav", "-c", tmp_path / "tiny.safetensors"),
+        *("--json", tmp_path / "scores.json", "--runtime", "torch"),
+    )
+    assert (code, "PSDS scenario 2" in out) == (0, True)
+    assert json.loads((tmp_path / "scores.json").read_text())["inputs"]["audio"] == {
+        "path": f"{audio}/[ab].wav"
+    }
 
 
 HEADER = "filename\tonset\toffset\tevent_label\n"
@@ -346,15 +358,17 @@ def test_label_files_know_no_audio_suffix(run: Run, tmp_path: Path) -> None:
     assert f"error: {labels}: wanted one recording for each name; 'a' could be 'a.flac' or 'a.wav'" in err
 
 
-def test_names_that_do_not_fit(run: Run, maps: Path, tmp_path: Path) -> None:
+def test_names_that_do_not_fit(run: Run, maps: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = reference(tmp_path / "reference.tsv", "day/c.wav\t0\t2.5\tDog")
     code, out, err = run(labels, "--scores", maps)
     assert (code, out) == (1, "")
     assert err.endswith("got none: the reference has 'day/c.wav', the other side 'a.wav'\n")
     code, out, err = run(labels, "--audio", DESED.parents[1] / "data")
     assert (code, out) == (1, "")
-    code, _, err = run(labels, "--audio", tmp_path / "none", "-c", "home")
-    assert (code, err) == (1, f"error: {tmp_path}/none: no such folder\n")
+    monkeypatch.setitem(sys.modules, "htsat_sed.detection.detector", None)  # told before a model is loaded
+    for absent in (tmp_path / "none", tmp_path / ("a" * 300)):
+        code, _, err = run(labels, "--audio", absent, "-c", "home")
+        assert (code, err) == (1, f"error: {absent}: no such folder\n")
 
 
 def test_every_recording_has_every_class(run: Run, maps: Path, tmp_path: Path) -> None:
@@ -380,6 +394,13 @@ def test_rules_for_maps(run: Run, maps: Path, tmp_path: Path) -> None:
     labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog", "b.wav\t0\t2.5\tCat")
     _, out, _ = run(labels, "--scores", maps, "--threshold", "Cat=0.9")
     assert next(line.split() for line in out.splitlines() if line.startswith(" Cat"))[5] == "0"
+    asked = tmp_path / "asked.json"
+    assert (
+        run(labels, "--scores", maps, "--edge-level", "0.3", "--edge-level", "Cat=0.5", "--json", asked)[0]
+        == 0
+    )
+    rules = json.loads(asked.read_text())["post_processing"]
+    assert (rules["edge_level"], rules["classes"]["Cat"]["edge_level"]) == (0.3, 0.5)
     code, _, err = run(labels, "--scores", maps, "--threshold", "Cta=0.9")
     assert code == 2
     assert "no class 'Cta'" in err

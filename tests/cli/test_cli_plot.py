@@ -116,9 +116,14 @@ def test_a_range_shows_the_events_of_the_whole(run: Run, files: Path, figures: l
         clipped = [(max(box.x0, 40.0), min(box.x1, 60.0), int(box.y0)) for box in boxes]
         return {(onset, offset, lane) for onset, offset, lane in clipped if onset < offset}
 
+    assert run(files / "long.wav", *model, "--row", "1000", "--edge-level", "Cat=0.5")[0] == 0
     assert {lane for _, _, lane in drawn(figures[0])} == {0, 1}
     assert {40.0, 59.6875} < {onset for onset, _, _ in drawn(figures[0])}
     assert drawn(figures[1]) == drawn(figures[0])
+    # Edges of the class that was named lie between tokens, the other's where they were.
+    moved = drawn(figures[0]) ^ drawn(figures[2])
+    assert moved
+    assert len({lane for _, _, lane in moved}) == 1
 
 
 def test_classes(run: Run, files: Path, figures: list[Figure]) -> None:
