@@ -395,10 +395,8 @@ def test_rules_for_maps(run: Run, maps: Path, tmp_path: Path) -> None:
     _, out, _ = run(labels, "--scores", maps, "--threshold", "Cat=0.9")
     assert next(line.split() for line in out.splitlines() if line.startswith(" Cat"))[5] == "0"
     asked = tmp_path / "asked.json"
-    assert (
-        run(labels, "--scores", maps, "--edge-level", "0.3", "--edge-level", "Cat=0.5", "--json", asked)[0]
-        == 0
-    )
+    edges = ("--edge-level", "0.3", "--edge-level", "Cat=0.5")
+    assert run(labels, "--scores", maps, *edges, "--json", asked)[0] == 0
     rules = json.loads(asked.read_text())["post_processing"]
     assert (rules["edge_level"], rules["classes"]["Cat"]["edge_level"]) == (0.3, 0.5)
     code, _, err = run(labels, "--scores", maps, "--threshold", "Cta=0.9")

@@ -140,9 +140,7 @@ def test_memory_does_not_grow_with_the_recording(edges: bool) -> None:
     rng = np.random.default_rng(0)
     rows = rng.random((32, 10), np.float32) * (0.3 if edges else 1.0)
     rows[20:22] = 1.0
-    rows[:, 0] = (
-        0.0 if edges else 1.0
-    )  # one event from beginning to end, which edges would keep the scores of
+    rows[:, 0] = 0.0 if edges else 1.0  # one event all along, none where edges would keep its scores
     rows[:, 1] *= 0.25  # none at all
 
     def peak(blocks: int) -> int:
