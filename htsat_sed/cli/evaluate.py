@@ -284,11 +284,11 @@ def evaluate(
     if scores is not None and tagged:
         raise typer.BadParameter("ESTIMATED has clip scores, and --scores too: leave one of them out")
     strong, weak = _reference(reference)
-    if strong is None and not tagged and scores is None and audio is None:
+    if strong is None and estimated is not None and not tagged:
         what = "weak labels are scored with clip scores or presence maps, not with events"
         raise AnnotationError(reference, what)
     tags = read_tags(estimated) if estimated is not None and tagged else None
-    events = read_events(estimated) if estimated is not None and not tagged and strong is not None else None
+    events = read_events(estimated) if estimated is not None and not tagged else None
     lengths = read_durations(durations) if durations is not None else {}
     failures: list[HtsatSedError] = []
     maps: dict[str, PresenceMap] = {}

@@ -199,6 +199,9 @@ def _device(name: str) -> torch.device:
     if name != "auto":
         try:
             device = torch.device(name)
+        except RuntimeError as error:
+            raise ValueError(f"wanted a device such as cpu, cuda, cuda:1 or mps, got {name!r}") from error
+        try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]

@@ -178,9 +178,10 @@ def test_tags_against_weak_labels(run: Run, tmp_path: Path) -> None:
         "filename,event_label,score\na.wav,Dog,0.9\na.wav,Cat,0.2\nb.wav,Dog,0.8\nb.wav,Cat,0.6\nc.wav,Dog,0.7\nc.wav,Cat,0.1\n"
     )
     (tmp_path / "events.tsv").write_text("filename\tonset\toffset\tevent_label\na.wav\tnone\t1\tDog\n")
-    code, _, err = run(tmp_path / "weak.tsv", tmp_path / "events.tsv")
-    assert code == 1
-    assert err.endswith("weak labels are scored with clip scores or presence maps, not with events\n")
+    for also in ([], ["--scores", tmp_path]):
+        code, _, err = run(tmp_path / "weak.tsv", tmp_path / "events.tsv", *also)
+        assert code == 1
+        assert err.endswith("weak labels are scored with clip scores or presence maps, not with events\n")
     code, out, _ = run(tmp_path / "weak.tsv", tmp_path / "tags.csv")
     assert code == 0
     # Dog: 0.9 hit, 0.8 miss, 0.7 hit: AP (1 + 2/3) / 2, AUC 1/2. Cat: 1 and 1.

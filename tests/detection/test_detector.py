@@ -222,8 +222,8 @@ def test_progress_tells_the_seconds_read(tmp_path: Path) -> None:
         ({"hop": 11.0}, "wanted a hop of more than 0 and at most 10 s, got 11"),
         ({"batch_size": 0}, "wanted batch_size of at least 1, got 0"),
         ({"workers": 0}, "wanted at least one worker, got 0"),
-        ({"device": "cpu,toaster"}, "wanted a device that torch can use here, got 'toaster'"),
-        ({"device": "toaster"}, "wanted a device that torch can use here, got 'toaster'"),
+        ({"device": "cpu,toaster"}, "wanted a device such as cpu, cuda, cuda:1 or mps, got 'toaster'"),
+        ({"device": "cuda:99"}, "wanted a device that torch can use here, got 'cuda:99'"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments: dict[str, object], message: str) -> None:
