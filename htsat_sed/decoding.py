@@ -44,9 +44,6 @@ _HOLDING |= {"PCM_32": "FLOAT", "FLOAT": "FLOAT", "DOUBLE": "FLOAT"}
 # Other formats' durations are FFmpeg's estimates from the bit rate, or where the last packet lies.
 _DURATION_STATED = ("flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 
-# Less is decoded sooner than sought, and sought places are approached from before.
-_WORTH_SEEKING, _SEEK_EARLIER = 20, 1  # seconds
-
 _PLAYLISTS = ("concat", "hls", "dash", "sdp")
 # PyAV 18 looks for a null pointer after the last plane; a frame of 8 or more has none, and it crashes.
 _MANY_PLANES = 8
@@ -119,8 +116,6 @@ class Coded:
         self.tolerance = _TOLERANCE if container.format.name == "flac" else _LOSSY_TOLERANCE
         self._first_position: int | None = None  # byte of the first packet
         self.promised: float | None = None
-        self._passed = 0  # samples a channel that `blocks` has taken or left out
-        self._seekable = container.format.name == "flac"
         self._frames: Iterator[av.AudioFrame] = self._decode()
         # Codecs such as HE-AAC tell their rate with the first decoded frame and not before.
         first = next(self._frames, None)
@@ -156,39 +151,11 @@ class Coded:
                 gathered, held = [], 0
             gathered.append(values)
             held += values.shape[1]
-            self._passed += values.shape[1]
             if held >= size:
                 yield _joined(gathered)
                 gathered, held = [], 0
         if gathered:
             yield _joined(gathered)
-
-    def leave_out(self, frames: int) -> int:
-        """Go on up to so many frames later, in FLAC, whose frames have numbers; how many it were."""
-        if not self._seekable or frames < _WORTH_SEEKING * self.rate:
-            return 0
-        wanted = self._passed + frames
-        try:
-            first = self._sought(wanted / self.rate - _SEEK_EARLIER)
-            reached = round((first.time or 0.0) * self.rate)
-        except (av.FFmpegError, StopIteration):
-            reached = -1
-        if self._passed <= reached <= wanted:
-            self._frames = chain([first], self._frames)
-            left_out, self._passed = reached - self._passed, reached
-            return left_out
-        # The file may end before: back to where it was.
-        self._seekable = False
-        again = self._sought(0.0).samples
-        while again < self._passed:
-            again += next(self._frames).samples
-        return 0
-
-    def _sought(self, seconds: float) -> av.AudioFrame:
-        """The first frame from there on, or a little before."""
-        self._container.seek(round(seconds * av.time_base))
-        self._frames = self._decode()
-        return next(self._frames)
 
     def _decode(self) -> Iterator[av.AudioFrame]:
         """Yield frames; packets that cannot be decoded are left out.

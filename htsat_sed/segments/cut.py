@@ -6,8 +6,9 @@ keeps the recording's own samples: 8, 16 or 24 bits or 32-bit floats (which also
 of more bits); FLAC the same but for floats, which become 24 bits, limited to ±1. What a lossy recording (MP3,
 M4A, Opus, ...) decodes to is rounded to 16 bits.
 
-Memory does not grow with the length of recording or clip. Uncompressed recordings and FLAC are sought in;
-others are decoded from their start to the end of the last clip, since a seek does not land on a known sample.
+Memory does not grow with the length of recording or clip. Uncompressed recordings are sought in; others are
+decoded from their start to the end of the last clip: a seek does not land on a known sample, and in a damaged
+recording not on the sample that has this number for `htsat_sed.audio` either.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ def _one_pass(
         position = 0
         blocks = _blocks(path, source)
         while coming or writing:
-            if not writing:
+            if not writing and isinstance(source, Uncompressed):
                 position += source.leave_out(coming[0].first - position)
             block = next(blocks, None)
             if block is None:
