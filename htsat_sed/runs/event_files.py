@@ -102,11 +102,7 @@ class EventFiles:
         if self._maps is None or self._unfit is not None:
             return
         try:
-            if self._writer is None:
-                path = path_of(self._maps, name, ".npz")
-                make_folder(path.parent)
-                self._writer = PresenceMapWriter(path, filename=name, **self._columns)
-            self._writer.append(scores)
+            self._map_of(name, self._maps).append(scores)
         except HtsatSedError as error:
             if not is_unfit(error):
                 raise
@@ -121,8 +117,8 @@ class EventFiles:
         try:
             if self._unfit is not None:
                 raise self._unfit
-            if self._writer is not None:
-                self._writer.finish(duration)
+            if self._maps is not None:
+                self._map_of(name, self._maps).finish(duration)
             for target in self._singles:
                 path = target.of(name)
                 make_folder(path.parent)
@@ -131,6 +127,13 @@ class EventFiles:
                     file.write(text)
         finally:
             self.drop()
+
+    def _map_of(self, name: str, folder: Path) -> PresenceMapWriter:
+        if self._writer is None:
+            path = path_of(folder, name, ".npz")
+            make_folder(path.parent)
+            self._writer = PresenceMapWriter(path, filename=name, **self._columns)
+        return self._writer
 
     def drop(self) -> None:
         """Forget the rows that came: their recording failed."""

@@ -3,10 +3,12 @@
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from planted import BATCH, PROGRAM, Run, failures, plant
 
-from htsat_sed.annotations import read_events
+from htsat_sed.annotations import read_events, read_presence_map
 
 
 def test_skip_existing(run: Run, checkpoint: Path, few: Path, tmp_path: Path) -> None:
@@ -68,6 +70,19 @@ def test_defects_stay_listed_when_what_exists_is_skipped(
     assert failures(tmp_path / "out" / "failures.csv") == {"1.wav": listed["1.wav"]}
 
 
+def test_a_recording_too_short_for_a_score_has_its_files_too(
+    run: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.ones(1, np.float32), 96_000)
+    folders = ("-f", "audacity", "-o", tmp_path / "out", "--scores", tmp_path / "maps", "--skip-existing")
+    assert run("detect", tmp_path / "a.wav", "-c", checkpoint, *folders)[0] == 0
+    presence = read_presence_map(tmp_path / "maps" / "a.wav.npz")
+    assert (presence.scores.shape, presence.duration) == ((0, 4), 1 / 96_000)
+    (tmp_path / "out" / "a.wav.txt").write_text("kept\n")
+    assert run("detect", tmp_path / "a.wav", "-c", checkpoint, *folders)[0] == 0
+    assert (tmp_path / "out" / "a.wav.txt").read_text() == "kept\n"
+
+
 def test_skip_existing_is_not_for_tables(run: Run, checkpoint: Path, few: Path, tmp_path: Path) -> None:
     for more in (["-o", tmp_path / "out.csv"], ["-o", tmp_path / "out", "-f", "webvtt", "-f", "csv"], []):
         code, _, err = run("detect", few, "-c", checkpoint, "--skip-existing", *more)
@@ -75,6 +90,9 @@ def test_skip_existing_is_not_for_tables(run: Run, checkpoint: Path, few: Path, 
         assert "wanted a folder for formats with one file a recording" in " ".join(
             err.replace("│", "").split()
         )
+    folder = ("-o", tmp_path / "out", "-f", "webvtt", "--skip-existing", "--restart")
+    code, _, err = run("detect", few, "-c", checkpoint, *folder)
+    assert (code, "wanted --restart or --skip-existing, not both" in err) == (2, True)
 
 
 @pytest.mark.long
