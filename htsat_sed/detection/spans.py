@@ -116,8 +116,12 @@ def in_seconds(
         duration: (K,) of the recording of each column, seconds.
     """
     column, peaks = found.column, found.score
+    end = duration[column]
     onsets = edges[0] * token_seconds
-    offsets = np.minimum(edges[1] * token_seconds, duration[column])
+    onsets = np.where(
+        onsets < end, onsets, found.start * token_seconds
+    )  # moved past the end of the recording
+    offsets = np.minimum(edges[1] * token_seconds, end)
     kept = (offsets - onsets >= rules.min_event[column] - SLACK) & (offsets > onsets)
     return Spans(column[kept], onsets[kept], offsets[kept], peaks[kept])
 

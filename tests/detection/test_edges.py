@@ -116,6 +116,13 @@ def test_events_have_edges_where_a_class_asks_for_them() -> None:
     ]
 
 
+def test_an_event_in_a_last_token_of_which_little_is_left() -> None:
+    """Its edge would move past the end of the recording: it begins with the token instead."""
+    presence = PresenceMap(np.array([[0, 0, 1]], np.float32).T, ("a",), 1.0, 2.1)
+    assert find_events(presence, PostProcessing(edge_level=0.5)) == [Event(2.0, 2.1, "a", 1.0)]
+    assert find_events(presence, PostProcessing(edge_level=0.9)) == [Event(2.0, 2.1, "a", 1.0)]
+
+
 def test_events_are_cut_and_dropped_by_their_edges() -> None:
     presence = PresenceMap(np.array([[0, 1, 0.75, 0.5]], np.float32).T, ("a",), 1.0, 3.25)
     rules = PostProcessing(edge_level=0.5)
