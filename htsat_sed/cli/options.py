@@ -61,7 +61,7 @@ FailuresTable = Annotated[
         "--failures",
         metavar="CSV",
         help="Where to list what failed or is damaged, with reasons.  \\[default: failures.csv in the "
-        "output folder, NAME.failures.csv beside the output NAME.csv]",
+        "output folder, NAME.failures.csv beside the output NAME]",
         show_default=False,
         rich_help_panel="Output",
     ),
@@ -111,7 +111,7 @@ Precision = Annotated[
     typer.Option(
         metavar="TYPE",
         help="Of the model behind the front end: float32, bfloat16, float16 or int8. bfloat16 and float16 "
-        "are meant for GPUs; scores move by some hundredths at most. int8 is OpenVINO's on a CPU, up to "
+        "are meant for GPUs; scores move by some hundredths at most. int8 is OpenVINO's on a CPU, about "
         "twice as fast as float32, for a checkpoint that was prepared by `htsat-sed checkpoints calibrate`.",
         rich_help_panel=MODEL,
     ),

@@ -251,11 +251,10 @@ def beside(out: Path, name: str) -> Path | None:
     """The file of this name that goes with an output; None for a device or pipe.
 
     With a folder, ``htsat-sed.journal`` and ``failures.csv`` in it; with ``events.tsv``, beside it
-    ``events.tsv.journal`` and ``events.failures.csv``.
+    ``events.tsv.journal`` and ``events.tsv.failures.csv``.
     """
-    journal = name == "journal"
     if out.is_dir():
-        return out / ("htsat-sed.journal" if journal else name)
+        return out / ("htsat-sed.journal" if name == "journal" else name)
     if out.exists() and not out.is_file():
         return None
-    return out.with_name(f"{out.name if journal else out.stem}.{name}")
+    return out.with_name(f"{out.name}.{name}")

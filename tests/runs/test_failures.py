@@ -102,7 +102,7 @@ def test_tag_lists_bad_recordings_and_all_others_once(run: Run, checkpoint: Path
     with bad_ones(folder) as bad:
         code, _, _ = run("tag", folder, *BATCH, "-c", checkpoint, "-o", tmp_path / "tags.csv")
     assert code == 1
-    assert set(failures(tmp_path / "tags.failures.csv")) == set(bad)
+    assert set(failures(tmp_path / "tags.csv.failures.csv")) == set(bad)
     assert list(read_tags(tmp_path / "tags.csv")) == sorted(names)
 
 
@@ -115,7 +115,7 @@ def test_mended_recordings_are_done_and_only_those(
     whole = (few / "3.wav").read_bytes()
     (few / "3.wav").write_bytes(b"")
     assert run("detect", few, *BATCH, "-c", checkpoint, "-o", out)[0] == 1
-    assert set(failures(tmp_path / "out.failures.csv")) == {"3.wav"}
+    assert set(failures(tmp_path / "out.csv.failures.csv")) == {"3.wav"}
     assert (tmp_path / "out.csv.journal").exists()
     (few / "3.wav").write_bytes(whole)
     code, _, err = run("detect", few, *BATCH, "-c", checkpoint, "-o", out)
@@ -133,21 +133,21 @@ def test_truncated_recordings_are_used_and_listed_until_they_are_whole(
     out = tmp_path / "found.csv"
     given = (command, few, "-c", checkpoint, "-o", out)
     code, _, err = run(*given)
-    listed = failures(tmp_path / "found.failures.csv")
+    listed = failures(tmp_path / "found.csv.failures.csv")
     assert (code, list(listed)) == (0, ["1.wav"])
     assert listed["1.wav"].startswith("used, but truncated, it ends at 0.")
     assert err.splitlines()[-2:] == [
         f"warning: {few}/1.wav: {listed['1.wav'].removeprefix('used, but ')}",
-        f"note: read, but truncated or damaged, and listed in {tmp_path / 'found.failures.csv'}: 1",
+        f"note: read, but truncated or damaged, and listed in {tmp_path / 'found.csv.failures.csv'}: 1",
     ]
     half = out.read_text()
     assert "1.wav" in half
     run(*given)
-    assert (out.read_text(), failures(tmp_path / "found.failures.csv")) == (half, listed)
+    assert (out.read_text(), failures(tmp_path / "found.csv.failures.csv")) == (half, listed)
     (few / "1.wav").write_bytes(b"")
     assert run(*given)[0] == 1
     assert "1.wav" not in out.read_text()
-    assert failures(tmp_path / "found.failures.csv")["1.wav"].startswith("is empty")
+    assert failures(tmp_path / "found.csv.failures.csv")["1.wav"].startswith("is empty")
     (few / "1.wav").write_bytes(whole)
     assert run(*given)[2].startswith("note: 5 of 6 recordings are done already: ")
     assert sorted(path.name for path in tmp_path.glob("found*")) == ["found.csv"]
@@ -207,6 +207,15 @@ def test_a_list_of_failures_that_another_process_removes_is_no_error(
     monkeypatch.setattr(Path, "is_file", lambda path: True)  # so it was when it was asked
     check_failures(tmp_path / "gone.csv", [])
     write_failures(tmp_path / "gone.csv", [])
+
+
+def test_the_list_of_another_output_stays(run: Run, checkpoint: Path, few: Path, tmp_path: Path) -> None:
+    bad = few / "bad.wav"
+    bad.touch()
+    assert run("detect", few, *BATCH, "-c", checkpoint, "-o", tmp_path / "out.csv")[0] == 1
+    bad.unlink()
+    assert run("detect", few, *BATCH, "-c", checkpoint, "-o", tmp_path / "out.jsonl")[0] == 0
+    assert set(failures(tmp_path / "out.csv.failures.csv")) == {"bad.wav"}
 
 
 def test_an_old_list_of_failures_goes_when_nothing_fails(
