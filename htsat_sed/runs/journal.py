@@ -232,7 +232,7 @@ class Journal:
                 self._end += len(line)
             else:
                 line = b""
-        if settings is None and line.endswith(b"\n"):
+        if settings is None and line and not _is_torn_header(line):
             reason = f"is no journal of this version ({FORMAT}): move it away, or name another --output"
             raise ValueError(f"{self.path}: {reason}")
         return settings, finished
@@ -255,6 +255,13 @@ class Journal:
 
     def _truncate(self) -> None:
         self._file.truncate(self._end)
+
+
+def _is_torn_header(line: bytes) -> bool:
+    """Whether this can be what a power cut left of a journal's first line: a part of it, zeros behind."""
+    line = line.rstrip(b"\0")
+    begin = _line({"journal": FORMAT})[:-2]  # without what closes it
+    return not line.endswith(b"\n") and line[: len(begin)] == begin[: len(line)]
 
 
 def _line(entry: dict[str, Any]) -> bytes:

@@ -164,7 +164,13 @@ def test_without_a_name_nothing_is_left(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_another_file_is_not_overwritten(tmp_path: Path) -> None:
-    for text in ("filename,onset\na.wav,0\n", '{"journal": 0, "settings": {}}\n', "[]\n"):
+    for text in (
+        "filename,onset\na.wav,0\n",
+        "a note",
+        '{"journal": 0',
+        '{"journal": 0, "settings": {}}\n',
+        "[]\n",
+    ):
         (tmp_path / "journal").write_text(text)
         with pytest.raises(ValueError, match=r"journal: is no journal of this version \(1\): move it away"):
             Journal(tmp_path / "journal", SETTINGS, restart=True)
