@@ -93,7 +93,8 @@ def program() -> NoReturn:
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if stream is not None:  # closed before the process began
+                stream.flush()
         except BrokenPipeError:
             pass  # nobody wants to hear more
         except OSError:

@@ -121,6 +121,8 @@ def detect(
             report(failure)
         targets = _targets(out, formats, recordings)
         if skip_existing:
+            if restart:
+                raise typer.BadParameter("wanted --restart or --skip-existing, not both")
             _check_shareable(out, targets)
         if scores is not None and scores.exists() and not scores.is_dir():
             raise typer.BadParameter(f"{scores} is a file: name a folder", param_hint="--scores")

@@ -79,6 +79,8 @@ def emit(text: str) -> None:
     Raises:
         HtsatSedError: it cannot be written: disk full, ...
     """
+    if sys.stdout is None:
+        raise HtsatSedError("standard output", "is closed: give it a place to go, or an --output")
     try:
         print(text, end="", flush=True)
     except BrokenPipeError:

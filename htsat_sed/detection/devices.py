@@ -202,8 +202,8 @@ def _device(name: str) -> torch.device:
         except RuntimeError as error:
             raise ValueError(f"wanted a device such as cpu, cuda, cuda:1 or mps, got {name!r}") from error
         try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError) as error:
+            torch.zeros(1, device=device).cpu()
+        except (RuntimeError, AssertionError, ImportError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"wanted a device that torch can use here, got {name!r}: {reason}") from error
         return device

@@ -224,6 +224,8 @@ def test_progress_tells_the_seconds_read(tmp_path: Path) -> None:
         ({"workers": 0}, "wanted at least one worker, got 0"),
         ({"device": "cpu,toaster"}, "wanted a device such as cpu, cuda, cuda:1 or mps, got 'toaster'"),
         ({"device": "cuda:99"}, "wanted a device that torch can use here, got 'cuda:99'"),
+        ({"device": "meta"}, "wanted a device that torch can use here, got 'meta'"),
+        ({"device": "hpu"}, "wanted a device that torch can use here, got 'hpu'"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments: dict[str, object], message: str) -> None:

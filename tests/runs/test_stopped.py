@@ -6,6 +6,7 @@ The long version, with the numbers of the promise, runs with ``pytest --long``.
 import errno
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def test_what_a_killed_run_half_wrote_goes(
     run: Run, checkpoint: Path, few: Path, tmp_path: Path, command: str
 ) -> None:
     script = "import os, sys; from htsat_sed.whole_file import whole_file\nwith whole_file(sys.argv[1]): os._exit(9)"
-    for name in ("out.csv", "out.failures.csv"):
+    for name in ("out.csv", "out.csv.failures.csv"):
         subprocess.run([sys.executable, "-c", script, tmp_path / name], check=False)
     assert len(list(tmp_path.glob(".*.part"))) == 2
     assert run(command, few, *BATCH, "-c", checkpoint, "-o", tmp_path / "out.csv")[0] == 0
@@ -179,6 +180,14 @@ def test_a_full_disk_is_one_line_and_no_loss(
     code, _, err = run("detect", few, *BATCH, "-c", checkpoint, "-o", out, *formats)
     assert (code, err) == (0, f"note: {expected} of 6 recordings are done already: {out}/htsat-sed.journal\n")
     assert list(read_events(out / "events.csv")) == [f"{i}.wav" for i in range(6)]
+
+
+def test_standard_output_that_is_closed(few: Path, checkpoint: Path) -> None:
+    command = shlex.join([*PROGRAM, "detect", str(few), "-c", str(checkpoint)])
+    done = subprocess.run(f"{command} >&-", shell=True, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    reason = "is closed: give it a place to go, or an --output; 0 of 6 recordings are done"
+    assert done.stderr == f"error: standard output: {reason}\n"
 
 
 def test_standard_output_that_is_full() -> None:
