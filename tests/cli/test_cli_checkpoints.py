@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from golden.reference_state import recording
 from rule_made import official_state, write_lightning
 
 from htsat_sed import __version__
-from htsat_sed.cli import main
 from htsat_sed.model import catalogue
 from htsat_sed.model.catalogue import CATALOGUE
 from htsat_sed.model.checkpoint import load_checkpoint, read_info, save_checkpoint
@@ -27,19 +26,11 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+def run(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     """Run `htsat-sed checkpoints ...`: exit code, standard output, standard error."""
     monkeypatch.setenv("HTSAT_SED_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(catalogue, "__file__", str(tmp_path / "package" / "model" / "catalogue.py"))
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["htsat-sed", "checkpoints", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        out, err = capsys.readouterr()
-        return int(stopped.value.code or 0), out, err
-
-    return call
+    return partial(run, "checkpoints")
 
 
 @pytest.fixture
