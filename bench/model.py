@@ -1,10 +1,10 @@
 """How fast the model runs, beside what this machine can do.
 
-Prints, from one run: the machine's float32 matmul rate (that of the quicker library, torch's own or oneDNN:
-the first is at half the rate of the second on some processors), the floating-point operations of a window,
-the time of the front end and of what follows it (backbone and head, "core") in torch, OpenVINO and ONNX
-Runtime as far as they are installed, the share of the matmul rate that each reaches, how far its scores are
-from torch's and, where `transformers` is installed, the time of its `ClapAudioModel` of the same size.
+Prints, from one run: the machine's float32 matmul rate in torch itself and in oneDNN, of which the higher
+one counts (torch's is half of the other on some processors), the floating-point operations of a window, the
+time of the front end and of what follows it (backbone and head, "core") in torch, OpenVINO and ONNX Runtime
+as far as they are installed, the share of the matmul rate that each reaches, how far its scores are from
+torch's and, where `transformers` is installed, the time of its `ClapAudioModel` of the same size.
 Everything is timed in turns, each between two rounds of the matmul, with which it is compared: a machine's
 speed changes from second to second. Medians over the turns.
 
@@ -105,6 +105,15 @@ def seconds(function: Callable[[], object], clock: Clock, calls: int = 1) -> flo
     return clock() - start
 
 
+def fastest(by_library: dict[str, Callable[[], object]], clock: Clock) -> tuple[str, dict[str, float]]:
+    """The library with the highest rate, and the rates of all, FLOP/s."""
+    rates = {
+        library: ROUND_FLOPS / statistics.median(seconds(matmul, clock, MATMULS) for _ in range(5))
+        for library, matmul in by_library.items()
+    }
+    return max(rates, key=lambda library: rates[library]), rates
+
+
 def in_turns(
     functions: dict[str, Callable[[], object]], matmul: Callable[[], object], repeats: int, clock: Clock
 ) -> dict[str, list[tuple[float, float]]]:
@@ -113,7 +122,9 @@ def in_turns(
     for turn in range(repeats + 1):
         before = seconds(matmul, clock, MATMULS)
         for name, function in functions.items():
-            own, after = seconds(function, clock), seconds(matmul, clock, MATMULS)
+            own = seconds(function, clock)
+            seconds(matmul, clock)  # ONNX Runtime's threads are still looking for work, and in its way
+            after = seconds(matmul, clock, MATMULS)
             if turn:
                 found[name].append((own, (before + after) / 2))
             before = after
@@ -153,20 +164,16 @@ def main() -> None:
         functions["ClapAudioModel"] = lambda: clap(logmel)
     clock = time.process_time if given.threads == 1 else time.perf_counter
     by_library = matmuls()
-    rates = {
-        library: ROUND_FLOPS / statistics.median(seconds(matmul, clock, MATMULS) for _ in range(5))
-        for library, matmul in by_library.items()
-    }
-    quickest = max(rates, key=lambda library: rates[library])
-    found = in_turns(functions, by_library[quickest], given.repeats, clock)
+    library, rates = fastest(by_library, clock)
+    found = in_turns(functions, by_library[library], given.repeats, clock)
 
-    rates[quickest] = ROUND_FLOPS / statistics.median(
+    rates[library] = ROUND_FLOPS / statistics.median(
         matmul for turns in found.values() for _, matmul in turns
     )
     flops = core_flops(config)
     parameters = sum(p.numel() for p in model.parameters())
     print(f"machine           {processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    every_rate = ", ".join(f"{library} {rate / 1e9:.0f}" for library, rate in rates.items())
+    every_rate = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in rates.items())
     print(f"matmul            {every_rate} GFLOP/s (float32, {MATMUL_SIDE} x {MATMUL_SIDE})")
     print(
         f"model             {parameters / 1e6:.1f} M parameters, {TOKENS} tokens x {config.classes} classes"
@@ -179,7 +186,7 @@ def main() -> None:
         if (runtime := name.removeprefix("core, ")) in scores:
             share = statistics.median(flops * batch / own / (ROUND_FLOPS / matmul) for own, matmul in turns)
             error = (scores[runtime] - scores["torch"]).abs().max()
-            line += f", {share:.1%} of {quickest}'s matmul rate, scores within {error:.0e} of torch"
+            line += f", {share:.1%} of {library}'s matmul rate, scores within {error:.0e} of torch"
         print(line)
 
 
