@@ -1,6 +1,9 @@
 """Runtimes: whatever computes a model, its scores are those of torch."""
 
 import json
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -203,3 +206,15 @@ def test_an_export_that_differs_is_not_written(tmp_path: Path, monkeypatch: pyte
 def test_an_opset_out_of_range_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="wanted an ONNX opset of 17 to 20, got 9"):
         export_onnx(tmp_path / "model.onnx", fresh(SINGLE_LABEL), made_sound(SINGLE_LABEL), opset=9)
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
+    """Both would leave an identifier of the user on the disk, and send it."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    script = "import sys, htsat_sed.model, openvino, onnxruntime\nprint(sys.modules['openvino_telemetry'])\n"
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    done = subprocess.run([sys.executable, "-c", script], env=kept | home, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "None\n")
+    assert list(tmp_path.iterdir()) == []
