@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -83,6 +84,8 @@ def program() -> NoReturn:
     still at work it aborts. So what is to be done at the end is done, and the rest is left to the system.
     """
     code = 0
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # half-written files go, as for Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
     except SystemExit as end:

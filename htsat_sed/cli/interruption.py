@@ -11,6 +11,9 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn, Self
 
+from rich.control import Control
+from rich.segment import ControlType
+
 from htsat_sed.cli.terminal import errors, say
 
 _PATIENCE = 1.5  # seconds in which a command can put its affairs in order
@@ -20,16 +23,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruptible:
     """A block that Ctrl-C and SIGTERM end with exit code 130 and one line.
 
-    The first signal raises KeyboardInterrupt in the main thread. What does not end in time (a long
-    computation in a library, threads that are waited for) is ended with the whole process: whatever is
-    written in the block must be safe against that.
+    The first signal raises KeyboardInterrupt in the main thread, or ends the process at once while there is
+    nothing to put in order. What does not end in time (a long computation in a library, threads that are
+    waited for) is ended with the whole process: whatever is written in the block must be safe against that.
 
     Attributes:
-        left: called for the line, such as "12 of 30 recordings are done".
+        left: called for the line, such as "12 of 30 recordings are done"; None while nothing was done yet.
     """
 
     def __init__(self) -> None:
-        self.left: Callable[[], str] = lambda: "nothing was done yet"
+        self.left: Callable[[], str] | None = None
         self._before: dict[signal.Signals, object] = {}
         self._through = threading.Event()
 
@@ -58,6 +61,8 @@ class Interruptible:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         for each in self._before:
             signal.signal(each, signal.SIG_IGN)  # impatience must not disturb the putting in order
+        if self.left is None:
+            self._end()  # an exception amid the import of torch would abort the process
         raise KeyboardInterrupt
 
     def _watch(self) -> None:
@@ -69,7 +74,9 @@ class Interruptible:
 
     def _end(self) -> NoReturn:
         errors.show_cursor()
-        say("stopped", self.left(), "bold yellow")
+        if errors.is_terminal:
+            errors.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+        say("stopped", "nothing was done yet" if self.left is None else self.left(), "bold yellow")
         with suppress(OSError):
             sys.stderr.flush()
         os._exit(130)  # an orderly exit unloads torch and OpenVINO, which can take seconds

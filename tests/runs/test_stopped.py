@@ -141,6 +141,32 @@ def test_a_signal_is_obeyed_even_where_the_main_thread_is_busy(number: signal.Si
     assert (process.returncode, err) == (130, "stopped: all is well\n")
 
 
+def test_before_anything_is_done_a_signal_ends_at_once() -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from htsat_sed.cli.interruption import Interruptible\n"
+        "with Interruptible():\n"
+        "    try: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except BaseException as error: print(error, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (130, "stopped: nothing was done yet\n")
+
+
+def test_sigterm_ends_other_commands_as_ctrl_c_does() -> None:
+    script = (
+        "import os, signal\n"
+        "import htsat_sed.cli as cli\n"
+        "def main():\n"
+        "    try: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except KeyboardInterrupt: print('in order', flush=True)\n"
+        "cli.main = main\n"
+        "cli.program()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "in order\n", "")
+
+
 @pytest.mark.parametrize("fills", ["journal", "table", "labels", "maps"])
 def test_a_full_disk_is_one_line_and_no_loss(
     run: Run, checkpoint: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fills: str
