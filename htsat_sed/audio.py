@@ -151,7 +151,7 @@ class AudioStream:
         if frames == 0:
             raise AudioError(self.path, "holds no audio: nothing that can be decoded follows its header")
         if silenced == samples:
-            raise AudioError(self.path, "holds no audio: all its samples are NaN or infinite")
+            raise AudioError(self.path, "holds no audio: all its samples are NaN, infinite or beyond 1e12")
         defects = [self._source.damage, self._cut_off(frames / self.source_rate)]
         if silenced:
             defects.append(
@@ -229,8 +229,8 @@ def open_source(path: str | os.PathLike[str], stack: ExitStack) -> Uncompressed 
     if not _LOWEST_RATE <= source.rate <= _HIGHEST_RATE:
         raise AudioError(
             name,
-            f"has a sample rate of {source.rate} Hz, which is not one of sound "
-            f"({_LOWEST_RATE} to {_HIGHEST_RATE} Hz): its header is broken",
+            f"has a sample rate of {source.rate} Hz, wanted {_LOWEST_RATE} to {_HIGHEST_RATE} Hz: mend its "
+            "header, or resample it",
         )
     return source
 

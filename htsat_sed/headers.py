@@ -35,7 +35,7 @@ def read_header(file: BinaryIO) -> Header:
     """Read what libsndfile takes note of but does not tell.
 
     Source: RIFF (Microsoft/IBM 1991), RF64 (EBU Tech 3306), Sony Wave64, AIFF 1.3 (Apple 1989), Apple
-    CAF, Sun AU.
+    CAF, Sun AU; AVI (Microsoft 1992), whose length is of the whole file.
     """
     size = file.seek(0, os.SEEK_END)
     head = _peek(file, 0, 12)
@@ -43,6 +43,8 @@ def read_header(file: BinaryIO) -> Header:
     if kind == b".snd" and len(head) == 12:
         offset, stated = struct.unpack(">4xII", head)
         return _header(stated, size - offset)
+    if head[8:] == b"AVI ":
+        return _header(struct.unpack("<4xI", head[:8])[0], size - 8)
     if kind == b"riff":  # Wave64: names are GUIDs, lengths count the chunk's own header
         fields, own, position, align = "<4s12xQ", 24, 40, 8
     elif kind == b"caff":
