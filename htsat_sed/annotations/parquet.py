@@ -72,10 +72,12 @@ def read_parquet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
         collected.recording(unescape(filename))
         if onset is None and offset is None and label is None:
             continue
-        score = cells.get("score")
+        score = 1.0 if cells.get("score") is None else cells["score"]
+        if not isinstance(score, int | float):
+            raise AnnotationError(path, f"line {line}: score is no number: {score!r}")
         if not (isinstance(label, str) and _is_time(onset) and _is_time(offset)):
             raise AnnotationError(path, f"line {line}: wanted seconds of 0 or more and a label, got {cells}")
-        event = Event(float(onset), float(offset), unescape(label), 1.0 if score is None else float(score))
+        event = Event(float(onset), float(offset), unescape(label), float(score))
         collected.add(line, unescape(filename), event)
     return collected.table()
 

@@ -124,7 +124,7 @@ def detect(
             if restart:
                 raise typer.BadParameter("wanted --restart or --skip-existing, not both")
             _check_shareable(out, targets)
-        if scores is not None and scores.exists() and not scores.is_dir():
+        if scores is not None and not scores.is_dir() and (scores.exists() or _same(scores, out)):
             raise typer.BadParameter(f"{scores} is a file: name a folder", param_hint="--scores")
         detector = options.make_detector(
             checkpoint,
@@ -268,7 +268,9 @@ def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[R
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise HtsatSedError(folder, "is a file or lies in one: wanted a folder, name another") from error
+        raise HtsatSedError(
+            folder, "is a file or lies in one: wanted a folder; for a file, say --format"
+        ) from error
     except OSError as error:
         raise HtsatSedError(folder, f"cannot be made: {error.strerror}") from error
     if as_file:
@@ -277,6 +279,10 @@ def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[R
         Target(name, out / f"events{FORMATS[name].suffix}" if FORMATS[name].shared else out)
         for name in formats
     ]
+
+
+def _same(folder: Path, out: Path | None) -> bool:
+    return out is not None and os.path.realpath(folder) == os.path.realpath(out)
 
 
 def _on_standard_output(formats: list[str], recordings: Sequence[Recording]) -> list[Target]:

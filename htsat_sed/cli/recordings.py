@@ -84,6 +84,8 @@ def _expand(
     for path in paths:
         if path == STDIN:
             yield Recording(path, "stdin")
+        elif path in ("", LIST):
+            failures.append(AudioError(f"'{path}'", "names nothing: give a file, folder, pattern or @list"))
         elif os.path.lexists(path):
             yield from _existing(path, kept, failures)
         elif path.startswith(LIST):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 OUTPUT = "Output"
 SHOWN = 5  # classes a recording, on a terminal
+_OTHERS = (".json", ".jsonl", ".parquet", ".xlsx")  # suffixes that promise what is not written
 
 
 class Pool(StrEnum):
@@ -103,6 +104,8 @@ def tag(
         raise typer.BadParameter(
             "a wide table has all classes: leave --top or --wide out", param_hint="--top"
         )
+    if out is not None and out.suffix.lower() in _OTHERS:
+        raise typer.BadParameter(f"tags are a CSV table, got {out}: name it .csv", param_hint="--output")
     check_files(out)
     with Interruptible() as stop:
         recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())

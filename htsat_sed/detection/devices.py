@@ -204,7 +204,7 @@ def _device(name: str) -> torch.device:
         try:
             torch.zeros(1, device=device).cpu()
         except (RuntimeError, AssertionError, ImportError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0].partition(". ")[0]
             raise ValueError(f"wanted a device that torch can use here, got {name!r}: {reason}") from error
         return device
     if torch.cuda.is_available():

@@ -31,6 +31,8 @@ from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.detection.spans import SLACK, SpanRules, Spans, find_spans
 from htsat_sed.errors import AnnotationError
 
+LONGEST_FILTER = 600.0  # seconds; time and memory grow with a filter's length
+
 
 @dataclass(frozen=True, order=True)
 class Event:
@@ -59,12 +61,13 @@ class PostProcessing:
         threshold_low: hysteresis: the event reaches as far as scores stay above this (exclusive), at
             most `threshold`; None for the same as `threshold`.
         median_filter: width of the median filter in seconds, rounded to the nearest odd number of
-            tokens (halves upwards); 0 for none. Beyond both ends the map is mirrored (the first and
-            last tokens repeat: ``b a | a b c``).
+            tokens (halves upwards), at most 600; 0 for none. Beyond both ends the map is mirrored (the
+            first and last tokens repeat: ``b a | a b c``).
         min_event: seconds; shorter events are dropped, after gaps were closed.
         min_gap: seconds; shorter gaps between two events of a class are closed.
-        step_filter: seconds; above 0, events are boxes between change points that a step filter of this
-            length finds, and `threshold` holds for the mean score of a box; `threshold_low` has no part.
+        step_filter: seconds, at most 600; above 0, events are boxes between change points that a step filter
+            of this length finds, and `threshold` holds for the mean score of a box; `threshold_low` has no
+            part.
         merge_absolute: in [0, 1]; boxes become one if the mean score of the gap between them is less than
             this below the lower of theirs.
         merge_relative: in [0, 1]; likewise, as a part of that lower score. Either is enough.
@@ -103,10 +106,14 @@ class PostProcessing:
             raise ValueError(
                 f"wanted threshold_low of at most threshold ({self.threshold}), got {self.threshold_low}"
             )
-        for name in ("median_filter", "min_event", "min_gap", "step_filter"):
+        for name in ("min_event", "min_gap"):
             value = getattr(self, name)
             if not (_is_number(value) and 0.0 <= value < float("inf")):
                 raise ValueError(f"wanted {name} in seconds, 0 or more, got {value!r}")
+        for name in ("median_filter", "step_filter"):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0.0 <= value <= LONGEST_FILTER):
+                raise ValueError(f"wanted {name} in seconds, 0 to {LONGEST_FILTER:g}, got {value!r}")
         frozen = MappingProxyType({label: MappingProxyType(dict(v)) for label, v in self.classes.items()})
         object.__setattr__(self, "classes", frozen)
         for label in self.classes:

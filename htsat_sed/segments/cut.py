@@ -41,6 +41,7 @@ _BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
 _AS_FLAC = {"PCM_U8": "PCM_S8", "FLOAT": "PCM_24"}
 _FLAC_CHANNELS = 8
 _MOST_OPEN = 100  # files at a time; systems allow 256 or more
+_NEVER = float(1 << 60)  # a sample that no recording reaches
 _END_TOLERANCE = 0.01  # seconds by which rounded offsets may lie past the end
 
 _logger = logging.getLogger("htsat_sed")
@@ -166,8 +167,8 @@ def _counted(count: int, one: str, many: str) -> str:
 
 
 def _span(event: Event, target: Path, rate: int, how: Cut) -> _Span:
-    first = max(0, round((event.onset - how.before) * rate))
-    last = max(first + 1, round((event.offset + how.after) * rate))
+    first = max(0, round(min((event.onset - how.before) * rate, _NEVER)))
+    last = max(first + 1, round(min((event.offset + how.after) * rate, _NEVER)))
     return _Span(first, last, event, target)
 
 

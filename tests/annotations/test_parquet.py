@@ -35,6 +35,9 @@ def test_parquet_by_pandas(tmp_path):
     pd.DataFrame(rows | {"onset": [None]}).to_parquet(tmp_path / "e.parquet")
     with pytest.raises(AnnotationError, match="line 1: wanted seconds of 0 or more and a label"):
         read_events(tmp_path / "e.parquet")
+    pd.DataFrame(rows | {"score": ["x"]}).to_parquet(tmp_path / "e.parquet")
+    with pytest.raises(AnnotationError, match="line 1: score is no number: 'x'"):
+        read_events(tmp_path / "e.parquet")
     pd.DataFrame({"filename": ["a.wav"]}).to_parquet(tmp_path / "e.parquet")
     with pytest.raises(
         AnnotationError, match="lacks the columns onset, offset, event_label; it has filename"

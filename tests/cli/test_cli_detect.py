@@ -124,6 +124,15 @@ def test_scores_are_kept(run: Run, checkpoint: Path, recordings: Path, tmp_path:
     assert (tmp_path / "maps" / "night" / "owl.flac.npz").is_file()
 
 
+def test_scores_have_a_folder_of_their_own(
+    run: Run, checkpoint: Path, recordings: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.csv"
+    code, _, err = run("detect", recordings, "-c", checkpoint, "-o", out, "--scores", out)
+    told = " ".join(err.replace("│", "").split())
+    assert (code, out.exists(), "is a file: name a folder" in told) == (2, False, True)
+
+
 def test_flags_override_file_overrides_checkpoint(
     run: Run, checkpoint: Path, recordings: Path, tmp_path: Path
 ) -> None:
@@ -271,6 +280,11 @@ def test_tag_long_and_wide(run: Run, checkpoint: Path, recordings: Path, tmp_pat
     assert sorted(wide[1].split(",")[1:], key=float, reverse=True) == [
         row.rsplit(",", 1)[1] for row in rows[1:4]
     ]
+
+
+def test_tag_is_csv(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
+    code, _, err = run("tag", recordings, "-c", checkpoint, "-o", tmp_path / "tags.parquet")
+    assert (code, "tags are a CSV table" in err, list(tmp_path.glob("tags*"))) == (2, True, [])
 
 
 def test_tag_writes_nothing_where_it_cannot(

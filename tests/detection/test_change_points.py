@@ -120,7 +120,7 @@ def test_classes_may_have_either_method() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"step_filter": -1.0}, "wanted step_filter in seconds, 0 or more, got -1.0"),
+        ({"step_filter": -1.0}, "wanted step_filter in seconds, 0 to 600, got -1.0"),
         ({"merge_absolute": 2.0}, r"wanted merge_absolute in \[0, 1\], got 2.0"),
         ({"merge_relative": "much"}, r"wanted merge_relative in \[0, 1\], got 'much'"),
     ],

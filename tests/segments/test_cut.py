@@ -172,6 +172,12 @@ def test_events_past_the_end(tmp_path: Path, name: str, caplog: pytest.LogCaptur
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.wav", "2.wav", name]
 
 
+def test_padding_and_offsets_past_all_bounds(tmp_path: Path) -> None:
+    target = tmp_path / "clip.wav"
+    found = cut_recording(record(tmp_path / "a.wav"), [(Event(1, 1e308, "hum"), target)], Cut(after=1e308))
+    assert found == {target: Bounds(1, 12)}
+
+
 def test_an_event_shorter_than_a_sample_has_one(tmp_path: Path) -> None:
     cut_recording(record(tmp_path / "a.wav"), [(Event(1, 1.00001, "click"), tmp_path / "clip.wav")], Cut())
     np.testing.assert_array_equal(raw(tmp_path / "clip.wav"), raw(tmp_path / "a.wav")[RATE : RATE + 1])
