@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import torch
 from numpy.typing import NDArray
+
+from htsat_sed import HtsatSedError, load_checkpoint  # isort: skip; it keeps OpenVINO from reporting
+import openvino
 from openvino import opset13 as ops
 
-from htsat_sed import HtsatSedError, load_checkpoint
 from htsat_sed.annotations import read_durations, read_events
 from htsat_sed.audio import open_recording, windows
 from htsat_sed.detection.detector import default_post_processing

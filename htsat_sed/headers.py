@@ -35,7 +35,7 @@ def read_header(file: BinaryIO) -> Header:
     """Read what libsndfile takes note of but does not tell.
 
     Source: RIFF (Microsoft/IBM 1991), RF64 (EBU Tech 3306), Sony Wave64, AIFF 1.3 (Apple 1989), Apple
-    CAF, Sun AU; AVI (Microsoft 1992), whose length is of the whole file.
+    CAF, Sun AU; AVI (Microsoft 1992) and its parts of a GiB or so (OpenDML 1996).
     """
     size = file.seek(0, os.SEEK_END)
     head = _peek(file, 0, 12)
@@ -44,7 +44,7 @@ def read_header(file: BinaryIO) -> Header:
         offset, stated = struct.unpack(">4xII", head)
         return _header(stated, size - offset)
     if head[8:] == b"AVI ":
-        return _header(struct.unpack("<4xI", head[:8])[0], size - 8)
+        return _avi_header(file, size)
     if kind == b"riff":  # Wave64: names are GUIDs, lengths count the chunk's own header
         fields, own, position, align = "<4s12xQ", 24, 40, 8
     elif kind == b"caff":
@@ -69,6 +69,18 @@ def read_header(file: BinaryIO) -> Header:
             return _header(stated, present, runs_on=unfinished or present - stated > _TRAILING_BYTES)
         position += length + -length % align
     return Header()
+
+
+def _avi_header(file: BinaryIO, size: int) -> Header:
+    """What the last part states; some writers count its own first bytes, or a byte of padding."""
+    found = Header()
+    position = 0
+    while len(chunk := _peek(file, position, 8)) == 8 and chunk.startswith(b"RIFF"):
+        (length,) = struct.unpack("<4xI", chunk)
+        position += 8
+        found = _header(max(0, length - 8), size - position)
+        position += length + length % 2
+    return found
 
 
 def _header(stated: int, present: int, *, runs_on: bool = False) -> Header:

@@ -220,3 +220,18 @@ def test_read_error_of_the_disk_names_the_recording(tmp_path, monkeypatch):
     with pytest.raises(AudioError) as error:
         read(path, RATE)
     assert str(error.value) == f"{path}: cannot be read: Input/output error"
+
+
+def test_truncated_avi_of_several_parts(tmp_path, caplog):
+    path = encode(tmp_path / "a.avi", tones(), "pcm_s16le")
+    data = bytearray(path.read_bytes())
+    part = b"RIFF" + struct.pack("<I", 2004) + b"AVIX" + b"JUNK" + struct.pack("<I", 1992) + bytes(1992)
+    path.write_bytes(data + part)
+    read(path, RATE)
+    data[4:8] = struct.pack("<I", len(data))  # as some writers count
+    path.write_bytes(data)
+    read(path, RATE)
+    assert caplog.messages == []
+    path.write_bytes(path.read_bytes()[:4] + struct.pack("<I", len(data) - 8) + data[8:] + part[:1000])
+    read(path, RATE)
+    assert caplog.messages == [f"{path}: truncated, it ends at 2.00 s: its header promises more"]

@@ -1,4 +1,4 @@
-"""Clip-level scores as CSV: one row a recording and class, highest first, or one row a recording.
+"""Clip-level scores as CSV or TSV: one row a recording and class, highest first, or one row a recording.
 
     filename,event_label,score            filename,Dog,Speech
     street.wav,Speech,0.931204            street.wav,0.031250,0.931204
@@ -21,13 +21,18 @@ from htsat_sed.annotations.text import unescape
 from htsat_sed.errors import AnnotationError
 
 
-def tags_header(labels: Sequence[str] | None = None) -> str:
+def tags_header(labels: Sequence[str] | None = None, separator: str = ",") -> str:
     """The header of a table with one row a recording and class, or with a column for each of `labels`."""
-    return row(("filename", "event_label", "score") if labels is None else ("filename", *labels), ",")
+    return row(("filename", "event_label", "score") if labels is None else ("filename", *labels), separator)
 
 
 def long_rows(
-    filename: str, scores: NDArray[np.float32], labels: Sequence[str], *, top: int | None = None
+    filename: str,
+    scores: NDArray[np.float32],
+    labels: Sequence[str],
+    *,
+    top: int | None = None,
+    separator: str = ",",
 ) -> str:
     """The rows of one recording, one a class, highest score first.
 
@@ -36,14 +41,15 @@ def long_rows(
         scores: (K,) in [0, 1].
         labels: K class names; of equal scores the earlier class comes first.
         top: how many classes, the highest ones; None for all.
+        separator: of the columns.
     """
     highest_first = np.argsort(-scores, kind="stable")[:top]
-    return "".join(row((filename, labels[k], f"{scores[k]:.6f}"), ",") for k in highest_first)
+    return "".join(row((filename, labels[k], f"{scores[k]:.6f}"), separator) for k in highest_first)
 
 
-def wide_row(filename: str, scores: NDArray[np.float32]) -> str:
+def wide_row(filename: str, scores: NDArray[np.float32], separator: str = ",") -> str:
     """The row of one recording, (K,) scores in the order of the labels in the header."""
-    return row((filename, *(f"{score:.6f}" for score in scores)), ",")
+    return row((filename, *(f"{score:.6f}" for score in scores)), separator)
 
 
 def read_tags(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:

@@ -68,6 +68,9 @@ def main() -> None:
     it was interrupted.
     """
     debug = "--debug" in sys.argv
+    if "" in sys.argv[1:]:
+        report(ValueError("an argument is empty: is a variable of the shell not set?"))
+        sys.exit(2)
     try:
         app([argument for argument in sys.argv[1:] if argument != "--debug"])
     except (HtsatSedError, ValueError) as error:
@@ -75,6 +78,11 @@ def main() -> None:
             raise
         report(error)
         sys.exit(1 if isinstance(error, HtsatSedError) else 2)
+    except OSError as error:
+        if debug:
+            raise
+        report(HtsatSedError(error.filename or "standard output", error.strerror or str(error)))
+        sys.exit(1)
 
 
 def program() -> NoReturn:
@@ -100,6 +108,8 @@ def program() -> NoReturn:
                 stream.flush()
         except BrokenPipeError:
             pass  # nobody wants to hear more
-        except OSError:
+        except OSError as error:
+            if stream is sys.stdout and code == 0:
+                report(HtsatSedError("standard output", f"cannot be written: {error.strerror}"))
             code = code or 1
     os._exit(code)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from htsat_sed.cli.calibrate import calibrate
 from htsat_sed.cli.convert import average, convert, export
+from htsat_sed.cli.terminal import output
 
 if TYPE_CHECKING:
     from htsat_sed.model.checkpoint import CheckpointInfo
@@ -64,7 +64,7 @@ def list_checkpoints(
         )
     if as_json:
         print(json.dumps(rows, indent=2))
-    elif sys.stdout.isatty():
+    elif output.is_terminal:
         _print_table(rows)
     else:
         print("\t".join(rows[0]))
@@ -192,8 +192,6 @@ def _lines(name: str, value: Any) -> list[str]:
 
 def _print_table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
-
-    from htsat_sed.cli.terminal import output
 
     table = Table("name", "state", "size", "licence", "summary")
     for row in rows:

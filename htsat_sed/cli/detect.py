@@ -124,8 +124,10 @@ def detect(
             if restart:
                 raise typer.BadParameter("wanted --restart or --skip-existing, not both")
             _check_shareable(out, targets)
-        if scores is not None and not scores.is_dir() and (scores.exists() or _same(scores, out)):
-            raise typer.BadParameter(f"{scores} is a file: name a folder", param_hint="--scores")
+        if scores is not None and not scores.is_dir() and (scores.exists() or _is_in_file(scores, targets)):
+            raise typer.BadParameter(
+                f"{scores} is a file, or lies in one: name a folder", param_hint="--scores"
+            )
         detector = options.make_detector(
             checkpoint,
             device=device,
@@ -281,8 +283,11 @@ def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[R
     ]
 
 
-def _same(folder: Path, out: Path | None) -> bool:
-    return out is not None and os.path.realpath(folder) == os.path.realpath(out)
+def _is_in_file(folder: Path, targets: Sequence[Target]) -> bool:
+    """Whether a folder would be, or lie in, what is to be a file."""
+    place = Path(os.path.realpath(folder))
+    files = (target.path for target in targets if not target.path.is_dir())
+    return any(place.is_relative_to(os.path.realpath(file)) for file in files)
 
 
 def _on_standard_output(formats: list[str], recordings: Sequence[Recording]) -> list[Target]:

@@ -81,12 +81,11 @@ def post_processing_of(
         class_map: a name or a file; its thresholds then stand for the checkpoint's values.
         file: as `detect --post-processing` takes it.
     """
-    from htsat_sed.detection.detector import default_post_processing
     from htsat_sed.detection.events import read_post_processing
     from htsat_sed.labels import class_map as find_class_map
 
     mapped = find_class_map(class_map) if class_map is not None else None
-    rules = default_post_processing(info.post_processing if info is not None else None, mapped)
+    rules = options.own_rules(info.post_processing if info is not None else None, mapped)
     return rules if file is None else rules.override(read_post_processing(file))
 
 

@@ -84,10 +84,10 @@ def _expand(
     for path in paths:
         if path == STDIN:
             yield Recording(path, "stdin")
-        elif path in ("", LIST):
-            failures.append(AudioError(f"'{path}'", "names nothing: give a file, folder, pattern or @list"))
         elif os.path.lexists(path):
             yield from _existing(path, kept, failures)
+        elif path == LIST:
+            failures.append(AudioError(path, "names no list: give its path behind it"))
         elif path.startswith(LIST):
             yield from _listed(Path(path.removeprefix(LIST)), kept, failures)
         elif glob.has_magic(path):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OUTPUT = "Output"
 SHOWN = 5  # classes a recording, on a terminal
-_OTHERS = (".json", ".jsonl", ".parquet", ".xlsx")  # suffixes that promise what is not written
+_OTHERS = (".json", ".jsonl", ".parquet", ".rttm", ".vtt", ".xlsx")  # suffixes of what is not written
 
 
 class Pool(StrEnum):
@@ -45,7 +45,7 @@ def tag(
             "--output",
             "-o",
             metavar="CSV",
-            help="The file to write.  \\[default: standard output]",
+            help="The file to write: CSV, or TSV if it ends in .tsv.  \\[default: standard output]",
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
@@ -105,7 +105,9 @@ def tag(
             "a wide table has all classes: leave --top or --wide out", param_hint="--top"
         )
     if out is not None and out.suffix.lower() in _OTHERS:
-        raise typer.BadParameter(f"tags are a CSV table, got {out}: name it .csv", param_hint="--output")
+        raise typer.BadParameter(
+            f"tags are a CSV or TSV table, got {out}: name it .csv", param_hint="--output"
+        )
     check_files(out)
     with Interruptible() as stop:
         recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
@@ -148,15 +150,19 @@ def tag(
                 out, {"command": "tag", **settings}, restart=restart, outputs=[out, failures_table]
             )
 
+        separator = "\t" if out is not None and out.suffix.lower() == ".tsv" else ","
+
         def rows(name: str, scores: NDArray[np.float32]) -> str:
-            return wide_row(name, scores) if wide else long_rows(name, scores, detector.labels, top=top)
+            if wide:
+                return wide_row(name, scores, separator)
+            return long_rows(name, scores, detector.labels, top=top, separator=separator)
 
         def read(paths: Iterable[str], progress: Progress) -> Results[NDArray[np.float32]]:
             return detector.all_clip_scores(
                 paths, pool=pool.value, progress=progress, defective=run.defective
             )
 
-        header = tags_header(detector.labels if wide else None)
+        header = tags_header(detector.labels if wide else None, separator)
         as_table = wide or not output.is_terminal
         with Run("tagging", recordings, failures, journal=journal) as run:
             stop.left = run.left

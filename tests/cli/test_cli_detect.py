@@ -12,9 +12,9 @@ import torch
 from golden.reference_state import recording
 from rule_made import golden_recording
 
-from htsat_sed.annotations import read_events, read_presence_map
+from htsat_sed.annotations import read_events, read_presence_map, read_tags
 from htsat_sed.cli.terminal import errors
-from htsat_sed.model.checkpoint import save_checkpoint
+from htsat_sed.model.checkpoint import load_checkpoint, save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
 TINY = HTSATConfig(classes=3, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4))
@@ -128,9 +128,22 @@ def test_scores_have_a_folder_of_their_own(
     run: Run, checkpoint: Path, recordings: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.csv"
-    code, _, err = run("detect", recordings, "-c", checkpoint, "-o", out, "--scores", out)
-    told = " ".join(err.replace("│", "").split())
-    assert (code, out.exists(), "is a file: name a folder" in told) == (2, False, True)
+    for given in ((out, "--scores", out), (out, "--scores", out / "maps")):
+        code, _, err = run("detect", recordings, "-c", checkpoint, "-o", *given)
+        told = " ".join(err.replace("│", "").split())
+        assert (code, out.exists(), "is a file, or lies in one: name a folder" in told) == (2, False, True)
+
+
+def test_an_impossible_value_of_a_checkpoint_says_where_it_is_from(
+    run: Run, checkpoint: Path, recordings: Path, tmp_path: Path
+) -> None:
+    model = load_checkpoint(checkpoint)
+    save_checkpoint(tmp_path / "c.safetensors", model, post_processing={"median_filter": 700.0})
+    code, _, err = run("detect", recordings, "-c", tmp_path / "c.safetensors")
+    assert code == 2
+    assert err.startswith(
+        "error: the checkpoint's own post-processing: wanted median_filter in seconds, 0 to 600"
+    )
 
 
 def test_flags_override_file_overrides_checkpoint(
@@ -282,9 +295,19 @@ def test_tag_long_and_wide(run: Run, checkpoint: Path, recordings: Path, tmp_pat
     ]
 
 
-def test_tag_is_csv(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("wide", [[], ["--wide"]])
+def test_tag_writes_csv_or_tsv(
+    run: Run, checkpoint: Path, recordings: Path, tmp_path: Path, wide: list[str]
+) -> None:
+    for name in ("tags.csv", "tags.tsv"):
+        assert run("tag", recordings, *wide, "-c", checkpoint, "-o", tmp_path / name)[0] == 0
+    assert "\t" in (tmp_path / "tags.tsv").read_text()
+    assert read_tags(tmp_path / "tags.csv") == read_tags(tmp_path / "tags.tsv")
+
+
+def test_tag_is_a_table(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
     code, _, err = run("tag", recordings, "-c", checkpoint, "-o", tmp_path / "tags.parquet")
-    assert (code, "tags are a CSV table" in err, list(tmp_path.glob("tags*"))) == (2, True, [])
+    assert (code, "tags are a CSV or TSV table" in err, list(tmp_path.glob("tags*"))) == (2, True, [])
 
 
 def test_tag_writes_nothing_where_it_cannot(

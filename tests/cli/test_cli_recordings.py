@@ -126,8 +126,7 @@ def test_what_stands_for_nothing_says_so(tree: Path) -> None:
     (tree / "empty").mkdir()
     (tree / "bare.txt").write_text("# nothing\n")
     (tree / "sound.txt").write_bytes(b"RIFF\0\0\0\0WAVE")
-    assert failure("") == "'': names nothing: give a file, folder, pattern or @list"
-    assert failure("@") == "'@': names nothing: give a file, folder, pattern or @list"
+    assert failure("@") == "@: names no list: give its path behind it"
     assert failure("empty") == "empty: holds no recordings: no file here has an audio suffix"
     assert failure("night/*.WAV") == (
         "night/*.WAV: matches nothing: no file below night fits it (capital letters count)"
