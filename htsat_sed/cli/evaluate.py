@@ -247,14 +247,6 @@ def evaluate(
     ]
     if not given or (audio is not None and len(given) > 1):
         raise typer.BadParameter("wanted ESTIMATED, --scores, both of them, or --audio alone")
-    make_sure_of(json_file, csv_file, plot)
-    check_apart(
-        [json_file, csv_file, plot],
-        [
-            *(reference, estimated, scores, durations, post_processing, class_map, label_file),
-            *(options.checkpoint_files(checkpoint) if checkpoint else ()),
-        ],
-    )
     flags = {
         "threshold": threshold,
         "threshold_low": threshold_low,
@@ -263,6 +255,18 @@ def evaluate(
         "edge_level": edge_level,
         "min_event": min_event,
     }
+    if audio is None and scores is None and (post_processing is not None or any(flags.values())):
+        raise typer.BadParameter(
+            "events are scored as they are: --threshold and the like want --scores or --audio"
+        )
+    make_sure_of(json_file, csv_file, plot)
+    check_apart(
+        [json_file, csv_file, plot],
+        [
+            *(reference, estimated, scores, durations, post_processing, class_map, label_file),
+            *(options.checkpoint_files(checkpoint) if checkpoint else ()),
+        ],
+    )
     from htsat_sed.annotations import read_durations, read_events, read_presence_maps
     from htsat_sed.annotations.tags import is_tags, read_tags
     from htsat_sed.evaluation.report import Settings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from htsat_sed.cli import options
 from htsat_sed.cli.class_values import Known, parse_flags
 from htsat_sed.cli.recordings import Recording, find_all
-from htsat_sed.cli.terminal import RecordingsProgress, report
+from htsat_sed.cli.terminal import RecordingsProgress, report, say
 from htsat_sed.errors import AudioError, HtsatSedError
 
 if TYPE_CHECKING:
@@ -71,6 +71,19 @@ def detected_maps(
     return maps, failures
 
 
+def bundled_info(maps: Mapping[str, PresenceMap]) -> CheckpointInfo | None:
+    """The bundled checkpoint, if maps have its classes, and so were made by it where no other is named."""
+    from htsat_sed.model.catalogue import BUNDLED, bundled_checkpoint
+    from htsat_sed.model.checkpoint import read_info
+
+    path = bundled_checkpoint()
+    info = read_info(path) if path is not None else None
+    if info is None or not maps or any(tuple(each.labels) != info.labels for each in maps.values()):
+        return None
+    say("note", f"as these presence maps have {BUNDLED}'s classes, its values hold; -c names another", "")
+    return info
+
+
 def post_processing_of(
     info: CheckpointInfo | None, class_map: str | None, file: Path | None
 ) -> PostProcessing:
@@ -99,7 +112,8 @@ def kept_maps_rules(
     """How events are found in maps that were kept, with what the options of a command say last.
 
     Args:
-        checkpoints: as given; the first has made the maps. None: the defaults.
+        checkpoints: as given; the first has made the maps. None: the bundled one if it has their classes,
+            else the defaults.
         class_map: a name or a file.
         file: as `detect --post-processing` takes it.
         flags: values as given, by name of the option.
@@ -114,7 +128,11 @@ def kept_maps_rules(
     from htsat_sed.labels import class_map as find_class_map
     from htsat_sed.model.checkpoint import read_info
 
-    info = read_info(options.checkpoint_files(checkpoints)[0]) if checkpoints and maps else None
+    info = None
+    if maps and checkpoints:
+        info = read_info(options.checkpoint_files(checkpoints)[0])
+    elif class_map is None:
+        info = bundled_info(maps)
     values = parse_flags(flags)
     if maps:
         known = tuple(sorted({label for each in maps.values() for label in each.labels}))

@@ -15,11 +15,13 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from htsat_sed.errors import HtsatSedError
 
 _LISTED = 30  # failures in a summary
+_BAR = 20  # characters
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 errors = Console(stderr=True)
@@ -151,19 +153,26 @@ class RecordingsProgress:
 
     def __init__(self, doing: str, total: int) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}", style="progress.remaining"),
-            TextColumn("{task.fields[heard]}", markup=False),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=_BAR),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", style="progress.remaining", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[time]}", table_column=Column(no_wrap=True)),
+            # A long name is cut, not the bar.
+            TextColumn(
+                "{task.fields[name]}",
+                markup=False,
+                table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+            ),
+            expand=True,
             console=errors,
             transient=True,
             redirect_stdout=False,  # else what goes to a pipe would end up beside the bar
             disable=not errors.is_terminal,
         )
         self._total = total
-        self._task = self._bar.add_task(doing, total=total, heard="", left=_span(None))
-        self._heard = ""
+        self._task = self._bar.add_task(doing, total=total, name="", time="", left=_span(None))
+        self._name = self._time = ""
         self._done = 0
         self._before = 0
         self._pace = Pace()
@@ -179,7 +188,8 @@ class RecordingsProgress:
         """Note how far a recording has been heard; see `Detector.presence_maps`."""
         part = min(seconds / expected, 1.0) if expected else 0.0
         of = f" of {clock(expected)}" if expected else ""
-        self._note(self._done + part, f"{printable(Path(str(path)).name)} {clock(seconds)}{of}")
+        self._name, self._time = printable(Path(str(path)).name), f"{clock(seconds)}{of}"
+        self._note(self._done + part)
 
     def done(self, recordings: int = 1) -> None:
         """Note that more recordings are through, well or not."""
@@ -192,11 +202,10 @@ class RecordingsProgress:
         self._before += recordings
         self._bar.update(self._task, completed=self._done)
 
-    def _note(self, done: float, heard: str | None = None) -> None:
+    def _note(self, done: float) -> None:
         self._pace.note(time.monotonic(), done - self._before)
-        self._heard = self._heard if heard is None else heard
         left = _span(self._pace.left(self._total - self._before))
-        self._bar.update(self._task, completed=done, left=left, heard=self._heard)
+        self._bar.update(self._task, completed=done, left=left, name=self._name, time=self._time)
 
     @contextmanager
     def aside(self) -> Iterator[None]:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
-from htsat_sed.cli.maps import detected_maps, matching_recordings, post_processing_of
+from htsat_sed.cli.maps import bundled_info, detected_maps, matching_recordings, post_processing_of
 from htsat_sed.cli.options import MODEL
 from htsat_sed.cli.outputs import check_apart, check_files
-from htsat_sed.cli.terminal import RecordingsProgress, errors, output
+from htsat_sed.cli.terminal import RecordingsProgress, errors, output, say
 from htsat_sed.errors import AnnotationError, HtsatSedError
 
 if TYPE_CHECKING:
@@ -178,7 +178,6 @@ def tune(
     check_apart([out, into], [reference, scores, before, class_map, file])
     strong = read_events(reference)
     info = read_info(file) if file is not None else None
-    old = post_processing_of(info, class_map, before)
     failures: list[HtsatSedError] = []
     maps: dict[str, PresenceMap] = {}
     if audio is not None:
@@ -196,6 +195,9 @@ def tune(
         maps, failures = detected_maps(detector, recordings)
     elif scores is not None:
         maps = dict(read_presence_maps(scores))
+    if info is None and class_map is None and (info := bundled_info(maps)) is None and before is None:
+        say("note", "without -c, what was before is a threshold of 0.5 for all classes", "")
+    old = post_processing_of(info, class_map, before)
     if info is not None and into is not None:
         _check_labels({event.label for own in strong.values() for event in own}, maps, info)
     try:
@@ -218,11 +220,11 @@ def tune(
             )
     except ValueError as error:
         raise AnnotationError(reference, str(error)) from error
-    _show(found, metric)
     if out is not None:
         _write_toml(found, metric, out)
     if into is not None:
         _write_checkpoint(found, metric, checkpoint, into)
+    _show(found, metric)
     raise typer.Exit(1 if failures else 0)
 
 
@@ -272,6 +274,8 @@ def _show(found: Tuning, metric: str) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if high < 0.0:
+        say("warning", "these values are worse than those before: keep those, or give more labels", "yellow")
     table = Table(box=None, padding=(0, 1))
     for name in ("macro F1, %", "recordings", "before", "fitted", "held out"):
         table.add_column(name, justify="left" if name == "macro F1, %" else "right", no_wrap=True)

@@ -15,7 +15,7 @@ from golden.reference_state import recording
 
 from htsat_sed.annotations import write_presence_map
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.model.checkpoint import save_checkpoint
+from htsat_sed.model.checkpoint import load_checkpoint, save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
 DESED = Path(__file__).parents[1] / "data" / "desed_public_eval"
@@ -154,6 +154,33 @@ def test_presence_maps_with_the_thresholds_of_their_class_map(run: Run, maps: Pa
     code, _, err = run(labels, "--scores", maps, "--map", tmp_path / "other.toml")
     assert code == 2
     assert err.endswith("other.toml: these presence maps have none of its classes, but 'Cat'\n")
+
+
+def test_presence_maps_of_the_bundled_checkpoint_have_its_post_processing(run: Run, tmp_path: Path) -> None:
+    home = load_checkpoint("home")
+    scores = np.zeros((32, len(home.labels)), np.float32)
+    column = home.labels.index("Bark")
+    threshold = home.post_processing["classes"]["Bark"]["threshold"]
+    scores[4:16, column] = (threshold + 0.5) / 2 if threshold < 0.5 else threshold / 2 + 0.5
+    presence = PresenceMap(scores, tuple(home.labels), 0.3125, 10.0)
+    (tmp_path / "maps").mkdir()
+    write_presence_map(tmp_path / "maps" / "a.wav.npz", presence, filename="a.wav")
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t1.25\t5\tBark")
+    told = "note: as these presence maps have home's classes, its values hold; -c names another\n"
+    one, other = (
+        run(labels, "--scores", tmp_path / "maps"),
+        run(labels, "--scores", tmp_path / "maps", "-c", "home"),
+    )
+    assert one[:2] == other[:2]
+    assert "macro f1: 100.00 %" in one[1]
+    assert (told in one[2], told in other[2]) == (True, False)
+
+
+def test_values_for_events_that_are_there_already_are_refused(run: Run, tmp_path: Path) -> None:
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog")
+    code, out, err = run(labels, labels, "--threshold", "0.9")
+    assert (code, out) == (2, "")
+    assert "events are scored as they are" in " ".join(err.replace("│", "").split())
 
 
 def test_class_without_reference_is_said_to_be_left_out(run: Run, maps: Path, tmp_path: Path) -> None:

@@ -215,7 +215,10 @@ def test_command_writes_values_that_detect_takes(
     assert [line.split()[:3] for line in out.splitlines() if line.startswith(" fold")] == [
         ["fold", str(i), "2"] for i in range(1, 6)
     ]
-    assert err == f"{tmp_path}/tuned.toml: values of 2 classes, for detect --post-processing\n"
+    assert err == (
+        "note: without -c, what was before is a threshold of 0.5 for all classes\n"
+        f"{tmp_path}/tuned.toml: values of 2 classes, for detect --post-processing\n"
+    )
     written = (tmp_path / "tuned.toml").read_bytes()
     rules = PostProcessing().override(read_post_processing(tmp_path / "tuned.toml"))
     events = pair(reference, {name: find_events(presence, rules) for name, presence in maps.items()})
