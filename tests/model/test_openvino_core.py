@@ -2,11 +2,14 @@
 
 import hashlib
 import os
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from htsat_sed.errors import HtsatSedError
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.model.runtime import Execution, Inference
 
@@ -101,3 +104,30 @@ def test_no_place_to_keep_it_is_no_error(folder: Path, lacking: str, monkeypatch
         monkeypatch.setattr(openvino_core.inspect, "getsource", refuse)
     assert scores(tiny()).shape == (2, 32, 3)
     assert not folder.is_dir()
+
+
+class Stream:
+    """A graph of which every other request computes something else."""
+
+    def __init__(self, errors: list[float]) -> None:
+        self._errors = errors
+
+    def input(self, _: int) -> types.SimpleNamespace:
+        return types.SimpleNamespace(shape=[1, 4])
+
+    def create_infer_request(self) -> types.SimpleNamespace:
+        self._errors.append(self._errors.pop(0))
+        data = np.ones(3) + self._errors[0]
+        return types.SimpleNamespace(
+            start_async=lambda inputs, share_inputs: None,
+            wait=lambda: None,
+            get_output_tensor=lambda place: types.SimpleNamespace(data=data),
+        )
+
+
+def test_a_graph_whose_streams_differ_is_made_anew() -> None:
+    right = Stream([0.0])
+    graphs = iter([Stream([0.0, 1e-7]), Stream([0.5, 0.0]), right])
+    assert openvino_core._sound(lambda: next(graphs), 2) is right
+    with pytest.raises(HtsatSedError, match="does not compute the same twice"):
+        openvino_core._sound(lambda: Stream([0.0, 0.5]), 2)
