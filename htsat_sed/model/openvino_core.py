@@ -71,8 +71,8 @@ def openvino_core(draw: Callable[[], openvino.Model], batch_size: int, *, key: s
 def _sound(compiled: Callable[[], openvino.CompiledModel], streams: int) -> openvino.CompiledModel:
     """A compiled graph whose streams all compute the same, to the bit.
 
-    In about one of forty processes (OpenVINO 2026.4, two streams) one stream computes something else for as
-    long as it lives, as if two had come into each other's way while they were made.
+    In some processes (OpenVINO 2026.4, two streams) one stream computes something else for as long as it
+    lives, as if two had come into each other's way while they were made.
 
     Raises:
         HtsatSedError: it never is.
