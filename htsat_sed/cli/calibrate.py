@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
-from htsat_sed.cli.recordings import find_all
 from htsat_sed.cli.terminal import report, say, waiting_for
 from htsat_sed.errors import AudioError, HtsatSedError
+from htsat_sed.runs.recordings import find_all
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from htsat_sed.cli.calibrate import first_windows
-from htsat_sed.cli.outputs import check_apart, check_files
+from htsat_sed.runs.outputs import check_apart, check_files
 
 Float16 = Annotated[
     bool,

@@ -11,11 +11,11 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.outputs import check_apart
-from htsat_sed.cli.recordings import Recording, files_read, find_all
-from htsat_sed.cli.run import Results, Run, failures_place, open_journal
-from htsat_sed.cli.terminal import clock, emit, output, printable, report, say
+from htsat_sed.cli.terminal import RecordingsProgress, clock, emit, output, printable, report, say, summarise
 from htsat_sed.errors import HtsatSedError
+from htsat_sed.runs.outputs import check_apart
+from htsat_sed.runs.recordings import Recording, files_read, find_all
+from htsat_sed.runs.run import Results, Run, failures_place, open_journal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -188,20 +188,22 @@ def detect(
                 "scores": None if scores is None else os.path.abspath(scores),  # noqa: PTH100
             }
             journal = open_journal(out, settings, restart=restart, outputs=[*outputs, failures_table])
+        progress = RecordingsProgress("detecting", len(recordings))
         with Run(
-            "detecting",
             recordings,
             failures,
+            display=progress,
             journal=journal,
             exist=files.exist,
             skip_existing=skip_existing,
         ) as run:
             stop.left = run.left
-            _detect(detector, run, files, _printer(targets, formats, run) if out is None else None)
+            _detect(detector, run, files, _printer(targets, formats, progress) if out is None else None)
             if journal is not None and run.done:
                 for table in files.tables:
                     write_table(table.path, from_journal(run.results()), table.format)
-            code = run.finish(out, failures_table)
+            code = run.finish(failures_table)
+            summarise(run, out, failures_table)
     raise typer.Exit(code)
 
 
@@ -320,7 +322,7 @@ def _check_shareable(out: Path | None, targets: Sequence[Target]) -> None:
 
 
 def _printer(
-    targets: Sequence[Target], formats: list[str] | None, run: Run
+    targets: Sequence[Target], formats: list[str] | None, progress: RecordingsProgress
 ) -> Callable[[str, Sequence[Event], float], None]:
     """Prints the events of a recording to standard output as soon as they are known."""
     from htsat_sed.annotations import FORMATS
@@ -333,7 +335,7 @@ def _printer(
         emit(of.header)
 
     def show(name: str, events: Sequence[Event], duration: float) -> None:
-        with run.progress.aside():
+        with progress.aside():
             if as_table:
                 emit(as_text(name, events, duration))
             else:

@@ -11,8 +11,8 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
 from htsat_sed.cli.maps import detected_maps, kept_maps_rules, matching_recordings
-from htsat_sed.cli.outputs import check_apart
 from htsat_sed.errors import AnnotationError, HtsatSedError
+from htsat_sed.runs.outputs import check_apart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from htsat_sed.cli.outputs import check_files
 from htsat_sed.cli.terminal import errors, output
+from htsat_sed.runs.outputs import check_files
 
 if TYPE_CHECKING:
     from htsat_sed.evaluation.report import Metric, Report, Score

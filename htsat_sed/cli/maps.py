@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from htsat_sed.cli import options
 from htsat_sed.cli.class_values import Known, parse_flags
-from htsat_sed.cli.recordings import Recording, find_all
 from htsat_sed.cli.terminal import RecordingsProgress, report, say
 from htsat_sed.errors import AudioError, HtsatSedError
+from htsat_sed.runs.recordings import Recording, find_all
 
 if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
-from htsat_sed.cli.recordings import STDIN
 from htsat_sed.cli.terminal import RecordingsProgress, clock, errors
 from htsat_sed.errors import AnnotationError, HtsatSedError
+from htsat_sed.runs.recordings import STDIN
 
 if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector

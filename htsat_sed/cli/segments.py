@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli.class_values import Known
-from htsat_sed.cli.outputs import check_apart
 from htsat_sed.cli.terminal import RecordingsProgress, errors, report
 from htsat_sed.errors import AudioError, HtsatSedError
+from htsat_sed.runs.outputs import check_apart
 
 if TYPE_CHECKING:
     from htsat_sed.detection.events import Event

@@ -11,11 +11,11 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.outputs import check_apart, check_files
-from htsat_sed.cli.recordings import files_read, find_all
-from htsat_sed.cli.run import Results, Run, failures_place, open_journal
-from htsat_sed.cli.terminal import emit, output, printable, report
+from htsat_sed.cli.terminal import RecordingsProgress, emit, output, printable, report, summarise
 from htsat_sed.errors import HtsatSedError
+from htsat_sed.runs.outputs import check_apart, check_files
+from htsat_sed.runs.recordings import files_read, find_all
+from htsat_sed.runs.run import Results, Run, failures_place, open_journal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,7 +164,8 @@ def tag(
 
         header = tags_header(detector.labels if wide else None, separator)
         as_table = wide or not output.is_terminal
-        with Run("tagging", recordings, failures, journal=journal) as run:
+        bar = RecordingsProgress("tagging", len(recordings))
+        with Run(recordings, failures, display=bar, journal=journal) as run:
             stop.left = run.left
             if out is None and as_table:
                 emit(header)
@@ -173,7 +174,7 @@ def tag(
                     run.fail(recording, found)
                     continue
                 if out is None:
-                    with run.progress.aside():
+                    with bar.aside():
                         if as_table:
                             emit(rows(recording.name, found))
                         else:
@@ -184,7 +185,8 @@ def tag(
                     file.write(header)
                     for name, scores in run.results():
                         file.write(rows(name, np.array(scores, np.float32)))
-            code = run.finish(out, failures_table)
+            code = run.finish(failures_table)
+            summarise(run, out, failures_table)
     raise typer.Exit(code)
 
 

@@ -8,10 +8,10 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,6 +19,9 @@ from rich.table import Column
 from rich.text import Text
 
 from htsat_sed.errors import HtsatSedError
+
+if TYPE_CHECKING:
+    from htsat_sed.runs.run import Run
 
 _LISTED = 30  # failures in a summary
 _BAR = 20  # characters
@@ -57,22 +60,30 @@ def show_warnings() -> None:
     logger.propagate = False
 
 
-def summarise_failures(failures: Sequence[HtsatSedError], done: int, table: Path | None = None) -> None:
-    """List once more what failed, when it may have scrolled away among other output.
+def summarise(run: Run, out: Path | None, table: Path | None) -> None:
+    """Show what became of a run that is finished.
+
+    What failed is listed once more, as it may have scrolled away among other output.
 
     Args:
-        failures: in the order in which they came.
-        done: recordings that did not fail.
-        table: file that lists them, too.
+        run: after `Run.finish`.
+        out: its output; None for standard output.
+        table: file that lists the failures, too.
     """
-    if failures and done + len(failures) > 1:
-        errors.print(f"{len(failures)} of {done + len(failures)} recordings failed:", style="bold red")
-        for failure in failures[:_LISTED]:
+    if run.failures and run.done + len(run.failures) > 1:
+        errors.print(
+            f"{len(run.failures)} of {run.done + len(run.failures)} recordings failed:", style="bold red"
+        )
+        for _, failure in run.failures[:_LISTED]:
             say("  failed", failure, "red")
-        if len(failures) > _LISTED:
-            say("  failed", f"and {len(failures) - _LISTED} more", "red")
+        if len(run.failures) > _LISTED:
+            say("  failed", f"and {len(run.failures) - _LISTED} more", "red")
         if table is not None:
             say("  listed", table, "red")
+    if run.defects and table is not None:
+        say("note", f"read, but truncated or damaged, and listed in {table}: {run.defects}", "")
+    if out is not None and run.done and errors.is_terminal:
+        say("done", f"{run.done} of {len(run.recordings)} recordings: {out}", "green")
 
 
 def emit(text: str) -> None:
@@ -201,6 +212,14 @@ class RecordingsProgress:
         self._done += recordings
         self._before += recordings
         self._bar.update(self._task, completed=self._done)
+
+    def note(self, message: str) -> None:
+        """Show a remark."""
+        say("note", message, "")
+
+    def failed(self, error: HtsatSedError) -> None:
+        """Show why a recording failed."""
+        report(error)
 
     def _note(self, done: float) -> None:
         self._pace.note(time.monotonic(), done - self._before)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from htsat_sed.cli.outputs import check_apart, check_files
 from htsat_sed.cli.terminal import TrainingProgress, errors
 from htsat_sed.errors import HtsatSedError
+from htsat_sed.runs.outputs import check_apart, check_files
 
 MACHINE = "Machine"
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}

@@ -10,9 +10,9 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.maps import bundled_info, detected_maps, matching_recordings, post_processing_of
 from htsat_sed.cli.options import MODEL
-from htsat_sed.cli.outputs import check_apart, check_files
 from htsat_sed.cli.terminal import RecordingsProgress, errors, output, say
 from htsat_sed.errors import AnnotationError, HtsatSedError
+from htsat_sed.runs.outputs import check_apart, check_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set

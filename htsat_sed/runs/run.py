@@ -7,11 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
-from htsat_sed.cli.recordings import Recording
-from htsat_sed.cli.terminal import RecordingsProgress, errors, report, say, summarise_failures
 from htsat_sed.errors import HtsatSedError
+from htsat_sed.runs.recordings import Recording
 
 if TYPE_CHECKING:
     from htsat_sed.detection.flow import AnyPath, Progress
@@ -21,15 +20,38 @@ _Result = TypeVar("_Result")
 Results: TypeAlias = Iterator[tuple["AnyPath", _Result | HtsatSedError]]
 
 
+class Display(Protocol):
+    """What shows a run to the person who started it."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *exception: object) -> object: ...
+
+    def heard(self, path: object, seconds: float, expected: float | None) -> None:
+        """Show how far a recording is decoded; see `Detector.presence_maps`."""
+
+    def done(self) -> None:
+        """Count one more recording, well or not."""
+
+    def done_before(self, recordings: int) -> None:
+        """Count recordings that this run need not do."""
+
+    def note(self, message: str) -> None:
+        """Show a remark."""
+
+    def failed(self, error: HtsatSedError) -> None:
+        """Show why a recording failed."""
+
+
 class Run:
     """Goes through recordings and keeps account of them; a context manager, which closes the journal.
 
     An error that ends the block, such as a full disk, says what is done and how to go on.
 
     Args:
-        doing: what is done with the recordings, such as ``detecting``.
         recordings: all of them, in the order of the output.
         failures: what failed already, before any recording was read.
+        display: shows progress, notes and failures.
         journal: what is done already; None where nothing is kept, or where the files of the recordings
             tell by themselves.
         exist: name -> whether all files of a recording are there; one whose files are not is not done.
@@ -39,10 +61,10 @@ class Run:
 
     def __init__(
         self,
-        doing: str,
         recordings: Sequence[Recording],
         failures: Sequence[HtsatSedError],
         *,
+        display: Display,
         journal: Journal | None,
         exist: Callable[[str], bool] = lambda name: True,
         skip_existing: bool = False,
@@ -52,7 +74,7 @@ class Run:
         self.recordings = recordings
         self.failures = [(failure.path, failure) for failure in failures]
         self.done = 0
-        self.progress = RecordingsProgress(doing, len(recordings))
+        self._display = display
         self._journal = journal
         self._exist = exist
         self._skip_existing = skip_existing
@@ -81,7 +103,7 @@ class Run:
                 )
             if journal.resumed > kept:
                 note += f", {journal.resumed - kept} others are not among them any more"
-            say("note", f"{note}: {journal.path}", "")
+            display.note(f"{note}: {journal.path}")
         elif skip_existing:
             self._todo = random.sample(recordings, len(recordings))
 
@@ -104,7 +126,7 @@ class Run:
     def through(
         self, read: Callable[[Iterable[str], Progress], Results[_Result]]
     ) -> Iterator[tuple[Recording, _Result | HtsatSedError]]:
-        """Go through the recordings that are not done, under a progress bar.
+        """Go through the recordings that are not done, and show how far it is.
 
         Args:
             read: takes paths, as it needs them, and what is to hear of progress; yields results in the
@@ -113,12 +135,12 @@ class Run:
         Yields:
             Each recording with its result or error.
         """
-        with self.progress as progress:
-            progress.done_before(self.done)
-            for _, result in read(self._hand_out(), progress.heard):
+        with self._display:
+            self._display.done_before(self.done)
+            for _, result in read(self._hand_out(), self._display.heard):
                 recording, self._stamp = self._handed.popleft()
                 yield recording, result
-                progress.done()
+                self._display.done()
 
     def _hand_out(self) -> Iterator[str]:
         from htsat_sed.runs.journal import stamp
@@ -127,7 +149,7 @@ class Run:
             if self._skip_existing and self._exist(recording.name):
                 self.done += 1
                 self._existed.add(recording.name)
-                self.progress.done_before(1)
+                self._display.done_before(1)
             else:
                 self._handed.append((recording, stamp(recording.path)))
                 yield recording.path
@@ -151,12 +173,12 @@ class Run:
         self.done += 1
 
     def fail(self, recording: Recording, error: HtsatSedError) -> None:
-        """Note and tell that a recording failed."""
+        """Note and show that a recording failed."""
         self.failures.append((recording.name, error))
         self._defects.pop(recording.name, None)
         if self._journal is not None:
             self._journal.forget(recording.name)
-        report(error)
+        self._display.failed(error)
 
     def results(self) -> Iterator[tuple[str, Any]]:
         """Name and result of all recordings that are done, in their order, from the journal."""
@@ -171,13 +193,17 @@ class Run:
         goes_on = self._skip_existing or (self._journal is not None and self._journal.path is not None)
         return f"{of}; the same command goes on with the others" if goes_on else of
 
-    def finish(self, out: Path | None, failures: Path | None) -> int:
-        """List what failed and close the journal, when all output is written; tell who watches where it is.
+    @property
+    def defects(self) -> int:
+        """How many recordings were read though something is wrong with them."""
+        return len(self._defects)
+
+    def finish(self, failures: Path | None) -> int:
+        """List what failed and close the journal, when all output is written.
 
         Recordings that were read though something is wrong with them are listed, too, but have not failed.
 
         Args:
-            out: the output; None for standard output.
             failures: table for what failed, if one is wanted.
 
         Returns:
@@ -198,11 +224,6 @@ class Run:
             write_failures(failures, [(name, error.reason) for name, error in failed], defects)
         if self._journal is not None:
             self._journal.finish(keep=bool(self.failures or self._defects))
-        summarise_failures([error for _, error in self.failures], self.done, failures)
-        if self._defects and failures is not None:
-            say("note", f"read, but truncated or damaged, and listed in {failures}: {len(self._defects)}", "")
-        if out is not None and self.done and errors.is_terminal:
-            say("done", f"{self.done} of {len(self.recordings)} recordings: {out}", "green")
         return 1 if self.failures else 0
 
 

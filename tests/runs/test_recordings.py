@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from htsat_sed.cli.recordings import find_all
+from htsat_sed.runs.recordings import find_all
 
 
 @pytest.fixture
