@@ -125,7 +125,7 @@ def _calibrate(model: HTSAT, inputs: list[Tensor]) -> None:
         graph = calibrate(model, used)
         int8, float32 = openvino_core(lambda: graph, 1), openvino_core(lambda: openvino_graph(model), 1)
         differences = torch.cat(
-            [(int8(window).sigmoid() - float32(window).sigmoid()).abs() for window in tested]
+            [(model.scores(int8(window)) - model.scores(float32(window))).abs() for window in tested]
         )
         path = save_int8(model, graph, windows=len(used))
     print(path)

@@ -46,8 +46,8 @@ class HTSATConfig:
         attention_window: side of an attention window, in tokens.
         mlp_ratio: hidden over outer width of the MLPs.
         drop_path: stochastic depth of the last block, while training.
-        loss: ``clip_bce`` for multi-label models (clip score = sigmoid), ``clip_ce`` for single-label
-            ones (clip score = softmax).
+        loss: ``clip_bce`` for multi-label models (score = sigmoid), ``clip_ce`` for single-label
+            ones (score = softmax over the classes, in each token and in each clip).
     """
 
     classes: int = 527
@@ -112,7 +112,7 @@ class HTSATOutput(NamedTuple):
     """What the model says of a batch of windows.
 
     Attributes:
-        presence_logits: (B, 32, K); their sigmoid is the presence map.
+        presence_logits: (B, 32, K); `HTSAT.scores` makes the presence map of them.
         clip_logits: (B, K), the mean of the presence logits over time.
         embedding: (B, D), the mean of the last grid.
     """
@@ -208,9 +208,14 @@ class HTSAT(nn.Module):
         logits = self.tscam_conv(unfolded).squeeze(2).transpose(1, 2)
         return HTSATOutput(logits, logits.mean(dim=1), grid.mean(dim=1))
 
-    def clip_scores(self, clip_logits: Tensor) -> Tensor:
-        """Clip logits (B, K) to scores in [0, 1]: sigmoid, or softmax for single-label models."""
-        return clip_logits.softmax(-1) if self.config.loss == "clip_ce" else clip_logits.sigmoid()
+    def scores(self, logits: Tensor) -> Tensor:
+        """Logits (..., K), of tokens or of clips, to scores in [0, 1] of the same shape.
+
+        Each class has a sigmoid of its own. Single-label models (``clip_ce``) were trained with a softmax over
+        the classes, so that only differences between their logits mean anything: their scores are that
+        softmax, in each token as in each clip.
+        """
+        return logits.softmax(-1) if self.config.loss == "clip_ce" else logits.sigmoid()
 
 
 def stretch(logmel: Tensor) -> Tensor:

@@ -122,7 +122,8 @@ class _Exported(nn.Module):
     def forward(self, logmel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-mel in decibels (B, 1001, 64) to presence scores, clip scores and embedding."""
         out = self.model.from_normalised(self.model.normalise(logmel))
-        return out.presence_logits.sigmoid(), self.model.clip_scores(out.clip_logits), out.embedding
+        scores = self.model.scores
+        return scores(out.presence_logits), scores(out.clip_logits), out.embedding
 
 
 def _traced(module: nn.Module, example: Tensor, outputs: Sequence[str], opset: int) -> bytes:

@@ -128,10 +128,10 @@ class Inference:
     @torch.inference_mode()
     def presence_scores(self, waveforms: Tensor) -> Tensor:
         """Presence scores (B, 32, K) float32 of whole windows (B, samples)."""
-        return self._core(core_input(self._model, waveforms)).sigmoid()
+        return self._model.scores(self._core(core_input(self._model, waveforms)))
 
     @torch.inference_mode()
     def clip_scores(self, waveforms: Sequence[Tensor]) -> Tensor:
         """Clip scores (B, K) float32 of B waveforms (1, samples), each stretched to a whole window."""
         logmel = torch.cat([core_input(self._model, waveform) for waveform in waveforms])
-        return self._model.clip_scores(self._core(logmel).mean(dim=1))
+        return self._model.scores(self._core(logmel).mean(dim=1))

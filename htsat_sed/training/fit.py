@@ -373,7 +373,7 @@ def _tune(model: HTSAT, validation: Sequence[tuple[Series, int]]) -> None:
             example = series[number]
             if example.events is not None:
                 name = f"{len(maps):06d}"
-                scores = model(torch.from_numpy(example.waveform)[None]).presence_logits.sigmoid()
+                scores = model.scores(model(torch.from_numpy(example.waveform)[None]).presence_logits)
                 maps[name] = PresenceMap(scores[0].numpy(), model.labels, step, model.config.window_seconds)
                 events[name] = list(example.events)
     if len(maps) < _FOLDS or not any(events.values()):

@@ -126,7 +126,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         out = self.averaged(batch.waveforms)
         terms = self._losses(out, batch.clip, batch.tokens, batch.strong)
         self.log("validation_loss", self._sum(terms), batch_size=len(batch.clip))
-        self._validated.append((batch, self.averaged.clip_scores(out.clip_logits), out.presence_logits))
+        self._validated.append((batch, self.averaged.scores(out.clip_logits), out.presence_logits))
 
     def on_validation_epoch_end(self) -> None:
         """Score all that was validated; in several processes each does the whole, so that they agree."""
@@ -139,7 +139,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self.metrics |= _mean_average_precision("mAP", clip, scores)
         strong = [(b.tokens[b.strong], logits[b.strong]) for b, _, logits in self._validated]
         tokens, logits = (torch.cat(parts).flatten(0, 1) for parts in zip(*strong, strict=True))
-        self.metrics |= _mean_average_precision("token_mAP", tokens, logits.sigmoid())
+        self.metrics |= _mean_average_precision("token_mAP", tokens, self.averaged.scores(logits))
         monitored = next(
             (m for m in ("accuracy", "token_mAP", "mAP") if m in self.metrics),
             None,

@@ -33,7 +33,7 @@ def test_goldens(name: str) -> None:
     with torch.inference_mode():
         logmel = model.frontend(waveform)[0].numpy()
         out = model(waveform)
-    clip = out.clip_logits[0] if expected["loss"] == "clip_ce" else model.clip_scores(out.clip_logits)[0]
+    clip = out.clip_logits[0] if expected["loss"] == "clip_ce" else model.scores(out.clip_logits)[0]
     np.testing.assert_allclose(logmel, expected["logmel"], rtol=0, atol=0.01)
     np.testing.assert_allclose(
         out.presence_logits[0].sigmoid().numpy(), expected["presence"], rtol=0, atol=2e-4
@@ -42,9 +42,11 @@ def test_goldens(name: str) -> None:
     np.testing.assert_allclose(out.embedding[0].numpy(), expected["latent"], rtol=0, atol=2e-4)
 
 
-def test_clip_scores_of_a_single_label_model_are_a_softmax() -> None:
-    scores = rule_made_model("small_ce").clip_scores(torch.tensor([[0.0, 0.0, np.log(2.0)]]))
-    np.testing.assert_allclose(scores.numpy(), [[0.25, 0.25, 0.5]], atol=1e-6)
+def test_scores_of_a_single_label_model_are_a_softmax() -> None:
+    logits = torch.tensor([[0.0, 0.0, 2.0]]).log1p()
+    model = rule_made_model("small_ce")
+    torch.testing.assert_close(model.scores(logits), torch.tensor([[0.2, 0.2, 0.6]]))
+    assert torch.equal(rule_made_model("audioset_10s").scores(logits), logits.sigmoid())
 
 
 def test_training_mode_computes_the_same_without_its_noise() -> None:
