@@ -14,7 +14,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from htsat_sed.errors import AnnotationError, AudioError, CheckpointError, HtsatSedError
+from htsat_sed.errors import AnnotationError, AudioError, CheckpointError, HtsatSedError, UsageError
 
 if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
@@ -33,6 +33,7 @@ __all__ = [
     "HtsatSedError",
     "PostProcessing",
     "PresenceMap",
+    "UsageError",
     "load_checkpoint",
 ]
 

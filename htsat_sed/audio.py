@@ -31,7 +31,7 @@ import soxr
 from numpy.typing import NDArray
 
 from htsat_sed.decoding import Coded, Uncompressed, open_decoder
-from htsat_sed.errors import AudioError
+from htsat_sed.errors import AudioError, UsageError
 
 AUDIO_SUFFIXES = frozenset(
     {".wav", ".wave", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".voc"}  # as recorded
@@ -94,7 +94,7 @@ class AudioStream:
             ValueError: not all blocks have been read yet.
         """
         if self._state != "exhausted":
-            raise ValueError(f"the duration of {self.path} is known when all its blocks have been read")
+            raise UsageError(f"the duration of {self.path} is known when all its blocks have been read")
         return self._frames / self.source_rate
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -109,7 +109,7 @@ class AudioStream:
             ValueError: it has been read before, or is closed.
         """
         if self._state != "unread":
-            raise ValueError(f"wanted an unread recording, but {self.path} is {self._state}: open it again")
+            raise UsageError(f"wanted an unread recording, but {self.path} is {self._state}: open it again")
         self._state = "being read"
         same = self.source_rate == self.sample_rate
         resampler = None if same else soxr.ResampleStream(self.source_rate, self.sample_rate, 1, quality="HQ")
@@ -200,7 +200,7 @@ def open_recording(path: str | os.PathLike[str], sample_rate: int) -> AudioStrea
         ValueError: the rate is out of range.
     """
     if not _LOWEST_RATE <= sample_rate <= _HIGHEST_RATE:
-        raise ValueError(
+        raise UsageError(
             f"wanted a sample rate of {_LOWEST_RATE} to {_HIGHEST_RATE} Hz, got {sample_rate}: "
             "HTS-AT models take 32000 or 16000"
         )
@@ -252,7 +252,7 @@ def windows(stream: AudioStream, *, window: int, hop: int) -> Iterator[Window]:
         ValueError: `hop` is out of range.
     """
     if not 1 <= hop <= window:
-        raise ValueError(f"wanted a hop of 1 to {window} samples (the window), got {hop}")
+        raise UsageError(f"wanted a hop of 1 to {window} samples (the window), got {hop}")
     pending = np.zeros(0, np.float32)
     start = reached = 0
     for block in stream.blocks():

@@ -1,7 +1,8 @@
-"""What can go wrong outside the caller's code, as one tree.
+"""The errors that this package raises.
 
-A mistake of the caller (a wrong argument) is a `ValueError`; the state of the world (an unreadable
-file, a broken checkpoint) is an `HtsatSedError`, whose message begins with the path it is about:
+A caller's mistake, such as a value out of range, is a `UsageError`, which is a `ValueError`. An environment
+error, such as an unreadable file or a broken checkpoint, is an `HtsatSedError`, whose message begins with
+the path:
 
     HtsatSedError
     ├── AudioError        a recording that cannot be read
@@ -14,8 +15,15 @@ from __future__ import annotations
 import os
 
 
+class UsageError(ValueError):
+    """A caller's mistake: what was wanted, what was given, how to mend it.
+
+    A `ValueError` of any other class is a bug in this package or in a library.
+    """
+
+
 class HtsatSedError(Exception):
-    """Base of every error this package raises about the world.
+    """Base of every environment error that this package raises.
 
     Args:
         path: the file, folder or address concerned.

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from htsat_sed.errors import AnnotationError
+from htsat_sed.errors import AnnotationError, UsageError
 
 _MISSPELT = 5  # classes at most that a class map lacks by mistake
 
@@ -111,7 +111,7 @@ def select(labels: Sequence[str], wanted: Iterable[str]) -> tuple[int, ...]:
     """
     chosen = set(wanted)
     for label in sorted(chosen - set(labels)):
-        raise ValueError(f"no class {label!r} among {len(labels)} labels{did_you_mean(label, labels)}")
+        raise UsageError(f"no class {label!r} among {len(labels)} labels{did_you_mean(label, labels)}")
     return tuple(i for i, label in enumerate(labels) if label in chosen)
 
 
@@ -137,12 +137,12 @@ class ClassMap:
         """
         groups = {label: tuple(sources) for label, sources in self.groups.items()}
         if not groups or not all(groups.values()):
-            raise ValueError(f"class map {self.name}: wanted groups of at least one label each")
+            raise UsageError(f"class map {self.name}: wanted groups of at least one label each")
         for label, threshold in self.thresholds.items():
             if label not in groups:
-                raise ValueError(f"class map {self.name}: threshold for {label!r}, which is no group")
+                raise UsageError(f"class map {self.name}: threshold for {label!r}, which is no group")
             if not 0.0 <= threshold <= 1.0:
-                raise ValueError(f"class map {self.name}: wanted threshold in [0, 1], got {threshold}")
+                raise UsageError(f"class map {self.name}: wanted threshold in [0, 1], got {threshold}")
         object.__setattr__(self, "groups", MappingProxyType(groups))
         object.__setattr__(self, "thresholds", MappingProxyType(dict(self.thresholds)))
 
@@ -170,7 +170,7 @@ class ClassMap:
             more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
             many = len(lacking) > _MISSPELT
             hint = "; is the map for another model?" if many else did_you_mean(lacking[0], labels)
-            raise ValueError(
+            raise UsageError(
                 f"class map {self.name} joins classes that the model lacks: {lacking[0]!r}{more}{hint}"
             )
         joined = np.empty((len(scores), len(self.groups)), scores.dtype)
@@ -235,28 +235,28 @@ def _toml_map(text: str) -> _Groups:
     thresholds = values.pop("thresholds", {})
     for label, sources in values.items():
         if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
-            raise ValueError(f"wanted {label} to be a list of labels, got {sources!r}")
+            raise UsageError(f"wanted {label} to be a list of labels, got {sources!r}")
     if not isinstance(thresholds, dict) or not all(
         isinstance(t, int | float) and not isinstance(t, bool) for t in thresholds.values()
     ):
-        raise ValueError("wanted thresholds to be a table of numbers")
+        raise UsageError("wanted thresholds to be a table of numbers")
     return {label: tuple(sources) for label, sources in values.items()}, thresholds
 
 
 def _tabular_map(table: csv.DictReader[str]) -> _Groups:
     if not {"label", "source"} <= set(table.fieldnames or ()):
-        raise ValueError("wanted columns 'label' and 'source' in the first line")
+        raise UsageError("wanted columns 'label' and 'source' in the first line")
     groups: dict[str, tuple[str, ...]] = {}
     thresholds: dict[str, float] = {}
     for row in table:
         label, source = (row["label"] or "").strip(), (row["source"] or "").strip()
         if not label or not source:
-            raise ValueError(f"wanted a label and a source in line {table.line_num}")
+            raise UsageError(f"wanted a label and a source in line {table.line_num}")
         groups[label] = (*groups.get(label, ()), source)
         if given := (row.get("threshold") or "").strip():
             threshold = float(given)
             if thresholds.setdefault(label, threshold) != threshold:
-                raise ValueError(f"two thresholds for {label!r}, the second in line {table.line_num}")
+                raise UsageError(f"two thresholds for {label!r}, the second in line {table.line_num}")
     return groups, thresholds
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, UsageError
 
 # What a write itself can fail with; Python names no file then.
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
@@ -40,7 +40,7 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
         ValueError: `mode` is another one.
     """
     if mode not in ("w", "wb"):
-        raise ValueError(f"wanted mode 'w' or 'wb', got {mode!r}")
+        raise UsageError(f"wanted mode 'w' or 'wb', got {mode!r}")
     encoding, newline = ("utf-8", "") if mode == "w" else (None, None)
     target = Path(os.path.realpath(path))
     in_place = _is_device(Path(path))

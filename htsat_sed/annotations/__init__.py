@@ -33,7 +33,7 @@ from htsat_sed.annotations.tags import long_rows, read_tags, tags_header, wide_r
 from htsat_sed.annotations.textgrid import TEXTGRID_HEADER, read_textgrid, textgrid_lines
 from htsat_sed.annotations.webvtt import WEBVTT_HEADER, read_webvtt, webvtt_lines
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import AnnotationError
+from htsat_sed.errors import AnnotationError, UsageError
 from htsat_sed.whole_file import whole_file
 
 __all__ = [
@@ -87,7 +87,7 @@ class Format:
     def text(self, filename: str, events: Sequence[Event], duration: float | None = None) -> str:
         """The whole file of one recording; see `lines`."""
         if self.lines is None:
-            raise ValueError("this format is not text: write it with write_events")
+            raise UsageError("this format is not text: write it with write_events")
         return self.header + self.lines(filename, events, duration)
 
 
@@ -171,7 +171,7 @@ def write_table(
     """
     of = _format(format)
     if not of.shared:
-        raise ValueError(f"wanted a format with one file for all recordings, got {format}")
+        raise UsageError(f"wanted a format with one file for all recordings, got {format}")
     if of.lines is None:
         write_parquet(path, ((name, own) for name, own, _ in recordings))
     else:
@@ -182,7 +182,7 @@ def write_table(
 
 def _format(name: str) -> Format:
     if name not in FORMATS:
-        raise ValueError(f"wanted a format, one of {', '.join(FORMATS)}; got {name!r}")
+        raise UsageError(f"wanted a format, one of {', '.join(FORMATS)}; got {name!r}")
     return FORMATS[name]
 
 
@@ -190,13 +190,13 @@ def _targets(path: Path, events: Mapping[str, Sequence[Event]], of: Format) -> d
     """The file of each recording, its folder made."""
     if path.suffix.lower() == of.ending and not path.is_dir():
         if len(events) != 1:
-            raise ValueError(f"wanted a folder for the files of {len(events)} recordings, got {path}")
+            raise UsageError(f"wanted a folder for the files of {len(events)} recordings, got {path}")
         return {path: next(iter(events))}
     targets: dict[Path, str] = {}
     for name in events:
         target = path_of(path, name, of.suffix)
         if target in targets:
-            raise ValueError(f"{targets[target]} and {name} would share the file {target}")
+            raise UsageError(f"{targets[target]} and {name} would share the file {target}")
         make_folder(target.parent)
         targets[target] = name
     return targets

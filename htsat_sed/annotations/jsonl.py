@@ -16,7 +16,7 @@ from typing import Any
 
 from htsat_sed.annotations.text import Collected, numbered_lines, read_text, timed
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import AnnotationError
+from htsat_sed.errors import AnnotationError, UsageError
 
 
 def jsonl_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
@@ -74,11 +74,11 @@ def read_jsonl(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
 
 def _text(value: Any) -> str:
     if not (isinstance(value, str) and value):
-        raise ValueError(f"wanted a text, got {value!r}")
+        raise UsageError(f"wanted a text, got {value!r}")
     return value
 
 
 def _time(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < float("inf"):
-        raise ValueError(f"wanted seconds of 0 or more, got {value!r}")
+        raise UsageError(f"wanted seconds of 0 or more, got {value!r}")
     return float(value)

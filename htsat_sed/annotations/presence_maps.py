@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from htsat_sed.annotations.folders import files_below
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.errors import AnnotationError, HtsatSedError
+from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.whole_file import whole_file
 
 SUFFIX = ".npz"
@@ -120,7 +120,7 @@ class PresenceMapWriter:
             HtsatSedError: the rows cannot be written.
         """
         if scores.ndim != 2 or scores.shape[1] != len(self._labels):
-            raise ValueError(f"wanted scores of shape (t, {len(self._labels)}), got {scores.shape}")
+            raise UsageError(f"wanted scores of shape (t, {len(self._labels)}), got {scores.shape}")
         try:
             self._rows.write(np.ascontiguousarray(scores, "<f4").tobytes())
         except OSError as error:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import AnnotationError
+from htsat_sed.errors import AnnotationError, UsageError
 
 logger = logging.getLogger("htsat_sed")
 
@@ -91,7 +91,7 @@ def timed(events: Iterable[Event], *, decimals: int) -> Iterator[tuple[str, str,
     step = 10.0**-decimals
     for event in sorted(events):
         if not (event.label.strip() and 0.0 <= event.onset < event.offset < math.inf):
-            raise ValueError(f"wanted an event with a label and 0 <= onset < offset, got {event}")
+            raise UsageError(f"wanted an event with a label and 0 <= onset < offset, got {event}")
         onset, offset = round(event.onset, decimals) + 0.0, round(event.offset, decimals)
         if offset <= onset:
             onset, offset = (offset - step, offset) if offset >= step else (0.0, step)

@@ -21,7 +21,9 @@ from htsat_sed.cli.tag import tag
 from htsat_sed.cli.terminal import emit, report, show_warnings
 from htsat_sed.cli.train import train
 from htsat_sed.cli.tune import tune
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, UsageError
+
+_BUG = 70  # exit code, EX_SOFTWARE of sysexits.h
 
 app = typer.Typer(
     name="htsat-sed",
@@ -65,15 +67,16 @@ def main() -> None:
     """Run the command line.
 
     Exits with 0 if all was done, 1 if some input failed, 2 if the command was used wrongly and 130 if
-    it was interrupted.
+    it was interrupted. Any other exception is a bug and passes through: `program` shows its traceback and
+    exits with 70.
     """
     debug = "--debug" in sys.argv
     if "" in sys.argv[1:]:
-        report(ValueError("an argument is empty: is a variable of the shell not set?"))
+        report(UsageError("an argument is empty: is a variable of the shell not set?"))
         sys.exit(2)
     try:
         app([argument for argument in sys.argv[1:] if argument != "--debug"])
-    except (HtsatSedError, ValueError) as error:
+    except (HtsatSedError, UsageError) as error:
         if debug:
             raise
         report(error)
@@ -98,9 +101,11 @@ def program() -> NoReturn:
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        code = 130
     except BaseException:
         sys.excepthook(*sys.exc_info())
-        code = 1
+        code = _BUG
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:

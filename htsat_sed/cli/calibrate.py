@@ -11,7 +11,7 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.terminal import report, say, waiting_for
-from htsat_sed.errors import AudioError, HtsatSedError
+from htsat_sed.errors import AudioError, HtsatSedError, UsageError
 from htsat_sed.runs.recordings import find_all
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def calibrate(
     """
     for package in ("nncf", "openvino"):
         if find_spec(package) is None:
-            raise ValueError(f"calibrating needs {package}: pip install 'htsat-sed[int8]'")
+            raise UsageError(f"calibrating needs {package}: pip install 'htsat-sed[int8]'")
     recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
     for failure in failures:
         report(failure)

@@ -8,6 +8,8 @@ from typing import Any
 
 import typer
 
+from htsat_sed.errors import UsageError
+
 _FEW = 10  # classes that fit into a message
 
 
@@ -58,7 +60,7 @@ class Known:
             hint = f"; there are {' · '.join(self.labels)}"
         elif not hint and self.of == Known.of:
             hint = "; `htsat-sed checkpoints info NAME --labels` lists those there are"
-        raise ValueError(f"{source}: no class {label!r} in {self.of}{hint}")
+        raise UsageError(f"{source}: no class {label!r} in {self.of}{hint}")
 
     def check_values(self, classes: dict[str, dict[str, Any]], where: str = "") -> None:
         """Refuse values for classes that are not among them; without a file, they came by flags.

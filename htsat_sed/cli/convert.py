@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from htsat_sed.cli.calibrate import first_windows
+from htsat_sed.errors import UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
 
 Float16 = Annotated[
@@ -76,7 +77,7 @@ def convert(
     path = resolve_checkpoint(source)
     _check_target(target, [path, labels, post_processing])
     if loss not in (None, "clip_bce", "clip_ce"):
-        raise ValueError(f"wanted --loss clip_bce or clip_ce, got {loss}")
+        raise UsageError(f"wanted --loss clip_bce or clip_ce, got {loss}")
     model = load_checkpoint(
         path,
         sample_rate=sample_rate,
@@ -159,7 +160,7 @@ def export(
     _check_target(target, [path, audio])
     for package in ("onnx", "onnxruntime"):
         if find_spec(package) is None:
-            raise ValueError(f"the export needs {package}: pip install 'htsat-sed[onnx]'")
+            raise UsageError(f"the export needs {package}: pip install 'htsat-sed[onnx]'")
     import torch
 
     from htsat_sed.model.checkpoint import load_checkpoint
@@ -180,7 +181,7 @@ def export(
 
 def _check_suffix(target: Path, suffix: str) -> None:
     if target.suffix != suffix:
-        raise ValueError(f"wanted an output ending in {suffix}, got {target}")
+        raise UsageError(f"wanted an output ending in {suffix}, got {target}")
 
 
 def _check_target(target: Path, inputs: Iterable[Path | None]) -> None:

@@ -11,7 +11,7 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
 from htsat_sed.cli.maps import detected_maps, kept_maps_rules, matching_recordings
-from htsat_sed.errors import AnnotationError, HtsatSedError
+from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart
 
 if TYPE_CHECKING:
@@ -327,7 +327,7 @@ def evaluate(
         rules = kept_maps_rules(checkpoint, class_map, post_processing, flags, maps)
     try:
         found = _evaluate(strong, weak, events, tags, maps, rules, lengths, only, settings)
-    except ValueError as error:
+    except UsageError as error:
         raise AnnotationError(reference, str(error)) from error
     if json_file is not None:
         asked = {

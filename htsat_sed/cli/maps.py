@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from htsat_sed.cli import options
 from htsat_sed.cli.class_values import Known, parse_flags
 from htsat_sed.cli.terminal import RecordingsProgress, report, say
-from htsat_sed.errors import AudioError, HtsatSedError
+from htsat_sed.errors import AudioError, HtsatSedError, UsageError
 from htsat_sed.runs.recordings import Recording, find_all
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def matching_recordings(folder: Path, wanted: Collection[str]) -> list[Recording
         raise AudioError(folder, "no such folder")
     try:
         names = matching_names(wanted, [recording.name for recording in found])
-    except ValueError as error:
+    except UsageError as error:
         raise AudioError(folder, str(error)) from error
     recordings = [replace(each, name=names[each.name]) for each in found if each.name in names]
     if not recordings:
@@ -138,7 +138,7 @@ def kept_maps_rules(
         known = tuple(sorted({label for each in maps.values() for label in each.labels}))
         Known(known, "these presence maps").check_values(values["classes"])
         if class_map is not None and not set(find_class_map(class_map).groups) & set(known):
-            raise ValueError(
+            raise UsageError(
                 f"--map {class_map}: these presence maps have none of its classes, but {known[0]!r}"
             )
     return post_processing_of(info, class_map, file).override(values)

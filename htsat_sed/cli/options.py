@@ -11,6 +11,7 @@ import typer
 
 from htsat_sed.cli.class_values import Known, parse_flags
 from htsat_sed.cli.terminal import waiting_for
+from htsat_sed.errors import UsageError
 
 if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
@@ -276,9 +277,9 @@ def own_rules(values: Mapping[str, Any] | None, class_map: ClassMap | None) -> P
 
     try:
         return default_post_processing(values, class_map)
-    except ValueError as error:
+    except UsageError as error:
         mend = "give it others with `htsat-sed checkpoints convert --post-processing`"
-        raise ValueError(f"the checkpoint's own post-processing: {error}; {mend}") from error
+        raise UsageError(f"the checkpoint's own post-processing: {error}; {mend}") from error
 
 
 def make_detector(

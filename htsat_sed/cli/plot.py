@@ -12,7 +12,7 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.terminal import RecordingsProgress, clock, errors
-from htsat_sed.errors import AnnotationError, HtsatSedError
+from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.recordings import STDIN
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ def seconds(text: str) -> float:
         values = []
     whole = all(part.isdigit() for part in parts[:-1])
     if not (1 <= len(values) <= 3 and whole and 0.0 <= values[-1] < float("inf")):
-        raise ValueError(f"wanted seconds, min:s or h:min:s, got {text!r}")
+        raise UsageError(f"wanted seconds, min:s or h:min:s, got {text!r}")
     return sum(value * 60.0**power for power, value in enumerate(reversed(values)))
 
 
 def _time(text: str | float) -> float:
     try:
         return seconds(str(text))
-    except ValueError as error:
+    except UsageError as error:
         raise typer.BadParameter(str(error)) from None
 
 
@@ -235,7 +235,7 @@ def _target(out: Path | None, recording: str) -> Path:
     try:
         picture_format(out)
         out.parent.mkdir(parents=True, exist_ok=True)
-    except ValueError as error:
+    except UsageError as error:
         raise typer.BadParameter(str(error), param_hint="--output") from None
     except OSError as error:
         raise HtsatSedError(out.parent, f"cannot be made: {error.strerror}") from error
@@ -260,7 +260,7 @@ def _reference(path: Path, recording: str) -> list[Event]:
     names = [Path(*whole.parts[i:]).as_posix() for i in range(len(whole.parts))]
     try:
         names += matching_names([whole.as_posix()], table)
-    except ValueError as error:
+    except UsageError as error:
         raise AnnotationError(path, str(error)) from error
     for name in names:
         if name in table:

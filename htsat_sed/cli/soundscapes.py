@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, UsageError
 
 if TYPE_CHECKING:
     from htsat_sed.training.recipe import Recipe
@@ -71,7 +71,7 @@ def soundscapes(
         ]
         sources = read_sources(clips, sample_rate=rate)
         series = Soundscapes(sources, made.soundscapes, sample_rate=rate, seed=seed)
-    except ValueError as error:
+    except UsageError as error:
         raise HtsatSedError(data, str(error)) from error
     render(series, out, count=count, sample_rate=rate, seconds=made.soundscapes.seconds)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from htsat_sed.cli.terminal import TrainingProgress, errors
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
 
 MACHINE = "Machine"
@@ -157,7 +157,7 @@ def train(
     except KeyboardInterrupt:
         errors.print(f"interrupted; the same command goes on from what {folder} holds", soft_wrap=True)
         raise typer.Exit(130) from None
-    except ValueError as error:
+    except UsageError as error:
         raise HtsatSedError(recipe, str(error)) from error
     if not speaker:
         return

@@ -11,7 +11,7 @@ from htsat_sed.cli import options
 from htsat_sed.cli.maps import bundled_info, detected_maps, matching_recordings, post_processing_of
 from htsat_sed.cli.options import MODEL
 from htsat_sed.cli.terminal import RecordingsProgress, errors, output, say
-from htsat_sed.errors import AnnotationError, HtsatSedError
+from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def tune(
                 seed=seed,
                 progress=progress.done,
             )
-    except ValueError as error:
+    except UsageError as error:
         raise AnnotationError(reference, str(error)) from error
     if out is not None:
         _write_toml(found, metric, out)

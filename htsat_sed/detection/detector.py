@@ -25,7 +25,7 @@ from htsat_sed.detection.events import Event, PostProcessing, find_events
 from htsat_sed.detection.flow import AnyPath, Cut, Defective, Progress, Recording, recordings
 from htsat_sed.detection.presence import PresenceMap, stitch
 from htsat_sed.detection.streaming import EventStream
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.labels import ClassMap
 from htsat_sed.model.htsat import HTSAT, TOKENS
 from htsat_sed.model.runtime import Execution, Runtime
@@ -104,11 +104,11 @@ class Detector:
         self._fill_batches = fill_batches
         self._workers = _cores() if workers is None else workers
         if self._workers < 1:
-            raise ValueError(f"wanted at least one worker, got {workers}")
+            raise UsageError(f"wanted at least one worker, got {workers}")
         self.config = self.models[0].config
         seconds = self.config.window_seconds
         if not 0.0 < hop <= seconds:
-            raise ValueError(f"wanted a hop of more than 0 and at most {seconds:g} s, got {hop:g}")
+            raise UsageError(f"wanted a hop of more than 0 and at most {seconds:g} s, got {hop:g}")
         self._hop_tokens = max(1, round(hop / self.config.token_seconds))
         self.hop = self._hop_tokens * self.config.token_seconds
         self.post_processing = post_processing or default_post_processing(

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.model.htsat import HTSAT
 from htsat_sed.model.runtime import Execution, Inference
 
@@ -87,7 +87,7 @@ class Devices:
         kind = devices[0].type
         self.batch_size = _WINDOWS.get(kind, 8) if batch_size == "auto" else batch_size
         if self.batch_size < 1:
-            raise ValueError(f"wanted batch_size of at least 1, got {batch_size}")
+            raise UsageError(f"wanted batch_size of at least 1, got {batch_size}")
         self.in_flight = len(devices) * (1 if kind == "mps" else 2)
         others = [[copy.deepcopy(model) for model in models] for _ in devices[1:]]
         self.places = [
@@ -200,12 +200,12 @@ def _device(name: str) -> torch.device:
         try:
             device = torch.device(name)
         except RuntimeError as error:
-            raise ValueError(f"wanted a device such as cpu, cuda, cuda:1 or mps, got {name!r}") from error
+            raise UsageError(f"wanted a device such as cpu, cuda, cuda:1 or mps, got {name!r}") from error
         try:
             torch.zeros(1, device=device).cpu()
         except (RuntimeError, AssertionError, ImportError) as error:
             reason = str(error).splitlines()[0].partition(". ")[0]
-            raise ValueError(f"wanted a device that torch can use here, got {name!r}: {reason}") from error
+            raise UsageError(f"wanted a device that torch can use here, got {name!r}: {reason}") from error
         return device
     if torch.cuda.is_available():
         return torch.device("cuda")

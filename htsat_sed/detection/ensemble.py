@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from htsat_sed.errors import UsageError
 from htsat_sed.labels import ClassMap, select
 from htsat_sed.model.htsat import HTSAT
 
@@ -33,7 +34,7 @@ class Ensemble:
         self, models: Sequence[HTSAT], *, class_map: ClassMap | None, labels: Sequence[str] | None
     ) -> None:
         if not models:
-            raise ValueError("wanted at least one model, got none")
+            raise UsageError("wanted at least one model, got none")
         self.models = list(models)
         self._orders = [_same_task(models[0], other) for other in models]
         self._class_map = class_map
@@ -67,13 +68,13 @@ def _same_task(first: HTSAT, other: HTSAT) -> list[int] | None:
     """
     one, two = ((m.config.sample_rate, m.config.window_samples) for m in (first, other))
     if one != two:
-        raise ValueError(
+        raise UsageError(
             f"wanted models of one sample rate and window for an ensemble, got {one[0]} Hz with {one[1]} "
             f"samples and {two[0]} Hz with {two[1]}"
         )
     if set(first.labels) != set(other.labels):
         odd = sorted(set(first.labels) ^ set(other.labels))
-        raise ValueError(
+        raise UsageError(
             f"wanted models of the same classes for an ensemble; only one of two knows {', '.join(odd[:3])}"
         )
     return None if first.labels == other.labels else [other.labels.index(label) for label in first.labels]

@@ -29,7 +29,7 @@ from scipy.ndimage import median_filter
 from htsat_sed.detection.change_points import step_filter_tokens
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.detection.spans import SLACK, SpanRules, Spans, find_spans
-from htsat_sed.errors import AnnotationError
+from htsat_sed.errors import AnnotationError, UsageError
 
 LONGEST_FILTER = 600.0  # seconds; time and memory grow with a filter's length
 
@@ -99,21 +99,21 @@ class PostProcessing:
             if value is None and name == "threshold_low":
                 continue
             if not (_is_number(value) and 0.0 <= value <= 1.0):
-                raise ValueError(f"wanted {name} in [0, 1], got {value!r}")
+                raise UsageError(f"wanted {name} in [0, 1], got {value!r}")
         if not (_is_number(self.edge_level) and 0.0 <= self.edge_level <= 0.9):
-            raise ValueError(f"wanted edge_level in [0, 0.9], got {self.edge_level!r}")
+            raise UsageError(f"wanted edge_level in [0, 0.9], got {self.edge_level!r}")
         if self.threshold_low is not None and self.threshold_low > self.threshold:
-            raise ValueError(
+            raise UsageError(
                 f"wanted threshold_low of at most threshold ({self.threshold}), got {self.threshold_low}"
             )
         for name in ("min_event", "min_gap"):
             value = getattr(self, name)
             if not (_is_number(value) and 0.0 <= value < float("inf")):
-                raise ValueError(f"wanted {name} in seconds, 0 or more, got {value!r}")
+                raise UsageError(f"wanted {name} in seconds, 0 or more, got {value!r}")
         for name in ("median_filter", "step_filter"):
             value = getattr(self, name)
             if not (_is_number(value) and 0.0 <= value <= LONGEST_FILTER):
-                raise ValueError(f"wanted {name} in seconds, 0 to {LONGEST_FILTER:g}, got {value!r}")
+                raise UsageError(f"wanted {name} in seconds, 0 to {LONGEST_FILTER:g}, got {value!r}")
         frozen = MappingProxyType({label: MappingProxyType(dict(v)) for label, v in self.classes.items()})
         object.__setattr__(self, "classes", frozen)
         for label in self.classes:
@@ -121,7 +121,7 @@ class PostProcessing:
                 self.of(label)
             except (TypeError, ValueError) as error:
                 reason = _unknown(self.classes[label]) if isinstance(error, TypeError) else str(error)
-                raise ValueError(f"class {label!r}: {reason}") from None
+                raise UsageError(f"class {label!r}: {reason}") from None
 
     def of(self, label: str) -> PostProcessing:
         """The values that hold for one class, without exceptions."""
@@ -144,7 +144,7 @@ class PostProcessing:
         """
         given = {name: value for name, value in values.items() if name != "classes"}
         if set(given) - set(_VALUES):
-            raise ValueError(_unknown(given))
+            raise UsageError(_unknown(given))
         classes = {
             label: {name: value for name, value in own.items() if name not in given}
             for label, own in self.classes.items()
@@ -189,7 +189,7 @@ def _lower(values: dict[str, Any], threshold: Any) -> None:
 def _class_tables(values: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     tables = values.get("classes", {})
     if not isinstance(tables, Mapping) or not all(isinstance(own, Mapping) for own in tables.values()):
-        raise ValueError("wanted classes to be a table of tables, such as [classes.Speech]")
+        raise UsageError("wanted classes to be a table of tables, such as [classes.Speech]")
     return tables
 
 

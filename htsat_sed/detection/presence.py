@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from htsat_sed.errors import UsageError
+
 
 @dataclass(frozen=True)
 class PresenceMap:
@@ -33,11 +35,11 @@ class PresenceMap:
             ValueError: `scores` is not (T, K) for K labels, or a duration is not positive.
         """
         if self.scores.ndim != 2 or self.scores.shape[1] != len(self.labels):
-            raise ValueError(
+            raise UsageError(
                 f"wanted scores of shape (T, {len(self.labels)}), one column a label, got {self.scores.shape}"
             )
         if not (self.token_seconds > 0.0 and self.duration >= 0.0):
-            raise ValueError(
+            raise UsageError(
                 f"wanted token_seconds > 0 and duration >= 0, got {self.token_seconds} and {self.duration}"
             )
 
@@ -77,7 +79,7 @@ def stitch(windows: Iterable[NDArray[np.float32]], *, hop: int) -> Iterator[NDAr
     for scores in windows:
         n = len(scores)
         if not 1 <= hop <= n:
-            raise ValueError(f"wanted a hop of 1 to {n} tokens, got {hop}")
+            raise UsageError(f"wanted a hop of 1 to {n} tokens, got {hop}")
         if hop == n:
             yield scores
             continue

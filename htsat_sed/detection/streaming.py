@@ -28,6 +28,7 @@ from htsat_sed.detection.change_points import Boxes
 from htsat_sed.detection.edges import LONG_AGO, REACH, EdgeScores, find_edges
 from htsat_sed.detection.events import Event, PostProcessing, class_rules, named, smooth
 from htsat_sed.detection.spans import SpanRules, close_gaps, find_runs, find_spans, in_seconds
+from htsat_sed.errors import UsageError
 
 _BLOCK = 256  # rows worth the overhead of a round, 80 s
 
@@ -87,7 +88,7 @@ class EventStream:
             ValueError: there is not one column a label.
         """
         if rows.ndim != 2 or rows.shape[1] != len(self._labels):
-            raise ValueError(
+            raise UsageError(
                 f"wanted rows of shape (n, {len(self._labels)}), one column a label, got {rows.shape}"
             )
         self._new.append(rows)
@@ -108,7 +109,7 @@ class EventStream:
         if tokens == 0 or not self._labels:
             return []
         if duration < (tokens - 1) * self._step:
-            raise ValueError(
+            raise UsageError(
                 f"wanted a duration within the last of {tokens} rows of {self._step:g} s, got {duration:g} s"
             )
         found = self._advance(duration)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.counts import Floats, ratio
 from htsat_sed.evaluation.tables import Remarks, check_names, some
 
@@ -159,7 +160,7 @@ def clip_scores(
     number = present.sum(axis=0)
     scored = (number > 0) & (number < len(recordings))
     if not scored.any():
-        raise ValueError("wanted a class that some recordings have and others lack, got none")
+        raise UsageError("wanted a class that some recordings have and others lack, got none")
     check_names(weak, scores)
     remarks = Remarks()
     remarks.add([n for n in scores if n not in weak], "recording", "with clip scores only: left out")

@@ -18,6 +18,7 @@ import numpy as np
 
 from htsat_sed.detection.events import PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.clip import ClipFigures, ClipScores, clip_scores, d_prime, scores_of_map
 from htsat_sed.evaluation.counts import (
     Counts,
@@ -67,7 +68,7 @@ def evaluate_strong(
         ValueError: neither events nor maps are given; or as `pair`.
     """
     if estimated is None and not maps:
-        raise ValueError("wanted estimated events or presence maps, got neither")
+        raise UsageError("wanted estimated events or presence maps, got neither")
     chosen, rules, remarks = settings or Settings(), post_processing or PostProcessing(), Remarks()
     listed = same_names(durations or {}, reference)
     names = reference.keys() | listed.keys()
@@ -96,7 +97,7 @@ def evaluate_strong(
         own_scores = {name: scores_of_map(each) for name, each in given.items() if name in reference}
         try:
             clips = clip_scores(weak, own_scores, labels=events.labels)
-        except ValueError as error:
+        except UsageError as error:
             line = f"no clip-level metrics: {error}"
             _logger.warning("%s", line)
             lines += (line,)

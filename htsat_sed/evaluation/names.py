@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import PurePosixPath
 
 from htsat_sed.audio import AUDIO_SUFFIXES
+from htsat_sed.errors import UsageError
 
 _Parts = tuple[str, ...]
 
@@ -70,9 +71,9 @@ def _ends(one: _Parts, other: _Parts) -> bool:
     return one[-length:] == other[-length:]
 
 
-def _ambiguous(name: str, fitting: Iterable[str]) -> ValueError:
+def _ambiguous(name: str, fitting: Iterable[str]) -> UsageError:
     first, second, *_ = fitting
-    return ValueError(
+    return UsageError(
         f"wanted one recording for each name; {name!r} could be {first!r} or {second!r}: give them the same "
         "names on both sides"
     )

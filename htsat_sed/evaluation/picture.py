@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.report import Metric, Report
 from htsat_sed.whole_file import whole_file
 
@@ -33,11 +34,11 @@ def draw_report(report: Report, path: Path) -> None:
 
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg", "pdf"):
-        raise ValueError(f"wanted a picture called .png, .svg or .pdf, got {path}")
+        raise UsageError(f"wanted a picture called .png, .svg or .pdf, got {path}")
     by_class = [m for m in report.metrics if any("f1" in figures for figures in m.classes.values())]
     panels = bool(by_class) + bool(report.psd_rocs)
     if not panels:
-        raise ValueError("wanted event-based metrics or PSDS for a picture, got clip-level ones alone")
+        raise UsageError("wanted event-based metrics or PSDS for a picture, got clip-level ones alone")
     classes = len(by_class[0].classes) if by_class else 0
     height = min(max(4.2, 1.2 + 0.16 * classes * len(by_class)), _HIGHEST)
     figure = Figure(figsize=(6.4 * panels, height), layout="constrained")

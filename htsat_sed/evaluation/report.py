@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.counts import Floats
 
 LIBRARIES = ("htsat-sed", "sed-eval", "psds-eval", "numpy", "scipy", "pandas")
@@ -56,13 +57,13 @@ class Settings:
         """
         for name in ("onset_collar", "offset_collar", "segment"):
             if not 0.0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"wanted {name} of more than 0 s, got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} of more than 0 s, got {getattr(self, name)}")
         for name in ("offset_share", "dtc", "gtc", "cttc"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"wanted {name} in [0, 1], got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} in [0, 1], got {getattr(self, name)}")
         for name, least in (("psds_thresholds", 1), ("bootstrap", 0), ("seed", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"wanted {name} of at least {least}, got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} of at least {least}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

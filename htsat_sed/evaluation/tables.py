@@ -19,6 +19,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from htsat_sed.detection.events import Event
+from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.names import matching_names
 from htsat_sed.labels import most_alike
 
@@ -76,7 +77,7 @@ def pair(
     wanted = present if labels is None else set(labels)
     scored = tuple(sorted(present & wanted))
     if not scored:
-        raise ValueError("wanted a reference with at least one event of the classes to be scored, got none")
+        raise UsageError("wanted a reference with at least one event of the classes to be scored, got none")
     check_names(reference, estimated)
     recordings = tuple(sorted(reference))
     remarks = Remarks()
@@ -137,7 +138,7 @@ def check_names(reference: Collection[str], estimated: Collection[str]) -> None:
         ValueError: both have recordings, and none in common.
     """
     if reference and estimated and not set(reference) & set(estimated):
-        raise ValueError(
+        raise UsageError(
             "wanted recordings that both sides have, got none: "
             f"the reference has {min(reference)!r}, the other side {min(estimated)!r}"
         )

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from htsat_sed.detection.events import PostProcessing
 from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.counts import Counts, bootstrap_weights, f1, interval, macro_f1
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.tables import Pair, Remarks, some
@@ -155,14 +156,14 @@ def tune(
     """
     missing = [name for name in events.recordings if name not in maps]
     if missing:
-        raise ValueError(f"wanted a presence map of every recording, got none of {missing[0]!r}")
+        raise UsageError(f"wanted a presence map of every recording, got none of {missing[0]!r}")
     if not 2 <= folds <= len(events.recordings):
-        raise ValueError(f"wanted 2 to {len(events.recordings)} folds (recordings), got {folds}")
+        raise UsageError(f"wanted 2 to {len(events.recordings)} folds (recordings), got {folds}")
     heard = {label for name in events.recordings for label in maps[name].labels}
     labels = tuple(label for label in events.labels if label in heard)
     left_out = tuple(label for label in events.labels if label not in heard)
     if not labels:
-        raise ValueError(
+        raise UsageError(
             f"wanted a class that the presence maps have; the reference has {some(left_out)}, "
             f"they have {some(heard)}"
         )

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from htsat_sed.errors import CheckpointError
+from htsat_sed.errors import CheckpointError, UsageError
 from htsat_sed.labels import did_you_mean
 from htsat_sed.model.download import Progress, adopt, download, file_sha256
 
@@ -104,7 +104,7 @@ def find_download(name: str) -> Download:
             return entry
     names = [entry.name for entry in CATALOGUE]
     hint = did_you_mean(name, names)
-    raise ValueError(f"no checkpoint {name!r} to download: known are {', '.join(names)}{hint}")
+    raise UsageError(f"no checkpoint {name!r} to download: known are {', '.join(names)}{hint}")
 
 
 def resolve_checkpoint(name_or_path: str | Path | None = None) -> Path:

@@ -25,7 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from htsat_sed.errors import CheckpointError, HtsatSedError
+from htsat_sed.errors import CheckpointError, HtsatSedError, UsageError
 from htsat_sed.labels import audioset_labels
 from htsat_sed.model.catalogue import resolve_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
@@ -158,7 +158,7 @@ def save_checkpoint(
         ValueError: another dtype, weights beyond its range, or values that JSON cannot hold.
     """
     if dtype not in (torch.float32, torch.float16):
-        raise ValueError(f"wanted dtype torch.float32 or torch.float16, got {dtype}")
+        raise UsageError(f"wanted dtype torch.float32 or torch.float16, got {dtype}")
     header = {
         "format": FORMAT,
         "config": asdict(model.config),
@@ -169,12 +169,12 @@ def save_checkpoint(
     try:
         entry = json.dumps(header, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"wanted post_processing and provenance that JSON can hold: {error}") from error
+        raise UsageError(f"wanted post_processing and provenance that JSON can hold: {error}") from error
     arrays = {key: array.detach().cpu().contiguous() for key, array in model.state_dict().items()}
     arrays = {key: array.to(dtype) if array.ndim > 1 else array for key, array in arrays.items()}
     for key, array in arrays.items():
         if not array.isfinite().all():
-            raise ValueError(f"wanted finite weights within the range of {dtype}, got {key} beyond it")
+            raise UsageError(f"wanted finite weights within the range of {dtype}, got {key} beyond it")
     try:
         with whole_file(path, "wb") as file:
             file.write(safetensors.torch.save(arrays, {_ENTRY: entry}))
@@ -200,7 +200,7 @@ def average_checkpoints(paths: Sequence[str | Path]) -> HTSAT:
         ValueError: fewer than two paths.
     """
     if len(paths) < 2:
-        raise ValueError(f"wanted at least two checkpoints to average, got {len(paths)}")
+        raise UsageError(f"wanted at least two checkpoints to average, got {len(paths)}")
     average = load_checkpoint(paths[0])
     sums = {key: array.double() for key, array in average.state_dict().items() if array.is_floating_point()}
     for path in paths[1:]:
@@ -297,9 +297,9 @@ def _parse(path: str | Path, entry: str, *, dtype: str, parameters: int) -> Chec
         config, labels = _config(header["config"]), tuple(header["labels"])
         post_processing, provenance = header["post_processing"], header["provenance"]
         if not isinstance(post_processing, dict | None) or not isinstance(provenance, dict):
-            raise ValueError("wanted post_processing and provenance to be tables")
+            raise UsageError("wanted post_processing and provenance to be tables")
         if not all(isinstance(label, str) for label in labels) or len(set(labels)) != config.classes:
-            raise ValueError(f"wanted {config.classes} distinct labels, one a class")
+            raise UsageError(f"wanted {config.classes} distinct labels, one a class")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(path, f"its description is broken: {error}") from error
     return CheckpointInfo(
@@ -319,7 +319,7 @@ def _config(values: Mapping[str, Any]) -> HTSATConfig:
     config = HTSATConfig(**as_tuples)
     for field in fields(HTSATConfig):
         if type(getattr(config, field.name)) is not type(field.default):
-            raise ValueError(f"wanted {field.name} to be like {field.default!r}")
+            raise UsageError(f"wanted {field.name} to be like {field.default!r}")
     return config
 
 
@@ -329,12 +329,12 @@ def _agreeing(
     """The description, if nothing stated beside it says otherwise."""
     for name, given in options.items():
         if given is not None and given != getattr(info.config, name):
-            raise ValueError(
+            raise UsageError(
                 f"{name} {given} contradicts the checkpoint, which says {getattr(info.config, name)}: "
                 "leave it out, it is for official checkpoints"
             )
     if labels is not None and tuple(labels) != info.labels:
-        raise ValueError("labels contradict the checkpoint's own: leave them out")
+        raise UsageError("labels contradict the checkpoint's own: leave them out")
     return info
 
 
@@ -346,7 +346,7 @@ def _read_official(
         known = config.classes == len(audioset_labels())
         labels = audioset_labels() if known else [f"class_{i:03d}" for i in range(config.classes)]
     if len(labels) != config.classes:
-        raise ValueError(f"wanted {config.classes} labels, one a class of {path}, got {len(labels)}")
+        raise UsageError(f"wanted {config.classes} labels, one a class of {path}, got {len(labels)}")
     numbers = {key: array.numel() for key, array in arrays.items() if "running_" not in key}
     info = CheckpointInfo(
         kind="official",

@@ -8,6 +8,8 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
+from htsat_sed.errors import UsageError
+
 _FLOOR = 1e-10  # power below which the logarithm is cut: -100 dB
 
 
@@ -54,9 +56,9 @@ class LogMel(nn.Module):
             (B, samples // hop_length + 1, M) float32 decibels relative to 1, at least -100.
         """
         if waveforms.ndim != 2:
-            raise ValueError(f"wanted waveforms of shape (B, samples), got {tuple(waveforms.shape)}")
+            raise UsageError(f"wanted waveforms of shape (B, samples), got {tuple(waveforms.shape)}")
         if waveforms.shape[1] <= self.n_fft // 2:
-            raise ValueError(
+            raise UsageError(
                 f"wanted more than {self.n_fft // 2} samples a waveform, got {waveforms.shape[1]}: "
                 "pad with zeros"
             )

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from htsat_sed.errors import UsageError
 from htsat_sed.model.frontend import LogMel
 from htsat_sed.model.swin import Swin
 
@@ -73,24 +74,24 @@ class HTSATConfig:
         """
         for name in ("classes", "sample_rate", "hop_length", "n_fft", "embed_dim"):
             if getattr(self, name) < 1:
-                raise ValueError(f"wanted {name} of at least 1, got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} of at least 1, got {getattr(self, name)}")
         if self.mel_bands != IMAGE_SIDE // CHUNKS:
-            raise ValueError(f"wanted mel_bands {IMAGE_SIDE // CHUNKS}, got {self.mel_bands}")
+            raise UsageError(f"wanted mel_bands {IMAGE_SIDE // CHUNKS}, got {self.mel_bands}")
         if self.attention_window != 8:
-            raise ValueError(f"wanted attention_window 8, got {self.attention_window}")
+            raise UsageError(f"wanted attention_window 8, got {self.attention_window}")
         if len(self.depths) != 4 or min(self.depths) < 1:
-            raise ValueError(f"wanted depths of four stages, each at least 1, got {self.depths}")
+            raise UsageError(f"wanted depths of four stages, each at least 1, got {self.depths}")
         if len(self.heads) != 4 or any(h < 1 or self.embed_dim * 2**i % h for i, h in enumerate(self.heads)):
-            raise ValueError(
+            raise UsageError(
                 f"wanted heads of four stages that divide their widths, {self.embed_dim} x (1, 2, 4, 8), "
                 f"got {self.heads}"
             )
         if not 0.0 <= self.fmin < self.fmax:
-            raise ValueError(f"wanted 0 <= fmin < fmax, got {self.fmin} and {self.fmax}")
+            raise UsageError(f"wanted 0 <= fmin < fmax, got {self.fmin} and {self.fmax}")
         if not 0.0 <= self.drop_path < 1.0:
-            raise ValueError(f"wanted drop_path in [0, 1), got {self.drop_path}")
+            raise UsageError(f"wanted drop_path in [0, 1), got {self.drop_path}")
         if self.loss not in ("clip_bce", "clip_ce"):
-            raise ValueError(f"wanted loss clip_bce or clip_ce, got {self.loss!r}")
+            raise UsageError(f"wanted loss clip_bce or clip_ce, got {self.loss!r}")
 
     @property
     def window_samples(self) -> int:
@@ -142,9 +143,9 @@ class HTSAT(nn.Module):
         self.config = config
         self.labels = labels if labels is not None else tuple(f"class_{i:03d}" for i in range(config.classes))
         if len(self.labels) != config.classes:
-            raise ValueError(f"wanted {config.classes} labels, one a class, got {len(self.labels)}")
+            raise UsageError(f"wanted {config.classes} labels, one a class, got {len(self.labels)}")
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError("wanted distinct labels, got one twice")
+            raise UsageError("wanted distinct labels, got one twice")
         self.post_processing: dict[str, Any] | None = None
         self.provenance: dict[str, Any] = {}
         self.frontend = LogMel(
@@ -231,7 +232,7 @@ def stretch(logmel: Tensor) -> Tensor:
     """
     frames = logmel.shape[1]
     if not 1 <= frames <= FRAMES:
-        raise ValueError(f"wanted at most {FRAMES} frames, got {frames}: cut the recording into windows")
+        raise UsageError(f"wanted at most {FRAMES} frames, got {frames}: cut the recording into windows")
     logmel = logmel.repeat(1, FRAMES // frames, 1)
     if logmel.shape[1] == FRAMES:
         return logmel

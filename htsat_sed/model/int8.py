@@ -30,7 +30,7 @@ import openvino
 import safetensors.numpy
 from torch import Tensor
 
-from htsat_sed.errors import CheckpointError, HtsatSedError
+from htsat_sed.errors import CheckpointError, HtsatSedError, UsageError
 from htsat_sed.model.catalogue import checkpoint_folder
 from htsat_sed.model.htsat import HTSAT, fingerprint
 from htsat_sed.model.openvino_graph import openvino_graph
@@ -61,7 +61,7 @@ def calibrate(model: HTSAT, windows: Sequence[Tensor]) -> openvino.Model:
         ValueError: no windows.
     """
     if not windows:
-        raise ValueError("wanted at least one window to calibrate on, got none")
+        raise UsageError("wanted at least one window to calibrate on, got none")
     with _quiet():
         import nncf
 
@@ -137,7 +137,7 @@ def load_int8(model: HTSAT) -> openvino.Model:
             about = json.loads(file.metadata()[_ENTRY])
             weights = file.get_tensor("weights")
         if (about["format"], about["model"]) != (FORMAT, path.stem):
-            raise ValueError("of another model or another version of htsat-sed")
+            raise UsageError("of another model or another version of htsat-sed")
         return openvino.Core().read_model(about["graph"].encode(), openvino.Tensor(weights))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from htsat_sed.errors import CheckpointError
+from htsat_sed.errors import CheckpointError, UsageError
 from htsat_sed.model.frontend import LogMel
 from htsat_sed.model.htsat import HTSATConfig
 
@@ -114,7 +114,7 @@ def read_official(
             loss=loss or ("clip_ce" if classes == _CLIP_CE_CLASSES else "clip_bce"),
             **_backbone_shape(path, arrays),
         )
-    except ValueError as error:
+    except UsageError as error:
         raise CheckpointError(path, f"is not an HTS-AT of a known shape: {error}") from error
     derived = _derived_shapes(config)
     learned: Arrays = {}

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from htsat_sed.errors import CheckpointError, HtsatSedError
+from htsat_sed.errors import CheckpointError, HtsatSedError, UsageError
 from htsat_sed.model.core import Core, CoreModule
 from htsat_sed.model.htsat import FRAMES, HTSAT, WINDOW_HOPS, HTSATConfig
 from htsat_sed.whole_file import whole_file
@@ -70,7 +70,7 @@ def export_onnx(
         CheckpointError: the file cannot be written, or the two do not agree.
     """
     if opset not in _OPSETS:
-        raise ValueError(f"wanted an ONNX opset of {_OPSETS[0]} to {_OPSETS[-1]}, got {opset}")
+        raise UsageError(f"wanted an ONNX opset of {_OPSETS[0]} to {_OPSETS[-1]}, got {opset}")
     import onnx
 
     from htsat_sed import __version__

@@ -16,6 +16,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
+from htsat_sed.errors import UsageError
 from htsat_sed.model.core import Core, core_input, torch_core
 from htsat_sed.model.htsat import HTSAT, fingerprint
 
@@ -48,17 +49,17 @@ class Execution:
         """Refuse what no device can do."""
         runtimes = ("auto", *get_args(Runtime))
         if self.runtime not in runtimes:
-            raise ValueError(f"wanted a runtime of {', '.join(runtimes)}; got {self.runtime!r}")
+            raise UsageError(f"wanted a runtime of {', '.join(runtimes)}; got {self.runtime!r}")
         if self.precision not in get_args(Precision):
-            raise ValueError(
+            raise UsageError(
                 f"wanted a precision of {', '.join(get_args(Precision))}; got {self.precision!r}"
             )
         if self.precision == "int8" and (self.compile or self.runtime not in ("auto", "openvino")):
             what = "compile" if self.compile else f"the runtime {self.runtime}"
-            raise ValueError(f"int8 is for the runtime openvino, got {what}")
+            raise UsageError(f"int8 is for the runtime openvino, got {what}")
         if self.runtime in _PACKAGES and (self.precision not in ("float32", "int8") or self.compile):
             what = "compile" if self.compile else self.precision
-            raise ValueError(f"{what} is for the runtime torch, got {self.runtime}")
+            raise UsageError(f"{what} is for the runtime torch, got {self.runtime}")
 
     def on(self, device: torch.device) -> Runtime:
         """The runtime that computes on a device.
@@ -67,7 +68,7 @@ class Execution:
             ValueError: the device cannot do it, or a package is missing.
         """
         if self.precision == "float16" and device.type == "cpu":
-            raise ValueError("float16 is for GPUs: choose bfloat16 or float32 on a CPU")
+            raise UsageError("float16 is for GPUs: choose bfloat16 or float32 on a CPU")
         int8 = self.precision == "int8"
         if self.runtime == "auto" and not int8:
             plain = device.type == "cpu" and self.precision == "float32" and not self.compile
@@ -76,9 +77,9 @@ class Execution:
         if runtime in _PACKAGES:
             package, what = _PACKAGES[runtime], "int8" if int8 else f"the runtime {runtime}"
             if device.type != "cpu":
-                raise ValueError(f"{what} is for the CPU, got the device {device}")
+                raise UsageError(f"{what} is for the CPU, got the device {device}")
             if importlib.util.find_spec(package) is None:
-                raise ValueError(f"{what} needs {package}: pip install 'htsat-sed[{runtime}]'")
+                raise UsageError(f"{what} needs {package}: pip install 'htsat-sed[{runtime}]'")
         return runtime
 
 

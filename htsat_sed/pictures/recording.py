@@ -25,6 +25,7 @@ from matplotlib.patches import Patch
 
 from htsat_sed.detection.events import Event
 from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.errors import UsageError
 from htsat_sed.pictures.spectrogram import Spectrogram, hertz_ticks, slaney_mel
 from htsat_sed.whole_file import whole_file
 
@@ -143,15 +144,15 @@ def draw_recording(
         ValueError: the stretch is empty, there is no class to show, or the picture would be too tall.
     """
     if not (0.0 <= start < end and row > 0.0):
-        raise ValueError(f"wanted 0 <= start < end and a row of more than 0 s, got {start}, {end} and {row}")
+        raise UsageError(f"wanted 0 <= start < end and a row of more than 0 s, got {start}, {end} and {row}")
     if not labels:
-        raise ValueError("wanted at least one class to show, got none")
+        raise UsageError("wanted at least one class to show, got none")
     strips = max(1, math.ceil(round((end - start) / row, 6)))
     mel = _MEL_HEIGHT if strips == 1 else _MEL_HEIGHT_IN_STRIPS
     lanes = _LANE_HEIGHT * len(labels) + 0.1
     height = 0.6 + strips * (mel + lanes + 0.35) + (strips - 1) * _GAP
     if height > _TALLEST:
-        raise ValueError(
+        raise UsageError(
             f"wanted a picture of at most {_TALLEST:g} inches, got {strips} strips of {len(labels)} classes, "
             f"{height:.0f} inches: show fewer classes, longer strips, or a shorter range"
         )
@@ -213,7 +214,7 @@ def picture_format(path: Path) -> str:
     """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
-        raise ValueError(f"wanted a picture called .png, .svg or .pdf, got {path}")
+        raise UsageError(f"wanted a picture called .png, .svg or .pdf, got {path}")
     return kind
 
 

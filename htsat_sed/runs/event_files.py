@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from htsat_sed.annotations import FORMATS, PresenceMapWriter, path_of
 from htsat_sed.annotations.folders import make_folder
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.whole_file import whole_file
 
 # What a file system says of a name that it cannot hold: the fault of one recording, not of the run.
@@ -87,7 +87,7 @@ class EventFiles:
         for name in names:
             for path in self.of(name):
                 if taken.setdefault(path, name) != name:
-                    raise ValueError(f"{taken[path]} and {name} would share the file {path}")
+                    raise UsageError(f"{taken[path]} and {name} would share the file {path}")
 
     def all_of(self, names: Iterable[str]) -> list[Path]:
         """The tables, and the files that these recordings have for themselves."""

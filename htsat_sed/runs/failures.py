@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from htsat_sed.annotations.delimited import read_rows, row
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.whole_file import whole_file
 
 _COLUMNS = ("filename", "reason")
@@ -27,11 +27,11 @@ def check_failures(path: Path, outputs: Iterable[Path]) -> None:
         ValueError: naming the file, and what it is.
     """
     if path.is_dir():
-        raise ValueError(f"{path}: is a folder: name a file for the failures")
+        raise UsageError(f"{path}: is a folder: name a file for the failures")
     if os.path.realpath(path) in map(os.path.realpath, outputs):
-        raise ValueError(f"{path}: is for the results: name another file for the failures")
+        raise UsageError(f"{path}: is for the results: name another file for the failures")
     if path.is_file() and not _is_own(path):
-        raise ValueError(f"{path}: is there, and no list of failures: name another file for them")
+        raise UsageError(f"{path}: is there, and no list of failures: name another file for them")
 
 
 def write_failures(

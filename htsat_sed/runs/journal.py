@@ -27,7 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple, Self
 
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.whole_file import sync_folder
 
 FORMAT = 1
@@ -188,7 +188,7 @@ class Journal:
         before, finished = self._read()
         if before is not None and not restart and before != settings:
             if not finished and self._done:
-                raise ValueError(
+                raise UsageError(
                     f"{self.path}: the unfinished run of {len(self._done)} recordings here differs in "
                     f"{_differences(before, settings)}. Give the same values to go on with it, --restart to "
                     "begin anew, or another --output"
@@ -234,7 +234,7 @@ class Journal:
                 line = b""
         if settings is None and line and not _is_torn_header(line):
             reason = f"is no journal of this version ({FORMAT}): move it away, or name another --output"
-            raise ValueError(f"{self.path}: {reason}")
+            raise UsageError(f"{self.path}: {reason}")
         return settings, finished
 
     def _write(self, entry: dict[str, Any]) -> None:

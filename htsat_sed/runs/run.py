@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.recordings import Recording
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Run:
             kept = sum(recording.name in journal for recording in recordings)
             if journal.unfinished and not kept:
                 journal.close()
-                raise ValueError(
+                raise UsageError(
                     f"{journal.path}: the unfinished run here is of {journal.resumed} other recordings. "
                     "Give the same to go on with it, --restart to begin anew, or another --output"
                 )

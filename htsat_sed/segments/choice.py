@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar, get_args
 
 from htsat_sed.detection.events import Event
+from htsat_sed.errors import UsageError
 
 Order = Literal["highest", "random", "bands"]
 
@@ -49,11 +50,11 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
-            raise ValueError(f"wanted a limit of 1 or more, got {self.limit}")
+            raise UsageError(f"wanted a limit of 1 or more, got {self.limit}")
         if self.order not in get_args(Order):
-            raise ValueError(f"wanted an order, one of {', '.join(get_args(Order))}; got {self.order!r}")
+            raise UsageError(f"wanted an order, one of {', '.join(get_args(Order))}; got {self.order!r}")
         if self.bands < 1:
-            raise ValueError(f"wanted 1 band or more, got {self.bands}")
+            raise UsageError(f"wanted 1 band or more, got {self.bands}")
 
 
 def choose(table: Mapping[str, Sequence[Event]], choice: Choice) -> list[Found]:

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from htsat_sed.audio import open_source
 from htsat_sed.decoding import Coded, Uncompressed
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import AudioError, HtsatSedError
+from htsat_sed.errors import AudioError, HtsatSedError, UsageError
 from htsat_sed.whole_file import whole_file
 
 ClipFormat = Literal["wav", "flac"]
@@ -66,11 +66,11 @@ class Cut:
     def __post_init__(self) -> None:
         for name, value in (("before", self.before), ("after", self.after)):
             if not 0.0 <= value < float("inf"):
-                raise ValueError(f"wanted padding of 0 s or more, got {value:g} s {name} the event")
+                raise UsageError(f"wanted padding of 0 s or more, got {value:g} s {name} the event")
         if self.format not in get_args(ClipFormat):
-            raise ValueError(f"wanted clips as {' or '.join(get_args(ClipFormat))}, got {self.format!r}")
+            raise UsageError(f"wanted clips as {' or '.join(get_args(ClipFormat))}, got {self.format!r}")
         if self.sample_rate is not None and not _LOWEST_RATE <= self.sample_rate <= _HIGHEST_RATE:
-            raise ValueError(
+            raise UsageError(
                 f"wanted a sample rate of {_LOWEST_RATE} to {_HIGHEST_RATE} Hz, got {self.sample_rate}"
             )
 

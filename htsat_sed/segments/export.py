@@ -21,7 +21,7 @@ from htsat_sed.annotations.folders import make_folder
 from htsat_sed.annotations.text import timed
 from htsat_sed.audio import find_recordings
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import AudioError
+from htsat_sed.errors import AudioError, UsageError
 from htsat_sed.segments.choice import Choice, choose
 from htsat_sed.segments.cut import Bounds, Cut, cut_recording
 from htsat_sed.segments.names import clip_names
@@ -102,7 +102,7 @@ def locate(names: Sequence[str], audio: Path) -> tuple[dict[str, Path], list[Aud
     """
     if audio.is_file():
         if len(names) > 1:
-            raise ValueError(f"{audio} is one recording, the events are of {len(names)}: name their folder")
+            raise UsageError(f"{audio} is one recording, the events are of {len(names)}: name their folder")
         return dict.fromkeys(names, audio), []
     below, failures = find_recordings(audio)
     known: dict[str, list[Path]] = {}

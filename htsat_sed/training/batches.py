@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from htsat_sed.errors import UsageError
 from htsat_sed.training.examples import Example, Series
 
 
@@ -69,7 +70,7 @@ class Batches(IterableDataset[Batch]):
         super().__init__()
         pieces = deal.world * deal.accumulate
         if size % pieces:
-            raise ValueError(
+            raise UsageError(
                 f"wanted batch_size to be a multiple of {pieces}, the processes times the accumulated "
                 f"batches; got {size}"
             )
@@ -114,7 +115,7 @@ def plan(shares: Sequence[float], size: int) -> np.ndarray[tuple[int], np.dtype[
         order[slot] = np.argmax(wanted * (slot + 1) - given)
         given[order[slot]] += 1
     if not given.all():
-        raise ValueError(f"wanted a batch_size that has room for {len(shares)} parts, got {size}")
+        raise UsageError(f"wanted a batch_size that has room for {len(shares)} parts, got {size}")
     return order
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from htsat_sed.audio import read
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import AudioError
+from htsat_sed.errors import AudioError, UsageError
 from htsat_sed.training.data import Clip
 from htsat_sed.training.soundscapes import Soundscapes, token_targets
 
@@ -96,7 +96,7 @@ class ClipSeries:
         random: bool = True,
     ) -> None:
         if not clips:
-            raise ValueError("wanted at least one clip, got none")
+            raise UsageError("wanted at least one clip, got none")
         self._clips = clips
         self._window = window
         self._seed = seed

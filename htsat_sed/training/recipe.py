@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from htsat_sed.errors import AnnotationError
+from htsat_sed.errors import AnnotationError, UsageError
 from htsat_sed.labels import did_you_mean
 
 Kind = Literal["weak", "strong", "clips", "esc50", "speech-commands", "audioset"]
@@ -52,9 +52,9 @@ class DataRecipe:
         """
         _one_of("kind", self.kind, get_args(Kind))
         if not self.share > 0.0:
-            raise ValueError(f"wanted a share of more than 0, got {self.share}")
+            raise UsageError(f"wanted a share of more than 0, got {self.share}")
         if not self.table and self.kind in ("weak", "strong", "audioset"):
-            raise ValueError(f"wanted a table for data of kind {self.kind}")
+            raise UsageError(f"wanted a table for data of kind {self.kind}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class AugmentationRecipe:
         """
         for name, value in vars(self).items():
             if value < 0:
-                raise ValueError(f"wanted {name} of at least 0, got {value}")
+                raise UsageError(f"wanted {name} of at least 0, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,13 +137,13 @@ class SoundscapeRecipe:
             ValueError: probabilities that do not sum to 1, or no duration.
         """
         if abs(sum(self.events) - 1.0) > 1e-6 or min(self.events, default=-1.0) < 0.0:
-            raise ValueError(f"wanted events to be probabilities that sum to 1, got {self.events}")
+            raise UsageError(f"wanted events to be probabilities that sum to 1, got {self.events}")
         if not self.seconds > 0.0:
-            raise ValueError(f"wanted seconds of more than 0, got {self.seconds}")
+            raise UsageError(f"wanted seconds of more than 0, got {self.seconds}")
         for name in ("floor_db", "event_db", "reverberation", "direct_db", "gain_db"):
             low, *high = getattr(self, name)
             if len(high) != 1 or high[0] < low:
-                raise ValueError(f"wanted {name} to be a range [low, high], got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} to be a range [low, high], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,27 +223,27 @@ class Recipe:
             ValueError: naming the value, what was wanted and what was given.
         """
         if not self.data:
-            raise ValueError("wanted at least one [[data]] table: what to train on")
+            raise UsageError("wanted at least one [[data]] table: what to train on")
         for name in ("epochs", "batch_size", "fold_count", "average_epochs"):
             if getattr(self, name) < 1:
-                raise ValueError(f"wanted {name} of at least 1, got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} of at least 1, got {getattr(self, name)}")
         for name in ("epoch_examples", "patience", "clip_loss", "token_loss", "weight_decay"):
             if getattr(self, name) < 0:
-                raise ValueError(f"wanted {name} of at least 0, got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} of at least 0, got {getattr(self, name)}")
         for part in (*self.data, *self.validation):
             if not set(part.folds) <= set(range(1, self.fold_count + 1)):
-                raise ValueError(f"wanted folds among 1 to {self.fold_count}, got {part.folds}")
+                raise UsageError(f"wanted folds among 1 to {self.fold_count}, got {part.folds}")
         for name in ("warm_up", "ema_decay"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"wanted {name} in [0, 1), got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} in [0, 1), got {getattr(self, name)}")
         for name in ("learning_rate", "gradient_clip"):
             if not getattr(self, name) > 0.0:
-                raise ValueError(f"wanted {name} of more than 0, got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} of more than 0, got {getattr(self, name)}")
         for name, kind in get_type_hints(type(self)).items():
             if choices := get_args(kind) if isinstance(getattr(self, name), str) else ():
                 _one_of(name, getattr(self, name), choices)
         if not self.validation and (self.patience or self.keep == "best"):
-            raise ValueError("wanted [[validation]] data for patience and keep = 'best'")
+            raise UsageError("wanted [[validation]] data for patience and keep = 'best'")
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -257,7 +257,7 @@ def read_recipe(path: str | Path) -> Recipe:
         for name in ("data", "validation"):
             parts = values.get(name, [])
             if not isinstance(parts, list):
-                raise ValueError(f"wanted [[{name}]], with two brackets: there may be several")
+                raise UsageError(f"wanted [[{name}]], with two brackets: there may be several")
             values[name] = tuple(_build(DataRecipe, part, f"{name}.") for part in parts)
         for name, kind in _PARTS.items():
             values[name] = _build(kind, values.get(name, {}), f"{name}.")
@@ -274,17 +274,17 @@ _PARTS = {"model": ModelRecipe, "augmentation": AugmentationRecipe, "soundscapes
 
 def _build(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
     if not isinstance(values, Mapping):
-        raise ValueError(f"wanted a table {prefix.rstrip('.')}, got {values!r}")
+        raise UsageError(f"wanted a table {prefix.rstrip('.')}, got {values!r}")
     known = [f.name for f in fields(kind)]
     for name in values:
         if name not in known:
             hint = (
                 did_you_mean(prefix + name, [prefix + k for k in known]) or f"; known are {', '.join(known)}"
             )
-            raise ValueError(f"unknown value {prefix}{name}{hint}")
+            raise UsageError(f"unknown value {prefix}{name}{hint}")
     return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ValueError(f"wanted {name} to be one of {', '.join(choices)}; got {value!r}")
+        raise UsageError(f"wanted {name} to be one of {', '.join(choices)}; got {value!r}")

@@ -17,7 +17,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 
 from htsat_sed.audio import read
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import AudioError
+from htsat_sed.errors import AudioError, UsageError
 from htsat_sed.training.data import Clip
 from htsat_sed.training.recipe import SoundscapeRecipe
 
@@ -56,7 +56,7 @@ def read_sources(clips: Iterable[Clip], *, sample_rate: int) -> list[Source]:
     broken = 0
     for clip in clips:
         if clip.events is None and len(clip.labels) > 1:
-            raise ValueError(
+            raise UsageError(
                 f"wanted strong labels or one weak label to cut events from {clip.path}, got "
                 f"{len(clip.labels)}"
             )
@@ -90,7 +90,7 @@ class Soundscapes:
         self, sources: Sequence[Source], recipe: SoundscapeRecipe, *, sample_rate: int, seed: int
     ) -> None:
         if not sources:
-            raise ValueError("wanted at least one source of events, got none")
+            raise UsageError("wanted at least one source of events, got none")
         self.labels = tuple(sorted({source.label for source in sources}))
         self._by_label = [[s for s in sources if s.label == label] for label in self.labels]
         self._recipe = recipe

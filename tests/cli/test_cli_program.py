@@ -37,8 +37,8 @@ def end(monkeypatch: pytest.MonkeyPatch) -> list[int | str]:
         (SystemExit(), 0),
         (SystemExit(2), 2),
         (SystemExit("words"), 1),
-        (KeyboardInterrupt(), 1),
-        (RuntimeError("broken"), 1),
+        (KeyboardInterrupt(), 130),
+        (RuntimeError("broken"), 70),
     ],
 )
 def test_exit_codes(
@@ -87,3 +87,23 @@ def test_the_version_on_a_full_disk(
         with pytest.raises(Ended):
             cli.program()
     assert end == ["standard output: cannot be written: No space left on device", "at exit", 1]
+
+
+def test_a_bug_is_no_mistake_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A ValueError of a library shows its traceback; only our own kind is a usage error in one line."""
+
+    def broken(*_: object, **__: object) -> NoReturn:
+        raise ValueError("operands could not be broadcast together with shapes (3,) (4,)")
+
+    monkeypatch.setattr("htsat_sed.evaluation.evaluate.evaluate_strong", broken)
+    labels = tmp_path / "labels.tsv"
+    labels.write_text("filename\tonset\toffset\tevent_label\na.wav\t0\t1\tDog\n")
+    monkeypatch.setattr(sys, "argv", ["htsat-sed", "evaluate", str(labels), str(labels)])
+    with pytest.raises(ValueError, match="could not be broadcast"):
+        cli.main()
+
+
+def test_the_package_raises_no_other_value_error() -> None:
+    folder = Path(cli.__file__).parents[1]
+    own = {path: path.read_text(encoding="utf-8").count("raise ValueError") for path in folder.rglob("*.py")}
+    assert [str(path) for path, count in own.items() if count] == []
