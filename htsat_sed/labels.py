@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
-import tomllib
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.errors import AnnotationError, UsageError
+from htsat_sed.toml import read_toml
 
 _MISSPELT = 5  # classes at most that a class map lacks by mistake
 
@@ -218,24 +219,24 @@ def read_class_map(path: str | Path) -> ClassMap:
     Raises:
         AnnotationError: the file is missing, malformed, or maps nothing.
     """
-    lines = _read_lines(path)
     tabular = Path(path).suffix.lower() in (".csv", ".tsv")
+    lines = _read_lines(path) if tabular else []
+    values = {} if tabular else read_toml(path, "a class map")
     try:
-        groups, thresholds = _tabular_map(_table(path, lines)) if tabular else _toml_map("\n".join(lines))
+        groups, thresholds = _tabular_map(_table(path, lines)) if tabular else _toml_map(values)
         return ClassMap(Path(path).stem, groups, thresholds)
-    except ValueError as error:  # also what tomllib raises
+    except (UsageError, csv.Error) as error:
         raise AnnotationError(path, f"not a class map: {error}") from error
 
 
 _Groups = tuple[dict[str, tuple[str, ...]], dict[str, float]]
 
 
-def _toml_map(text: str) -> _Groups:
-    values: dict[str, Any] = tomllib.loads(text)
+def _toml_map(values: dict[str, Any]) -> _Groups:
     thresholds = values.pop("thresholds", {})
     for label, sources in values.items():
         if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
-            raise UsageError(f"wanted {label} to be a list of labels, got {sources!r}")
+            raise UsageError(f"wanted {label} to be a list of labels, got {reprlib.repr(sources)}")
     if not isinstance(thresholds, dict) or not all(
         isinstance(t, int | float) and not isinstance(t, bool) for t in thresholds.values()
     ):
@@ -254,7 +255,11 @@ def _tabular_map(table: csv.DictReader[str]) -> _Groups:
             raise UsageError(f"wanted a label and a source in line {table.line_num}")
         groups[label] = (*groups.get(label, ()), source)
         if given := (row.get("threshold") or "").strip():
-            threshold = float(given)
+            try:
+                threshold = float(given)
+            except ValueError:
+                line = table.line_num
+                raise UsageError(f"wanted a threshold of 0 to 1 in line {line}, got {given!r}") from None
             if thresholds.setdefault(label, threshold) != threshold:
                 raise UsageError(f"two thresholds for {label!r}, the second in line {table.line_num}")
     return groups, thresholds

@@ -13,8 +13,8 @@ PACKAGE = Path(htsat_sed.__file__).parent
 # A room knows only the rooms before it; those of one line know none of each other.
 FLOORS = [
     ["errors"],
-    ["whole_file", "headers"],
-    ["labels", "decoding"],
+    ["whole_file", "headers", "toml"],
+    ["labels", "post_processing", "decoding"],
     ["audio"],
     ["model"],
     ["detection"],

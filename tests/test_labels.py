@@ -179,7 +179,7 @@ def test_class_maps_from_files(tmp_path: Path, name: str, text: str):
         ("a.csv", "label\nPet\n", "wanted columns 'label' and 'source'"),
         ("a.csv", "label,source\nPet,\n", "wanted a label and a source in line 2"),
         ("a.csv", "label,source,threshold\nPet,Dog,0.1\nPet,Cat,0.2\n", "two thresholds for 'Pet'"),
-        ("a.csv", "label,source,threshold\nPet,Dog,high\n", "could not convert"),
+        ("a.csv", "label,source,threshold\nPet,Dog,high\n", "wanted a threshold of 0 to 1 in line 2"),
     ],
 )
 def test_class_map_files_that_are_none(tmp_path: Path, name: str, text: str, reason: str):

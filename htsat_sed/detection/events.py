@@ -14,13 +14,10 @@ above the threshold; see `htsat_sed.detection.change_points`.
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +26,8 @@ from scipy.ndimage import median_filter
 from htsat_sed.detection.change_points import step_filter_tokens
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.detection.spans import SLACK, SpanRules, Spans, find_spans
-from htsat_sed.errors import AnnotationError, UsageError
-
-LONGEST_FILTER = 600.0  # seconds; time and memory grow with a filter's length
+from htsat_sed.post_processing import PostProcessing as PostProcessing
+from htsat_sed.post_processing import read_post_processing as read_post_processing
 
 
 @dataclass(frozen=True, order=True)
@@ -50,167 +46,6 @@ class Event:
     offset: float
     label: str
     score: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class PostProcessing:
-    """How a presence map becomes events; values for all classes, and exceptions for some.
-
-    Attributes:
-        threshold: an event has at least one token whose smoothed score is above this (exclusive).
-        threshold_low: hysteresis: the event reaches as far as scores stay above this (exclusive), at
-            most `threshold`; None for the same as `threshold`.
-        median_filter: width of the median filter in seconds, rounded to the nearest odd number of
-            tokens (halves upwards), at most 600; 0 for none. Beyond both ends the map is mirrored (the
-            first and last tokens repeat: ``b a | a b c``).
-        min_event: seconds; shorter events are dropped, after gaps were closed.
-        min_gap: seconds; shorter gaps between two events of a class are closed.
-        step_filter: seconds, at most 600; above 0, events are boxes between change points that a step filter
-            of this length finds, and `threshold` holds for the mean score of a box; `threshold_low` has no
-            part.
-        merge_absolute: in [0, 1]; boxes become one if the mean score of the gap between them is less than
-            this below the lower of theirs.
-        merge_relative: in [0, 1]; likewise, as a part of that lower score. Either is enough.
-        edge_level: in [0, 0.9]; above 0, an event begins and ends where scores, interpolated between the
-            middles of tokens, cross this part of its mean score, at most 4 tokens away; 0 for whole tokens.
-            Gaps may so become shorter than `min_gap`.
-        classes: label -> the attributes above that differ for it.
-    """
-
-    threshold: float = 0.5
-    threshold_low: float | None = None
-    median_filter: float = 0.0
-    min_event: float = 0.0
-    min_gap: float = 0.0
-    step_filter: float = 0.0
-    merge_absolute: float = 0.0
-    merge_relative: float = 0.0
-    edge_level: float = 0.0
-    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
-
-    def __post_init__(self) -> None:
-        """Check every value, for all classes and for each exception.
-
-        Raises:
-            ValueError: naming the value, what was wanted and what was given.
-        """
-        for name in ("threshold", "threshold_low", "merge_absolute", "merge_relative"):
-            value = getattr(self, name)
-            if value is None and name == "threshold_low":
-                continue
-            if not (_is_number(value) and 0.0 <= value <= 1.0):
-                raise UsageError(f"wanted {name} in [0, 1], got {value!r}")
-        if not (_is_number(self.edge_level) and 0.0 <= self.edge_level <= 0.9):
-            raise UsageError(f"wanted edge_level in [0, 0.9], got {self.edge_level!r}")
-        if self.threshold_low is not None and self.threshold_low > self.threshold:
-            raise UsageError(
-                f"wanted threshold_low of at most threshold ({self.threshold}), got {self.threshold_low}"
-            )
-        for name in ("min_event", "min_gap"):
-            value = getattr(self, name)
-            if not (_is_number(value) and 0.0 <= value < float("inf")):
-                raise UsageError(f"wanted {name} in seconds, 0 or more, got {value!r}")
-        for name in ("median_filter", "step_filter"):
-            value = getattr(self, name)
-            if not (_is_number(value) and 0.0 <= value <= LONGEST_FILTER):
-                raise UsageError(f"wanted {name} in seconds, 0 to {LONGEST_FILTER:g}, got {value!r}")
-        frozen = MappingProxyType({label: MappingProxyType(dict(v)) for label, v in self.classes.items()})
-        object.__setattr__(self, "classes", frozen)
-        for label in self.classes:
-            try:
-                self.of(label)
-            except (TypeError, ValueError) as error:
-                reason = _unknown(self.classes[label]) if isinstance(error, TypeError) else str(error)
-                raise UsageError(f"class {label!r}: {reason}") from None
-
-    def of(self, label: str) -> PostProcessing:
-        """The values that hold for one class, without exceptions."""
-        own = dict(self.classes.get(label, {}))
-        if "threshold" in own and "threshold_low" not in own and self.threshold_low is not None:
-            own["threshold_low"] = min(self.threshold_low, own["threshold"])
-        return replace(self, classes={}, **own)
-
-    def override(self, values: Mapping[str, Any]) -> PostProcessing:
-        """Lay further values over these.
-
-        A value for all classes replaces this one's and its exceptions; exceptions replace only their
-        class. An inherited `threshold_low` above a new `threshold` is lowered to it.
-
-        Args:
-            values: attribute -> value, and ``classes`` -> label -> attribute -> value; as in TOML.
-
-        Raises:
-            ValueError: an attribute is unknown or a value out of its range.
-        """
-        given = {name: value for name, value in values.items() if name != "classes"}
-        if set(given) - set(_VALUES):
-            raise UsageError(_unknown(given))
-        classes = {
-            label: {name: value for name, value in own.items() if name not in given}
-            for label, own in self.classes.items()
-        }
-        for label, own in _class_tables(values).items():
-            classes[label] = classes.get(label, {}) | dict(own)
-        everywhere = {name: getattr(self, name) for name in _VALUES} | given
-        if "threshold_low" not in given:
-            _lower(everywhere, everywhere["threshold"])
-        for label, own in classes.items():
-            threshold = own.get("threshold", everywhere["threshold"])
-            if "threshold_low" not in _class_tables(values).get(label, {}):
-                _lower(own, threshold)
-        return PostProcessing(**everywhere, classes={label: own for label, own in classes.items() if own})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as TOML and JSON hold them; `override` takes them back."""
-        values = {name: getattr(self, name) for name in _VALUES if getattr(self, name) is not None}
-        classes = {label: dict(own) for label, own in self.classes.items()}
-        return values | ({"classes": classes} if classes else {})
-
-
-_VALUES = tuple(f.name for f in fields(PostProcessing) if f.name != "classes")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _unknown(values: Mapping[str, Any]) -> str:
-    unknown = ", ".join(sorted(set(values) - set(_VALUES)))
-    return f"unknown post-processing value {unknown}: wanted some of {', '.join(_VALUES)}"
-
-
-def _lower(values: dict[str, Any], threshold: Any) -> None:
-    """Keep an inherited low threshold at or below a threshold given after it."""
-    low = values.get("threshold_low")
-    if low is not None and _is_number(threshold) and low > threshold:
-        values["threshold_low"] = threshold
-
-
-def _class_tables(values: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    tables = values.get("classes", {})
-    if not isinstance(tables, Mapping) or not all(isinstance(own, Mapping) for own in tables.values()):
-        raise UsageError("wanted classes to be a table of tables, such as [classes.Speech]")
-    return tables
-
-
-def read_post_processing(path: str | Path) -> dict[str, Any]:
-    """Read post-processing values from TOML, for `PostProcessing.override`.
-
-    Args:
-        path: a file with some of the attributes of `PostProcessing` at the top and exceptions in
-            tables such as ``[classes.Speech]``.
-
-    Raises:
-        AnnotationError: the file is missing, not TOML, or holds an unknown or impossible value.
-    """
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        PostProcessing().override(values)
-    except OSError as error:
-        raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:  # also what tomllib and the decoding raise
-        raise AnnotationError(path, f"not a post-processing file: {error}") from error
-    return values
 
 
 def median_filter_tokens(seconds: float, token_seconds: float) -> int:

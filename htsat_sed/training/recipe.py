@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from htsat_sed.errors import AnnotationError, UsageError
 from htsat_sed.labels import did_you_mean
+from htsat_sed.toml import read_toml
 
 Kind = Literal["weak", "strong", "clips", "esc50", "speech-commands", "audioset"]
 TABLES: dict[str, str] = {"clips": "clips.tsv", "esc50": "meta/esc50.csv"}
@@ -252,8 +253,8 @@ def read_recipe(path: str | Path) -> Recipe:
     Raises:
         AnnotationError: the file is missing, not TOML, or holds an unknown or impossible value.
     """
+    values = read_toml(path, "a recipe")
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
         for name in ("data", "validation"):
             parts = values.get(name, [])
             if not isinstance(parts, list):
@@ -263,9 +264,7 @@ def read_recipe(path: str | Path) -> Recipe:
             values[name] = _build(kind, values.get(name, {}), f"{name}.")
         recipe: Recipe = _build(Recipe, values, "")
         return recipe
-    except OSError as error:
-        raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise AnnotationError(path, f"not a recipe: {error}") from error
 
 
@@ -274,7 +273,7 @@ _PARTS = {"model": ModelRecipe, "augmentation": AugmentationRecipe, "soundscapes
 
 def _build(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
     if not isinstance(values, Mapping):
-        raise UsageError(f"wanted a table {prefix.rstrip('.')}, got {values!r}")
+        raise UsageError(f"wanted a table {prefix.rstrip('.')}, got {reprlib.repr(values)}")
     known = [f.name for f in fields(kind)]
     for name in values:
         if name not in known:
