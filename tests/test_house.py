@@ -13,9 +13,8 @@ PACKAGE = Path(htsat_sed.__file__).parent
 # A room knows only the rooms before it; those of one line know none of each other.
 FLOORS = [
     ["errors"],
-    ["whole_file", "headers", "toml"],
-    ["labels", "post_processing", "decoding"],
-    ["audio"],
+    ["whole_file", "audio", "toml"],
+    ["labels", "post_processing"],
     ["model"],
     ["detection"],
     ["annotations"],
@@ -37,10 +36,10 @@ OWNERS = {
     "nncf": {"model"},
     "onnx": {"model"},
     "onnxruntime": {"model"},
-    "soundfile": {"decoding", "training", "segments"},
+    "soundfile": {"audio", "training", "segments"},
     "sklearn": {"evaluation"},
     "matplotlib": {"evaluation", "pictures"},
-    "av": {"decoding"},
+    "av": {"audio"},
 }
 # Annotations and evaluation know events and presence maps, never the model.
 STRANGERS = [

@@ -29,7 +29,7 @@ import soxr
 from numpy.typing import NDArray
 
 from htsat_sed.audio import open_source
-from htsat_sed.decoding import Coded, Uncompressed
+from htsat_sed.audio.decoders import Coded, Uncompressed
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError
 from htsat_sed.whole_file import whole_file

@@ -22,8 +22,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from htsat_sed.errors import AudioError
-from htsat_sed.headers import (
+from htsat_sed.audio.headers import (
     UNCOMPRESSED,
     Header,
     has_end_of_stream,
@@ -31,6 +30,7 @@ from htsat_sed.headers import (
     read_header,
     why_not_audio,
 )
+from htsat_sed.errors import AudioError
 
 _BLOCK_SECONDS = 5
 _TOLERANCE = 0.01

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from recordings_made import RATE, cut, encode, tones, wav, write
 
-from htsat_sed import decoding
-from htsat_sed.audio import read
+from htsat_sed.audio import decoders, read
 from htsat_sed.errors import AudioError
 
 
@@ -213,10 +212,10 @@ def test_broken_bytes_never_raise_anything_else(tmp_path, capfd):
 def test_read_error_of_the_disk_names_the_recording(tmp_path, monkeypatch):
     path = write(tmp_path / "a.wav", tones(channels=1))
 
-    def fail(self: decoding.Uncompressed) -> None:
+    def fail(self: decoders.Uncompressed) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(decoding.Uncompressed, "blocks", fail)
+    monkeypatch.setattr(decoders.Uncompressed, "blocks", fail)
     with pytest.raises(AudioError) as error:
         read(path, RATE)
     assert str(error.value) == f"{path}: cannot be read: Input/output error"

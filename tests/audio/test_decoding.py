@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from recordings_made import RATE, encode, signal_to_noise, tones, wav, write
 
-from htsat_sed import headers
-from htsat_sed.audio import open_recording, read
+from htsat_sed.audio import headers, open_recording, read
 
 
 @pytest.mark.parametrize(
