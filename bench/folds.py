@@ -64,7 +64,7 @@ def listen(model: HTSAT, recipe: Recipe, data: Path, *, fold: int, count: int) -
     reference: Reference = {}
     maps: Maps = {}
     for number in range(count):
-        samples, events = series[number]
+        samples, events, _ = series[number]
         scores = model(torch.from_numpy(samples)[None]).presence_logits[0].sigmoid().numpy()
         name = f"{fold}-{number:04d}"
         reference[name] = events

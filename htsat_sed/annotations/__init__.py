@@ -18,6 +18,7 @@ from htsat_sed.annotations.audacity import audacity_lines, read_audacity
 from htsat_sed.annotations.clips import read_durations, read_weak_labels
 from htsat_sed.annotations.folders import files_below, make_folder, path_of
 from htsat_sed.annotations.jsonl import jsonl_lines, read_jsonl
+from htsat_sed.annotations.negatives import Negative, read_negatives
 from htsat_sed.annotations.parquet import read_parquet, write_parquet
 from htsat_sed.annotations.presence_maps import (
     PresenceMapWriter,
@@ -39,12 +40,14 @@ from htsat_sed.whole_file import whole_file
 __all__ = [
     "FORMATS",
     "Format",
+    "Negative",
     "PresenceMapWriter",
     "long_rows",
     "path_of",
     "read_durations",
     "read_events",
     "read_metadata",
+    "read_negatives",
     "read_presence_map",
     "read_presence_maps",
     "read_strong_labels",

@@ -67,6 +67,7 @@ def soundscapes(
         clips = [
             clip
             for part in [part for part in made.data if part.mix] or made.data
+            if part.kind != "negatives"  # what may sound in them, a reference cannot say
             for clip in read_clips(replace(part, folds=folds), data, fold_count=made.fold_count)
         ]
         sources = read_sources(clips, sample_rate=rate)

@@ -24,6 +24,7 @@ class Batch(NamedTuple):
         clip: (B, K).
         tokens: (B, T, K).
         strong: (B,) bool.
+        unknown: (B, K) bool.
         broken: paths and reasons of clips that could not be read.
     """
 
@@ -32,6 +33,7 @@ class Batch(NamedTuple):
     clip: Tensor
     tokens: Tensor
     strong: Tensor
+    unknown: Tensor
     broken: list[tuple[str, str]]
 
 
@@ -127,6 +129,7 @@ def collate(examples: Sequence[Example], number: int) -> Batch:
         torch.from_numpy(np.stack([example.clip for example in examples])),
         torch.from_numpy(np.stack([example.tokens for example in examples])),
         torch.tensor([example.events is not None for example in examples]),
+        torch.from_numpy(np.stack([example.unknown for example in examples])),
         [entry for example in examples for entry in example.broken],
     )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from htsat_sed.annotations import read_strong_labels, read_weak_labels
+from htsat_sed.annotations import read_negatives, read_strong_labels, read_weak_labels
 from htsat_sed.audio import find_recordings
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
@@ -31,12 +32,14 @@ class Clip:
         labels: what sounds in it.
         events: when it does, onset before offset; None where labels are weak.
         fold: 1, 2, ...; None where the table has no folds.
+        unknown: classes that may sound in it or not; they are left out of the loss.
     """
 
     path: Path
     labels: frozenset[str]
     events: tuple[Event, ...] | None = None
     fold: int | None = None
+    unknown: frozenset[str] = frozenset()
 
 
 def read_clips(part: DataRecipe, folder: Path, *, fold_count: int) -> list[Clip]:
@@ -101,6 +104,13 @@ def _clips(table: Path, audio: Path) -> Iterator[Clip]:
         yield Clip(audio / row["filename"], frozenset([event.label]), (event,), fold)
 
 
+def _negatives(table: Path, audio: Path) -> Iterator[Clip]:
+    """Recordings without events; a label that is present sounds from beginning to end."""
+    for name, row in read_negatives(table).items():
+        events = tuple(Event(0.0, math.inf, label) for label in sorted(row.present))
+        yield Clip(audio / name, row.present, events, row.fold, row.possible)
+
+
 def _esc50(table: Path, audio: Path) -> Iterator[Clip]:
     for line, row in _rows(table, ESC50_COLUMNS, delimiter=","):
         if not (row["fold"] or "").isdigit():
@@ -149,6 +159,7 @@ _READERS: dict[str, Callable[[Path, Path], Iterator[Clip]]] = {
     "esc50": _esc50,
     "speech-commands": _speech_commands,
     "audioset": _audioset,
+    "negatives": _negatives,
 }
 
 

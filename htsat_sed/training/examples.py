@@ -6,7 +6,7 @@ series, and an interrupted run goes on as if nothing had happened.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -32,6 +32,7 @@ class Example(NamedTuple):
             are weak.
         events: where labels are strong, else None.
         broken: paths and reasons of clips that could not be read on the way to this example.
+        unknown: (K,) true for classes that may sound besides; see `Clip.unknown`.
     """
 
     waveform: Samples
@@ -39,6 +40,7 @@ class Example(NamedTuple):
     tokens: Samples
     events: tuple[Event, ...] | None
     broken: tuple[tuple[str, str], ...] = ()
+    unknown: NDArray[np.bool_] = np.zeros(0, np.bool_)
 
 
 class Series(Protocol):
@@ -63,6 +65,10 @@ class Window:
     samples: int
     tokens: int
     labels: tuple[str, ...]
+
+    def unknown(self, labels: Collection[str]) -> NDArray[np.bool_]:
+        """(K,), true for the classes among these labels."""
+        return np.array([label in labels for label in self.labels])
 
     @property
     def token_seconds(self) -> float:
@@ -172,7 +178,8 @@ class ClipSeries:
             tokens = np.roll(tokens, shift, axis=0)
             if events is not None:
                 events = _rolled(events, shift * window.token_seconds, length / rate)
-        return Example(samples, target, tokens, None if events is None else tuple(events), broken)
+        strong = None if events is None else tuple(events)
+        return Example(samples, target, tokens, strong, broken, window.unknown(clip.unknown))
 
 
 class SoundscapeSeries:
@@ -190,12 +197,13 @@ class SoundscapeSeries:
     def __getitem__(self, number: int) -> Example:
         """The example of that number."""
         window = self._window
-        samples, events = self._soundscapes[number]
+        samples, events, unknown = self._soundscapes[number]
         tokens = token_targets(
             events, window.labels, tokens=window.tokens, token_seconds=window.token_seconds
         )
         fitted = np.pad(samples[: window.samples], (0, max(0, window.samples - len(samples))))
-        return Example(fitted, (tokens.max(axis=0) > 0.0).astype(np.float32), tokens, tuple(events))
+        clip = (tokens.max(axis=0) > 0.0).astype(np.float32)
+        return Example(fitted, clip, tokens, tuple(events), unknown=window.unknown(unknown))
 
 
 def _rolled(events: Sequence[Event], shift: float, seconds: float) -> list[Event]:

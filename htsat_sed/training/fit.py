@@ -34,7 +34,7 @@ from htsat_sed.training.data import Clip, read_clips
 from htsat_sed.training.examples import ClipSeries, Series, SoundscapeSeries, Window
 from htsat_sed.training.module import MONITOR, Training
 from htsat_sed.training.recipe import DataRecipe, Recipe
-from htsat_sed.training.soundscapes import Soundscapes, read_sources
+from htsat_sed.training.soundscapes import Soundscapes, read_backgrounds, read_sources
 from htsat_sed.training.start import set_presence_bias, start_model
 from htsat_sed.whole_file import whole_file
 
@@ -226,7 +226,7 @@ def _read_data(recipe: Recipe, folder: Path, window: Window) -> _Data:
     )
     window = replace(window, labels=labels)
     for part, clips in (*data, *validation):
-        for label in {label for clip in clips for label in clip.labels} - set(labels):
+        for label in {label for clip in clips for label in clip.labels | clip.unknown} - set(labels):
             raise AnnotationError(
                 folder / (part.table or part.kind),
                 f"has a label {label!r} that the recipe lacks{did_you_mean(label, labels)}",
@@ -242,7 +242,14 @@ def _read_data(recipe: Recipe, folder: Path, window: Window) -> _Data:
         if not clips:
             return []
         sources = read_sources(clips, sample_rate=window.sample_rate)
-        soundscapes = Soundscapes(sources, recipe.soundscapes, sample_rate=window.sample_rate, seed=seed)
+        silent = [clip for part, own in parts if part.mix and part.kind == "negatives" for clip in own]
+        soundscapes = Soundscapes(
+            sources,
+            recipe.soundscapes,
+            sample_rate=window.sample_rate,
+            seed=seed,
+            backgrounds=read_backgrounds(silent, sample_rate=window.sample_rate),
+        )
         return [(SoundscapeSeries(soundscapes, window), sum(part.share for part, _ in parts if part.mix))]
 
     parts = mixed(data, recipe.seed)

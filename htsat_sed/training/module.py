@@ -56,24 +56,33 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
             logmel = self.model.frontend(batch.waveforms)
         logmel = masked(self.model.normalise(logmel), self.recipe.augmentation)
         clip, tokens, strong = batch.clip, batch.tokens, batch.strong.float()
+        unknown = batch.unknown.float()
         if self.recipe.augmentation.mixup:
-            logmel, clip, tokens, strong = mixed(
-                (logmel, clip, tokens, strong), alpha=self.recipe.augmentation.mixup
+            logmel, clip, tokens, strong, unknown = mixed(
+                (logmel, clip, tokens, strong, unknown), alpha=self.recipe.augmentation.mixup
             )
-        terms = self._losses(self.model.from_normalised(logmel), clip, tokens, strong > 0.999)
+        out = self.model.from_normalised(logmel)
+        terms = self._losses(out, clip, tokens, strong > 0.999, unknown > 0.0)
         self.log_dict(terms, prog_bar=True)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
         return self._sum(terms)
 
-    def _losses(self, out: HTSATOutput, clip: Tensor, tokens: Tensor, strong: Tensor) -> dict[str, Tensor]:
-        """Clip loss of all items, and token BCE of those with strong labels."""
+    def _losses(
+        self, out: HTSATOutput, clip: Tensor, tokens: Tensor, strong: Tensor, unknown: Tensor
+    ) -> dict[str, Tensor]:
+        """Clip loss of all items, and token BCE of those with strong labels.
+
+        An unknown class counts only where the labels say that it is present, in all of a token.
+        """
         if self.recipe.loss == "cross-entropy":
             terms = {"clip_loss": F.cross_entropy(out.clip_logits, clip)}
         else:
-            terms = {"clip_loss": F.binary_cross_entropy_with_logits(out.clip_logits, clip)}
+            known = ~unknown | (clip > 0.0)
+            terms = {"clip_loss": F.binary_cross_entropy_with_logits(out.clip_logits[known], clip[known])}
         if strong.any():
-            wanted = tokens[strong]
-            terms["token_loss"] = F.binary_cross_entropy_with_logits(out.presence_logits[strong], wanted)
+            wanted, logits = tokens[strong], out.presence_logits[strong]
+            known = ~unknown[strong][:, None] | (wanted >= 1.0)
+            terms["token_loss"] = F.binary_cross_entropy_with_logits(logits[known], wanted[known])
         return terms
 
     def _sum(self, terms: dict[str, Tensor]) -> Tensor:
@@ -124,7 +133,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         """Run the averaged weights."""
         self._report(batch)
         out = self.averaged(batch.waveforms)
-        terms = self._losses(out, batch.clip, batch.tokens, batch.strong)
+        terms = self._losses(out, batch.clip, batch.tokens, batch.strong, batch.unknown)
         self.log("validation_loss", self._sum(terms), batch_size=len(batch.clip))
         self._validated.append((batch, self.averaged.scores(out.clip_logits), out.presence_logits))
 
@@ -157,11 +166,20 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser; weights of layers decay, biases, norms and position biases do not."""
+    """The recipe's optimiser; weights of layers decay, biases, norms and position biases do not.
+
+    Raises:
+        ValueError: `Recipe.frozen` names no weight.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for part in recipe.frozen:
+        if not any(part in name for name in names):
+            raise ValueError(f"wanted frozen to be parts of names of weights, none has {part!r}")
     layers: list[Tensor] = []
     others: list[Tensor] = []
     for name, parameter in model.named_parameters():
-        (layers if parameter.ndim > 1 and "bias_table" not in name else others).append(parameter)
+        if not any(part in name for part in recipe.frozen):
+            (layers if parameter.ndim > 1 and "bias_table" not in name else others).append(parameter)
     groups = [
         {"params": layers, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": 0.0, "orthogonal": False},

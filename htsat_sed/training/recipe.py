@@ -12,8 +12,8 @@ from htsat_sed.errors import AnnotationError, UsageError
 from htsat_sed.labels import did_you_mean
 from htsat_sed.toml import read_toml
 
-Kind = Literal["weak", "strong", "clips", "esc50", "speech-commands", "audioset"]
-TABLES: dict[str, str] = {"clips": "clips.tsv", "esc50": "meta/esc50.csv"}
+Kind = Literal["weak", "strong", "clips", "esc50", "speech-commands", "audioset", "negatives"]
+TABLES: dict[str, str] = {"clips": "clips.tsv", "esc50": "meta/esc50.csv", "negatives": "clips.tsv"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +25,9 @@ class DataRecipe:
             offset, event_label. ``clips``: filename, label, fold, onset and offset of the active part.
             ``esc50``: filename, fold, category. ``speech-commands``: a list of paths, or without a table all
             recordings that ``validation_list.txt`` and ``testing_list.txt`` do not name. ``audioset``: its
-            segment CSVs.
-        table: below the data folder; default ``clips.tsv`` for clips, ``meta/esc50.csv`` for esc50.
+            segment CSVs. ``negatives``: recordings without events of the classes, see `read_negatives`.
+        table: below the data folder; default ``clips.tsv`` for clips and negatives, ``meta/esc50.csv`` for
+            esc50.
         audio: folder of the recordings, below the data folder.
         folds: only these; none given: all. Strong tables have no folds: there, recording i, in the order of
             names, belongs to fold i modulo `Recipe.fold_count` + 1.
@@ -34,7 +35,8 @@ class DataRecipe:
         balanced: draw a class first, each with the same chance, then one of its clips; else each clip comes
             once an epoch.
         mix: cut events from these clips and mix them into soundscapes, see `SoundscapeRecipe`. All such parts
-            together are one part, whose share is the sum of theirs.
+            together are one part, whose share is the sum of theirs. Of negatives, recordings with present
+            labels are cut as well; the others are backgrounds.
     """
 
     kind: Kind
@@ -116,6 +118,10 @@ class SoundscapeRecipe:
         reverberation: range of the seconds in which the room's response falls by 60 dB.
         direct_db: range of the level of the direct sound over that of the room.
         gain_db: range of the gain of the whole.
+        background: chance that a recording without events plays below, where a part of the data has such.
+        background_db: range of its level, dB RMS; events are at least 6 dB above it.
+        silent: chance of a soundscape without events, where there are backgrounds: one to three of them then
+            have levels between the lowest of `background_db` and the highest of `event_db`.
         validation: how many make a validation set.
     """
 
@@ -129,6 +135,9 @@ class SoundscapeRecipe:
     reverberation: tuple[float, float] = (0.1, 0.8)
     direct_db: tuple[float, float] = (-3.0, 15.0)
     gain_db: tuple[float, float] = (-8.0, 4.0)
+    background: float = 0.5
+    background_db: tuple[float, float] = (-55.0, -26.0)
+    silent: float = 0.0
     validation: int = 200
 
     def __post_init__(self) -> None:
@@ -141,7 +150,10 @@ class SoundscapeRecipe:
             raise UsageError(f"wanted events to be probabilities that sum to 1, got {self.events}")
         if not self.seconds > 0.0:
             raise UsageError(f"wanted seconds of more than 0, got {self.seconds}")
-        for name in ("floor_db", "event_db", "reverberation", "direct_db", "gain_db"):
+        for name in ("background", "silent"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"wanted {name} to be a chance in [0, 1], got {getattr(self, name)}")
+        for name in ("floor_db", "event_db", "reverberation", "direct_db", "gain_db", "background_db"):
             low, *high = getattr(self, name)
             if len(high) != 1 or high[0] < low:
                 raise UsageError(f"wanted {name} to be a range [low, high], got {getattr(self, name)}")
@@ -182,6 +194,7 @@ class Recipe:
         keep: ``last``, or the ``best`` epoch by validation: by accuracy with cross-entropy, else by mean
             average precision, of tokens where labels are strong, else of clips.
         tune: where validation has strong labels, choose post-processing on it and save that with the model.
+        frozen: parts of the names of weights that are not trained, such as ``relative_position_bias_table``.
         seed: of everything random.
         model: shape of the model.
         augmentation: of clips and spectrograms.
@@ -212,6 +225,7 @@ class Recipe:
     patience: int = 0
     keep: Literal["last", "best"] = "last"
     tune: bool = True
+    frozen: tuple[str, ...] = ()
     seed: int = 0
     model: ModelRecipe = field(default_factory=ModelRecipe)
     augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
@@ -243,6 +257,10 @@ class Recipe:
         for name, kind in get_type_hints(type(self)).items():
             if choices := get_args(kind) if isinstance(getattr(self, name), str) else ():
                 _one_of(name, getattr(self, name), choices)
+        if any(part.kind == "negatives" for part in self.validation):
+            raise ValueError(
+                "wanted [[validation]] data of another kind than negatives: see evaluate --negatives"
+            )
         if not self.validation and (self.patience or self.keep == "best"):
             raise UsageError("wanted [[validation]] data for patience and keep = 'best'")
 

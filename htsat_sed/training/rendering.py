@@ -37,7 +37,7 @@ def render(soundscapes: Soundscapes, folder: Path, *, count: int, sample_rate: i
         raise HtsatSedError(audio, f"cannot be made: {error.strerror}") from error
     events: dict[str, list[Event]] = {}
     for number in range(count):
-        samples, own = soundscapes[number]
+        samples, own, _ = soundscapes[number]
         name = f"{number:05d}.flac"
         with whole_file(audio / name, "wb") as file:
             soundfile.write(file, np.round(samples * 32_767).astype(np.int16), sample_rate, format="FLAC")

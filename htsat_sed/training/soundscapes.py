@@ -1,5 +1,6 @@
 """Soundscapes: 10 s mixtures of events cut from labelled clips, with strong labels for free.
 
+Recordings without events may play below, or alone.
 An event is the active part of a clip, or a piece of it; short ones may repeat. Its speed (and pitch),
 equalisation, room, level and place are drawn at random, and noise of a random colour and level lies below.
 Every soundscape follows from a seed and its number alone.
@@ -8,8 +9,10 @@ Every soundscape follows from a seed and its number alone.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +38,40 @@ class Source:
         samples: int16, to hold a data set in memory.
         label: class.
         spans: (n, 2) onsets and offsets in seconds.
+        unknown: other classes that may sound in it.
     """
 
     samples: NDArray[np.int16]
     label: str
     spans: NDArray[np.float64]
+    unknown: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """A recording without events.
+
+    Attributes:
+        samples: int16, to hold a data set in memory.
+        unknown: classes that may sound in it all the same.
+    """
+
+    samples: NDArray[np.int16]
+    unknown: frozenset[str] = frozenset()
+
+
+class Soundscape(NamedTuple):
+    """A mixture.
+
+    Attributes:
+        samples: (N,) in [-1, 1].
+        events: disjoint within a label, in order.
+        unknown: classes that may sound besides.
+    """
+
+    samples: Samples
+    events: list[Event]
+    unknown: frozenset[str]
 
 
 def read_sources(clips: Iterable[Clip], *, sample_rate: int) -> list[Source]:
@@ -53,24 +85,42 @@ def read_sources(clips: Iterable[Clip], *, sample_rate: int) -> list[Source]:
         ValueError: a clip has several weak labels.
     """
     sources: list[Source] = []
-    broken = 0
     for clip in clips:
+        if not clip.labels:
+            continue
         if clip.events is None and len(clip.labels) > 1:
             raise UsageError(
                 f"wanted strong labels or one weak label to cut events from {clip.path}, got "
                 f"{len(clip.labels)}"
             )
-        try:
-            samples = read(clip.path, sample_rate)
-        except AudioError as error:
-            broken += 1
-            _logger.warning("%s: %s; left out (%d so far)", error.path, error.reason, broken)
+        whole = _samples(clip, sample_rate)
+        if whole is None:
             continue
-        whole = np.round(samples.clip(-1.0, 1.0) * 32_767).astype(np.int16)
+        end = len(whole) / sample_rate
         for label in sorted(clip.labels):
-            spans = [(e.onset, e.offset) for e in clip.events or () if e.label == label]
-            sources.append(Source(whole, label, np.array(spans or [(0.0, len(whole) / sample_rate)])))
+            spans = [(e.onset, min(e.offset, end)) for e in clip.events or () if e.label == label]
+            sources.append(Source(whole, label, np.array(spans or [(0.0, end)]), clip.unknown))
     return sources
+
+
+def read_backgrounds(clips: Iterable[Clip], *, sample_rate: int) -> list[Background]:
+    """Read the clips without labels; those that cannot be read are reported and left out.
+
+    Args:
+        clips: those with labels are passed over.
+        sample_rate: Hz.
+    """
+    read_in = [(clip, _samples(clip, sample_rate)) for clip in clips if not clip.labels]
+    return [Background(samples, clip.unknown) for clip, samples in read_in if samples is not None]
+
+
+def _samples(clip: Clip, sample_rate: int) -> NDArray[np.int16] | None:
+    try:
+        samples = read(clip.path, sample_rate)
+    except AudioError as error:
+        _logger.warning("%s: %s; left out", error.path, error.reason)
+        return None
+    return np.round(samples.clip(-1.0, 1.0) * 32_767).astype(np.int16)
 
 
 class Soundscapes:
@@ -81,13 +131,20 @@ class Soundscapes:
         recipe: how they are mixed.
         sample_rate: of the sources and the soundscapes, Hz.
         seed: of the series.
+        backgrounds: what may play below, and alone in silent soundscapes; each second has the same chance.
 
     Attributes:
         labels: classes of the sources, sorted.
     """
 
     def __init__(
-        self, sources: Sequence[Source], recipe: SoundscapeRecipe, *, sample_rate: int, seed: int
+        self,
+        sources: Sequence[Source],
+        recipe: SoundscapeRecipe,
+        *,
+        sample_rate: int,
+        seed: int,
+        backgrounds: Sequence[Background] = (),
     ) -> None:
         if not sources:
             raise UsageError("wanted at least one source of events, got none")
@@ -97,41 +154,89 @@ class Soundscapes:
         self._rate = sample_rate
         self._length = round(recipe.seconds * sample_rate)
         self._seed = seed
+        self._backgrounds = backgrounds
+        lengths = np.array([len(background.samples) for background in backgrounds], np.float64)
+        self._chances = lengths / lengths.sum()
         rng = np.random.default_rng([seed, 0])
         self._noises = [_coloured(rng, 2 * self._length, exponent) for exponent in _NOISE_EXPONENTS]
 
-    def __getitem__(self, number: int) -> tuple[Samples, list[Event]]:
-        """Mix one soundscape: its samples in [-1, 1], and its events, disjoint within a label."""
+    def __getitem__(self, number: int) -> Soundscape:
+        """Mix one soundscape."""
         rng = np.random.default_rng([self._seed, 1, number])
         recipe = self._recipe
         floor = rng.uniform(*recipe.floor_db)
         noise = self._noises[rng.integers(len(self._noises))]
         start = rng.integers(self._length)
         mixture = noise[start : start + self._length] * np.float32(_gain(floor))
+        count = 1 + int(rng.choice(len(recipe.events), p=recipe.events))
+        unknown: frozenset[str] = frozenset()
+        if self._backgrounds:
+            # Random numbers of their own: without backgrounds, a series stays as it is.
+            own = np.random.default_rng([self._seed, 4, number])
+            silent = own.random() < recipe.silent
+            count = 0 if silent else count
+            loudest, unknown = self._play_backgrounds(mixture, own, silent=silent)
+            floor = max(floor, loudest)
         events: list[Event] = []
-        for _ in range(1 + int(rng.choice(len(recipe.events), p=recipe.events))):
-            samples, label, spans = self._event(rng)
+        for _ in range(count):
+            of_label = self._by_label[rng.integers(len(self._by_label))]
+            source = of_label[rng.integers(len(of_label))]
+            unknown |= source.unknown
+            samples, spans = self._event(source, rng)
             level = max(rng.uniform(*recipe.event_db), floor + 6.0)
-            samples = samples * np.float32(_gain(level) / (np.sqrt(np.mean(samples**2)) + 1e-6))
-            samples *= min(1.0, 0.95 / (np.abs(samples).max() + 1e-9))
             n = len(samples)
             place = int(rng.integers(-int(0.3 * n), max(1, self._length - n // 2)))
-            first, last = max(0, place), min(self._length, place + n)
-            mixture[first:last] += samples[first - place : last - place]
+            self._add(mixture, samples, level, place)
             for onset, offset in spans + place / self._rate:
                 inside = max(0.0, float(onset)), min(recipe.seconds, float(offset))
                 if inside[0] < inside[1]:
-                    events.append(Event(*inside, label))
+                    events.append(Event(*inside, source.label))
         mixture *= np.float32(_gain(rng.uniform(*recipe.gain_db)))
-        return mixture.clip(-1.0, 1.0), united(events)
+        return Soundscape(mixture.clip(-1.0, 1.0), united(events), unknown)
 
-    def _event(self, rng: np.random.Generator) -> tuple[Samples, str, NDArray[np.float64]]:
-        """An event: samples, label, and the spans in seconds where it is active."""
-        of_label = self._by_label[rng.integers(len(self._by_label))]
-        source = of_label[rng.integers(len(of_label))]
+    def _play_backgrounds(
+        self, mixture: Samples, rng: np.random.Generator, *, silent: bool
+    ) -> tuple[float, frozenset[str]]:
+        """Add backgrounds: all of a short recording somewhere, or a part of a longer one from end to end.
+
+        Returns:
+            The highest level, dB RMS, and the classes that may sound in them.
+        """
+        recipe = self._recipe
+        low, high = recipe.background_db[0], recipe.event_db[1] if silent else recipe.background_db[1]
+        count = int(rng.integers(1, 4)) if silent else int(rng.random() < recipe.background)
+        loudest, unknown = -math.inf, frozenset[str]()
+        for _ in range(count):
+            background = self._backgrounds[rng.choice(len(self._backgrounds), p=self._chances)]
+            room = len(background.samples) - int(self._length * math.exp(recipe.speed))
+            first = int(rng.integers(room + 1)) if room > 0 else 0
+            last = len(background.samples) - max(0, room) + first
+            samples = background.samples[first:last].astype(np.float32) / np.float32(32_768.0)
+            samples, _ = self._varied(samples, np.zeros((0, 2)), rng)
+            place = int(rng.integers(self._length - len(samples) + 1))
+            level = float(rng.uniform(low, high))
+            self._add(mixture, samples, level, place)
+            loudest, unknown = max(loudest, level), unknown | background.unknown
+        return loudest, unknown
+
+    def _add(self, mixture: Samples, samples: Samples, level: float, place: int) -> None:
+        """Add samples to a mixture, at a level in dB RMS and from a place that may lie before its start."""
+        samples = samples * np.float32(_gain(level) / (np.sqrt(np.mean(samples**2)) + 1e-6))
+        samples *= min(1.0, 0.95 / (np.abs(samples).max() + 1e-9))
+        first, last = max(0, place), min(self._length, place + len(samples))
+        mixture[first:last] += samples[first - place : last - place]
+
+    def _event(self, source: Source, rng: np.random.Generator) -> tuple[Samples, NDArray[np.float64]]:
+        """An event: samples, and the spans in seconds where it is active."""
         samples, spans = _cut(source, rng, self._rate)
         if len(spans) == 1 and len(samples) < 2 * self._rate and rng.random() < 0.3:
             samples, spans = _repeated(samples, spans, rng, self._rate)
+        return self._varied(samples, spans, rng)
+
+    def _varied(
+        self, samples: Samples, spans: NDArray[np.float64], rng: np.random.Generator
+    ) -> tuple[Samples, NDArray[np.float64]]:
+        """Samples at another speed, through another equaliser, in another room; and their spans."""
         if rng.random() < 0.7:
             factor = float(np.exp(rng.uniform(-self._recipe.speed, self._recipe.speed)))
             places = np.arange(int(len(samples) / factor)) * factor
@@ -147,7 +252,7 @@ class Soundscapes:
         ramp = np.linspace(0.0, 1.0, fade, dtype=np.float32)
         samples[:fade] *= ramp
         samples[len(samples) - fade :] *= ramp[::-1]
-        return samples, source.label, spans
+        return samples, spans
 
 
 def united(events: Iterable[Event]) -> list[Event]:

@@ -1,6 +1,7 @@
 """Soundscapes, on clips made here."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,15 @@ from htsat_sed.cli import main
 from htsat_sed.detection.events import Event
 from htsat_sed.training.data import Clip
 from htsat_sed.training.recipe import SoundscapeRecipe
-from htsat_sed.training.soundscapes import Soundscapes, Source, read_sources, token_targets, united
+from htsat_sed.training.soundscapes import (
+    Background,
+    Soundscapes,
+    Source,
+    read_backgrounds,
+    read_sources,
+    token_targets,
+    united,
+)
 
 RATE = 32_000
 
@@ -68,10 +77,11 @@ def test_a_soundscape_follows_from_its_number(data: Path) -> None:
     sources = read_sources(clips(data, 0, 1, 2, 3), sample_rate=RATE)
     one, other = (Soundscapes(sources, SoundscapeRecipe(), sample_rate=RATE, seed=5) for _ in range(2))
     for number in (0, 7):
-        samples, events = one[number]
-        again, same_events = other[number]
+        samples, events, unknown = one[number]
+        again, same_events, _ = other[number]
         np.testing.assert_array_equal(samples, again)
         assert events == same_events
+        assert not unknown
         assert samples.shape == (10 * RATE,)
         assert np.abs(samples).max() <= 1.0
         assert all(0.0 <= event.onset < event.offset <= 10.0 for event in events)
@@ -92,12 +102,82 @@ def test_events_are_where_the_labels_say() -> None:
     )
     soundscapes = Soundscapes([Source(tone, "Tone", np.array([[0.0, 2.0]]))], quiet, sample_rate=RATE, seed=0)
     for number in range(5):
-        samples, events = soundscapes[number]
+        samples, events, _ = soundscapes[number]
         loud = np.abs(samples).reshape(-1, RATE // 100).max(axis=1) > 0.03
         inside = np.zeros(1000, bool)
         for event in events:
             inside[round(event.onset * 100) : round(event.offset * 100)] = True
         assert (loud == inside).mean() > 0.99
+
+
+def hum(seconds: float, frequency: float) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
+    """A tone."""
+    time = np.arange(round(seconds * RATE)) / RATE
+    return (8_000 * np.sin(2 * np.pi * frequency * time)).astype(np.int16)
+
+
+def power_near(samples: np.ndarray[tuple[int], np.dtype[np.float32]], frequency: float) -> float:
+    """Mean square within 20 Hz of a frequency."""
+    spectrum = np.abs(np.fft.rfft(samples)) ** 2
+    near = np.abs(np.fft.rfftfreq(len(samples), 1 / RATE) - frequency) < 20.0
+    return float(2.0 * spectrum[near].sum() / len(samples) ** 2)
+
+
+STEADY = SoundscapeRecipe(
+    events=(1.0,),
+    floor_db=(-90.0, -90.0),
+    event_db=(-50.0, -20.0),
+    speed=0.0,
+    equaliser_db=0.0,
+    reverberant=0.0,
+    gain_db=(0.0, 0.0),
+    background=1.0,
+    background_db=(-30.0, -30.0),
+)
+
+
+def test_a_background_plays_below_events_and_its_possible_classes_are_unknown() -> None:
+    event = Source(hum(2.0, 1_000.0), "Beep", np.array([[0.0, 2.0]]), frozenset(["Hum"]))
+    below = [Background(hum(15.0, 300.0), frozenset(["Fan"]))]
+    with_it = Soundscapes([event], STEADY, sample_rate=RATE, seed=1, backgrounds=below)
+    without = Soundscapes([event], STEADY, sample_rate=RATE, seed=1)
+    for number in range(4):
+        samples, events, unknown = with_it[number]
+        assert unknown == {"Fan", "Hum"}
+        assert events == without[number].events
+        assert without[number].unknown == {"Hum"}
+        # -30 dB RMS, from beginning to end; the event at least 6 dB above, as long as it sounds.
+        assert 10 * np.log10(power_near(samples, 300.0)) == pytest.approx(-30.0, abs=0.1)
+        share = (events[0].offset - events[0].onset) / 10.0
+        assert 10 * np.log10(power_near(samples, 1_000.0) / share) > -24.5
+    none = Soundscapes([event], replace(STEADY, background=0.0), sample_rate=RATE, seed=1, backgrounds=below)
+    np.testing.assert_array_equal(none[0].samples, without[0].samples)
+
+
+def test_silent_soundscapes_have_backgrounds_alone_even_short_ones() -> None:
+    event = Source(hum(2.0, 1_000.0), "Beep", np.array([[0.0, 2.0]]))
+    step = [Background(hum(0.5, 300.0))]
+    series = Soundscapes([event], replace(STEADY, silent=0.5), sample_rate=RATE, seed=0, backgrounds=step)
+    quiet = [soundscape for soundscape in (series[number] for number in range(20)) if not soundscape.events]
+    assert 4 < len(quiet) < 16
+    for samples, _, _ in quiet:
+        assert power_near(samples, 1_000.0) < 1e-8
+        heard = np.flatnonzero(np.abs(samples) > 0.01) / RATE
+        assert 0.4 < len(heard) / RATE * 2 < 1.6 * 2  # one to three steps
+        assert np.abs(samples[[0, -1]]).max() < 0.01
+
+
+def test_backgrounds_are_the_clips_without_labels(data: Path, tmp_path: Path) -> None:
+    quiet = Clip(data / "talk.wav", frozenset(), (), unknown=frozenset(["Dog"]))
+    broken = Clip(tmp_path / "none.wav", frozenset(), ())
+    rain = Clip(
+        data / "talk.wav", frozenset(["Rain"]), (Event(0.0, np.inf, "Rain"),), unknown=frozenset(["Fire"])
+    )
+    (background,) = read_backgrounds([quiet, broken, rain], sample_rate=RATE)
+    assert background.unknown == {"Dog"}
+    assert len(background.samples) == 6 * RATE
+    (source,) = read_sources([quiet, rain], sample_rate=RATE)
+    assert (source.label, source.spans.tolist(), source.unknown) == ("Rain", [[0.0, 6.0]], {"Fire"})
 
 
 def test_overlapping_events_of_one_label_are_one() -> None:
@@ -122,7 +202,7 @@ def test_a_clip_longer_than_the_soundscape_ends_with_its_label() -> None:
     source = Source(clip, "Hum", np.array([[0.0, 15.0]]))
     soundscapes = Soundscapes([source], recipe, sample_rate=RATE, seed=0)
     for number in range(10):
-        samples, (event,) = soundscapes[number]
+        samples, (event,), _ = soundscapes[number]
         loud = np.flatnonzero(np.abs(samples) > 0.001) / RATE
         assert event.onset == pytest.approx(loud[0], abs=0.02)
         assert event.offset == pytest.approx(loud[-1], abs=0.02)

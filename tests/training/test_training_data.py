@@ -70,6 +70,8 @@ def test_speech_commands(tmp_path: Path) -> None:
         ("esc50", "filename,fold,category\na.wav,,dog\n", "line 2: wanted a number as fold"),
         ("audioset", "x, 0, 10, /m/none\n", "line 1: /m/none is none of AudioSet's codes"),
         ("audioset", "x, 0\n", "line 1: wanted video, start, end and codes"),
+        ("negatives", "filename\tevent_labels\tfold\na.wav\t\tx\n", "line 2: wanted a whole number as fold"),
+        ("negatives", "filename\tevent_labels\na.wav\t\na.wav\tDog\n", "line 3: a.wav has a row already"),
         ("weak", "filename\tevent_labels\nnone.wav\tDog\n", "none of its 1 recordings is below"),
     ],
 )
@@ -111,6 +113,26 @@ def test_weak_clips_repeat_and_strong_ones_are_padded(data: Path) -> None:
     nothing = ClipSeries(strong, WINDOW, seed=0, random=False)[2]
     assert nothing.events == ()
     assert not nothing.clip.any()
+
+
+def test_negatives_hold_what_is_present_and_leave_open_what_is_possible(data: Path) -> None:
+    (data / "negatives.tsv").write_text(
+        "filename\tevent_labels\tpresent_labels\tfold\n"
+        "0.wav\t\t\t1\n1.wav\tLow|High\t\t1\n2.wav\tLow\tHigh\t1\n3.wav\t\t\t2\n"
+    )
+    part = DataRecipe(kind="negatives", table="negatives.tsv", folds=(1,))
+    series = ClipSeries(read_clips(part, data, fold_count=4), WINDOW, seed=0, random=False)
+    none, either, high = (series[number] for number in range(3))
+    assert len(series) == 3
+    assert none.events == either.events == ()
+    assert not none.tokens.any()
+    assert [example.unknown.tolist() for example in (none, either, high)] == [
+        [False, False],
+        [True, True],
+        [False, True],
+    ]
+    assert high.clip.tolist() == [1.0, 0.0]
+    assert high.tokens[:, 0].tolist() == [1.0] * 16 + [0.0] * 16  # 1 s of 2, then padding
 
 
 def test_a_long_clip_gives_a_window_with_its_events(tmp_path: Path) -> None:

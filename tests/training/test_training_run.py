@@ -17,7 +17,7 @@ from htsat_sed.cli import main
 from htsat_sed.errors import AnnotationError
 from htsat_sed.labels import audioset_codes
 from htsat_sed.model.checkpoint import load_checkpoint, read_info
-from htsat_sed.model.htsat import HTSAT
+from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.training.batches import Batch
 from htsat_sed.training.fit import fit
 from htsat_sed.training.module import Training
@@ -134,6 +134,26 @@ def test_recipes_train(name: str, tmp_path: Path) -> None:
     assert (model.post_processing is not None) == (name in ("desed", "home"))
 
 
+def test_a_class_that_is_always_unknown_is_not_trained(data: Path, tmp_path: Path) -> None:
+    """Negatives as they are, below soundscapes and alone: the head of the class that may sound stays."""
+    (data / "quiet.tsv").write_text("filename\tevent_labels\n0.wav\tHigh\n2.wav\tHigh\n")
+    negatives = DataRecipe(kind="negatives", table="quiet.tsv")
+    recipe = replace(
+        MIXED,
+        data=(*MIXED.data, replace(negatives, mix=True), negatives),
+        soundscapes=replace(MIXED.soundscapes, silent=1.0),
+        weight_decay=0.0,
+        batch_size=4,
+    )
+    model = fit(recipe, data, run=tmp_path / "run", machine=CPU)
+    torch.manual_seed(recipe.seed)
+    start = HTSAT(HTSATConfig(classes=2, **vars(TINY)), ("High", "Low"))
+    moved = (model.tscam_conv.weight != start.tscam_conv.weight).flatten(1).any(dim=1)
+    assert moved.tolist() == [False, True]
+    with pytest.raises(AnnotationError, match="has a label 'High' that the recipe lacks"):
+        fit(replace(recipe, labels=("Low",)), data, run=tmp_path / "other", machine=CPU)
+
+
 def make_data(name: str, folder: Path) -> None:
     if name == "audioset":
         code = list(audioset_codes())
@@ -232,6 +252,11 @@ def test_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("epochs = ", "not a recipe: Invalid value"),
         ("[soundscapes]\nevents = [0.5]", "wanted events to be probabilities that sum to 1"),
         ("[soundscapes]\ngain_db = [1.0, 0.0]", "wanted gain_db to be a range"),
+        ("[soundscapes]\nsilent = 1.5", "wanted silent to be a chance"),
+        (
+            "[[data]]\nkind = 'clips'\n[[validation]]\nkind = 'negatives'",
+            r"wanted \[\[validation\]\] data of another kind than negatives",
+        ),
         ("[augmentation]\nmixup = -1.0", "wanted mixup of at least 0"),
     ],
 )

@@ -10,7 +10,7 @@ from clips_made import MIXED, TINY
 
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.training.augmentation import masked, mixed
-from htsat_sed.training.module import Training, paper_factor
+from htsat_sed.training.module import Training, make_optimiser, paper_factor
 from htsat_sed.training.recipe import AugmentationRecipe, Recipe
 
 
@@ -68,14 +68,47 @@ def test_losses_of_weak_and_strong_labels_in_one_batch() -> None:
     clip = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     tokens = torch.rand(3, 32, 2)
     strong = torch.tensor([False, True, False])
-    terms = training._losses(out, clip, tokens, strong)
+    known = torch.zeros(3, 2, dtype=torch.bool)
+    terms = training._losses(out, clip, tokens, strong, known)
     assert terms["token_loss"].item() == pytest.approx(
         F.binary_cross_entropy(out.presence_logits[1].sigmoid(), tokens[1]).item(), abs=1e-6
     )
     assert terms["clip_loss"].item() == pytest.approx(
         F.binary_cross_entropy(out.clip_logits.sigmoid(), clip).item(), abs=1e-6
     )
-    assert "token_loss" not in training._losses(out, clip, tokens, torch.zeros(3, dtype=torch.bool))
-    single = module(replace(MIXED, loss="cross-entropy"))._losses(out, clip, tokens, ~strong)["clip_loss"]
+    assert "token_loss" not in training._losses(out, clip, tokens, torch.zeros(3, dtype=torch.bool), known)
+    single = module(replace(MIXED, loss="cross-entropy"))._losses(out, clip, tokens, ~strong, known)[
+        "clip_loss"
+    ]
     by_hand = -(clip * out.clip_logits.log_softmax(dim=1)).sum(dim=1).mean()
     assert single.item() == pytest.approx(by_hand.item(), abs=1e-6)
+
+
+def test_unknown_classes_are_left_out_of_the_losses() -> None:
+    training = module(MIXED)
+    out = training.model.eval()(torch.randn(2, 320_000) / 10)
+    strong = torch.ones(2, dtype=torch.bool)
+    clip = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    tokens = torch.zeros(2, 32, 2)
+    tokens[0, :3, 1] = 1.0
+    tokens[0, 3, 1] = 0.5
+    unknown = torch.tensor([[False, True], [True, False]])
+    terms = training._losses(out, clip, tokens, strong, unknown)
+    # Of the class that may sound besides its event, the event alone; of the other item's, nothing.
+    wanted = [(0, 0, 0.0), (0, 1, 1.0), (1, 1, 0.0)]
+    scores = out.clip_logits.sigmoid()
+    by_hand = [F.binary_cross_entropy(scores[i, k], torch.tensor(y)) for i, k, y in wanted]
+    assert terms["clip_loss"].item() == pytest.approx(torch.stack(by_hand).mean().item(), abs=1e-6)
+    scores = out.presence_logits.sigmoid()
+    kept = torch.cat([1.0 - scores[0, :, 0], scores[0, :3, 1], 1.0 - scores[1, :, 1]])
+    assert terms["token_loss"].item() == pytest.approx(-kept.log().mean().item(), abs=1e-6)
+
+
+def test_frozen_weights_stay() -> None:
+    recipe = replace(MIXED, frozen=("bias_table", "norm"))
+    model = module(recipe).model
+    trained = {id(p) for group in make_optimiser(model, recipe).param_groups for p in group["params"]}
+    left = [name for name, parameter in model.named_parameters() if id(parameter) not in trained]
+    assert left == [name for name, _ in model.named_parameters() if "bias_table" in name or "norm" in name]
+    with pytest.raises(ValueError, match="none has 'bias_tables'"):
+        make_optimiser(model, replace(MIXED, frozen=("bias_tables",)))
