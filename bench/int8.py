@@ -25,10 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from htsat_sed import HtsatSedError, load_checkpoint  # isort: skip; it keeps OpenVINO from reporting
-import openvino
-from openvino import opset13 as ops
-
+from htsat_sed import HtsatSedError, load_checkpoint
 from htsat_sed.annotations import read_durations, read_events
 from htsat_sed.audio import open_recording, windows
 from htsat_sed.detection.detector import default_post_processing
@@ -40,6 +37,7 @@ from htsat_sed.model.core import core_input
 from htsat_sed.model.htsat import FRAMES, HTSAT, HTSATConfig
 from htsat_sed.model.int8 import calibrate
 from htsat_sed.model.openvino_graph import openvino_graph
+from htsat_sed.model.openvino_import import openvino, ops
 
 Array = NDArray[np.float32]
 Infer = Callable[[Array], Array]

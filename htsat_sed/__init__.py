@@ -10,7 +10,6 @@ for event in detector.detect("street.flac"):
 from __future__ import annotations
 
 import os
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +38,9 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# When they are imported, OpenVINO and ONNX Runtime would report to their makers: an identifier of the user,
-# the system, what is run; OpenVINO from a forked process, which inherits what handles this one's signals.
-# Here they do not, unless the program imported them before this one, or has set the variable itself.
+# When it is imported, ONNX Runtime reports to its makers, unless this variable is set. For OpenVINO see
+# `model/openvino_import.py`.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # Imported at first use: torch takes seconds, and `htsat-sed --help` needs none of it.
 _HOMES = {

@@ -123,7 +123,7 @@ def _calibrate(model: HTSAT, inputs: list[Tensor]) -> None:
     used = [window for place, window in enumerate(inputs) if place % 4 != 3]
     with waiting_for(f"calibrating on {len(used)} windows"):
         graph = calibrate(model, used)
-        int8, float32 = openvino_core(lambda: graph, 1), openvino_core(lambda: openvino_graph(model), 1)
+        int8, float32 = openvino_core(graph, 1), openvino_core(openvino_graph(model), 1)
         differences = torch.cat(
             [(model.scores(int8(window)) - model.scores(float32(window))).abs() for window in tested]
         )

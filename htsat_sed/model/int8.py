@@ -19,14 +19,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import openvino
 import safetensors.numpy
 from torch import Tensor
 
@@ -34,10 +34,12 @@ from htsat_sed.errors import CheckpointError, HtsatSedError, UsageError
 from htsat_sed.model.catalogue import checkpoint_folder
 from htsat_sed.model.htsat import HTSAT, fingerprint
 from htsat_sed.model.openvino_graph import openvino_graph
+from htsat_sed.model.openvino_import import openvino, unreported
 from htsat_sed.whole_file import whole_file
 
 FORMAT = 1
 _ENTRY = "htsat_sed_int8"
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def int8_path(model: HTSAT) -> Path:
@@ -62,11 +64,11 @@ def calibrate(model: HTSAT, windows: Sequence[Tensor]) -> openvino.Model:
     """
     if not windows:
         raise UsageError("wanted at least one window to calibrate on, got none")
-    with _quiet():
+    with _quiet(), unreported():
         import nncf
 
         graph = nncf.quantize(
-            openvino_graph(model, in_pieces=False),
+            openvino_graph(model),
             nncf.Dataset([window.numpy() for window in windows]),
             model_type=nncf.ModelType.TRANSFORMER,
             preset=nncf.QuantizationPreset.MIXED,
@@ -111,6 +113,9 @@ def save_int8(model: HTSAT, graph: openvino.Model, *, windows: int) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path, "wb") as file:
             file.write(safetensors.numpy.save(arrays, {_ENTRY: json.dumps(about)}))
+        for each in (path.parent, path):
+            with suppress(PermissionError):  # another user's folder: `load_int8` refuses it
+                each.chmod(each.stat().st_mode & ~_OTHERS)
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(path, f"cannot be made: {reason}") from error
@@ -123,7 +128,8 @@ def load_int8(model: HTSAT) -> openvino.Model:
     """The int8 core of a model, as `save_int8` kept it.
 
     Raises:
-        CheckpointError: it was not calibrated on this machine, or the file is broken.
+        CheckpointError: it was not calibrated on this machine, the file is broken, or another user could have
+            written it: nothing in it shows which recordings and weights it was made from.
     """
     path = int8_path(model)
     if not path.is_file():
@@ -132,6 +138,8 @@ def load_int8(model: HTSAT) -> openvino.Model:
             "not there: this checkpoint is not calibrated for int8 yet; run `htsat-sed checkpoints calibrate "
             "RECORDINGS` once, with the same -c",
         )
+    for each in (path.parent, path):
+        _refuse_others(each)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()[_ENTRY])
@@ -146,9 +154,22 @@ def load_int8(model: HTSAT) -> openvino.Model:
         ) from error
 
 
+def _refuse_others(path: Path) -> None:
+    """Refuse a file or folder that others than this user and root can write. Windows has no such bits."""
+    if not hasattr(os, "getuid"):
+        return
+    found = path.stat()
+    if found.st_uid not in (0, os.getuid()):
+        raise CheckpointError(path, "belongs to another user, who could change it: copy it and own the copy")
+    if found.st_mode & _OTHERS:
+        raise CheckpointError(
+            path, f"other users can write it: run `chmod go-w {path}` if its content is yours"
+        )
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """NNCF at its work: no bars on standard output, no warnings, and nothing told to its makers."""
+    """NNCF without progress bars on standard output, warnings, or reports to its makers."""
     os.environ.setdefault("NNCF_CI", "1")  # else it reports its use over the network
     muted = logging.root.manager.disable
     logging.disable(logging.WARNING)

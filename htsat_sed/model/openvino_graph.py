@@ -1,18 +1,16 @@
 """The model behind the front end as an OpenVINO graph, on the CPU.
 
-Drawn op by op from the weights, not traced: that takes a fraction of a second, needs nothing of torch, and
-lets tokens lie where OpenVINO computes fastest:
+Drawn op by op from the weights: a traced and converted graph takes seconds to make, and longer for a window
+(`bench/model.py`). The graph differs from the module where OpenVINO computes faster:
 
-- the graph takes one window, so that what lies between two layers stays in the processor's cache and a
-  bias of each attention window is a plain constant; windows of a batch run side by side;
+- it takes one window, so that what lies between two layers stays in the processor's cache and the bias of
+  each attention window is a constant; windows of a batch are computed side by side;
 - patches are cut from the small spectrogram straight into attention-window order, as rows of a matrix;
 - q, k and v are three products, whose results attention reads where they are; the scale of q is in its
   weights, and of the three biases only that of q stays: softmax does not see k's, and v's goes through it;
-- a shifted block moves tokens once: they stay in shifted order until somebody needs another;
-- between two moves attention windows have nothing to do with each other, so that a block goes through them a
-  few at a time, again for the cache's sake;
-- a linear layer has an activation behind it, one that changes nothing where the model has none: then oneDNN
-  computes it, which is quicker at all but the patch embedding than what OpenVINO takes for a bare one.
+- tokens move once before and once after a run of shifted blocks;
+- a linear layer without an activation gets one that changes nothing: oneDNN then computes it, which is faster
+  for all but the patch embedding than OpenVINO's choice for a bare product.
 """
 
 from __future__ import annotations
@@ -22,25 +20,21 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from openvino import Model
-from openvino import opset13 as ops
 from torch import Tensor, nn
 
 from htsat_sed.model.htsat import CHUNKS, FRAMES, HTSAT, IMAGE_SIDE, PATCH, TOKENS
+from htsat_sed.model.openvino_import import openvino, ops
 from htsat_sed.model.swin import MLP, Block, PatchMerging, Stage, WindowAttention
 
 Node = Any  # openvino.Node: its stubs type no operation
-_PIECE = 512  # tokens
 _BOUND = float(np.finfo(np.float32).max)
 
 
-def openvino_graph(model: HTSAT, *, in_pieces: bool = True) -> Model:
+def openvino_graph(model: HTSAT) -> openvino.Model:
     """Draw the graph of a model.
 
     Args:
         model: on any device; read only.
-        in_pieces: whether blocks go through a window's tokens a few attention windows at a time: quicker in
-            float32, but every piece's operations are operations of the graph.
 
     Returns:
         A graph of one input, normalised and stretched log-mel (1, 1024, 64) float32 (see
@@ -55,14 +49,14 @@ def openvino_graph(model: HTSAT, *, in_pieces: bool = True) -> Model:
                 attention = block.attn
                 shift = attention if attention.order is not None else None
                 x, shifted = _reorder(x, shifted, shift), shift
-                x = _block(x, block, in_pieces)
+                x = _block(x, block)
             if stage.downsample is None:
                 x = _reorder(x, shifted, None)
             else:
                 x = _merge(x, stage.downsample, shifted)
         logits = _head(_norm(x, model.backbone.norm), model)
     logits.output(0).get_tensor().set_names({"presence_logits"})
-    return Model([logits], [logmel], "htsat")
+    return openvino.Model([logits], [logmel], "htsat")
 
 
 def _patches(logmel: Node, model: HTSAT) -> Node:
@@ -77,21 +71,14 @@ def _patches(logmel: Node, model: HTSAT) -> Node:
     return _norm(_product(rows, embed.proj.weight.flatten(1), embed.proj.bias), embed.norm)
 
 
-def _block(x: Node, block: Block, in_pieces: bool) -> Node:
+def _block(x: Node, block: Block) -> Node:
     """A block: (1, tokens, C) in the order of its attention to the same."""
-    _, tokens, _ = x.get_output_shape(0)
-    count = max(1, tokens // _PIECE) if in_pieces else 1
-    bias = block.attn.bias()  # one for all attention windows, or one for each
-    biases = bias.chunk(count) if len(bias) > 1 else [bias] * count
-    pieces = []
-    for piece, own in zip(ops.split(x, 1, count).outputs(), biases, strict=True):
-        y = ops.add(piece, _attend(_norm(piece, block.norm1), block.attn, own))
-        pieces.append(ops.add(y, _mlp(_norm(y, block.norm2), block.mlp)))
-    return ops.concat(pieces, 1)
+    y = ops.add(x, _attend(_norm(x, block.norm1), block.attn))
+    return ops.add(y, _mlp(_norm(y, block.norm2), block.mlp))
 
 
-def _attend(x: Node, attention: WindowAttention, bias: Tensor) -> Node:
-    """Attention inside attention windows: (1, tokens, C) to the same; `bias` is that of these tokens."""
+def _attend(x: Node, attention: WindowAttention) -> Node:
+    """Attention inside attention windows: (1, tokens, C) to the same."""
     _, tokens, dim = x.get_output_shape(0)
     n, heads = attention.window_tokens, attention.heads
     scale = (dim // heads) ** -0.5
@@ -103,7 +90,7 @@ def _attend(x: Node, attention: WindowAttention, bias: Tensor) -> Node:
 
     q = of_heads(_linear(x, scale * of_q, scale * bias_of_q))
     k, v = of_heads(_linear(x, of_k)), of_heads(_linear(x, of_v))
-    shares = ops.softmax(ops.add(ops.matmul(q, k, False, True), _constant(bias)), -1)
+    shares = ops.softmax(ops.add(ops.matmul(q, k, False, True), _constant(attention.bias())), -1)
     y = ops.matmul(shares, v, False, False)
     y = ops.reshape(ops.transpose(y, [0, 2, 1, 3]), [1, tokens, dim], False)
     proj = attention.proj

@@ -3,7 +3,7 @@
     waveforms ─ front end, bn0, stretch (torch, float32) ─▶ (B, 1024, 64) ─ core ─▶ presence logits ─▶ scores
 
 The core is nearly all of the work. It runs in torch, in OpenVINO or in ONNX Runtime; in torch also in half
-precision or compiled, in OpenVINO also in int8. Scores are float32 in any case.
+precision or compiled, in OpenVINO also in bfloat16 or int8. Scores are float32 in any case.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from htsat_sed.errors import UsageError
 from htsat_sed.model.core import Core, core_input, torch_core
-from htsat_sed.model.htsat import HTSAT, fingerprint
+from htsat_sed.model.htsat import HTSAT
 
 Runtime = Literal["torch", "openvino", "onnx"]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
@@ -33,8 +33,10 @@ class Execution:
     Attributes:
         runtime: ``auto`` for OpenVINO on a CPU where it is installed and nothing else speaks against it,
             else torch.
-        precision: of the core; bfloat16 and float16 move scores by some hundredths. int8 is OpenVINO's
-            and wants a model that was calibrated, see `htsat_sed.model.int8`.
+        precision: of the core; bfloat16 and float16 move scores by some hundredths at most. On a CPU,
+            bfloat16 needs a processor that computes in it (AVX512_BF16 or AMX), unless the runtime is
+            ``torch``, and float16 is refused. int8 needs OpenVINO and a calibrated model, see
+            `htsat_sed.model.int8`.
         compile: whether torch compiles the core, which takes a minute and suits long runs on a GPU.
 
     Raises:
@@ -57,9 +59,10 @@ class Execution:
         if self.precision == "int8" and (self.compile or self.runtime not in ("auto", "openvino")):
             what = "compile" if self.compile else f"the runtime {self.runtime}"
             raise UsageError(f"int8 is for the runtime openvino, got {what}")
-        if self.runtime in _PACKAGES and (self.precision not in ("float32", "int8") or self.compile):
+        possible = {"onnx": ("float32",), "openvino": ("float32", "bfloat16", "int8")}.get(self.runtime)
+        if possible is not None and (self.precision not in possible or self.compile):
             what = "compile" if self.compile else self.precision
-            raise UsageError(f"{what} is for the runtime torch, got {self.runtime}")
+            raise UsageError(f"{what} is not for the runtime {self.runtime}: choose --runtime torch, or auto")
 
     def on(self, device: torch.device) -> Runtime:
         """The runtime that computes on a device.
@@ -71,8 +74,8 @@ class Execution:
             raise UsageError("float16 is for GPUs: choose bfloat16 or float32 on a CPU")
         int8 = self.precision == "int8"
         if self.runtime == "auto" and not int8:
-            plain = device.type == "cpu" and self.precision == "float32" and not self.compile
-            return "openvino" if plain and importlib.util.find_spec("openvino") is not None else "torch"
+            fit = device.type == "cpu" and not self.compile
+            return "openvino" if fit and importlib.util.find_spec("openvino") is not None else "torch"
         runtime: Runtime = "openvino" if int8 else cast("Runtime", self.runtime)
         if runtime in _PACKAGES:
             package, what = _PACKAGES[runtime], "int8" if int8 else f"the runtime {runtime}"
@@ -114,10 +117,10 @@ class Inference:
             if execution.precision == "int8":
                 from htsat_sed.model.int8 import load_int8
 
-                graph = load_int8(model)
-                self._core = openvino_core(lambda: graph, batch_size)
+                self._core = openvino_core(load_int8(model), batch_size)
             else:
-                self._core = openvino_core(lambda: openvino_graph(model), batch_size, key=fingerprint(model))
+                graph = openvino_graph(model)
+                self._core = openvino_core(graph, batch_size, precision=execution.precision)
         elif self.runtime == "onnx":
             from htsat_sed.model.onnx_core import onnx_core
 

@@ -1,5 +1,6 @@
 """The int8 core: scores near those of float32, the same in every run, and never those of another model."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -125,6 +126,35 @@ def test_a_model_finds_its_own_calibration_alone(run: Run, checkpoint: Path) -> 
     int8_path(model).write_bytes(b"torn")
     with pytest.raises(CheckpointError, match="is a broken int8 core, calibrate the checkpoint anew: "):
         load_int8(model)
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no such permissions")
+def test_a_calibration_that_others_could_write_is_refused(
+    run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_checkpoint(checkpoint)
+    mask = os.umask(0)  # whatever the user's mask, the tool's own files are not writable for others
+    try:
+        path = save_int8(model, openvino_graph(model), windows=1)
+    finally:
+        os.umask(mask)
+    load_int8(model)
+    for each in (path, path.parent):
+        for mode in (0o020, 0o002):
+            each.chmod(each.stat().st_mode | mode)
+            code, out, err = run("detect", EXAMPLE, "-c", checkpoint, "--precision", "int8")
+            line = (
+                f"error: {each}: other users can write it: run `chmod go-w {each}` if its content is yours\n"
+            )
+            assert (code, out, err) == (1, "", line)
+            each.chmod(each.stat().st_mode & ~mode)
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    if own:
+        with pytest.raises(CheckpointError, match="belongs to another user"):
+            load_int8(model)
+    else:
+        load_int8(model)  # root may write anything anyway
 
 
 def test_a_fingerprint_tells_weights_and_configuration(checkpoint: Path) -> None:

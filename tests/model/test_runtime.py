@@ -13,6 +13,7 @@ import torch
 from golden.reference_state import recording
 
 from htsat_sed import CheckpointError, Detector, Execution
+from htsat_sed.errors import UsageError
 from htsat_sed.model import onnx_core, runtime
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.model.onnx_core import export_onnx, made_sound
@@ -77,14 +78,35 @@ def test_openvino_scores_a_window_the_same_in_any_company() -> None:
     assert torch.equal(torch.cat(list(side_by_side)), torch.cat([together] * 6))
 
 
-def test_bfloat16_stays_close_and_gives_float32() -> None:
+@pytest.mark.parametrize("name", ["torch", "openvino"])
+def test_bfloat16_stays_close_and_gives_float32(name: runtime.Runtime) -> None:
+    if name == "openvino":
+        pytest.importorskip("openvino")
+        from htsat_sed.model.openvino_core import has_bfloat16
+
+        if not has_bfloat16():
+            pytest.skip("this processor does not compute in bfloat16")
     model, waveforms = fresh(SMALL), windows(SMALL, 2)
     full = Inference(model, CPU, Execution(runtime="torch")).presence_scores(waveforms)
-    half = Inference(model, CPU, Execution(precision="bfloat16")).presence_scores(waveforms)
+    half = Inference(model, CPU, Execution(runtime=name, precision="bfloat16")).presence_scores(waveforms)
     assert half.dtype == torch.float32
     difference = (half - full).abs()
     assert 0 < difference.mean() < 0.005
     assert difference.max() < 0.05
+
+
+def test_bfloat16_on_a_processor_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In OpenVINO, which would compute in float32 instead; in torch, bfloat16 is emulated for who asks."""
+    pytest.importorskip("openvino")
+    able = {"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    for asked in ("auto", "openvino"):
+        execution = Execution(runtime=asked, precision="bfloat16")
+        with pytest.raises(
+            UsageError, match=r"needs AVX512_BF16 or AMX, which this one \(.+\) does not have"
+        ):
+            Detector(fresh(SINGLE_LABEL), device="cpu", execution=execution)
+    Detector(fresh(SINGLE_LABEL), device="cpu", execution=Execution(runtime="torch", precision="bfloat16"))
 
 
 def test_compile_leaves_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +125,8 @@ def test_auto_is_openvino_on_a_cpu_where_it_is_installed(monkeypatch: pytest.Mon
     monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name if name in installed else None)
     assert Execution().on(CPU) == "openvino"
     assert Execution().on(torch.device("cuda")) == "torch"
-    assert Execution(precision="bfloat16").on(CPU) == "torch"
+    assert Execution(precision="bfloat16").on(CPU) == "openvino"
+    assert Execution(precision="bfloat16").on(torch.device("cuda")) == "torch"
     assert Execution(compile=True).on(CPU) == "torch"
     assert Execution(runtime="onnx").on(CPU) == "onnx"
     assert Execution(precision="int8").on(CPU) == "openvino"
@@ -120,11 +143,9 @@ def test_auto_is_openvino_on_a_cpu_where_it_is_installed(monkeypatch: pytest.Mon
     [
         ({"runtime": "tflite"}, "wanted a runtime of auto, torch, openvino, onnx; got 'tflite'"),
         ({"precision": "int4"}, "wanted a precision of float32, bfloat16, float16, int8; got 'int4'"),
-        (
-            {"runtime": "openvino", "precision": "bfloat16"},
-            "bfloat16 is for the runtime torch, got openvino",
-        ),
-        ({"runtime": "onnx", "compile": True}, "compile is for the runtime torch, got onnx"),
+        ({"runtime": "openvino", "precision": "float16"}, "float16 is not for the runtime openvino"),
+        ({"runtime": "onnx", "precision": "bfloat16"}, "bfloat16 is not for the runtime onnx"),
+        ({"runtime": "onnx", "compile": True}, "compile is not for the runtime onnx"),
         (
             {"runtime": "onnx", "precision": "int8"},
             "int8 is for the runtime openvino, got the runtime onnx",
@@ -147,7 +168,8 @@ def test_what_a_device_cannot_do_is_refused() -> None:
 
 
 def test_a_detector_says_what_computes_it() -> None:
-    detector = Detector(fresh(SMALL), device="cpu", execution=Execution(precision="bfloat16"))
+    execution = Execution(runtime="torch", precision="bfloat16")
+    detector = Detector(fresh(SMALL), device="cpu", execution=execution)
     assert (detector.runtime, detector.execution.precision) == ("torch", "bfloat16")
 
 
@@ -210,13 +232,40 @@ def test_an_opset_out_of_range_is_refused(tmp_path: Path) -> None:
         export_onnx(tmp_path / "model.onnx", fresh(SINGLE_LABEL), made_sound(SINGLE_LABEL), opset=9)
 
 
-def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
-    """Both would leave an identifier of the user on the disk, and send it."""
+REPORTED = """
+import sys
+from importlib.machinery import ModuleSpec
+def note(name):
+    class Telemetry:
+        def __init__(self, *args, **kwargs): print("reported by", name)
+        def __getattr__(self, _): return lambda *args, **kwargs: print("reported by", name)
+    return Telemetry
+class Finder:  # stands for openvino_telemetry, installed or not
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return ModuleSpec(name, Finder, is_package=True) if name.startswith("openvino_telemetry") else None
+    @staticmethod
+    def create_module(spec): return None
+    @staticmethod
+    def exec_module(module): module.Telemetry = note("OpenVINO"); module.backend_ga4 = None
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize("host", ["", "import openvino_telemetry"], ids=["alone", "beside a program's own"])
+def test_nothing_is_reported_to_anybody(tmp_path: Path, host: str) -> None:
+    """Both would leave an identifier of the user on the disk, and send it; a program's own import works."""
     pytest.importorskip("openvino")
     pytest.importorskip("onnxruntime")
-    script = "import sys, htsat_sed, openvino, onnxruntime\nprint(sys.modules['openvino_telemetry'])\n"
+    lines = [
+        host,
+        "import htsat_sed, htsat_sed.model.openvino_core, openvino, onnxruntime",
+        "import openvino_telemetry",
+        "print(openvino_telemetry.__name__)",
+    ]
+    script = REPORTED + "\n".join(lines)
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     done = subprocess.run([sys.executable, "-c", script], env=kept | home, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "None\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "openvino_telemetry\n", "")
     assert list(tmp_path.iterdir()) == []

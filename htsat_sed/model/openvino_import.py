@@ -1,0 +1,37 @@
+"""OpenVINO, imported so that it reports nothing.
+
+While it is imported, OpenVINO sends an identifier of the user, the system and its version to its makers
+if `openvino_telemetry` is installed. That module is hidden during our import alone: a program that imports
+htsat_sed can use it before and after.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_TELEMETRY = "openvino_telemetry"
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Imports inside do not find OpenVINO's telemetry."""
+    absent = object()
+    before: Any = sys.modules.get(_TELEMETRY, absent)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # what Python has for "not to be found"
+    try:
+        yield
+    finally:
+        if before is absent:
+            del sys.modules[_TELEMETRY]
+        else:
+            sys.modules[_TELEMETRY] = before
+
+
+with unreported():
+    import openvino
+    from openvino import opset13 as ops
+
+__all__ = ["openvino", "ops", "unreported"]
