@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import htsat_sed
 from htsat_sed.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -28,3 +29,12 @@ def test_readme_tells_what_is_found(
         assert [float(time) for time in row[1:3]] == pytest.approx(
             [float(time) for time in told[1:3]], abs=0.01
         )
+
+
+def test_the_api_page_lists_every_public_name() -> None:
+    listed = {
+        line.removeprefix("::: htsat_sed.")
+        for line in (ROOT / "docs" / "api.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(":::")
+    }
+    assert listed == set(htsat_sed.__all__)
