@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import difflib
 import reprlib
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -40,6 +41,11 @@ _DESED: dict[str, tuple[tuple[int, ...], float]] = {
 }
 
 
+def normal(text: str) -> str:
+    """Text as labels and names are compared: composed Unicode (NFC), without blanks at either end."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
 @cache
 def audioset_labels() -> tuple[str, ...]:
     """The 527 AudioSet display names, in index order.
@@ -68,13 +74,12 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     """
     lines = _read_lines(path)
     if Path(path).suffix.lower() in (".csv", ".tsv"):
-        table = _table(path, lines)
-        column = next((name for name in ("display_name", "label") if name in (table.fieldnames or ())), None)
-        if column is None:
-            raise AnnotationError(path, "wanted a column 'display_name' or 'label' in the first line")
-        found = [(row[column] or "").strip() for row in table if _fits(path, row)]
+        try:
+            found = _label_column(path, _table(path, lines))
+        except csv.Error as error:
+            raise AnnotationError(path, str(error)) from error
     else:
-        found = [line.strip() for line in lines]
+        found = [normal(line) for line in lines]
     labels = tuple(label for label in found if label)
     if not labels:
         raise AnnotationError(path, "holds no labels")
@@ -82,6 +87,13 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
         twice = next(label for label in labels if labels.count(label) > 1)
         raise AnnotationError(path, f"has the label {twice!r} twice")
     return labels
+
+
+def _label_column(path: str | Path, table: csv.DictReader[str]) -> list[str]:
+    column = next((name for name in ("display_name", "label") if name in (table.fieldnames or ())), None)
+    if column is None:
+        raise AnnotationError(path, "wanted a column 'display_name' or 'label' in the first line")
+    return [normal(row[column] or "") for row in table if _fits(path, row)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -241,7 +253,8 @@ def _toml_map(values: dict[str, Any]) -> _Groups:
         isinstance(t, int | float) and not isinstance(t, bool) for t in thresholds.values()
     ):
         raise UsageError("wanted thresholds to be a table of numbers")
-    return {label: tuple(sources) for label, sources in values.items()}, thresholds
+    groups = {normal(label): tuple(map(normal, sources)) for label, sources in values.items()}
+    return groups, {normal(label): threshold for label, threshold in thresholds.items()}
 
 
 def _tabular_map(table: csv.DictReader[str]) -> _Groups:
@@ -250,7 +263,7 @@ def _tabular_map(table: csv.DictReader[str]) -> _Groups:
     groups: dict[str, tuple[str, ...]] = {}
     thresholds: dict[str, float] = {}
     for row in table:
-        label, source = (row["label"] or "").strip(), (row["source"] or "").strip()
+        label, source = normal(row["label"] or ""), normal(row["source"] or "")
         if not label or not source:
             raise UsageError(f"wanted a label and a source in line {table.line_num}")
         groups[label] = (*groups.get(label, ()), source)

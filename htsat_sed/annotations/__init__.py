@@ -266,9 +266,10 @@ def _recognise(path: Path) -> str | None:
     for name, pattern in _FIRST_LINES.items():
         if re.match(pattern, first):
             return name
-    fitting = (name for name, of in FORMATS.items() if path.name.endswith(of.suffix))
+    fitting = [name for name, of in FORMATS.items() if path.name.endswith(of.suffix)]
     # Any text may be called .txt; an empty one is a label track without labels.
-    return next((name for name in fitting if name != "audacity" or not first), None)
+    fitting = [name for name in fitting if name != "audacity" or not first]
+    return max(fitting, key=lambda name: len(FORMATS[name].suffix), default=None)
 
 
 # Tried in this order; TSV stands for every table of strong labels, whose reader finds the delimiter.
@@ -276,8 +277,8 @@ _FIRST_LINES = {
     "webvtt": r"WEBVTT(\s|$)",
     "textgrid": r'File type = "ooTextFile',
     "jsonl": r"\s*\{",
-    "raven": r".*Begin Time \(s\)",
+    "raven": r"(?i).*Begin Time \(s\)",
     "rttm": r"(;;|(SPEAKER|SPKR-INFO|LEXEME|NON-LEX|NOSCORE|NO_RT_METADATA)\s)",
-    "audacity": r"\s*[\d.,]+\t[\d.,]+\t",
+    "audacity": r"\s*[-+]?[0-9.,]+(e-?[0-9]+)?(\s+[-+]?[0-9.,]+(e-?[0-9]+)?(\s|$)|\t)",
     "tsv": r"(?i).*\bfilename\b",
 }

@@ -18,9 +18,10 @@ from htsat_sed.annotations.text import (
     CONTROL,
     Collected,
     escape,
-    number,
+    logger,
     numbered_lines,
     read_text,
+    signed_number,
     timed,
     unescape,
 )
@@ -48,27 +49,38 @@ def read_audacity(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read a label track.
 
     The frequency lines of spectral labels, which begin with a backslash, are skipped; further cells after
-    the label too. Decimal commas are understood. Point labels have no length and are dropped, as are
-    labels given twice, with a warning that counts them.
+    the label too. Decimal commas are understood. Labels without text, which name no event, and what lies
+    before 0 s, where the recording begins, are left out; point labels, which have no length, and labels given
+    twice, too. Warnings count them.
 
     Returns:
         One recording, named as the file without ``.txt``.
 
     Raises:
-        AnnotationError: the file cannot be read; or, naming the line: no label, or a time that is no number
-            of 0 or more, or an offset before its onset.
+        AnnotationError: the file cannot be read; or, naming the line: a time that is no number, or an offset
+            before its onset.
     """
     name = Path(path).name
     recording = name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name
     collected = Collected(path)
     collected.recording(recording)
     for line, text in numbered_lines(read_text(path)):
-        if text.startswith("\\\t"):
+        if text.lstrip().startswith("\\"):
             continue
-        cells = text.split("\t")
-        if len(cells) < 3:
+        onset_text, offset_text, *texts = text.split("\t") if "\t" in text else [text, ""]
+        if not offset_text.strip():
             raise AnnotationError(path, f"line {line}: wanted onset, offset and label with tabs between them")
-        onset = number(path, line, "onset", cells[0], comma=True)
-        offset = number(path, line, "offset", cells[1], comma=True)
-        collected.add(line, recording, Event(onset, offset, unescape(cells[2])))
+        onset = signed_number(path, line, "onset", onset_text, comma=True)
+        offset = signed_number(path, line, "offset", offset_text, comma=True)
+        label = unescape(texts[0]) if texts else ""
+        if offset < onset:
+            raise AnnotationError(path, f"line {line}: offset {offset:g} lies before onset {onset:g}")
+        if not label.strip():
+            collected.drop(line, "without text")
+        elif offset <= 0.0 and onset < 0.0:
+            collected.drop(line, "before the recording begins")
+        else:
+            if onset < 0.0:
+                logger.warning("%s: line %d: begins at %g s, read from 0 s on", path, line, onset)
+            collected.add(line, recording, Event(max(onset, 0.0), offset, label))
     return collected.table()

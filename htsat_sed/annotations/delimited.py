@@ -48,8 +48,8 @@ class Row:
     comma: bool
 
     def text(self, column: str) -> str:
-        """The text of a cell, empty where the table has no such column."""
-        return unescape(self.cells.get(column, ""))
+        """The text of a cell without blanks at its ends, empty where the table has no such column."""
+        return unescape(self.cells.get(column, "")).strip()
 
     def number(self, column: str) -> float:
         """The number in a cell, 0 or more.
@@ -65,9 +65,9 @@ class Row:
         Raises:
             AnnotationError: it is empty.
         """
-        if not self.cells["filename"]:
+        if not (filename := self.text("filename")):
             raise self.error("no filename")
-        return self.text("filename")
+        return filename
 
     def error(self, reason: str) -> AnnotationError:
         """An error that names file and line."""
@@ -95,6 +95,10 @@ def read_rows(path: str | os.PathLike[str], wanted: Sequence[str]) -> Iterator[R
     if not names:
         what = "has a header whose quotes do not fit" if text.strip() else "is empty"
         raise AnnotationError(path, f"{what}, wanted a table with the columns {', '.join(wanted)}")
+    if len(names) == 1 and (apart := names[0].split())[1:] and {name.lower() for name in apart} & set(wanted):
+        raise AnnotationError(
+            path, "has blanks between its columns: part them with tabs, commas or semicolons"
+        )
     if missing := [name for name in wanted if name not in names]:
         raise AnnotationError(path, f"lacks the columns {', '.join(missing)}; it has {', '.join(names)}")
     rows = _rows(text, delimiter)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,10 +62,19 @@ def read_jsonl(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
             recording = json.loads(text)
             filename = _text(recording["filename"])
             events = [
-                Event(_time(e["onset"]), _time(e["offset"]), _text(e["label"]), float(e.get("score", 1.0)))
+                Event(
+                    _number(e["onset"], "seconds"),
+                    _number(e["offset"], "seconds"),
+                    _text(e["label"]),
+                    _number(e.get("score", 1.0), "a score"),
+                )
                 for e in recording["events"]
             ]
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except RecursionError:
+            raise AnnotationError(
+                path, f"line {line}: not a recording with its events: nested too deeply"
+            ) from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
             raise AnnotationError(path, f"line {line}: not a recording with its events: {reason}") from error
         collected.recording(filename)
@@ -74,11 +85,12 @@ def read_jsonl(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
 
 def _text(value: Any) -> str:
     if not (isinstance(value, str) and value):
-        raise UsageError(f"wanted a text, got {value!r}")
+        raise UsageError(f"wanted a text, got {reprlib.repr(value)}")
     return value
 
 
-def _time(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value < float("inf"):
-        raise UsageError(f"wanted seconds of 0 or more, got {value!r}")
+def _number(value: Any, what: str) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number and 0.0 <= value <= sys.float_info.max):
+        raise UsageError(f"wanted {what} of 0 or more, got {reprlib.repr(value)}")
     return float(value)

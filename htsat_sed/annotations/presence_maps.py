@@ -12,12 +12,12 @@ The members, each an array:
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -26,13 +26,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.annotations.folders import files_below
+from htsat_sed.annotations.text import Names
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
+from htsat_sed.labels import normal
 from htsat_sed.whole_file import whole_file
 
 SUFFIX = ".npz"
 FORMAT = "htsat-sed presence map 1"
 
+_HEADERS: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 _MEMBERS = ("scores", "labels", "token_seconds", "duration", "metadata")
 
 
@@ -185,8 +191,10 @@ def read_presence_maps(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Pr
             `read_presence_map`.
     """
     seen: dict[str, Path] = {}
+    names = Names()
     for path in files_below(folder, SUFFIX):
-        filename, presence_map = _read(path)
+        name, presence_map = _read(path)
+        filename = names.of(name)
         if filename in seen:
             raise AnnotationError(path, f"is of the recording {filename}, and so is {seen[filename]}")
         seen[filename] = path
@@ -209,7 +217,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[str, PresenceMap]:
         raise AnnotationError(path, "has scores that are NaN or outside [0, 1]")
     token_seconds, duration = (float(n) for n in numbers)
     try:
-        presence_map = PresenceMap(scores, tuple(labels.tolist()), token_seconds, duration)
+        presence_map = PresenceMap(scores, tuple(map(normal, labels.tolist())), token_seconds, duration)
     except ValueError as error:
         raise AnnotationError(path, str(error)) from error
     return metadata["filename"], presence_map
@@ -219,15 +227,44 @@ def _members(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, ND
     try:
         # Opened here, so that it is closed even where numpy finds it to be something else.
         with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-            members = {}
-            for name in names:
-                with archive.open(f"{name}.npy") as member:
-                    members[name] = np.lib.format.read_array(member, allow_pickle=False)  # type: ignore[no-untyped-call]
-            return members
+            return {name: _member(archive, archive.getinfo(f"{name}.npy")) for name in names}
     except OSError as error:
         raise AnnotationError(path, f"cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise AnnotationError(path, f"is no presence map: {error.args[0]}") from error
+    except EOFError as error:
+        raise AnnotationError(path, "is no presence map: an array ends early") from error
+    # What zipfile and numpy raise for bytes that are none of theirs is not documented, and varies.
+    except Exception as error:
+        reason = str(error.args[0]) if error.args else type(error).__name__
+        raise AnnotationError(
+            path, f"is no presence map: {reason.splitlines()[0] if reason else 'empty'}"
+        ) from error
+
+
+def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """An array of an archive, whose header is checked before memory is taken.
+
+    Raises:
+        ValueError: it is compressed, of objects, or of another size than the header has.
+    """
+    if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+        raise ValueError(f"{member.filename} is compressed or encrypted, wanted it stored")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+        if version not in _HEADERS:
+            raise ValueError(f"{member.filename} is of NumPy's format {version}, wanted 1.0 or 2.0")
+        shape, fortran_order, dtype = _HEADERS[version](file)
+        count = math.prod(shape)
+        size = member.file_size - file.tell()
+        if dtype.hasobject or dtype.itemsize == 0 or count * dtype.itemsize != size:
+            raise ValueError(f"{member.filename} has {size} bytes, not {shape} of {dtype}")
+        array = np.empty(count, dtype)
+        place, filled = array.view(np.uint8), 0
+        while block := file.read(1 << 20):  # to the end, where the checksum is compared
+            place[filled : filled + len(block)] = np.frombuffer(block, np.uint8)
+            filled += len(block)
+    if filled != size:
+        raise ValueError(f"{member.filename} is cut short")
+    return array.reshape(shape[::-1]).T if fortran_order else array.reshape(shape)
 
 
 def _metadata(path: str | os.PathLike[str], member: NDArray[Any]) -> dict[str, Any]:
@@ -236,6 +273,8 @@ def _metadata(path: str | os.PathLike[str], member: NDArray[Any]) -> dict[str, A
         if metadata["format"] == FORMAT and isinstance(metadata["filename"], str):
             return dict(metadata)
         reason = f"format {metadata['format']!r}, wanted {FORMAT!r}"
+    except RecursionError:
+        reason = "nested too deeply"
     except (ValueError, KeyError, TypeError) as error:
         reason = str(error)
     raise AnnotationError(path, f"is no presence map: its metadata: {reason}")

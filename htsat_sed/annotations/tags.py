@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.annotations.delimited import read_rows, row
-from htsat_sed.annotations.text import unescape
+from htsat_sed.annotations.text import Names, unescape
 from htsat_sed.errors import AnnotationError
+from htsat_sed.labels import normal
 
 
 def tags_header(labels: Sequence[str] | None = None, separator: str = ",") -> str:
@@ -67,14 +68,15 @@ def read_tags(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
             [0, 1], or a recording or a class of it given twice.
     """
     tags: dict[str, dict[str, float]] = {}
+    names = Names()
     for cells in read_rows(path, ("filename",)):
         if "onset" in cells.cells:
             raise AnnotationError(path, "is a table of events, wanted one of clip-level scores")
-        filename = cells.filename()
+        filename = names.of(cells.filename())
         if "event_label" in cells.cells and "score" in cells.cells:
-            found = {cells.text("event_label"): cells.number("score")}
+            found = {normal(cells.text("event_label")): cells.number("score")}
         else:
-            found = {unescape(name): cells.number(name) for name in cells.cells if name != "filename"}
+            found = {normal(unescape(name)): cells.number(name) for name in cells.cells if name != "filename"}
         own = tags.setdefault(filename, {})
         for label, score in found.items():
             if not label.strip():

@@ -4,6 +4,10 @@ A label or the name of a recording may hold what a format has no place for: a ta
 quotes, a byte that is not UTF-8 (which Python keeps as a lone surrogate). Such a character is written as
 JSON would, ``\u0009`` or ``\udcff``, with four lower-case hexadecimal digits, and read back as itself; a
 backslash that would read as the start of one is written ``\u005c``. All else is written as it is.
+
+Labels are read without the blanks at their ends and as composed Unicode (NFC), so that two that look the
+same are the same. Names of recordings are read without blanks at their ends; names that differ in composition
+alone are one recording, called as it was first met.
 """
 
 from __future__ import annotations
@@ -18,12 +22,14 @@ from pathlib import Path
 
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError, UsageError
+from htsat_sed.labels import normal
 
 logger = logging.getLogger("htsat_sed")
 
 CONTROL = r"\x00-\x1f\x7f\x85\u2028\u2029"
 """What ends a line for some program, for `escape`."""
 
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?(?:nan|inf)", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 
 
@@ -109,15 +115,37 @@ def number(path: str | os.PathLike[str], line: int, name: str, text: str, *, com
         comma: a comma may stand for the decimal point.
 
     Raises:
-        AnnotationError: it is no number, NaN, infinite or negative.
+        AnnotationError: it is no number in ASCII digits, NaN, infinite or negative.
     """
-    try:
-        value = float(text.replace(",", ".") if comma else text)
-    except ValueError:
-        raise AnnotationError(path, f"line {line}: {name} is no number: {text!r}") from None
-    if not 0.0 <= value < math.inf:
-        raise AnnotationError(path, f"line {line}: {name} is {text.strip()}, wanted 0 or more")
+    value = signed_number(path, line, name, text, comma=comma)
+    if value < 0.0:
+        raise AnnotationError(path, f"line {line}: {name} is {text.strip():.40}, wanted 0 or more")
     return value
+
+
+def signed_number(
+    path: str | os.PathLike[str], line: int, name: str, text: str, *, comma: bool = False
+) -> float:
+    """The same, but negative numbers too."""
+    plain = text.strip().replace(",", ".") if comma else text.strip()
+    # float() also takes 1_000 and the digits of other scripts, which are more often a mistake than meant.
+    if not _NUMBER.fullmatch(plain):
+        raise AnnotationError(path, f"line {line}: {name} is no number: {text!r:.60}")
+    value = float(plain)
+    if not math.isfinite(value):
+        raise AnnotationError(path, f"line {line}: {name} is {plain:.40}, wanted 0 or more")
+    return value
+
+
+class Names:
+    """What recordings are called: names that differ in Unicode composition or blanks alone are the same."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+
+    def of(self, name: str) -> str:
+        """The name without blanks at its ends, as it was first met."""
+        return self._first.setdefault(normal(name), name.strip() or name)
 
 
 class Collected:
@@ -125,16 +153,22 @@ class Collected:
 
     No label, or an offset before the onset, is an error. An event without length and an event that was there
     before (all of recording, onset, offset, label and score alike) are dropped; `table` warns how many were.
+    Labels become `normal`; names of recordings lose the blanks at their ends.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = path
+        self._names = Names()
         self._events: dict[str, dict[Event, None]] = {}
         self._dropped: dict[str, list[int]] = {}
 
-    def recording(self, filename: str) -> None:
-        """Note a recording, be it with or without events."""
-        self._events.setdefault(filename, {})
+    def recording(self, filename: str) -> dict[Event, None]:
+        """Note a recording, be it with or without events; returns its events so far."""
+        return self._events.setdefault(self._names.of(filename), {})
+
+    def drop(self, line: int, what: str) -> None:
+        """Leave out the event in this line; `what` ends "1 event ..."."""
+        self._dropped.setdefault(what, []).append(line)
 
     def add(self, line: int, filename: str, event: Event) -> None:
         """Add one event, found in this line.
@@ -143,20 +177,22 @@ class Collected:
             AnnotationError: the label is empty or blank, the offset lies before the onset, or the score is
                 not in [0, 1].
         """
-        if not event.label.strip():
+        label = normal(event.label)
+        if not label:
             raise AnnotationError(self._path, f"line {line}: no label")
+        event = Event(event.onset, event.offset, label, event.score)
         if event.offset < event.onset:
             reason = f"line {line}: offset {event.offset:g} lies before onset {event.onset:g}"
             raise AnnotationError(self._path, reason)
         if not 0.0 <= event.score <= 1.0:
             raise AnnotationError(self._path, f"line {line}: score is {event.score:g}, wanted 0 to 1")
-        self.recording(filename)
+        own = self.recording(filename)
         if event.offset == event.onset:
-            self._dropped.setdefault("without length", []).append(line)
-        elif event in self._events[filename]:
-            self._dropped.setdefault("given twice", []).append(line)
+            self.drop(line, "without length")
+        elif event in own:
+            self.drop(line, "given twice")
         else:
-            self._events[filename][event] = None
+            own[event] = None
 
     def table(self) -> dict[str, list[Event]]:
         """The events of each recording, ordered by onset, offset and label; recordings as first met."""

@@ -6,7 +6,7 @@
     Speech
 
 Times have milliseconds. Scores are not kept. In labels ``&``, ``<`` and ``>`` stand as ``&amp;``, ``&lt;``
-and ``&gt;``, control characters and blanks at either end as `text` has it.
+and ``&gt;``, control characters as `text` has it.
 
 Source: W3C, "WebVTT: The Web Video Text Tracks Format".
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import html
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from htsat_sed.annotations.text import CONTROL, Collected, escape, read_text, timed, unescape
@@ -27,7 +27,8 @@ SUFFIX = ".vtt"
 
 WEBVTT_HEADER = "WEBVTT\n"
 
-_TIME = r"(?:(\d+):)?([0-5]\d):([0-5]\d\.\d{3})"
+_TIME = r"(?:([0-9]{1,9}):)?([0-5][0-9]):([0-5][0-9]\.[0-9]{3})"
+_TAG = re.compile(r"<[^<>]*>")
 _TIMING = re.compile(rf"\s*{_TIME}\s+-->\s+{_TIME}(?:\s.*)?")
 
 
@@ -45,26 +46,21 @@ def webvtt_lines(filename: str, events: Sequence[Event], duration: float | None 
     )
 
 
+def _payload(label: str) -> str:
+    return html.escape(escape(label.strip(), CONTROL), quote=False)
+
+
 def _clock(seconds: str) -> str:
     whole, milliseconds = seconds.split(".")
     minutes, second = divmod(int(whole), 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}.{milliseconds}"
 
 
-def _payload(label: str) -> str:
-    text = escape(label, CONTROL)
-    start, end = len(text) - len(text.lstrip()), len(text.rstrip())
-    if start >= end:
-        return escape(text, r"\s")
-    text = escape(text[:start], r"\s") + text[start:end] + escape(text[end:], r"\s")
-    return html.escape(text, quote=False)
-
-
 def read_webvtt(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read the cues of a WebVTT file.
 
-    The lines of a cue make one label, blanks between them; tags such as ``<v Anna>`` and cue settings are
-    left out. Notes, styles and regions are skipped.
+    A cue ends at a blank line, or where the next one begins. Its lines make one label, blanks between them;
+    tags such as ``<v Anna>`` and cue settings are left out. Notes, styles and regions are skipped.
 
     Returns:
         One recording, named as the file without ``.vtt``.
@@ -80,21 +76,29 @@ def read_webvtt(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     lines = re.split(r"\r\n|\r|\n", read_text(path))
     if not re.match(r"WEBVTT(\s|$)", lines[0]):
         raise AnnotationError(path, "does not begin with WEBVTT")
-    for line, text in enumerate(lines, start=1):
-        if "-->" not in text or line == 1:
-            continue
-        timing = _TIMING.fullmatch(text)
+    for line, timing_text, payload in _cues(lines):
+        timing = _TIMING.fullmatch(timing_text)
         if timing is None:
-            raise AnnotationError(path, f"line {line}: not a cue's timing: {text!r}")
-        payload = []
-        for following in lines[line:]:
-            if not following:
-                break
-            payload.append(following)
-        label = html.unescape(re.sub(r"<[^>]*>", "", " ".join(payload))).strip()
+            raise AnnotationError(path, f"line {line}: not a cue's timing: {timing_text!r:.100}")
+        label = html.unescape(_TAG.sub("", " ".join(payload))).strip()
         onset, offset = _seconds(*timing.groups()[:3]), _seconds(*timing.groups()[3:])
         collected.add(line, recording, Event(onset, offset, unescape(label)))
     return collected.table()
+
+
+def _cues(lines: Sequence[str]) -> Iterator[tuple[int, str, list[str]]]:
+    """The line, the timing and the text of each cue."""
+    begun: tuple[int, str, list[str]] | None = None
+    for line, text in enumerate(lines[1:], start=2):
+        if begun is not None and ("-->" in text or not text):
+            yield begun
+            begun = None
+        if "-->" in text:
+            begun = line, text, []
+        elif begun is not None:
+            begun[2].append(text)
+    if begun is not None:
+        yield begun
 
 
 def _seconds(hours: str | None, minutes: str, seconds: str) -> float:

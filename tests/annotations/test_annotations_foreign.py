@@ -18,8 +18,11 @@ def test_label_tracks_by_audacity(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("0.5\t1.0\n", "line 1: wanted onset, offset and label"),
-        ("0.5\t1.0\t\n", "line 1: no label"),
+        ("0.5\t\n", "line 1: wanted onset, offset and label with tabs between them"),
+        ("0.5 1.0 Dog\n", "line 1: wanted onset, offset and label with tabs between them"),
+        ("2.5\t1.0\tDog\n", "line 1: offset 1 lies before onset 2.5"),
+        ("1_0\t2\tDog\n", "line 1: onset is no number: '1_0'"),
+        ("\u0661\t2\tDog\n", "line 1: onset is no number: '\u0661'"),
         ("0.5\tx\tDog\n", "line 1: offset is no number: 'x'"),
     ],
 )
@@ -61,10 +64,9 @@ def test_a_selection_table_of_many_recordings_counts_from_the_file_offset(tmp_pa
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (
-            f"{SEVEN}\n",
-            r"wanted a selection table with Begin Time \(s\), End Time \(s\) and a column of labels",
-        ),
+        (f"{SEVEN}\n1\tx\t1\t1\t2\t0\t1\n", "wanted a column of labels, such as Annotation or Species"),
+        ("Selection\tView\n1\tx\n", r"wanted a selection table with Begin Time \(s\) and End Time \(s\); it"),
+        ("Selection  Begin Time (s)  Species\n1  2  x\n", "its cells have no tabs between them"),
         (f"{SEVEN}\tSpecies\n1\tx\t1\t1\t2\t0\t1\t\n", "line 2: no label"),
         (f"{SEVEN}\tSpecies\n1\tx\t1\t2\t1\t0\t1\ty\n", r"line 2: End Time 1 lies before Begin Time 2"),
         (f"{SEVEN}\tSpecies\n1\tx\n", r"line 2: Begin Time \(s\) is no number: ''"),

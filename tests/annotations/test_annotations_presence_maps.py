@@ -139,7 +139,7 @@ def members(**changed):
         ({"token_seconds": np.array(0.0)}, "wanted token_seconds > 0"),
         (
             {"labels": np.array(MAP.labels, dtype=object)},
-            "is no presence map: Object arrays cannot be loaded",
+            "is no presence map: labels.npy has .* bytes, not .* of object",
         ),
         ({"metadata": np.array("{}")}, "is no presence map: its metadata: 'format'"),
         ({"metadata": np.array('{"format": "other"}')}, "its metadata: format 'other', wanted 'htsat-sed"),
@@ -152,8 +152,60 @@ def test_what_is_no_presence_map_is_an_error(tmp_path, changed, reason):
 
 
 def test_what_numpy_itself_wrote_is_read(tmp_path):
-    np.savez_compressed(tmp_path / "a.npz", **members())
+    np.savez(tmp_path / "a.npz", **members(scores=np.asfortranarray(MAP.scores)))
     assert same(read_presence_map(tmp_path / "a.npz"), MAP)
+
+
+def test_compressed_maps_are_refused_since_their_size_has_no_bound(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", **members())
+    with pytest.raises(AnnotationError, match=r"scores\.npy is compressed or encrypted, wanted it stored"):
+        read_presence_map(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((10**13, 2), "<f4"),
+        ((0, 10**13), "<f4"),
+        ((10**13,), "<U0"),
+        ((-3, 2), "<f4"),
+        ((), "V1000000000000"),
+        (("x",), "<f4"),
+        ((3, 2), [("a", "O")]),
+    ],
+)
+@pytest.mark.parametrize("name", ["scores", "labels", "duration", "metadata"])
+def test_headers_that_promise_what_is_not_there_take_no_memory(tmp_path, name, shape, dtype):
+    np.savez(tmp_path / "a.npz", **members(**{name: None}))
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive, archive.open(f"{name}.npy", "w") as member:
+        text = repr({"descr": dtype, "fortran_order": False, "shape": shape})
+        member.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(8))
+    with pytest.raises(AnnotationError, match=r"a\.npz: is no presence map: ") as raised:
+        read_presence_map(tmp_path / "a.npz")
+    assert "\n" not in raised.value.reason
+
+
+@pytest.mark.parametrize(
+    "metadata", ["[" * 100_000, '{"format": ' + "9" * 5000 + "}", "[]", "null", '{"format": 1e999}', "\udcff"]
+)
+def test_metadata_of_any_content_is_one_line(tmp_path, metadata):
+    np.savez(tmp_path / "a.npz", **members(metadata=np.array(metadata)))
+    with pytest.raises(AnnotationError, match=r"a\.npz: is no presence map: its metadata: "):
+        read_presence_map(tmp_path / "a.npz")
+
+
+def test_a_changed_byte_is_an_error_or_changes_nothing(tmp_path):
+    """Every byte, changed to its opposite: bytes that no reader looks at, such as dates, may change."""
+    write_presence_map(tmp_path / "a.npz", MAP, filename="a.wav")
+    whole = (tmp_path / "a.npz").read_bytes()
+    for place in range(len(whole)):
+        changed = bytearray(whole)
+        changed[place] ^= 0xFF
+        (tmp_path / "a.npz").write_bytes(changed)
+        try:
+            assert same(read_presence_map(tmp_path / "a.npz"), MAP)
+        except AnnotationError as error:
+            assert "\n" not in error.reason  # noqa: PT017
 
 
 @pytest.mark.parametrize("cut", [0, 10, 200, -30])

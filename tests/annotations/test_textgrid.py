@@ -1,7 +1,7 @@
 """TextGrids of other programs, and ours as they read them."""
 
 import pytest
-from labels_made import EVENTS, TRYING_EVENTS, bounds, write
+from labels_made import EVENTS, TRYING_EVENTS, as_read, bounds, write
 
 from htsat_sed.annotations import read_events, write_events
 from htsat_sed.annotations.text import unescape
@@ -105,7 +105,7 @@ def test_trying_events_through_praatio(tmp_path, format):
     found = [tuple(entry) for name in grid.tierNames for entry in grid.getTier(name).entries]
     assert sorted((onset, offset, unescape(label)) for onset, offset, label in found) == bounds(TRYING_EVENTS)
     grid.save(str(tmp_path / "a.TextGrid"), format=format, includeBlankSpaces=True)
-    assert bounds(read_events(tmp_path / "a.TextGrid")["a"]) == bounds(TRYING_EVENTS)
+    assert bounds(read_events(tmp_path / "a.TextGrid")["a"]) == bounds(as_read(TRYING_EVENTS))
 
 
 def test_trying_events_through_tgt(tmp_path):
@@ -117,7 +117,7 @@ def test_trying_events_through_tgt(tmp_path):
     found = [(i.start_time, i.end_time, unescape(i.text)) for tier in grid.tiers for i in tier.intervals]
     assert sorted(found) == bounds(events)
     tgt.write_to_file(grid, str(tmp_path / "a.TextGrid"), format="long", encoding="utf-8")
-    assert bounds(read_events(tmp_path / "a.TextGrid")["a"]) == bounds(events)
+    assert bounds(read_events(tmp_path / "a.TextGrid")["a"]) == bounds(as_read(events))
 
 
 def test_a_textgrid_may_have_labels_of_several_lines(tmp_path):

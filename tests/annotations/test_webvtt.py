@@ -3,7 +3,7 @@
 import html
 
 import pytest
-from labels_made import EVENTS, TRYING_EVENTS, bounds, write
+from labels_made import EVENTS, TRYING_EVENTS, as_read, bounds, write
 
 from htsat_sed.annotations import read_events, write_events
 from htsat_sed.annotations.text import unescape
@@ -45,7 +45,7 @@ def test_trying_events_through_webvtt_py(tmp_path):
     found = [(in_seconds(c.start), in_seconds(c.end), unescape(html.unescape(c.raw_text))) for c in captions]
     assert sorted(found) == bounds(TRYING_EVENTS)
     captions.save(str(tmp_path / "a.vtt"))
-    assert bounds(read_events(tmp_path / "a.vtt")["a"]) == bounds(TRYING_EVENTS)
+    assert bounds(read_events(tmp_path / "a.vtt")["a"]) == bounds(as_read(TRYING_EVENTS))
 
 
 def in_seconds(clock):
