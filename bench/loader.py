@@ -1,6 +1,6 @@
 """Whether reading limits the training step, and whether 1 000 recordings make the memory grow.
 
-python bench/loader.py [--recordings 1000] [--batch-size 16]
+python bench/loader.py [--recordings 1000] [--batch-size 16] [--shared]
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from torch.utils.data import DataLoader
 
 from htsat_sed.detection.events import Event
 from htsat_sed.model.htsat import HTSAT, TOKENS, HTSATConfig
-from htsat_sed.training.batches import Batch, Batches, Deal
+from htsat_sed.training.batches import Batch, Batches, Deal, loader, unpack
 from htsat_sed.training.data import Clip
 from htsat_sed.training.examples import ClipSeries, Series, SoundscapeSeries, Window
 from htsat_sed.training.module import Training
@@ -55,15 +54,10 @@ def read_all(series: Series, name: str, asked: argparse.Namespace) -> float:
     """Read as training does, in one process beside this one; seconds an example."""
     steps = asked.recordings // asked.batch_size
     deal = Deal(first=0, steps=steps, accumulate=1, rank=0, world=1)
-    loader = DataLoader(
-        Batches([(series, 1.0)], size=asked.batch_size, deal=deal),
-        batch_size=None,
-        num_workers=1,
-        prefetch_factor=4,
-    )
+    batches = Batches([(series, 1.0)], size=asked.batch_size, deal=deal)
     memory = []
     started = time.perf_counter()
-    for batch in loader:
+    for batch in map(unpack, loader(batches, workers=1)):
         if batch.number in (steps // 10, steps - 1):
             memory.append(resident_mib())
     each = (time.perf_counter() - started) / steps / asked.batch_size
@@ -97,6 +91,7 @@ def main() -> None:
     arguments.add_argument("--recordings", type=int, default=1_000)
     arguments.add_argument("--batch-size", type=int, default=16)
     arguments.add_argument("--steps", type=int, default=5)
+    arguments.add_argument("--shared", action="store_true", help="hand batches over in shared memory")
     asked = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clips = made_clips(Path(folder), asked.recordings)

@@ -44,10 +44,11 @@ def train(
         typer.Option(
             metavar="DIR",
             help="State and log (metrics.csv; TensorBoard's, if that is installed). An interrupted run goes "
-            "on from here, to the same weights.  \\[default: the output's name without suffix]",
+            "on from here, to the same weights.  \\[default: the output with the suffix .run]",
             show_default=False,
         ),
     ] = None,
+    restart: Annotated[bool, typer.Option(help="Train anew, whatever --run holds.")] = False,
     float16: Annotated[bool, typer.Option(help="Store the weights as float16: half the size.")] = False,
     device: Annotated[
         str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, mps.", rich_help_panel=MACHINE)
@@ -133,7 +134,7 @@ def train(
     speaker = os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"
     # Of several processes one tells, also what the start took.
     logging.getLogger("htsat_sed").setLevel(logging.INFO if speaker else logging.ERROR)
-    folder = run or out.with_suffix("")
+    folder = run or out.with_suffix(".run")
     made = read_recipe(recipe)
     check_apart([out], [recipe, made.start])
     try:
@@ -153,6 +154,7 @@ def train(
                 progress=progress.told,
                 out=out,
                 dtype=torch.float16 if float16 else torch.float32,
+                restart=restart,
             )
     except KeyboardInterrupt:
         errors.print(f"interrupted; the same command goes on from what {folder} holds", soft_wrap=True)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from htsat_sed.errors import UsageError
 from htsat_sed.training.examples import Example, Series
@@ -153,3 +155,50 @@ class ValidationBatches(IterableDataset[Batch]):
         readers, own = (reader.num_workers, reader.id) if reader else (1, 0)
         for number in range(own, len(self._batches), readers):
             yield collate([series[i] for series, i in self._batches[number]], number)
+
+
+_PREFETCHED = 4  # batches that a reader makes ahead
+
+
+def loader(batches: Batches | ValidationBatches, *, workers: int, shared: bool = False) -> DataLoader[Any]:
+    """Batches read by other processes; `unpack` makes a batch of each item.
+
+    Args:
+        batches: of this process.
+        workers: processes that read; 0 for none but this one.
+        shared: hand over batches in shared memory: quicker, but a reader waits for ever where it is full, see
+            `fits_shared_memory`. Else they go through a pipe.
+    """
+    return DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=_PREFETCHED if workers else None,
+        collate_fn=None if shared else pack,
+    )
+
+
+def fits_shared_memory(batch_bytes: int, *, readers: int, memory: Path = Path("/dev/shm")) -> bool:
+    """Whether the batches that all readers of a machine make ahead take less than half of what is free.
+
+    Args:
+        batch_bytes: of the largest batch.
+        readers: processes on this machine.
+        memory: file system that stands for shared memory; a container's has 64 MB.
+    """
+    try:
+        return 2 * batch_bytes * readers * (_PREFETCHED + 1) < shutil.disk_usage(memory).free
+    except OSError:  # no Linux
+        return False
+
+
+def pack(batch: Any) -> list[Any]:
+    """The fields of a batch with arrays in place of tensors, which processes hand over in shared memory."""
+    return [value.numpy() if isinstance(value, Tensor) else value for value in batch]
+
+
+def unpack(fields: Sequence[Any]) -> Batch:
+    """A batch of what `loader` gives."""
+    return Batch._make(
+        torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in fields
+    )

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-import os
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,9 +13,8 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from torch.utils.data import DataLoader
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
 
 import htsat_sed
 from htsat_sed.detection.events import Event
@@ -29,16 +25,26 @@ from htsat_sed.evaluation.tuning import tune
 from htsat_sed.labels import audioset_labels, did_you_mean
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, TOKENS, HTSATConfig
-from htsat_sed.training.batches import Batches, Deal, ValidationBatches
+from htsat_sed.training.batches import Batches, Deal, ValidationBatches, fits_shared_memory, loader
 from htsat_sed.training.data import Clip, read_clips
 from htsat_sed.training.examples import ClipSeries, Series, SoundscapeSeries, Window
-from htsat_sed.training.module import MONITOR, Training
+from htsat_sed.training.module import MONITOR, PROGRESS, Training
 from htsat_sed.training.recipe import DataRecipe, Recipe
+from htsat_sed.training.run_folder import (
+    BEST,
+    FINISHED,
+    LAST,
+    MetricsTable,
+    WholeCheckpoints,
+    describe,
+    is_first_process,
+    load_state,
+    open_run,
+)
 from htsat_sed.training.soundscapes import Soundscapes, read_backgrounds, read_sources
-from htsat_sed.training.start import set_presence_bias, start_model
+from htsat_sed.training.start import start_model
 from htsat_sed.whole_file import whole_file
 
-_LAST, _BEST, _FINISHED = "last.ckpt", "best.ckpt", "finished.json"
 _FOLDS = 5  # of the tuning
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
@@ -48,8 +54,6 @@ _EXPECTED = (
     r"Found \d+ module\(s\) in eval mode",  # the averaged weights
     r"The '\w+_dataloader' does not have many workers",
     r"You defined a `validation_step` but have no `val_dataloader`",
-    r"Checkpoint directory .* exists and is not empty",  # a resumed run
-    r"Experiment logs directory .* exists and is not empty",
     r"GPU available but not used",
     r".*isinstance\(treespec, LeafSpec\).* is deprecated",
     r"Starting from v1.9.0, `tensorboardX` has been removed",
@@ -77,12 +81,25 @@ class Machine:
     accumulate: int = 1
     workers: int = 1
 
+    @property
+    def has_gpu(self) -> bool:
+        """Whether it trains on GPUs of CUDA."""
+        return self.device in ("cuda", "gpu") or (self.device == "auto" and torch.cuda.is_available())
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What the tables of a run say, by part."""
+
+    labels: tuple[str, ...]
+    data: list[tuple[DataRecipe, list[Clip]]]
+    validation: list[tuple[DataRecipe, list[Clip]]]
+
 
 @dataclass(frozen=True)
 class _Data:
     """The series of a run, by part."""
 
-    labels: tuple[str, ...]
     parts: tuple[tuple[Series, float], ...]
     validation: tuple[tuple[Series, int], ...]
     clips: int
@@ -98,6 +115,7 @@ def fit(
     progress: Progress | None = None,
     out: Path | None = None,
     dtype: torch.dtype = torch.float32,
+    restart: bool = False,
 ) -> HTSAT:
     """Train a model; a run that was interrupted goes on where it was saved last.
 
@@ -110,53 +128,88 @@ def fit(
             and the latest losses and validation figures.
         out: checkpoint to be written at the end, by the first process alone.
         dtype: of its weights.
+        restart: train anew, whatever `run` holds of an earlier run.
 
     Returns:
-        The model with averaged weights, in evaluation mode; `provenance` tells recipe, data and validation.
+        The model with averaged weights, in evaluation mode; `provenance` has recipe, data and validation.
 
     Raises:
-        AnnotationError: a table is missing or malformed, or `run` holds another recipe's run.
-        CheckpointError: the start cannot be read.
+        AnnotationError: a table is missing or malformed, or `run` holds a run of another recipe or on other
+            data, or files that no run has made.
+        CheckpointError: the start or the state cannot be read.
+        HtsatSedError: another process trains in `run`, or it cannot be written.
         KeyboardInterrupt: the run was interrupted; what was saved last stays.
         ValueError: the data do not fit the recipe.
     """
     machine = machine or Machine()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips
-    torch.manual_seed(recipe.seed)
-    window = _window(recipe)
-    held = _read_data(recipe, data, window)
-    config = HTSATConfig(
-        classes=len(held.labels),
-        loss="clip_ce" if recipe.loss == "cross-entropy" else "clip_bce",
-        **asdict(recipe.model),
-    )
-    model = start_model(config, held.labels, recipe.start)
-    if recipe.presence_bias and not recipe.start:
-        set_presence_bias(model, recipe.presence_bias)
-    epoch_steps = max(1, (recipe.epoch_examples or held.clips) // recipe.batch_size)
-    training = Training(model, recipe, epoch_steps=epoch_steps)
+    tables = _read_tables(recipe, data)
+    described = describe(tables.labels, recipe.start, (*tables.data, *tables.validation), data)
+    with open_run(run, recipe, described, restart=restart) as state:
+        torch.manual_seed(recipe.seed)
+        held = _series(recipe, tables)
+        config = HTSATConfig(
+            classes=len(tables.labels),
+            loss="clip_ce" if recipe.loss == "cross-entropy" else "clip_bce",
+            **asdict(recipe.model),
+        )
+        model = start_model(config, tables.labels, recipe.start, presence_bias=recipe.presence_bias)
+        epoch_steps = max(1, (recipe.epoch_examples or held.clips) // recipe.batch_size)
+        training = Training(model, recipe, epoch_steps=epoch_steps)
+        if not (run / FINISHED).exists():
+            _train(training, held, run=run, state=state, machine=machine, progress=progress)
+        best = run / BEST
+        restore(training, best if recipe.keep == "best" and best.exists() else run / LAST)
+        trained = training.averaged.cpu().eval()
+        trained.provenance = {
+            "recipe": asdict(recipe),
+            "data": list(held.summary),
+            **json.loads((run / FINISHED).read_text(encoding="utf-8")),
+            "versions": {m.__name__: m.__version__ for m in (htsat_sed, torch, lightning)},
+        }
+        if is_first_process():
+            if recipe.tune:
+                _tune(trained, held.validation)
+            if out is not None:
+                save_checkpoint(out, trained, dtype=dtype)
+    return trained
+
+
+def _train(
+    training: Training,
+    held: _Data,
+    *,
+    run: Path,
+    state: Path | None,
+    machine: Machine,
+    progress: Progress | None,
+) -> None:
+    """Train from a state, or from the beginning, to the end, and note how it ended."""
+    recipe, epoch_steps = training.recipe, training.epoch_steps
+    first = 0 if state is None else restore(training, state)
     steps = recipe.epochs * epoch_steps
-    first, resumed = _state(run, recipe, restore=training)
-    finished = run / _FINISHED
+    several = machine.devices * machine.nodes > 1
+    boards = [TensorBoardLogger(run, name="", version="tensorboard")] if find_spec("tensorboard") else []
     trainer = lightning.Trainer(
         accelerator=machine.device,
         devices=machine.devices,
         num_nodes=machine.nodes,
-        strategy="ddp" if machine.devices * machine.nodes > 1 else "auto",
-        sync_batchnorm=machine.devices * machine.nodes > 1 and machine.device != "cpu",
+        strategy="ddp" if several else "auto",
+        sync_batchnorm=several and machine.has_gpu,  # CPUs share statistics after each step
         precision=machine.precision,
         accumulate_grad_batches=machine.accumulate,
         max_steps=steps,
         gradient_clip_val=recipe.gradient_clip,
         callbacks=_callbacks(recipe, run, epoch_steps, progress),
-        logger=_loggers(run, first),
+        plugins=[WholeCheckpoints()],
+        logger=[MetricsTable(run, first), *boards],
         log_every_n_steps=min(20, epoch_steps),
         val_check_interval=epoch_steps * machine.accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=bool(recipe.validation),
+        enable_checkpointing=False,  # see _Keeper
         use_distributed_sampler=False,
     )
     deal = Deal(
@@ -168,45 +221,34 @@ def fit(
     )
     batches = Batches(held.parts, size=recipe.batch_size, deal=deal)
     validation = ValidationBatches(held.validation, size=recipe.batch_size)
-    if not finished.exists():
-        with warnings.catch_warnings():
-            for known in _EXPECTED:
-                warnings.filterwarnings("ignore", message=known)
-            try:
-                trainer.fit(
-                    training,
-                    _loader(batches, machine),
-                    _loader(validation, machine) if held.validation else None,
-                    ckpt_path=resumed,
-                    weights_only=True,
-                )
-            except SystemExit as stopped:  # what Lightning makes of Ctrl-C
-                raise KeyboardInterrupt from stopped
-        if trainer.is_global_zero:
-            told = {
-                "steps": training.global_step,
-                "left_out": len(training.broken),
-                "validation": training.metrics,
-            }
-            with whole_file(finished) as file:
-                json.dump(told, file)
-        trainer.strategy.barrier()
-    best = run / _BEST
-    if recipe.keep == "best" and best.exists():
-        training.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-    trained = training.averaged.cpu().eval()
-    trained.provenance = {
-        "recipe": asdict(recipe),
-        "data": list(held.summary),
-        **json.loads(finished.read_text(encoding="utf-8")),
-        "versions": {m.__name__: m.__version__ for m in (htsat_sed, torch, lightning)},
-    }
+    shared = fits_shared_memory(
+        recipe.batch_size * 4 * _window(recipe).samples,  # validation's, the larger one
+        readers=2 * machine.workers * machine.devices,  # of both
+    )
+    with warnings.catch_warnings():
+        for known in _EXPECTED:
+            warnings.filterwarnings("ignore", message=known)
+        try:
+            trainer.fit(
+                training,
+                loader(batches, workers=machine.workers, shared=shared),
+                loader(validation, workers=machine.workers, shared=shared) if held.validation else None,
+                ckpt_path=state,
+                weights_only=True,
+            )
+        except SystemExit as stopped:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from stopped
     if trainer.is_global_zero:
-        if recipe.tune:
-            _tune(trained, held.validation)
-        if out is not None:
-            save_checkpoint(out, trained, dtype=dtype)
-    return trained
+        best = run / BEST
+        kept = load_state(best) if recipe.keep == "best" and best.exists() else {}
+        ended = {
+            "steps": training.global_step,
+            "left_out": len(training.broken),
+            "validation": kept.get(PROGRESS, {}).get("metrics", training.metrics),
+        }
+        with whole_file(run / FINISHED) as file:
+            json.dump(ended, file)
+    trainer.strategy.barrier()
 
 
 def _window(recipe: Recipe) -> Window:
@@ -215,7 +257,7 @@ def _window(recipe: Recipe) -> Window:
     return Window(sample_rate=shape.sample_rate, samples=shape.window_samples, tokens=TOKENS, labels=())
 
 
-def _read_data(recipe: Recipe, folder: Path, window: Window) -> _Data:
+def _read_tables(recipe: Recipe, folder: Path) -> _Tables:
     def read(parts: Sequence[DataRecipe]) -> list[tuple[DataRecipe, list[Clip]]]:
         return [(part, read_clips(part, folder, fold_count=recipe.fold_count)) for part in parts]
 
@@ -224,7 +266,6 @@ def _read_data(recipe: Recipe, folder: Path, window: Window) -> _Data:
     labels = recipe.labels or (
         audioset_labels() if any(part.kind == "audioset" for part in recipe.data) else tuple(sorted(every))
     )
-    window = replace(window, labels=labels)
     for part, clips in (*data, *validation):
         for label in {label for clip in clips for label in clip.labels | clip.unknown} - set(labels):
             raise AnnotationError(
@@ -235,6 +276,12 @@ def _read_data(recipe: Recipe, folder: Path, window: Window) -> _Data:
             raise AnnotationError(
                 folder / (part.table or part.kind), "wanted exactly one label a clip for cross-entropy"
             )
+    return _Tables(labels, data, validation)
+
+
+def _series(recipe: Recipe, tables: _Tables) -> _Data:
+    data, validation = tables.data, tables.validation
+    window = replace(_window(recipe), labels=tables.labels)
 
     def mixed(parts: list[tuple[DataRecipe, list[Clip]]], seed: int) -> list[tuple[Series, float]]:
         """All parts to be mixed, as one series of soundscapes, with the sum of their shares."""
@@ -265,28 +312,77 @@ def _read_data(recipe: Recipe, folder: Path, window: Window) -> _Data:
         if not part.mix:
             held_out.append((ClipSeries(clips, window, seed=0, random=False), len(clips)))
     summary = tuple({"kind": p.kind, "table": p.table, "folds": p.folds, "clips": len(c)} for p, c in data)
-    return _Data(labels, tuple(parts), tuple(held_out), sum(len(clips) for _, clips in data), summary)
+    return _Data(tuple(parts), tuple(held_out), sum(len(clips) for _, clips in data), summary)
 
 
-def _loader(batches: Batches | ValidationBatches, machine: Machine) -> DataLoader[Any]:
-    workers = machine.workers
-    return DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+def restore(training: Training, path: Path) -> int:
+    """Take over the weights and figures of a state; returns the steps done.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of another model.
+    """
+    state = load_state(path)
+    try:
+        training.load_state_dict(state["state_dict"])
+        training.on_load_checkpoint(state)
+        return int(state["global_step"])
+    except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        raise CheckpointError(path, "is of another model: give --restart, or another --run") from error
 
 
-class _Saving(Callback):  # type: ignore[misc]
-    """Saves the state within epochs; at their ends it is saved after validation, which is part of it."""
+class _Keeper(Callback):  # type: ignore[misc]
+    """Saves the newest state and the best epoch's, and stops training that no longer gets better.
 
-    def __init__(self, path: Path, *, every: int, epoch_steps: int, validated: bool) -> None:
-        self._path = path
-        self._every = every
-        self._left_out = epoch_steps if validated else sys.maxsize
+    A state is saved every 100 steps, at the end of an epoch, and at the end of training. Where there is
+    validation, epochs are saved after it.
+    """
+
+    def __init__(self, run: Path, recipe: Recipe, epoch_steps: int) -> None:
+        self._run = run
+        self._recipe = recipe
+        self._epoch_steps = epoch_steps
         self._saved = 0
+        self._best: float | None = None
+        self._waited = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self._best, "waited": self._waited}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._best, self._waited = state_dict["best"], state_dict["waited"]
+
+    def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        self._saved = trainer.global_step
+        self._stop(trainer)  # a run may be killed after its last epoch
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         step = trainer.global_step
-        if step != self._saved and step % self._every == 0 and step % self._left_out:
-            self._saved = step
-            trainer.save_checkpoint(self._path)
+        ends = step % self._epoch_steps == 0
+        if step == self._saved or (ends and self._recipe.validation):
+            return
+        if ends or step % 100 == 0:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
+        score = trainer.callback_metrics.get(MONITOR)
+        if score is not None and (self._best is None or float(score) > self._best):
+            self._best, self._waited = float(score), 0
+            if self._recipe.keep == "best":
+                trainer.save_checkpoint(self._run / BEST, weights_only=True)
+        else:
+            self._waited += 1
+        self._save(trainer)
+        self._stop(trainer)
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        self._saved = trainer.global_step
+        for logger in trainer.loggers:
+            logger.save()  # a resumed run takes the rows before its state from there
+        trainer.save_checkpoint(self._run / LAST)
+
+    def _stop(self, trainer: lightning.Trainer) -> None:
+        enough = 0 < self._recipe.patience <= self._waited
+        trainer.should_stop = trainer.strategy.reduce_boolean_decision(enough, all=False)
 
 
 class _Telling(Callback):  # type: ignore[misc]
@@ -302,71 +398,10 @@ class _Telling(Callback):  # type: ignore[misc]
 
 
 def _callbacks(recipe: Recipe, run: Path, epoch_steps: int, progress: Progress | None) -> list[Callback]:
-    validated = bool(recipe.validation)
-    every = max(1, min(100, epoch_steps))
-    callbacks: list[Callback] = [
-        _Saving(run / _LAST, every=every, epoch_steps=epoch_steps, validated=validated)
-    ]
-    if validated:
-        callbacks.append(
-            ModelCheckpoint(
-                dirpath=run,
-                filename="best",
-                monitor=MONITOR,
-                mode="max",
-                save_top_k=int(recipe.keep == "best"),
-                save_last=True,
-                save_on_train_epoch_end=False,
-                enable_version_counter=False,
-            )
-        )
-    if recipe.patience:
-        callbacks.append(EarlyStopping(MONITOR, mode="max", patience=recipe.patience))
+    callbacks: list[Callback] = [_Keeper(run, recipe, epoch_steps)]
     if progress is not None:
         callbacks.append(_Telling(progress))
     return callbacks
-
-
-def _loggers(run: Path, first: int) -> list[Logger]:
-    """Where losses and metrics go; a resumed run keeps the rows from before it."""
-    log = run / "metrics.csv"
-    before: list[dict[str, Any]] = []
-    if first and log.exists():
-        with log.open(encoding="utf-8", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) < first]
-        before = [{name: value for name, value in row.items() if value} for row in rows]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table = CSVLogger(run, name="", version="")
-        table.experiment.metrics = before
-    boards = [TensorBoardLogger(run, name="", version="tensorboard")] if find_spec("tensorboard") else []
-    return [table, *boards]
-
-
-def _state(run: Path, recipe: Recipe, *, restore: Training) -> tuple[int, Path | None]:
-    """Steps done and the state to go on from, if the folder holds an unfinished run of this recipe.
-
-    A finished run is restored at once.
-    """
-    told = json.loads(json.dumps(asdict(recipe)))
-    kept = run / "recipe.json"
-    if (run / _LAST).exists():
-        before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else told
-        unlike = [name for name in told if before.get(name) != told[name]]
-        if unlike:
-            raise AnnotationError(
-                run, f"holds a run of another recipe ({', '.join(unlike)} differ): name another --run folder"
-            )
-        try:
-            state = torch.load(run / _LAST, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises all sorts
-            raise CheckpointError(run / _LAST, "cannot be read: delete it to begin anew") from error
-        restore.load_state_dict(state["state_dict"])
-        return int(state["global_step"]), run / _LAST
-    run.mkdir(parents=True, exist_ok=True)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        kept.write_text(json.dumps(told, indent=1), encoding="utf-8")
-    return 0, None
 
 
 @torch.inference_mode()

@@ -13,15 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.clip import ClipScores
 from htsat_sed.model.htsat import HTSAT, HTSATOutput
 from htsat_sed.training.augmentation import masked, mixed
-from htsat_sed.training.batches import Batch
+from htsat_sed.training.batches import Batch, unpack
 from htsat_sed.training.muon import Muon
 from htsat_sed.training.recipe import Recipe
 
 _logger = logging.getLogger("htsat_sed")
 MONITOR = "validation"  # what best epochs and early stops look at
+PROGRESS = "htsat_sed"  # of a state: what is not weights
 
 
 class Training(lightning.LightningModule):  # type: ignore[misc]
@@ -47,6 +49,19 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self.metrics: dict[str, float] = {}
         self._validated: list[tuple[Batch, Tensor, Tensor]] = []
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what a resumed run reports at its end."""
+        checkpoint[PROGRESS] = {"metrics": self.metrics, "broken": self.broken}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over what `on_save_checkpoint` kept."""
+        kept = checkpoint.get(PROGRESS, {})
+        self.metrics, self.broken = kept.get("metrics", {}), kept.get("broken", {})
+
+    def on_before_batch_transfer(self, batch: Any, _: int) -> Batch:
+        """Make a batch of what a reader sent."""
+        return batch if isinstance(batch, Batch) else unpack(batch)
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Loss of a batch."""
         # What is random in a step follows from its number, so that a resumed run repeats it.
@@ -54,7 +69,9 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self._report(batch)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             logmel = self.model.frontend(batch.waveforms)
-        logmel = masked(self.model.normalise(logmel), self.recipe.augmentation)
+        logmel = self.model.normalise(logmel)
+        self._share_statistics()
+        logmel = masked(logmel, self.recipe.augmentation)
         clip, tokens, strong = batch.clip, batch.tokens, batch.strong.float()
         unknown = batch.unknown.float()
         if self.recipe.augmentation.mixup:
@@ -66,6 +83,27 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self.log_dict(terms, prog_bar=True)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
         return self._sum(terms)
+
+    @torch.no_grad()
+    def _share_statistics(self) -> None:
+        """Give each process the statistics of `bn0` over the examples of all.
+
+        On GPUs, SyncBatchNorm does it; it does not run on CPUs, where DDP keeps those of the first process.
+        """
+        norm = self.model.bn0
+        world = self.trainer.world_size if self._trainer is not None else 1
+        if world == 1 or isinstance(norm, nn.SyncBatchNorm):
+            return
+        mean, var, momentum = norm.running_mean, norm.running_var, norm.momentum
+        assert mean is not None
+        assert var is not None
+        assert momentum is not None
+        shared = torch.stack([mean.double(), var.double(), mean.double() ** 2])
+        torch.distributed.all_reduce(shared)
+        all_mean, all_var, squares = shared / world
+        mean.copy_(all_mean)
+        # The processes' means differ by `momentum` times what those of their examples differ by.
+        var.copy_(all_var + (squares - all_mean**2).clamp(min=0.0) / momentum)
 
     def _losses(
         self, out: HTSATOutput, clip: Tensor, tokens: Tensor, strong: Tensor, unknown: Tensor
@@ -174,7 +212,7 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     names = [name for name, _ in model.named_parameters()]
     for part in recipe.frozen:
         if not any(part in name for name in names):
-            raise ValueError(f"wanted frozen to be parts of names of weights, none has {part!r}")
+            raise UsageError(f"wanted frozen to be parts of names of weights, none has {part!r}")
     layers: list[Tensor] = []
     others: list[Tensor] = []
     for name, parameter in model.named_parameters():

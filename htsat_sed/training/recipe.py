@@ -152,7 +152,7 @@ class SoundscapeRecipe:
             raise UsageError(f"wanted seconds of more than 0, got {self.seconds}")
         for name in ("background", "silent"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"wanted {name} to be a chance in [0, 1], got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} to be a chance in [0, 1], got {getattr(self, name)}")
         for name in ("floor_db", "event_db", "reverberation", "direct_db", "gain_db", "background_db"):
             low, *high = getattr(self, name)
             if len(high) != 1 or high[0] < low:
@@ -258,7 +258,7 @@ class Recipe:
             if choices := get_args(kind) if isinstance(getattr(self, name), str) else ():
                 _one_of(name, getattr(self, name), choices)
         if any(part.kind == "negatives" for part in self.validation):
-            raise ValueError(
+            raise UsageError(
                 "wanted [[validation]] data of another kind than negatives: see evaluate --negatives"
             )
         if not self.validation and (self.patience or self.keep == "best"):

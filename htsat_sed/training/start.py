@@ -22,7 +22,9 @@ _logger = logging.getLogger("htsat_sed")
 TIMM = "timm:"
 
 
-def start_model(config: HTSATConfig, labels: tuple[str, ...], start: str) -> HTSAT:
+def start_model(
+    config: HTSATConfig, labels: tuple[str, ...], start: str, *, presence_bias: float = 0.0
+) -> HTSAT:
     """Make the model that training starts with, and log which arrays it took.
 
     The head is taken too where the start has all of the classes, in whatever order, and with it the start's
@@ -34,12 +36,14 @@ def start_model(config: HTSATConfig, labels: tuple[str, ...], start: str) -> HTS
         start: empty for fresh weights; a file or name of an HTS-AT checkpoint with any classes, or of a CLAP
             model with an HTS-AT inside; or ``timm:NAME`` for a Swin that timm knows, such as
             ``timm:swin_tiny_patch4_window7_224``, whose weights timm downloads.
+        presence_bias: of the head's classes where the head is new: about the logit of a token's chance to be
+            active. 0 leaves them random.
 
     Raises:
         CheckpointError: the start cannot be read, or timm lacks it.
     """
     if not start:
-        return HTSAT(config, labels)
+        return _with_bias(HTSAT(config, labels), presence_bias)
     whole: HTSAT | None = None
     if start.startswith(TIMM):
         encoder = _timm_encoder(start.removeprefix(TIMM))
@@ -48,7 +52,7 @@ def start_model(config: HTSATConfig, labels: tuple[str, ...], start: str) -> HTS
         encoder, whole = load_encoder(path), _knowing(path, labels)
     head = {} if whole is None else _head(whole, labels)
     shape = {name: getattr(encoder, name) for name in ("embed_dim", "depths", "heads")}
-    model = HTSAT(replace(config, **shape), labels)
+    model = _with_bias(HTSAT(replace(config, **shape), labels), presence_bias)
     own = model.state_dict()
     taken = {name: array for name, array in (encoder.arrays | head).items() if own[name].shape == array.shape}
     model.load_state_dict(own | taken)
@@ -143,8 +147,10 @@ def _stretched(table: Tensor, side: int = 15) -> Tensor:
     return stretched.reshape(-1, side * side).T.contiguous()
 
 
-def set_presence_bias(model: HTSAT, bias: float) -> None:
+def _with_bias(model: HTSAT, bias: float) -> HTSAT:
     """Start a new head near the chance that a class is active in a token."""
-    with torch.no_grad():
-        assert model.tscam_conv.bias is not None
-        model.tscam_conv.bias.fill_(bias)
+    if bias:
+        with torch.no_grad():
+            assert model.tscam_conv.bias is not None
+            model.tscam_conv.bias.fill_(bias)
+    return model

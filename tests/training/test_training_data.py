@@ -1,5 +1,6 @@
 """Tables to clips, clips to windows, windows to batches."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from clips_made import RATE, write
 
 from htsat_sed.errors import AnnotationError, AudioError
 from htsat_sed.training import fit as fitting
-from htsat_sed.training.batches import Batch, Batches, Deal, plan
+from htsat_sed.training.batches import Batch, Batches, Deal, fits_shared_memory, plan
 from htsat_sed.training.data import read_clips
 from htsat_sed.training.examples import ClipSeries, Window
 from htsat_sed.training.recipe import DataRecipe
@@ -225,3 +226,10 @@ def test_processes_and_accumulation_share_the_same_examples() -> None:
     assert numbers_of(deal(0, 1, 1, first=2)) == numbers_of(alone[2:])
     with pytest.raises(ValueError, match="multiple of 3"):
         deal(0, 3, 1)
+
+
+def test_batches_go_through_shared_memory_only_where_it_has_room(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    assert fits_shared_memory(free // 100, readers=4, memory=tmp_path)  # 5 batches each, and as much again
+    assert not fits_shared_memory(free // 20, readers=4, memory=tmp_path)
+    assert not fits_shared_memory(1, readers=1, memory=tmp_path / "none")

@@ -2,10 +2,10 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from clips_made import CPU, MIXED, TINY, write
 
 from htsat_sed.cli import main
-from htsat_sed.errors import AnnotationError
+from htsat_sed.errors import AnnotationError, HtsatSedError
 from htsat_sed.labels import audioset_codes
 from htsat_sed.model.checkpoint import load_checkpoint, read_info
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
@@ -63,37 +63,185 @@ def test_a_run_resumed_ends_with_the_weights_and_curve_of_one_left_alone(
     }
     again = fit(recipe, data, run=tmp_path / "alone", machine=CPU)  # has ended: nothing to do
     assert torch.equal(again.tscam_conv.weight, alone.tscam_conv.weight)
+    with (tmp_path / "alone" / "metrics.csv").open() as file:  # which a repetition leaves
+        assert curves[0] == [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
     with pytest.raises(AnnotationError, match=r"another recipe \(seed differ\)"):
         fit(replace(recipe, seed=1), data, run=tmp_path / "alone", machine=CPU)
 
 
-@pytest.mark.long
-def test_sigkill_and_resume(data: Path, tmp_path: Path) -> None:
-    """The whole command, killed at some moment after its state was first saved."""
+def test_a_run_on_changed_data_is_refused_and_restarts(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    table = folder / "weak.tsv"
+    rows = table.read_text()
+    recipe = replace(MIXED, data=(DataRecipe(kind="weak", table="weak.tsv"),), epochs=1)
+    run = tmp_path / "run"
+    once = fit(recipe, folder, run=run, machine=CPU)
+    for changed, what in [
+        (rows.replace("0.wav\tLow", "0.wav\tHigh"), "labels of weak.tsv"),
+        (rows.replace("\tLow", "\tBell"), "classes, labels of weak.tsv"),
+        ("filename\tevent_labels\n0.wav\tLow\n1.wav\tLow\n", "classes, labels and recordings of weak.tsv"),
+    ]:
+        table.write_text(changed)
+        with pytest.raises(AnnotationError, match=rf"on other data \({what} differ\): give --restart"):
+            fit(recipe, folder, run=run, machine=CPU)
+    new = fit(recipe, folder, run=run, machine=CPU, restart=True)
+    assert new.labels == ("Low",)
+    table.write_text(rows)
+    again = fit(recipe, folder, run=run, machine=CPU, restart=True)
+    assert again.provenance == once.provenance
+    assert torch.equal(again.tscam_conv.weight, once.tscam_conv.weight)
+    write(folder / "audio" / "3.wav", 1.5)  # under the same name
+    with pytest.raises(AnnotationError, match=r"on other data \(recordings of weak.tsv differ\)"):
+        fit(recipe, folder, run=run, machine=CPU)
+
+
+def test_a_folder_that_is_no_run_is_refused(data: Path, tmp_path: Path) -> None:
+    before = sorted(data.rglob("*"))
+    for run in (data, data / "clips.tsv"):
+        with pytest.raises(AnnotationError, match="name another -o or --run"):
+            fit(MIXED, data, run=run, machine=CPU)
+    assert sorted(data.rglob("*")) == before
+
+
+HOLDING = """
+import fcntl, sys
+file = open(sys.argv[1], "a+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the other process locks as POSIX has it")
+def test_two_trainings_in_one_folder(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit(MIXED, data, run=run, machine=CPU)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(run / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(HtsatSedError, match=r"another process trains here \(process \d+\)"):
+        fit(MIXED, data, run=run, machine=CPU)
+    other.kill()
+    other.wait()
+    if other.stdin:
+        other.stdin.close()
+    other.stdout.close()
+    fit(MIXED, data, run=run, machine=CPU)  # what a killed process leaves does not count
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_a_disk_that_fills_while_saving_costs_no_state(data: Path, tmp_path: Path) -> None:
+    """At the second epoch's end no file may be larger than 100 kB, wherever the temporary folder is."""
+    import resource
+
+    recipe = replace(MIXED, validation=(DataRecipe(kind="weak", table="weak.tsv"),), epochs=3)
+    alone = fit(recipe, data, run=tmp_path / "alone", machine=CPU)
+    step = Training.training_step
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def filling(self: Training, batch: Batch, i: int) -> torch.Tensor:
+        if self.global_step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        return step(self, batch, i)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Training, "training_step", filling)
+        patched.setattr("tempfile.tempdir", "/dev/shm")
+        try:
+            with pytest.raises(HtsatSedError, match=r"last\.ckpt: cannot be written: File too large"):
+                fit(recipe, data, run=tmp_path / "run", machine=CPU)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, ignored)
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert not list((tmp_path / "run").glob(".*"))
+    resumed = fit(recipe, data, run=tmp_path / "run", machine=CPU)
+    assert torch.equal(resumed.tscam_conv.weight, alone.tscam_conv.weight)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="needs root to mount a small /dev/shm",
+)
+def test_readers_need_no_shared_memory(data: Path, tmp_path: Path) -> None:
+    """Eight examples take 10 MB; of 1 MB of shared memory a reader would wait for more, for ever."""
     (tmp_path / "r.toml").write_text(
-        "epochs = 12\nepoch_examples = 2\nbatch_size = 2\n[[data]]\nkind = 'clips'\nmix = true\n"
+        "epochs = 1\nepoch_examples = 16\nbatch_size = 8\n[[data]]\nkind = 'weak'\ntable = 'weak.tsv'\n"
         "[model]\nembed_dim = 16\ndepths = [1, 1, 1, 1]\nheads = [1, 2, 2, 4]\n"
     )
-
-    recipe = read_recipe(tmp_path / "r.toml")
-    fit(recipe, data, run=tmp_path / "alone", machine=CPU, out=tmp_path / "alone.safetensors")
-    train = "import sys; from htsat_sed.cli import main; sys.argv[0] = 'htsat-sed'; main()"
-    options = ["--data", str(data), "-o", str(tmp_path / "killed.safetensors"), "--device", "cpu"]
-    started = subprocess.Popen(
-        [sys.executable, "-c", train, "train", str(tmp_path / "r.toml"), *options, "--workers", "0"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    out = tmp_path / "o.safetensors"
+    train = f"train {tmp_path / 'r.toml'} --data {data} -o {out} --device cpu --workers 1"
+    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{mount} && exec {sys.executable} -m htsat_sed {train}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
-    while not (tmp_path / "killed" / "last.ckpt").exists() and started.poll() is None:
-        time.sleep(0.01)
-    time.sleep(0.2)
-    os.kill(started.pid, signal.SIGKILL)
-    started.wait()
-    assert not (tmp_path / "killed.safetensors").exists()
-    fit(recipe, data, run=tmp_path / "killed", machine=CPU, out=tmp_path / "killed.safetensors")
-    one, other = (load_checkpoint(tmp_path / f"{name}.safetensors") for name in ("alone", "killed"))
-    for name, array in one.state_dict().items():
-        assert torch.equal(array, other.state_dict()[name]), name
+    assert done.returncode == 0, done.stderr
+    assert read_info(out).provenance["steps"] == 2
+
+
+KILLED = """
+import os, signal, sys
+from htsat_sed.cli import main
+from htsat_sed.training.module import Training
+
+step = Training.training_step
+
+def killed(self, batch, i):
+    if self.global_step == {step}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, i)
+
+Training.training_step = killed
+sys.argv[0] = "htsat-sed"
+main()
+"""
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_run_killed_between_two_epochs_goes_on_from_there(
+    keep: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.toml").write_text(
+        f"epochs = 3\nepoch_examples = 4\nbatch_size = 2\nkeep = '{keep}'\n[[data]]\nkind = 'clips'\nmix = true\n"
+        "[[validation]]\nkind = 'weak'\ntable = 'weak.tsv'\n"
+        "[model]\nembed_dim = 16\ndepths = [1, 1, 1, 1]\nheads = [1, 2, 2, 4]\n"
+    )
+    recipe = read_recipe(tmp_path / "r.toml")
+    alone = fit(recipe, data, run=tmp_path / "alone", machine=CPU)
+    out = tmp_path / "killed.safetensors"
+    options = ["train", str(tmp_path / "r.toml"), "--data", str(data), "-o", str(out)]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED.format(step=4), *options, "--device", "cpu", "--workers", "0"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not out.exists()
+
+    steps: list[int] = []
+    step = Training.training_step
+
+    def noted(self: Training, batch: Batch, i: int) -> torch.Tensor:
+        steps.append(self.global_step)
+        return step(self, batch, i)
+
+    monkeypatch.setattr(Training, "training_step", noted)
+    run = tmp_path / "killed.run"
+    killed = fit(recipe, data, run=run, machine=CPU, out=out)
+    assert steps == [4, 5]
+    for name, array in alone.state_dict().items():
+        assert torch.equal(killed.state_dict()[name], array), name
+    assert killed.provenance["validation"] == alone.provenance["validation"]
+    assert (run / "metrics.csv").read_text() == (tmp_path / "alone" / "metrics.csv").read_text()
 
 
 @pytest.mark.long

@@ -1,0 +1,300 @@
+"""The folder of a training run: its lock, what it trains on, its state and its log."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
+
+from htsat_sed.errors import AnnotationError, CheckpointError, HtsatSedError
+from htsat_sed.model.catalogue import resolve_checkpoint
+from htsat_sed.training.data import Clip
+from htsat_sed.training.recipe import DataRecipe, Recipe
+from htsat_sed.training.start import TIMM
+from htsat_sed.whole_file import remove_unfinished, whole_file
+
+LAST, BEST, FINISHED, METRICS = "last.ckpt", "best.ckpt", "finished.json", "metrics.csv"
+_RECIPE, _DATA, _LOCK = "recipe.json", "data.json", "lock"
+_FILES = (LAST, BEST, FINISHED, METRICS, _RECIPE, _DATA)
+_FOLDERS = ("tensorboard",)
+_MEND = "give --restart to train anew, or name another -o or --run"
+
+# Each is 0, or not set, in the first process alone: torchrun, Lightning, SLURM.
+_RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID")
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one of its run or, of several, the one that writes files."""
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
+
+
+@contextmanager
+def open_run(run: Path, recipe: Recipe, data: Mapping[str, Any], *, restart: bool) -> Iterator[Path | None]:
+    """Hold a run's folder while training in it; make it where it is not there.
+
+    Args:
+        run: the folder.
+        recipe: of the run.
+        data: what the run trains on, see `describe`.
+        restart: remove what an earlier run left, whatever it trained.
+
+    Yields:
+        The state to go on from; None for a new run.
+
+    Raises:
+        AnnotationError: the folder holds a run of another recipe or on other data, or files of others.
+        HtsatSedError: another process trains in it, or it cannot be written.
+    """
+    plan = json.loads(json.dumps({_RECIPE: asdict(recipe), _DATA: data}))
+    with ExitStack() as stack:
+        if is_first_process():
+            _check_owned(run)
+            try:
+                run.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(_locked(run))
+                remove_unfinished(run / name for name in _FILES)
+                if restart:
+                    _clear(run)
+            except OSError as error:
+                raise HtsatSedError(run, f"cannot be written: {error.strerror}") from error
+        state = run / LAST
+        if state.exists() and not (restart and not is_first_process()):
+            _compare(run, plan)
+            yield state
+            return
+        if is_first_process():
+            (run / FINISHED).unlink(missing_ok=True)  # of a state that somebody removed
+            for name, values in plan.items():
+                with whole_file(run / name) as file:
+                    json.dump(values, file, indent=1)
+        yield None
+
+
+def describe(
+    labels: Sequence[str], start: str, parts: Iterable[tuple[DataRecipe, Sequence[Clip]]], folder: Path
+) -> dict[str, Any]:
+    """What a run trains on: two runs are the same only if this is.
+
+    Args:
+        labels: classes in order.
+        start: see `Recipe`; of a file, its content counts.
+        parts: of the data and of validation, with the clips that their tables give.
+        folder: that the tables are relative to; its own place does not count.
+    """
+    tables = []
+    for part, clips in parts:
+        table, recordings = hashlib.sha256(), hashlib.sha256()
+        for clip in clips:
+            name = str(clip.path).removeprefix(str(folder))
+            values = [_plain(getattr(clip, f.name)) for f in fields(clip) if f.name != "path"]
+            table.update(repr((name, values)).encode("utf-8", "surrogateescape") + b"\n")
+            with suppress(OSError):
+                recordings.update(f"{clip.path.stat().st_size}\n".encode())
+        tables.append(
+            {
+                "table": part.table or part.kind,
+                "clips": len(clips),
+                "labels": table.hexdigest(),
+                "recordings": recordings.hexdigest(),
+            }
+        )
+    described: dict[str, Any] = {"classes": list(labels), "tables": tables}
+    if start and not start.startswith(TIMM):
+        with resolve_checkpoint(start).open("rb") as file:
+            described["start"] = hashlib.file_digest(file, "sha256").hexdigest()
+    return described
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, frozenset) else value
+
+
+def _compare(run: Path, plan: Mapping[str, Any]) -> None:
+    """Refuse a state of another recipe, or on other data."""
+    default = asdict(Recipe(data=(DataRecipe(kind="clips"),)))
+    recipe = list(_unlike(_read(run / _RECIPE, plan[_RECIPE]), plan[_RECIPE], default))
+    if recipe:
+        raise AnnotationError(run, f"holds a run of another recipe ({', '.join(recipe)} differ): {_MEND}")
+    before, now = _read(run / _DATA, plan[_DATA]), plan[_DATA]
+    if before == now:
+        return
+    changed = [name for name in ("classes", "start") if before.get(name) != now.get(name)]
+    tables = before["tables"], now["tables"]
+    for old, new in zip(*tables, strict=False):
+        of = [key for key in ("labels", "recordings") if old[key] != new[key]]
+        changed += [f"{' and '.join(of)} of {new['table']}"] if of else []
+    raise AnnotationError(
+        run, f"holds a run on other data ({', '.join(changed) or 'tables'} differ): {_MEND}"
+    )
+
+
+def _read(path: Path, default: Any) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+    except (OSError, ValueError) as error:
+        raise AnnotationError(path, f"cannot be read: {_MEND}") from error
+
+
+def _unlike(before: Any, now: Any, default: Any, name: str = "") -> Iterator[str]:
+    """Names of the values that differ; one that an older version did not know has its default there."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in now:
+            known = default.get(key) if isinstance(default, dict) else None
+            yield from _unlike(before.get(key, known), now[key], known, f"{name}.{key}" if name else key)
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        usual = default[0] if isinstance(default, tuple) and default else None
+        for i, (old, new) in enumerate(zip(before, now, strict=True)):
+            if old != new:
+                yield from _unlike(old, new, usual, f"{name}[{i + 1}]")
+    elif before != (list(now) if isinstance(now, tuple) else now):
+        yield name
+
+
+def _check_owned(run: Path) -> None:
+    """Refuse a folder with files that no run has made."""
+    if not run.exists():
+        return
+    if not run.is_dir():
+        raise AnnotationError(run, "is a file, not the folder of a run: name another -o or --run")
+    own = any((run / name).exists() for name in (LAST, _RECIPE, _LOCK))
+    if not own and any(run.iterdir()):
+        raise AnnotationError(run, "holds other files, and no training run: name another -o or --run")
+
+
+def _clear(run: Path) -> None:
+    for name in _FILES:
+        (run / name).unlink(missing_ok=True)
+    for name in _FOLDERS:
+        shutil.rmtree(run / name, ignore_errors=True)
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    """Keep other processes out; a lock ends with its process, however that ends."""
+    with (run / _LOCK).open("a+", encoding="utf-8") as file:
+        if not _lock(file):
+            file.seek(0)
+            by = f" (process {number})" if (number := file.read().strip()) else ""
+            raise HtsatSedError(run, f"another process trains here{by}: wait for it, or name another --run")
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _lock(file: IO[str]) -> bool:
+    """Take the lock of a file; false where another process has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(1 << 20)  # beyond what others read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            # Not flock, whose locks live on in the readers of a killed process.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a state.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises all sorts
+        raise CheckpointError(path, f"cannot be read: {_MEND}") from error
+    return state
+
+
+class WholeCheckpoints(TorchCheckpointIO):  # type: ignore[misc]
+    """Writes a state whole, in its own folder: until it is on the disk, the one before stays."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write a state.
+
+        Raises:
+            HtsatSedError: it cannot be written: disk full, ...
+        """
+        buffer = io.BytesIO()  # torch.save reports a full disk as an error of its own
+        torch.save(checkpoint, buffer)
+        with whole_file(path, "wb") as file:
+            file.write(buffer.getbuffer())
+
+
+class MetricsTable(Logger):  # type: ignore[misc]
+    """Losses and metrics as ``metrics.csv``, written whole with each state.
+
+    Args:
+        run: folder.
+        first: steps done; rows of later steps are dropped, since they come again.
+    """
+
+    def __init__(self, run: Path, first: int) -> None:
+        super().__init__()
+        self._path = run / METRICS
+        self._rows: list[dict[str, Any]] = []
+        if first and self._path.exists():
+            with self._path.open(encoding="utf-8", newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) < first]
+            self._rows = [{name: value for name, value in row.items() if value} for row in rows]
+
+    @property
+    def name(self) -> str:
+        """Of the logger; empty, as Lightning makes a folder of it."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Of the logger; empty, as Lightning makes a folder of it."""
+        return ""
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        """Leave them to ``recipe.json``."""
+
+    @rank_zero_only  # type: ignore[untyped-decorator]
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Note a row."""
+        self._rows.append({name: float(value) for name, value in metrics.items()} | {"step": step})
+
+    @rank_zero_only  # type: ignore[untyped-decorator]
+    def save(self) -> None:
+        """Write all rows.
+
+        Raises:
+            HtsatSedError: the table cannot be written.
+        """
+        with whole_file(self._path) as file:
+            table = csv.DictWriter(file, sorted({name for row in self._rows for name in row}))
+            table.writeheader()
+            table.writerows(self._rows)
+
+    @rank_zero_only  # type: ignore[untyped-decorator]
+    def finalize(self, status: str) -> None:
+        """Write all rows at the end."""
+        self.save()
