@@ -16,19 +16,21 @@ class Negative:
         possible: classes that may sound in it, or not.
         present: classes that sound in it from beginning to end.
         fold: 1, 2, ...; None where the table has no folds.
+        kind: what it is, such as ``street``; empty where the table has no kinds.
     """
 
     possible: frozenset[str]
     present: frozenset[str] = frozenset()
     fold: int | None = None
+    kind: str = ""
 
 
 def read_negatives(path: str | os.PathLike[str]) -> dict[str, Negative]:
     """Read which classes may sound in recordings that hold none of the others.
 
     Wanted are the columns filename and event_labels: the classes that may sound, with ``|`` between them,
-    none where the cell is empty. Columns present_labels (classes that sound throughout) and fold may stand
-    beside them. Delimiters and quotes: see `delimited`.
+    none where the cell is empty. Columns present_labels (classes that sound throughout), fold and kind (any
+    word) may stand beside them. Delimiters and quotes: see `delimited`.
 
     Raises:
         AnnotationError: the file cannot be read, is empty, lacks a column; or, naming the line: a row
@@ -45,5 +47,6 @@ def read_negatives(path: str | os.PathLike[str]) -> dict[str, Negative]:
             frozenset(label.strip() for label in cells.text(column).split("|") if label.strip())
             for column in ("event_labels", "present_labels")
         )
-        negatives[name] = Negative(possible - present, present, int(fold) if fold else None)
+        kind = cells.text("kind").strip()
+        negatives[name] = Negative(possible - present, present, int(fold) if fold else None, kind)
     return negatives

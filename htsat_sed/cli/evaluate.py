@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +12,14 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
 from htsat_sed.cli.maps import detected_maps, kept_maps_rules, matching_recordings
+from htsat_sed.cli.negatives import NegativesOption, false_alarm_metrics, negative_maps
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
 
+    from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import Event, PostProcessing
     from htsat_sed.detection.presence import PresenceMap
     from htsat_sed.evaluation.report import Report, Settings
@@ -27,15 +30,15 @@ OUTPUT = "Output"
 
 def evaluate(
     reference: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="REFERENCE",
             help="Strong labels: a table with filename, onset, offset (seconds) and event_label, as DESED's; "
             "or any format that detect writes, also a folder with one label file a recording. Or weak ones, "
-            "filename and event_labels, for clip-level metrics alone.",
+            "filename and event_labels, for clip-level metrics alone. May be left out with --negatives.",
             show_default=False,
         ),
-    ],
+    ] = None,
     estimated: Annotated[
         Path | None,
         typer.Argument(
@@ -62,6 +65,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    negatives: NegativesOption = None,
     durations: Annotated[
         Path | None,
         typer.Option(
@@ -217,6 +221,10 @@ def evaluate(
 
     From clip scores (tag): clip alone.
 
+    From recordings without the classes (--negatives), with or without REFERENCE:
+
+    - false_alarms: events per hour, and the share of time that they cover
+
     How the labels are read:
 
     - macro is the mean over classes with reference events; a class without
@@ -241,11 +249,15 @@ def evaluate(
 
       htsat-sed tag recordings/ -o tags.csv
       htsat-sed evaluate weak.tsv tags.csv
+
+      htsat-sed evaluate --negatives street/ -c home
     """
     given = [
         name for name, value in (("ESTIMATED", estimated), ("--scores", scores), ("--audio", audio)) if value
     ]
-    if not given or (audio is not None and len(given) > 1):
+    if reference is None and (negatives is None or given):
+        raise typer.BadParameter("wanted REFERENCE, or --negatives alone")
+    if reference is not None and (not given or (audio is not None and len(given) > 1)):
         raise typer.BadParameter("wanted ESTIMATED, --scores, both of them, or --audio alone")
     flags = {
         "threshold": threshold,
@@ -255,7 +267,12 @@ def evaluate(
         "edge_level": edge_level,
         "min_event": min_event,
     }
-    if audio is None and scores is None and (post_processing is not None or any(flags.values())):
+    if (
+        audio is None
+        and scores is None
+        and negatives is None
+        and (post_processing is not None or any(flags.values()))
+    ):
         raise typer.BadParameter(
             "events are scored as they are: --threshold and the like want --scores or --audio"
         )
@@ -263,13 +280,13 @@ def evaluate(
     check_apart(
         [json_file, csv_file, plot],
         [
-            *(reference, estimated, scores, durations, post_processing, class_map, label_file),
+            *(reference, estimated, scores, negatives, durations, post_processing, class_map, label_file),
             *(options.checkpoint_files(checkpoint) if checkpoint else ()),
         ],
     )
     from htsat_sed.annotations import read_durations, read_events, read_presence_maps
     from htsat_sed.annotations.tags import is_tags, read_tags
-    from htsat_sed.evaluation.report import Settings
+    from htsat_sed.evaluation.report import Report, Settings
     from htsat_sed.evaluation.tables import same_names
 
     settings = Settings(
@@ -287,19 +304,17 @@ def evaluate(
     tagged = estimated is not None and is_tags(estimated)
     if scores is not None and tagged:
         raise typer.BadParameter("ESTIMATED has clip scores, and --scores too: leave one of them out")
-    strong, weak = _reference(reference)
+    strong, weak = _reference(reference) if reference is not None else ({}, {})
     if strong is None and estimated is not None and not tagged:
         what = "weak labels are scored with clip scores or presence maps, not with events"
-        raise AnnotationError(reference, what)
+        raise AnnotationError(str(reference), what)
     tags = read_tags(estimated) if estimated is not None and tagged else None
     events = read_events(estimated) if estimated is not None and not tagged else None
     lengths = read_durations(durations) if durations is not None else {}
-    failures: list[HtsatSedError] = []
-    maps: dict[str, PresenceMap] = {}
-    detection = None
-    if audio is not None:
-        recordings = matching_recordings(audio, weak.keys() | same_names(lengths, weak))
-        detector = options.make_detector(
+
+    @cache
+    def detector() -> Detector:
+        return options.make_detector(
             checkpoint,
             device=device,
             batch_size=batch_size,
@@ -313,22 +328,36 @@ def evaluate(
             post_processing_file=post_processing,
             flags=flags,
         )
-        rules = detector.post_processing
+
+    failures: list[HtsatSedError] = []
+    maps: dict[str, PresenceMap] = {}
+    detection = None
+    if audio is not None:
+        recordings = matching_recordings(audio, weak.keys() | same_names(lengths, weak))
+        maps, failures = detected_maps(detector(), recordings)
+    elif scores is not None:
+        maps = dict(read_presence_maps(scores))
+    quiet = negative_maps(negatives, detector) if negatives is not None else None
+    if audio is not None or (quiet is not None and quiet.detected):
+        rules = detector().post_processing
         detection = {
             "hop": hop,
             "class_map": class_map,
-            "runtime": detector.runtime,
+            "runtime": detector().runtime,
             "precision": precision,
         }
-        maps, failures = detected_maps(detector, recordings)
     else:
-        if scores is not None:
-            maps = dict(read_presence_maps(scores))
-        rules = kept_maps_rules(checkpoint, class_map, post_processing, flags, maps)
-    try:
-        found = _evaluate(strong, weak, events, tags, maps, rules, lengths, only, settings)
-    except UsageError as error:
-        raise AnnotationError(reference, str(error)) from error
+        kept = {**maps, **(quiet.maps if quiet is not None else {})}
+        rules = kept_maps_rules(checkpoint, class_map, post_processing, flags, kept)
+    found = Report(0, ())
+    if reference is not None:
+        try:
+            found = _evaluate(strong, weak, events, tags, maps, rules, lengths, only, settings)
+        except UsageError as error:
+            raise AnnotationError(reference, str(error)) from error
+    if quiet is not None:
+        failures += quiet.failures
+        found = replace(found, metrics=(*found.metrics, *false_alarm_metrics(quiet, rules, only, settings)))
     if json_file is not None:
         asked = {
             "inputs": inputs(
@@ -336,15 +365,16 @@ def evaluate(
                 estimated=estimated,
                 scores=scores,
                 audio=audio,
+                negatives=negatives,
                 durations=durations,
                 class_map=Path(class_map) if class_map is not None and Path(class_map).is_file() else None,
                 checkpoints=options.checkpoint_files(checkpoint)
-                if audio is not None or (maps and checkpoint)
+                if detection is not None or (maps and checkpoint)
                 else None,
             ),
             "settings": asdict(settings) | {"classes": only},
             "detection": detection,
-            "post_processing": rules.to_dict() if maps else None,
+            "post_processing": rules.to_dict() if maps or quiet is not None else None,
         }
         write_json(json_file, found, asked)
     if csv_file is not None:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf")
 
 _PERCENT = ("f1", "precision", "recall")
+_SHARES = (*_PERCENT, "time")
 _SHORT = {"precision": "prec.", "recall": "rec.", "reference": "ref.", "estimated": "est."}
-_NUMBERS = ("reference", "estimated", "tp", "fp", "fn", "recordings", "positives")
+_NUMBERS = ("reference", "estimated", "tp", "fp", "fn", "recordings", "positives", "alarms")
 
 
 def make_sure_of(json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:
@@ -83,7 +84,8 @@ def _sha256(path: Path) -> str:
 
 def show(found: Report) -> None:
     """Print an evaluation: each metric with its averages, then its classes."""
-    output.print(f"{found.recordings} recordings", style="bold")
+    if found.recordings:
+        output.print(f"{found.recordings} recordings", style="bold")
     for metric in found.metrics:
         output.print()
         output.print(metric.title, style="bold", highlight=False, soft_wrap=True)
@@ -101,7 +103,8 @@ def _show_classes(metric: Metric) -> None:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1))
-    table.add_column("class", no_wrap=True, min_width=max(map(len, metric.classes)))
+    _, _, what = metric.name.partition("_by_")
+    table.add_column(what or "class", no_wrap=True, min_width=max(map(len, metric.classes)))
     for name in next(iter(metric.classes.values())):
         table.add_column(_SHORT.get(name, _words(name)), justify="right")
     for label, figures in metric.classes.items():
@@ -135,10 +138,12 @@ def _figure(name: str, score: Score) -> str:
 
 
 def _value(name: str, value: float) -> str:
-    if name in _NUMBERS:
+    if name.rpartition("_")[2] in _NUMBERS:
         return f"{value:.0f}"
+    if name in ("seconds", "per_hour"):
+        return f"{value:.1f}"
     return f"{100 * value:.2f}" if _in_percent(name) else f"{value:.4f}"
 
 
 def _in_percent(name: str) -> bool:
-    return name.rpartition("_")[2] in _PERCENT
+    return name.rpartition("_")[2] in _SHARES

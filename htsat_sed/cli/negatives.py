@@ -1,0 +1,116 @@
+"""Presence maps of negatives, and what their table says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from htsat_sed.cli.maps import detected_maps, matching_recordings
+from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError
+
+if TYPE_CHECKING:
+    from htsat_sed.annotations import Negative
+    from htsat_sed.detection.detector import Detector
+    from htsat_sed.detection.events import PostProcessing
+    from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.evaluation.report import Metric, Settings
+
+TABLE = "clips.tsv"
+
+NegativesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--negatives",
+        metavar="DIR|TSV",
+        help="Recordings without the classes, or presence maps of such: events in them are false alarms. A "
+        f"table ({TABLE} in the folder, or a TSV beside the recordings) may list them, with the columns "
+        "filename and event_labels: classes that may sound all the same, with | between them.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class NegativeMaps:
+    """What was found of negatives.
+
+    Attributes:
+        maps: recording -> presence map.
+        table: what the table says about them; empty without a table.
+        detected: whether the maps were made here, rather than kept.
+        failures: recordings that could not be read.
+    """
+
+    maps: Mapping[str, PresenceMap]
+    table: Mapping[str, Negative]
+    detected: bool
+    failures: list[HtsatSedError]
+
+
+def negative_maps(place: Path, make_detector: Callable[[], Detector]) -> NegativeMaps:
+    """Read the presence maps of negatives, or make them.
+
+    Args:
+        place: a folder, or a table beside the recordings or maps.
+        make_detector: called if there are recordings rather than maps.
+
+    Raises:
+        AnnotationError: the table is malformed, or none of its recordings is there.
+        AudioError: there is no such folder, or nothing in it.
+    """
+    from htsat_sed.annotations import read_negatives, read_presence_maps
+    from htsat_sed.annotations.folders import files_below
+    from htsat_sed.annotations.presence_maps import SUFFIX
+    from htsat_sed.evaluation.tables import Remarks, same_names
+    from htsat_sed.runs.recordings import find_all
+
+    folder = place.parent if place.is_file() else place
+    if not folder.is_dir():
+        raise AudioError(folder, "no such folder")
+    file = place if place.is_file() else folder / TABLE
+    table = read_negatives(file) if file.is_file() else {}
+    detected = next(files_below(folder, SUFFIX), None) is None
+    failures: list[HtsatSedError] = []
+    if not detected:
+        maps = dict(read_presence_maps(folder))
+        if table:
+            known = same_names(maps, table)
+            maps = {name: each for name, each in known.items() if name in table}
+    else:
+        if table:
+            recordings = matching_recordings(folder, table)
+        else:
+            recordings, failures = find_all([str(folder)])
+            if not recordings:
+                raise failures[0] if failures else AudioError(folder, "holds no recordings")
+        maps, failed = detected_maps(make_detector(), recordings)
+        failures += failed
+    if not maps and table:
+        raise AnnotationError(file, f"none of its {len(table)} recordings is below {folder}")
+    Remarks().add([name for name in table if name not in maps], "negative", "of the table missing: left out")
+    return NegativeMaps(maps, table, detected, failures)
+
+
+def false_alarm_metrics(
+    found: NegativeMaps, rules: PostProcessing, only: list[str] | None, settings: Settings
+) -> list[Metric]:
+    """Figures of the events that are found in negatives.
+
+    Args:
+        found: their presence maps and table.
+        rules: how maps become events.
+        only: classes to be counted; default all that the maps have.
+        settings: bootstrap and seed.
+    """
+    from htsat_sed.detection.events import find_events
+    from htsat_sed.evaluation.false_alarms import score_false_alarms
+
+    labels = sorted({label for each in found.maps.values() for label in each.labels})
+    events = {name: find_events(each, rules) for name, each in found.maps.items()}
+    durations = {name: each.duration for name, each in found.maps.items()}
+    counted = labels if only is None else [label for label in labels if label in only]
+    return score_false_alarms(events, durations, found.table, counted, settings)

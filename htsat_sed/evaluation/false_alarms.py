@@ -1,0 +1,227 @@
+"""False alarms in negatives: recordings that hold none of the classes, or perhaps some.
+
+An event in a negative is a false alarm unless the table of negatives says that its class may sound there.
+Rates are per hour of recording. A class's own rate and share of time leave out the recordings in which it may
+sound. The overall rate counts the false alarms of all classes; the overall share is of the time that at least
+one of them covers; both are over all recordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.annotations.negatives import Negative
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import UsageError
+from htsat_sed.evaluation.counts import Floats, bootstrap_weights, interval, ratio
+from htsat_sed.evaluation.report import LEVEL, Metric, Score, Settings
+
+HOUR = 3600.0
+MOST = 20
+
+
+@dataclass(frozen=True, eq=False)
+class FalseAlarms:
+    """False alarms by recording and class.
+
+    Attributes:
+        recordings: R names.
+        labels: K classes.
+        durations: (R,) seconds.
+        counted: (R, K) bool, whether events of the class are false alarms there.
+        events: (R, K) false alarms.
+        seconds: (R, K) that they cover.
+        covered: (R,) seconds that at least one of them covers.
+    """
+
+    recordings: tuple[str, ...]
+    labels: tuple[str, ...]
+    durations: Floats
+    counted: NDArray[np.bool_]
+    events: Floats
+    seconds: Floats
+    covered: Floats
+
+    def overall(self, weights: Floats | None = None) -> tuple[Floats, Floats]:
+        """False alarms per hour and the covered share of time, (S,) each for (S, R) weights; default ones."""
+        weights = np.ones((1, len(self.recordings))) if weights is None else weights
+        seconds = weights @ self.durations
+        return HOUR * ratio(weights @ self.events.sum(axis=1), seconds), ratio(
+            weights @ self.covered, seconds
+        )
+
+    def by_class(self) -> tuple[Floats, Floats]:
+        """False alarms per hour and the covered share of time of each class, (K,); NaN without recordings."""
+        seconds = self.durations @ self.counted
+        return HOUR * ratio(self.events.sum(axis=0), seconds), ratio(self.seconds.sum(axis=0), seconds)
+
+    def of(self, kept: NDArray[np.bool_]) -> FalseAlarms:
+        """Those of some recordings, a mask (R,)."""
+        return FalseAlarms(
+            tuple(name for name, keep in zip(self.recordings, kept, strict=True) if keep),
+            self.labels,
+            self.durations[kept],
+            self.counted[kept],
+            self.events[kept],
+            self.seconds[kept],
+            self.covered[kept],
+        )
+
+
+def count_false_alarms(
+    estimated: Mapping[str, Sequence[Event]],
+    durations: Mapping[str, float],
+    negatives: Mapping[str, Negative],
+    labels: Sequence[str],
+) -> FalseAlarms:
+    """Count the events that negatives do not hold.
+
+    Args:
+        estimated: recording -> events; those of other classes are left out.
+        durations: recording -> seconds, of the same recordings.
+        negatives: what may sound in them; a recording that it lacks holds none of the classes.
+        labels: classes.
+
+    Raises:
+        UsageError: there are no recordings.
+    """
+    if not estimated:
+        raise UsageError("wanted at least one negative, got none")
+    names, column = tuple(sorted(estimated)), {label: k for k, label in enumerate(labels)}
+    shape = len(names), len(labels)
+    counted, events, seconds = np.ones(shape, bool), np.zeros(shape), np.zeros(shape)
+    covered = np.zeros(len(names))
+    for i, name in enumerate(names):
+        if name in negatives:
+            sounding = negatives[name].possible | negatives[name].present
+            counted[i] = [label not in sounding for label in labels]
+        false = [e for e in estimated[name] if e.label in column and counted[i, column[e.label]]]
+        for event in false:
+            events[i, column[event.label]] += 1.0
+            seconds[i, column[event.label]] += event.offset - event.onset
+        covered[i] = covered_seconds(false)
+    lengths = np.array([durations[name] for name in names])
+    return FalseAlarms(names, tuple(labels), lengths, counted, events, seconds, covered)
+
+
+def covered_seconds(events: Sequence[Event]) -> float:
+    """Seconds that at least one of the events covers."""
+    total, end = 0.0, 0.0
+    for event in sorted(events):
+        total += max(0.0, event.offset - max(end, event.onset))
+        end = max(end, event.offset)
+    return total
+
+
+def score_false_alarms(
+    estimated: Mapping[str, Sequence[Event]],
+    durations: Mapping[str, float],
+    negatives: Mapping[str, Negative],
+    labels: Sequence[str],
+    settings: Settings,
+) -> list[Metric]:
+    """False alarms by class, by kind of recording and by recording; and how much is found of present classes.
+
+    Args:
+        estimated: recording -> events.
+        durations: recording -> seconds, of the same recordings.
+        negatives: what may sound in them.
+        labels: classes that the detector has.
+        settings: bootstrap and seed.
+
+    Raises:
+        UsageError: there are no recordings.
+    """
+    found = count_false_alarms(estimated, durations, negatives, labels)
+    metrics = [_metric("false_alarms", "false alarms", found, settings, _by_class(found))]
+    kinds = [negatives[name].kind if name in negatives else "" for name in found.recordings]
+    if any(kinds):
+        parts = {kind: found.of(np.array(kinds) == kind) for kind in sorted(set(kinds))}
+        by_kind = {kind or "other": _figures(part) for kind, part in parts.items()}
+        metrics.append(Metric("false_alarms_by_kind", "false alarms by kind of recording", {}, {}, by_kind))
+    if found.events.any():
+        metrics.append(_most(found))
+    present = {name: negatives[name].present for name in found.recordings if name in negatives}
+    if any(present.values()):
+        metrics.append(_found(estimated, durations, present))
+    return metrics
+
+
+def _metric(
+    name: str,
+    title: str,
+    found: FalseAlarms,
+    settings: Settings,
+    classes: Mapping[str, Mapping[str, float | None]],
+) -> Metric:
+    hours = float(found.durations.sum() / HOUR)
+    weights = (
+        bootstrap_weights(len(found.recordings), samples=settings.bootstrap, seed=settings.seed)
+        if settings.bootstrap
+        else None
+    )
+    drawn = (None, None) if weights is None else found.overall(weights)
+    headline = {}
+    for key, (value,), samples in zip(("per_hour", "time"), found.overall(), drawn, strict=True):
+        low, high = (None if samples is None else interval(samples, LEVEL)) or (None, None)
+        headline[key] = Score(float(value), low, high)
+    title = f"{title} in {len(found.recordings)} negatives, {hours:.2f} h"
+    return Metric(name, title, {"recordings": len(found.recordings), "hours": hours}, headline, classes)
+
+
+def _by_class(found: FalseAlarms) -> dict[str, dict[str, float | None]]:
+    rates, shares = found.by_class()
+    return {
+        label: {
+            "false_alarms": float(found.events[:, k].sum()),
+            "per_hour": float(rates[k]) if np.isfinite(rates[k]) else None,
+            "time": float(shares[k]) if np.isfinite(shares[k]) else None,
+        }
+        for k, label in enumerate(found.labels)
+    }
+
+
+def _figures(found: FalseAlarms) -> dict[str, float | None]:
+    (rate,), (share,) = found.overall()
+    return {
+        "recordings": float(len(found.recordings)),
+        "false_alarms": float(found.events.sum()),
+        "per_hour": float(rate),
+        "time": float(share),
+    }
+
+
+def _most(found: FalseAlarms) -> Metric:
+    """The recordings with most false alarms, by the time that these cover."""
+    order = np.lexsort((np.arange(len(found.covered)), -found.covered))[:MOST]
+    classes = {
+        found.recordings[i]: {
+            "seconds": float(found.covered[i]),
+            "false_alarms": float(found.events[i].sum()),
+            "time": float(found.covered[i] / found.durations[i]),
+        }
+        for i in order
+        if found.events[i].any()
+    }
+    title = f"negatives with most seconds of false alarms, at most {MOST}"
+    return Metric("false_alarms_by_recording", title, {}, {}, classes)
+
+
+def _found(
+    estimated: Mapping[str, Sequence[Event]],
+    durations: Mapping[str, float],
+    present: Mapping[str, frozenset[str]],
+) -> Metric:
+    """Share of time that is found of classes that sound from beginning to end."""
+    classes: dict[str, dict[str, float | None]] = {}
+    for label in sorted(set().union(*present.values())):
+        names = [name for name, own in present.items() if label in own]
+        there = sum(durations[name] for name in names)
+        hit = sum(covered_seconds([e for e in estimated[name] if e.label == label]) for name in names)
+        classes[label] = {"recordings": float(len(names)), "seconds": there, "found_time": hit / there}
+    title = "classes that sound throughout a negative: share of their time that is found"
+    return Metric("present", title, {}, {}, classes)
