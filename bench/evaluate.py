@@ -20,11 +20,10 @@ import numpy as np
 from htsat_sed.annotations import read_durations, read_events
 from htsat_sed.detection.events import PostProcessing
 from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.evaluation.counting import collar_counts, intersection_counts, segment_counts
 from htsat_sed.evaluation.evaluate import evaluate_strong, score_events, score_psds
-from htsat_sed.evaluation.intersection import intersection_counts
 from htsat_sed.evaluation.psds import detections
 from htsat_sed.evaluation.report import Settings
-from htsat_sed.evaluation.sed_eval_counts import collar_counts, segment_counts
 from htsat_sed.evaluation.tables import Pair, pair
 
 FOLDER = Path(__file__).parents[1] / "tests" / "data" / "desed_public_eval"
@@ -76,7 +75,7 @@ def main() -> None:
             step()
             seconds[name].append((time.perf_counter() - start, time.process_time() - cpu))
     print(f"{len(events.recordings)} recordings, medians of {repeats} turns")
-    print(f"{len(detections(events, maps))} detections at 50 thresholds")
+    print(f"{len(detections(events, maps).onset)} detections at 50 thresholds")
     for name, values in seconds.items():
         clock, cpu = (statistics.median(each) for each in zip(*values, strict=True))
         print(f"{name:20s} {clock:6.2f} s on the clock, {cpu:5.2f} s CPU")

@@ -13,7 +13,7 @@ PACKAGE = Path(htsat_sed.__file__).parent
 # A room knows only the rooms before it; those of one line know none of each other.
 FLOORS = [
     ["errors"],
-    ["whole_file", "audio", "toml"],
+    ["whole_file", "audio", "libraries", "toml"],
     ["labels", "post_processing"],
     ["model"],
     ["detection"],
@@ -31,7 +31,7 @@ OWNERS = {
     "dcase_util": {"evaluation"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "torchaudio": {"model"},
+    "torchaudio": {"training"},
     "openvino": {"model"},
     "nncf": {"model"},
     "onnx": {"model"},
@@ -97,7 +97,7 @@ def test_every_room_has_its_place() -> None:
         ),
         (
             "from htsat_sed import Detector, Event, PostProcessing, PresenceMap, load_checkpoint",
-            ["pandas", "matplotlib", "lightning", "sed_eval", "psds_eval", "torch.utils.tensorboard"],
+            ["pandas", "matplotlib", "lightning", "torchaudio", "torch.utils.tensorboard"],
         ),
     ],
 )
@@ -105,6 +105,25 @@ def test_imports_stay_light(command: str, absent: list[str]) -> None:
     check = f"{command}; import sys; print([name for name in {absent!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_nothing_before_training_imports_what_may_be_missing() -> None:
+    """All of the package but training, with its evaluation, pictures and command line."""
+    modules = [
+        ".".join(("htsat_sed", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in MODULES
+        if path.relative_to(PACKAGE).parts[0] not in ("training", "__main__.py")
+    ]
+    absent = ["torchaudio", "sed_eval", "psds_eval", "dcase_util", "librosa", "sklearn", "lightning"]
+    check = f"""
+import sys
+from importlib import import_module
+for name in {absent!r}:
+    sys.modules[name] = None  # cannot be imported
+for name in {modules!r}:
+    import_module(name)
+"""
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=300)
 
 
 def test_public_names() -> None:

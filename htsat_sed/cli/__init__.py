@@ -6,6 +6,7 @@ import atexit
 import os
 import signal
 import sys
+from traceback import walk_tb
 from typing import Annotated, NoReturn
 
 import typer
@@ -22,6 +23,7 @@ from htsat_sed.cli.terminal import emit, report, show_warnings
 from htsat_sed.cli.train import train
 from htsat_sed.cli.tune import tune
 from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.libraries import failed_library
 
 _BUG = 70  # exit code, EX_SOFTWARE of sysexits.h
 
@@ -81,11 +83,26 @@ def main() -> None:
             raise
         report(error)
         sys.exit(1 if isinstance(error, HtsatSedError) else 2)
-    except OSError as error:
-        if debug:
+    except Exception as error:
+        named = failed_library(error) or _environment_error(error)
+        if debug or named is None:
             raise
-        report(HtsatSedError(error.filename or "standard output", error.strerror or str(error)))
+        report(named)
         sys.exit(1)
+
+
+def _environment_error(error: Exception) -> Exception | None:
+    """An OSError with what it is about; None for other exceptions."""
+    if not isinstance(error, OSError):
+        return None
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return HtsatSedError(error.filename, reason)
+    *_, (innermost, _) = walk_tb(error.__traceback__)
+    # What prints is rich, or click for typer. Python names no file where a write fails.
+    if innermost.f_globals.get("__name__", "").partition(".")[0] in ("rich", "click", "typer"):
+        return HtsatSedError("standard output", reason)
+    return OSError(f"{reason} (--debug shows where)")
 
 
 def program() -> NoReturn:

@@ -13,6 +13,7 @@ from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
 from htsat_sed.cli.maps import detected_maps, kept_maps_rules, matching_recordings
 from htsat_sed.cli.negatives import NegativesOption, false_alarm_metrics, negative_maps
+from htsat_sed.cli.terminal import report
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart
 
@@ -152,6 +153,15 @@ def evaluate(
             rich_help_panel=METRICS,
         ),
     ] = 0,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Compute the figures with sed_eval, psds_eval and scikit-learn, too; fail if any differs by "
+            r"more than 1e-9. Needs pip install 'htsat-sed\[reference]'.",
+            rich_help_panel=METRICS,
+        ),
+    ] = False,
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Of the resampling.", rich_help_panel=METRICS)
     ] = 0,
@@ -207,16 +217,16 @@ def evaluate(
 
     From events, with precision, recall and counts, per class, macro and micro:
 
-    - intersection: F1 by overlap (psds_eval; DTC 0.5, GTC 0.5), as for HTS-AT
-    - collar: event-based F1 (sed_eval; 200 ms or 20 %), that of DCASE task 4
+    - intersection: F1 by overlap (DTC 0.5, GTC 0.5), as for HTS-AT
+    - collar: event-based F1 (200 ms or 20 %), that of DCASE task 4
     - onset: the same, whatever the offset
-    - segment: F1 in cells of 1 s (sed_eval)
+    - segment: F1 in segments of 1 s
 
     From presence maps (--scores, with the -c and --map that made them, or --audio), also:
 
     - psds1: PSDS scenario 1 (DTC 0.7, GTC 0.7, alpha_CT 0)
     - psds2: PSDS scenario 2 (DTC 0.1, GTC 0.1, CTTC 0.3, alpha_CT 0.5)
-    - both: psds_eval; alpha_ST 1, at most 100 false positives an hour
+    - both: alpha_ST 1, at most 100 false positives an hour
     - clip: mAP, AUC and d-prime; a recording's score is its highest
 
     From clip scores (tag): clip alone.
@@ -242,6 +252,7 @@ def evaluate(
       htsat-sed evaluate reference.tsv events.tsv --bootstrap 1000
       htsat-sed evaluate reference.tsv events.tsv --json all.json --plot f1.png
       htsat-sed evaluate reference.tsv events.tsv --onset-collar 0.5
+      htsat-sed evaluate reference.tsv events.tsv --check
 
       htsat-sed detect recordings/ --scores maps/ -o events.tsv
       htsat-sed evaluate reference.tsv --scores maps/ -c home
@@ -284,9 +295,15 @@ def evaluate(
             *(options.checkpoint_files(checkpoint) if checkpoint else ()),
         ],
     )
+    if check:
+        from htsat_sed.evaluation.check import require
+
+        if reference is None:
+            raise typer.BadParameter("wanted REFERENCE: --check is for figures against reference labels")
+        require()
     from htsat_sed.annotations import read_durations, read_events, read_presence_maps
     from htsat_sed.annotations.tags import is_tags, read_tags
-    from htsat_sed.evaluation.report import Report, Settings
+    from htsat_sed.evaluation.report import TOLERANCE, Report, Settings
     from htsat_sed.evaluation.tables import same_names
 
     settings = Settings(
@@ -352,7 +369,7 @@ def evaluate(
     found = Report(0, ())
     if reference is not None:
         try:
-            found = _evaluate(strong, weak, events, tags, maps, rules, lengths, only, settings)
+            found = _evaluate(strong, weak, events, tags, maps, rules, lengths, only, settings, check)
         except UsageError as error:
             raise AnnotationError(reference, str(error)) from error
     if quiet is not None:
@@ -384,6 +401,10 @@ def evaluate(
 
         draw_report(found, plot)
     show(found)
+    if found.largest_difference > TOLERANCE:
+        what = f"figures differ from those of other implementations by up to {found.largest_difference:.1e}"
+        failures.append(HtsatSedError(str(reference), what))
+        report(failures[-1])
     raise typer.Exit(1 if failures else 0)
 
 
@@ -408,12 +429,13 @@ def _evaluate(
     durations: Mapping[str, float],
     only: list[str] | None,
     settings: Settings,
+    check: bool,
 ) -> Report:
     from htsat_sed.evaluation.clip import scores_of_map
     from htsat_sed.evaluation.evaluate import evaluate_strong, evaluate_weak
 
     if tags is not None:
-        return evaluate_weak(weak, tags, labels=only, settings=settings)
+        return evaluate_weak(weak, tags, labels=only, settings=settings, check=check)
     if strong is not None:
         return evaluate_strong(
             strong,
@@ -423,6 +445,7 @@ def _evaluate(
             labels=only,
             settings=settings,
             post_processing=rules,
+            check=check,
         )
     of_maps = {name: scores_of_map(each) for name, each in maps.items()}
-    return evaluate_weak(weak, of_maps, labels=only, settings=settings)
+    return evaluate_weak(weak, of_maps, labels=only, settings=settings, check=check)

@@ -97,6 +97,8 @@ def show(found: Report) -> None:
             _note(metric.left_out, "in none or in all of the recordings, so without figures")
     if found.left_out:
         _note(found.left_out, "without reference events: left out of every average")
+    if found.compared:
+        _show_check(found)
 
 
 def _show_classes(metric: Metric) -> None:
@@ -116,6 +118,27 @@ def _show_classes(metric: Metric) -> None:
         cells = ("-" if value is None else _value(name, value) for name, value in figures.items())
         table.add_row("all (micro)", *cells)
     output.print(table)
+
+
+def _show_check(found: Report) -> None:
+    """Averages by this package and by others, and the largest difference of all figures."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1))
+    for name in ("metric", "average", "library"):
+        table.add_column(name, no_wrap=True)
+    for name in ("htsat-sed", "library", "difference"):
+        table.add_column(name, justify="right")
+    for each in found.compared:
+        if each.label == "*":
+            values = ("-" if v is None else _value(each.figure, v) for v in (each.ours, each.theirs))
+            row = (each.metric, _words(each.figure), each.library, *values)
+            table.add_row(*row, f"{each.difference:.1e}")
+    output.print()
+    output.print("check by other implementations", style="bold", highlight=False)
+    output.print(table)
+    largest = f"largest difference of {len(found.compared)} figures: {found.largest_difference:.1e}"
+    output.print(largest, highlight=False, soft_wrap=True)
 
 
 def _note(labels: Sequence[str], what: str) -> None:

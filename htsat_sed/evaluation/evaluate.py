@@ -19,7 +19,9 @@ import numpy as np
 from htsat_sed.detection.events import PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
+from htsat_sed.evaluation.check import check_clips, check_strong
 from htsat_sed.evaluation.clip import ClipFigures, ClipScores, clip_scores, d_prime, scores_of_map
+from htsat_sed.evaluation.counting import collar_counts, intersection_counts, segment_counts
 from htsat_sed.evaluation.counts import (
     Counts,
     Floats,
@@ -30,10 +32,8 @@ from htsat_sed.evaluation.counts import (
     macro,
     ratio,
 )
-from htsat_sed.evaluation.intersection import intersection_counts
 from htsat_sed.evaluation.psds import SCENARIO_1, SCENARIO_2, Scenario, detections, operating_points
 from htsat_sed.evaluation.report import LEVEL, Metric, Report, Score, Settings
-from htsat_sed.evaluation.sed_eval_counts import collar_counts, segment_counts
 from htsat_sed.evaluation.tables import Pair, Remarks, Table, pair, same_names, some
 
 _logger = logging.getLogger("htsat_sed")
@@ -51,6 +51,7 @@ def evaluate_strong(
     labels: Sequence[str] | None = None,
     settings: Settings | None = None,
     post_processing: PostProcessing | None = None,
+    check: bool = False,
 ) -> Report:
     """Score events and presence maps against strong labels.
 
@@ -63,6 +64,7 @@ def evaluate_strong(
         labels: classes to be scored; default those of the reference.
         settings: parameters of the metrics.
         post_processing: how maps become events, and what goes with every threshold of a PSDS.
+        check: compute the figures by other implementations, too; see `htsat_sed.evaluation.check`.
 
     Raises:
         ValueError: neither events nor maps are given; or as `pair`.
@@ -85,6 +87,7 @@ def evaluate_strong(
     metrics = score_events(events, chosen)
     rocs: dict[str, tuple[Floats, Floats]] = {}
     lines = remarks.lines + events.remarks
+    clips: ClipScores | None = None
     if given:
         lacking = Remarks()
         heard = {label for each in given.values() for label in each.labels}
@@ -104,7 +107,9 @@ def evaluate_strong(
         else:
             metrics.append(score_clips(clips, chosen))
             lines += clips.remarks
-    return Report(len(events.recordings), tuple(metrics), events.silent, rocs, tuple(dict.fromkeys(lines)))
+    compared = check_strong(events, given, clips, metrics, chosen, rules) if check else ()
+    lines = tuple(dict.fromkeys(lines))
+    return Report(len(events.recordings), tuple(metrics), events.silent, rocs, lines, compared)
 
 
 def evaluate_weak(
@@ -113,6 +118,7 @@ def evaluate_weak(
     *,
     labels: Sequence[str] | None = None,
     settings: Settings | None = None,
+    check: bool = False,
 ) -> Report:
     """Score clip scores against weak labels.
 
@@ -121,6 +127,7 @@ def evaluate_weak(
         tags: recording -> class -> score in [0, 1].
         labels: classes to be scored; default those of the weak labels.
         settings: bootstrap and seed.
+        check: compute the figures by scikit-learn, too.
 
     Raises:
         ValueError: as `clip_scores`.
@@ -128,7 +135,8 @@ def evaluate_weak(
     remarks = Remarks()
     clips = clip_scores(weak, same_names(tags, weak, remarks), labels=labels)
     metrics = (score_clips(clips, settings or Settings()),)
-    return Report(len(weak), metrics, remarks=remarks.lines + clips.remarks)
+    compared = check_clips(clips, metrics) if check else ()
+    return Report(len(weak), metrics, remarks=remarks.lines + clips.remarks, compared=compared)
 
 
 def score_events(events: Pair, settings: Settings) -> list[Metric]:
@@ -151,7 +159,7 @@ def score_events(events: Pair, settings: Settings) -> list[Metric]:
             "intersection",
             f"intersection-based F1 (DTC {s.dtc:g}, GTC {s.gtc:g}, CTTC {s.cttc:g})",
             criteria,
-            intersection_counts(events, **criteria),
+            intersection_counts(events, dtc=s.dtc, gtc=s.gtc),
         ),
         (
             "collar",

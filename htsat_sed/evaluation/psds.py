@@ -1,7 +1,7 @@
 """Polyphonic sound detection score (PSDS) from presence maps.
 
-Detections are counted by psds_eval, recording by recording; the curve and its area follow from the sums, so
-that a resampling of the recordings needs no counting. The tests hold them against psds_eval's own.
+Detections are counted recording by recording; the curve and its area follow from the sums, so that a
+resampling of the recordings needs no counting. The tests compare them with psds_eval's.
 
 Source: Bilen et al., *A Framework for the Robust Evaluation of Sound Event Detection*, ICASSP 2020; the
 scenarios are those of DCASE task 4 since 2021.
@@ -11,23 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import csr_matrix
 
 from htsat_sed.detection.events import PostProcessing, median_filter_tokens, smooth, span_rules
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.detection.spans import find_spans
+from htsat_sed.evaluation.counting import Ints, References, criterion, overlaps, stacked, sums
 from htsat_sed.evaluation.counts import Floats, event_numbers, event_seconds, ratio
-from htsat_sed.evaluation.intersection import (
-    CountedEvents,
-    Ints,
-    detection_table,
-    known_durations,
-    psds_evaluator,
-)
 from htsat_sed.evaluation.tables import Pair
 
 
@@ -56,7 +49,24 @@ SCENARIO_1 = Scenario(dtc=0.7, gtc=0.7, cttc=0.3, alpha_ct=0.0, alpha_st=1.0)
 SCENARIO_2 = Scenario(dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5, alpha_st=1.0)
 
 _CELLS = 4_000_000  # numbers held at a time
-_TOGETHER = 10  # thresholds that psds_eval counts at a time
+
+
+class Detections(NamedTuple):
+    """Events found at several thresholds; those of one threshold, recording and class ordered and disjoint.
+
+    Attributes:
+        threshold: (n,) place of the threshold.
+        recording: (n,) place of the recording.
+        label: (n,) place of the class.
+        onset: (n,) seconds.
+        offset: (n,) seconds.
+    """
+
+    threshold: Ints
+    recording: Ints
+    label: Ints
+    onset: Floats
+    offset: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +180,7 @@ def detections(
     *,
     count: int = 50,
     post_processing: PostProcessing | None = None,
-) -> pd.DataFrame:
+) -> Detections:
     """Detect with many thresholds.
 
     Args:
@@ -179,9 +189,6 @@ def detections(
         count: how many thresholds, see `thresholds`.
         post_processing: what goes with every threshold: median filter, gaps, shortest events; and
             hysteresis, whose low threshold keeps its share of the high one.
-
-    Returns:
-        A row for each event: the places of threshold and recording (filename), onset, offset, event_label.
     """
     rules = post_processing or PostProcessing()
     found = [
@@ -190,17 +197,7 @@ def detections(
         if name in maps
     ]
     columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
-    place, recording, label, onset, offset = columns or [np.zeros(0, np.int64)] * 5
-    order = np.lexsort((onset, recording, place))
-    return pd.DataFrame(
-        {
-            "threshold": place[order],
-            "filename": recording[order],
-            "onset": onset[order].astype(float),
-            "offset": offset[order].astype(float),
-            "event_label": np.array(events.labels, object)[label[order]],
-        }
-    )
+    return Detections(*(columns or [np.zeros(0, np.int64)] * 3 + [np.zeros(0)] * 2))
 
 
 def _detections(
@@ -236,13 +233,17 @@ def _detections(
         if parts
         else [np.zeros(0, np.int64)] * 4
     )
-    return place, np.full(len(place), recording), label, onset, offset
+    return place, np.full(len(place), recording), label, onset.astype(float), offset.astype(float)
 
 
 def operating_points(
-    events: Pair, found: pd.DataFrame, scenario: Scenario, *, count: int = 50
+    events: Pair, found: Detections, scenario: Scenario, *, count: int = 50
 ) -> OperatingPoints:
     """Count detections at every threshold.
+
+    True positives are counted as in `htsat_sed.evaluation.counting.intersection`. A detection that fails the
+    DTC is a false positive. It is also a cross-trigger of each other class whose reference events contain at
+    least the cross-trigger tolerance criterion's (CTTC) part of it.
 
     Args:
         events: the reference, with durations as far as known.
@@ -250,49 +251,73 @@ def operating_points(
         scenario: parameters of the PSDS.
         count: number of thresholds.
     """
-    durations, recordings = known_durations(events), len(events.recordings)
-    # Thresholds share a table, in which each has recordings of its own.
-    evaluator = psds_evaluator(
-        events.reference * _TOGETHER,
-        durations * _TOGETHER,
-        dtc=scenario.dtc,
-        gtc=scenario.gtc,
-        cttc=scenario.cttc,
-    )
-    counted: list[CountedEvents] = []
-    for first in range(0, count, _TOGETHER):
-        some = found[(found.threshold >= first) & (found.threshold < first + _TOGETHER)]
-        table = some.assign(filename=(some.threshold - first) * recordings + some.filename)
-        own = evaluator.count(detection_table(table.drop(columns="threshold")))
-        for places in own:
-            places[:, 0] += first * recordings
-        counted.append(own)
-    tp, fp, ct = (
-        _sparse(np.concatenate(places), recordings=recordings, classes=len(events.labels), count=count)
-        for places in zip(*counted, strict=True)
-    )
+    durations, k = np.array(known_durations(events)), len(events.labels)
+    size = len(durations)
+    row, spans = stacked(events.reference, events.labels)
+    references = References(spans, np.bincount(row, minlength=size * k))
+    shared = overlaps(found.onset, found.offset, found.recording * k + found.label, references)
+    met = criterion(shared.estimated, shared.part, scenario.dtc, len(found.onset))
+    counts = met[shared.estimated]
+    each = found.threshold[shared.estimated[counts]] * len(row) + shared.reference[counts]
+    coverage = sums(each, shared.cover[counts])
+    hits = coverage.index.to_numpy()[coverage.to_numpy() >= scenario.gtc]
+    threshold, reference = np.divmod(hits, max(1, len(row)))
+    recording, label = np.divmod(row[reference], k)
+    tp = _sparse(recording, (threshold, label), (size, count, k))
+    # What begins after the end of its recording is no false positive.
+    failed = np.flatnonzero(~met & (found.onset < durations[found.recording]))
+    fp = _sparse(found.recording[failed], (found.threshold[failed], found.label[failed]), (size, count, k))
+    crossed = _cross_triggers(found, np.flatnonzero(~met), references, scenario.cttc, k)
     return OperatingPoints(
         scenario,
         count,
         tp,
         fp,
-        ct,
+        _sparse(crossed[0], crossed[1:], (size, count, k, k)),
         event_numbers(events.reference, events.labels),
         event_seconds(events.reference, events.labels),
-        np.array(durations),
+        durations,
     )
 
 
-def _sparse(places: Ints, *, recordings: int, classes: int, count: int) -> csr_matrix:
-    """Numbers by recording (rows), and threshold and labels (columns).
+def known_durations(events: Pair) -> list[float]:
+    """Seconds of each recording; one whose duration is not known counts as ending with its last event."""
+    rows = zip(events.durations, events.reference, events.estimated, strict=True)
+    return [
+        max((e.offset for e in (*reference, *estimated)), default=0.0) if known is None else known
+        for known, reference, estimated in rows
+    ]
+
+
+def _cross_triggers(
+    found: Detections, failed: Ints, references: References, cttc: float, classes: int
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """Recording, threshold, class and reference class of each cross-trigger among failed detections."""
+    rows = np.flatnonzero(references.number)
+    number = np.bincount(rows // classes, minlength=len(references.number) // classes)
+    first = np.cumsum(number) - number
+    # Every failed detection with every class that its recording has.
+    recording = found.recording[failed]
+    each = np.repeat(np.arange(len(failed)), number[recording])
+    begin = np.cumsum(number[recording]) - number[recording]
+    row = rows[np.arange(len(each)) - begin[each] + first[recording[each]]]
+    place, other = failed[each], row % classes
+    apart = other != found.label[place]
+    place, other, row = place[apart], other[apart], row[apart]
+    shared = overlaps(found.onset[place], found.offset[place], row, references)
+    met = criterion(shared.estimated, shared.part, cttc, len(place))
+    place, other = place[met], other[met]
+    return found.recording[place], found.threshold[place], found.label[place], other
+
+
+def _sparse(recording: Ints, places: tuple[Ints, ...], shape: tuple[int, ...]) -> csr_matrix:
+    """How often each recording (rows), and threshold and classes (columns), occur.
 
     Args:
-        places: (n, 2 or 3) threshold times `recordings` plus recording, and labels.
-        recordings: R.
-        classes: K.
-        count: thresholds, N.
+        recording: (n,).
+        places: (n,) each: threshold and classes.
+        shape: recordings, thresholds, classes.
     """
-    threshold, row = np.divmod(places[:, 0], recordings)
-    shape = (count, *(classes,) * (places.shape[1] - 1))
-    column = np.ravel_multi_index((threshold, *places[:, 1:].T), shape)
-    return csr_matrix((np.ones(len(row)), (row, column)), shape=(recordings, int(np.prod(shape))))
+    column = np.ravel_multi_index(places, shape[1:])
+    size = shape[0], int(np.prod(shape[1:]))
+    return csr_matrix((np.ones(len(recording)), (recording, column)), shape=size)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.counts import Floats
 
-LIBRARIES = ("htsat-sed", "sed-eval", "psds-eval", "numpy", "scipy", "pandas")
+LIBRARIES = ("htsat-sed", "numpy", "scipy", "pandas")
+REFERENCES = ("sed-eval", "psds-eval", "scikit-learn")
+TOLERANCE = 1e-9  # by which two implementations may differ through rounding
 LEVEL = 0.95  # of the intervals
 
 UNDEFINED = {
@@ -115,6 +118,33 @@ class Row(NamedTuple):
     high: float | None = None
 
 
+class Compared(NamedTuple):
+    """A figure by two implementations; None where it is not defined.
+
+    Attributes:
+        metric: name of the metric.
+        label: class; ``*`` for an average.
+        figure: name of the figure.
+        library: what computed `theirs`.
+        ours: value of this package.
+        theirs: value of the library.
+    """
+
+    metric: str
+    label: str
+    figure: str
+    library: str
+    ours: float | None
+    theirs: float | None
+
+    @property
+    def difference(self) -> float:
+        """Absolute difference; infinite where only one of the values is defined."""
+        if self.ours is None or self.theirs is None:
+            return 0.0 if self.ours == self.theirs else inf
+        return abs(self.ours - self.theirs)
+
+
 @dataclass(frozen=True)
 class Report:
     """Everything that one evaluation found.
@@ -125,6 +155,7 @@ class Report:
         left_out: classes that were asked for but have no reference event; no average has them.
         psd_rocs: name of a PSDS -> effective false positives per hour, and effective true positive ratios.
         remarks: what the rules for labels that do not fit met, a line for each.
+        compared: figures beside those of other implementations, if that was asked for.
     """
 
     recordings: int
@@ -132,6 +163,12 @@ class Report:
     left_out: tuple[str, ...] = ()
     psd_rocs: Mapping[str, tuple[Floats, Floats]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    compared: tuple[Compared, ...] = ()
+
+    @property
+    def largest_difference(self) -> float:
+        """Of figures and those of other implementations; infinite where only one is defined."""
+        return max((each.difference for each in self.compared), default=0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with the versions of what computed them; no value is NaN."""
@@ -139,15 +176,23 @@ class Report:
             name: {"efpr_per_hour": rate.tolist(), "etpr": ratio.tolist()}
             for name, (rate, ratio) in self.psd_rocs.items()
         }
-        return {
+        libraries = LIBRARIES + (REFERENCES if self.compared else ())
+        found: dict[str, Any] = {
             "recordings": self.recordings,
             "classes_without_reference": list(self.left_out),
             "remarks": list(self.remarks),
             "metrics": [asdict(metric) for metric in self.metrics],
             "null_because": UNDEFINED,
             "psd_roc": rocs,
-            "versions": {name: version(name) for name in LIBRARIES},
+            "versions": {name: version(name) for name in libraries},
         }
+        if self.compared:
+            largest = self.largest_difference
+            found["check"] = {
+                "largest_difference": largest if isfinite(largest) else None,
+                "figures": [each._asdict() for each in self.compared],
+            }
+        return found
 
     def rows(self) -> Iterator[Row]:
         """Every figure: headlines and totals under the class ``*``, then those of each class."""

@@ -19,7 +19,7 @@ from htsat_sed.detection.change_points import find_boxes, step_filter_tokens
 from htsat_sed.detection.events import PostProcessing, median_filter_tokens, smooth
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.detection.spans import SpanRules, find_spans
-from htsat_sed.evaluation.column_counts import COUNTERS, References, wanted
+from htsat_sed.evaluation.counting import COUNTERS, References, wanted
 from htsat_sed.evaluation.counts import Counts, Floats
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.tables import Pair

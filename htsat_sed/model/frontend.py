@@ -2,15 +2,45 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 
 import torch
-import torchaudio
 from torch import Tensor, nn
 
 from htsat_sed.errors import UsageError
 
 _FLOOR = 1e-10  # power below which the logarithm is cut: -100 dB
+_SLANEY_HERTZ = 200.0 / 3.0  # one mel below 1 kHz
+_SLANEY_STEP = math.log(6.4) / 27.0  # one mel above 1 kHz, as a difference of natural logarithms
+
+
+def slaney_bank(*, sample_rate: int, n_fft: int, bands: int, fmin: float, fmax: float) -> Tensor:
+    """Triangular mel filters of equal area on the mel scale of Slaney's Auditory Toolbox.
+
+    The scale is linear below 1 kHz and logarithmic above. Neighbouring filters overlap by half.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: STFT size, samples.
+        bands: number of filters M.
+        fmin: lower edge of the first filter, Hz.
+        fmax: upper edge of the last filter, Hz.
+
+    Returns:
+        (n_fft // 2 + 1, M) float32 weights, 1/Hz; a filter between two bins has none.
+    """
+    break_mel = 1000.0 / _SLANEY_HERTZ
+    first, last = (
+        hertz / _SLANEY_HERTZ if hertz < 1000.0 else break_mel + math.log(hertz / 1000.0) / _SLANEY_STEP
+        for hertz in (fmin, fmax)
+    )
+    mel = torch.linspace(first, last, bands + 2)
+    logarithmic = 1000.0 * torch.exp(_SLANEY_STEP * (mel - break_mel))
+    edges = torch.where(mel < break_mel, _SLANEY_HERTZ * mel, logarithmic)
+    above = edges - torch.linspace(0.0, sample_rate // 2, n_fft // 2 + 1)[:, None]
+    width = edges.diff()
+    rising, falling = -above[:, :-2] / width[:-1], above[:, 2:] / width[1:]
+    return torch.minimum(rising, falling).clamp(min=0.0) * (2.0 / (edges[2:] - edges[:-2]))
 
 
 class LogMel(nn.Module):
@@ -38,11 +68,7 @@ class LogMel(nn.Module):
         super().__init__()
         self.n_fft = n_fft
         self.hop_length = hop_length
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero values")
-            mel_bank = torchaudio.functional.melscale_fbanks(
-                n_fft // 2 + 1, fmin, fmax, mel_bands, sample_rate, norm="slaney", mel_scale="slaney"
-            )
+        mel_bank = slaney_bank(sample_rate=sample_rate, n_fft=n_fft, bands=mel_bands, fmin=fmin, fmax=fmax)
         self.register_buffer("mel_bank", mel_bank, persistent=False)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
 
@@ -63,14 +89,8 @@ class LogMel(nn.Module):
                 "pad with zeros"
             )
         with torch.autocast(waveforms.device.type, enabled=False):
-            power = torchaudio.functional.spectrogram(
-                waveforms.float(),
-                pad=0,
-                window=self.window,
-                n_fft=self.n_fft,
-                hop_length=self.hop_length,
-                win_length=self.n_fft,
-                power=2.0,
-                normalized=False,
+            spectrum = torch.stft(
+                waveforms.float(), self.n_fft, self.hop_length, window=self.window, return_complex=True
             )
+            power = spectrum.abs().square()
             return 10.0 * torch.log10((power.mT @ self.mel_bank).clamp(min=_FLOOR))

@@ -1,0 +1,82 @@
+"""Libraries that are missing or cannot be loaded: which one it is, and the pip line that mends it."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module, metadata
+from traceback import walk_tb
+from types import ModuleType
+
+from htsat_sed.errors import HtsatSedError, UsageError
+
+
+class LibraryError(HtsatSedError):
+    """A library cannot be loaded; `path` is its name."""
+
+
+def load(library: str, *, purpose: str, extra: str) -> ModuleType:
+    """Import a library that not every installation has.
+
+    Args:
+        library: name of the module.
+        purpose: what needs it.
+        extra: the extra of this package that brings it.
+
+    Raises:
+        UsageError: it is not installed.
+        LibraryError: it is installed, but cannot be loaded.
+    """
+    try:
+        return import_module(library)
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == library:
+            raise UsageError(f"{purpose} needs {library}: pip install 'htsat-sed[{extra}]'") from error
+        raise _error(library.partition(".")[0], error) from error
+
+
+def failed_library(error: BaseException) -> LibraryError | None:
+    """Find the library whose import raised an exception; None if the exception has another origin.
+
+    It is the innermost library whose module was being executed. An exception of any class counts, because
+    libraries raise OSError and RuntimeError, too, where a shared library of theirs cannot be loaded.
+    """
+    found = [
+        _top(frame.f_globals.get("__name__", ""))
+        for frame, _ in walk_tb(error.__traceback__)
+        if frame.f_code.co_name == "<module>"
+    ]
+    if isinstance(error, ImportError) and error.name and not any(map(_is_library, found)):
+        found.append(_top(error.name))
+    name = next(filter(_is_library, reversed(found)), None)
+    return None if name is None else _error(name, error)
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_library(name: str) -> bool:
+    own = name in ("", "__main__", "__mp_main__", "htsat_sed")
+    return not own and name not in sys.stdlib_module_names
+
+
+def _error(library: str, error: BaseException) -> LibraryError:
+    if isinstance(error, ModuleNotFoundError) and error.name == library:
+        return LibraryError(library, f"this library is not installed: pip install {library}")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return LibraryError(library, f"this library cannot be loaded ({reason}): {_remedy(library)}")
+
+
+def _remedy(library: str) -> str:
+    """The pip line that installs a library anew."""
+    distributions = metadata.packages_distributions().get(library, [library])
+    line = f"pip install --upgrade --force-reinstall {distributions[0]}"
+    if library == "torchaudio" and _torch_is_for_cpus():
+        # The wheel of the package index loads CUDA libraries.
+        return f"{line} --index-url https://download.pytorch.org/whl/cpu"
+    return line
+
+
+def _torch_is_for_cpus() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.version.cuda is None
