@@ -4,13 +4,17 @@ Prints, from one run: the machine's float32 matmul rate in torch itself and in o
 one counts (torch's is half of the other on some processors), the floating-point operations of a window, the
 time of the front end and of what follows it (backbone and head, "core") in torch, OpenVINO and ONNX Runtime
 as far as they are installed, the share of the matmul rate that each reaches, how far its scores are from
-torch's and, where `transformers` is installed, the time of its `ClapAudioModel` of the same size.
+torch's and, where `transformers` is installed, the time of its `ClapAudioModel` of the same size. OpenVINO
+also computes in bfloat16, where the processor does, and the graph that its own converter makes of the torch
+model ("converted"), which shows what the graph drawn by hand gains.
 Everything is timed in turns, each between two rounds of the matmul, with which it is compared: a machine's
 speed changes from second to second. Medians over the turns.
 
 With --threads 1 processor time is taken rather than time of day: other programs disturb it less.
 
-    python bench/model.py [--batch-size 8] [--repeats 15] [--threads 2]
+    python bench/model.py [--batch-size 8] [--repeats 15] [--threads 2] [--checkpoint NAME]
+
+Without --checkpoint the model has full size and random weights.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import importlib.util
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,9 +32,11 @@ import torch
 from torch import Tensor
 from torch.utils import mkldnn
 
-from htsat_sed.model.core import Core
-from htsat_sed.model.htsat import HTSAT, IMAGE_SIDE, PATCH, TOKENS, HTSATConfig, stretch
-from htsat_sed.model.runtime import Execution, Inference, Runtime
+from htsat_sed import load_checkpoint
+from htsat_sed.model.catalogue import resolve_checkpoint
+from htsat_sed.model.core import Core, CoreModule
+from htsat_sed.model.htsat import FRAMES, HTSAT, IMAGE_SIDE, PATCH, TOKENS, HTSATConfig, stretch
+from htsat_sed.model.runtime import Execution, Inference, Precision, Runtime
 
 MATMUL_SIDE = 2048
 MATMULS = 4  # of a round, which should not be much shorter than what it is compared with
@@ -74,15 +81,41 @@ def clap_audio_model(config: HTSATConfig) -> Callable[[Tensor], object] | None:
     return lambda logmel: model(input_features=logmel[:, None], is_longer=None)
 
 
-def cores(model: HTSAT, batch_size: int) -> dict[str, Core]:
-    """The core in every runtime that is installed."""
-    runtimes: dict[str, Runtime] = {"torch": "torch", "openvino": "openvino", "onnxruntime": "onnx"}
+def cores(model: HTSAT, batch_size: int) -> dict[str, Callable[[], Core]]:
+    """What makes the core in every runtime that is installed, and in every precision that the CPU has."""
     cpu = torch.device("cpu")
-    return {
-        package: Inference(model, cpu, Execution(runtime=runtime), batch_size=batch_size)._core
-        for package, runtime in runtimes.items()
-        if importlib.util.find_spec(package) is not None
-    }
+
+    def made(runtime: Runtime, precision: Precision = "float32") -> Core:
+        return Inference(
+            model, cpu, Execution(runtime=runtime, precision=precision), batch_size=batch_size
+        )._core
+
+    found: dict[str, Callable[[], Core]] = {"torch": lambda: made("torch")}
+    if importlib.util.find_spec("openvino") is not None:
+        from htsat_sed.model.openvino_core import has_bfloat16, openvino_core
+
+        found["openvino"] = lambda: made("openvino")
+        found["converted"] = lambda: openvino_core(converted(model), batch_size)
+        if has_bfloat16():
+            found["openvino bf16"] = lambda: made("openvino", "bfloat16")
+            found["converted bf16"] = lambda: openvino_core(
+                converted(model), batch_size, precision="bfloat16"
+            )
+    if importlib.util.find_spec("onnxruntime") is not None:
+        found["onnxruntime"] = lambda: made("onnx")
+    return found
+
+
+def converted(model: HTSAT) -> object:
+    """The graph that OpenVINO's converter makes of the torch module, for one window."""
+    from htsat_sed.model.openvino_import import openvino
+
+    window = torch.zeros(1, FRAMES, model.config.mel_bands)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # of torch's tracer
+        graph = openvino.convert_model(CoreModule(model), example_input=window)
+    graph.reshape(list(window.shape))
+    return graph
 
 
 def matmuls() -> dict[str, Callable[[], object]]:
@@ -145,16 +178,24 @@ def main() -> None:
     arguments.add_argument("--batch-size", type=int, default=8)
     arguments.add_argument("--repeats", type=int, default=15)
     arguments.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments.add_argument("--checkpoint", default=None)
     given = arguments.parse_args()
     torch.set_num_threads(given.threads)
     batch = given.batch_size
 
-    config = HTSATConfig()
-    model = HTSAT(config).eval()
+    model = HTSAT(HTSATConfig())
+    if given.checkpoint is not None:
+        model = load_checkpoint(resolve_checkpoint(given.checkpoint))
+    model.eval()
+    config = model.config
     waveforms = 0.1 * torch.randn(batch, config.window_samples)
     logmel = model.frontend(waveforms)
     normalised = stretch(model.normalise(logmel)).detach()
-    of_runtimes = cores(model, batch)
+    of_runtimes, making = {}, {}
+    for name, make in cores(model, batch).items():
+        start = time.process_time()
+        of_runtimes[name] = make()
+        making[name] = time.process_time() - start
     with torch.inference_mode():
         scores = {name: core(normalised).sigmoid() for name, core in of_runtimes.items()}
     functions: dict[str, Callable[[], object]] = {"front end": lambda: model.frontend(waveforms)}
@@ -182,11 +223,12 @@ def main() -> None:
     print(f"batch             {batch} windows of {config.window_seconds:g} s, {given.repeats} turns")
     for name, turns in found.items():
         each = statistics.median(own for own, _ in turns) / batch
-        line = f"{name:17s} {each * 1e3:.1f} ms a window ({config.window_seconds / each:.0f} x real time)"
+        line = f"{name:20s} {each * 1e3:.1f} ms a window ({config.window_seconds / each:.0f} x real time)"
         if (runtime := name.removeprefix("core, ")) in scores:
             share = statistics.median(flops * batch / own / (ROUND_FLOPS / matmul) for own, matmul in turns)
             error = (scores[runtime] - scores["torch"]).abs().max()
             line += f", {share:.1%} of {library}'s matmul rate, scores within {error:.0e} of torch"
+            line += f", made in {making[runtime]:.1f} s"
         print(line)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from htsat_sed.cli.class_values import Known, parse_flags
-from htsat_sed.cli.terminal import waiting_for
+from htsat_sed.cli.terminal import say, waiting_for
 from htsat_sed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ Runtime = Annotated[
     typer.Option(
         metavar="NAME",
         help="What computes the model: torch, openvino, or onnx (ONNX Runtime, on a CPU); auto takes "
-        "OpenVINO on a CPU where it is installed, else torch. They come with pip install "
-        "'htsat-sed\\[openvino]' and 'htsat-sed\\[onnx]'. Scores agree to 0.0001.",
+        "OpenVINO on a CPU where it is installed, else torch. ONNX Runtime comes with pip install "
+        "'htsat-sed\\[onnx]'. Scores agree to 0.0001.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -114,9 +114,10 @@ Precision = Annotated[
     str,
     typer.Option(
         metavar="TYPE",
-        help="Of the model behind the front end: float32, bfloat16, float16 or int8. bfloat16 and float16 "
-        "are meant for GPUs; scores move by some hundredths at most. int8 is OpenVINO's on a CPU, 1.6 to "
-        "2.5 times as fast as float32, for a checkpoint prepared by `htsat-sed checkpoints calibrate`.",
+        help="Of the model behind the front end: float32, bfloat16, float16 or int8. bfloat16 is for GPUs "
+        "and for CPUs with AVX512_BF16 or AMX, float16 for GPUs; scores move by some hundredths at most. int8 "
+        "is OpenVINO's on a CPU, 1.6 to 2.5 times as fast as float32, for a checkpoint prepared by "
+        "`htsat-sed checkpoints calibrate`.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -329,7 +330,7 @@ def make_detector(
         rules = rules.override(values)
     values = parse_flags(flags or {})
     known.check_values(values["classes"])
-    return Detector(
+    detector = Detector(
         models,
         device=device,
         batch_size=windows,
@@ -340,6 +341,9 @@ def make_detector(
         execution=execution,
         fill_batches=fill_batches,
     )
+    if precision != "float32":
+        say("note", f"{detector.runtime} computes in {precision}", "")
+    return detector
 
 
 def settings(detector: Detector, checkpoints: list[str] | None, class_map: str | None) -> dict[str, Any]:

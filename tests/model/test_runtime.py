@@ -13,6 +13,7 @@ import torch
 from golden.reference_state import recording
 
 from htsat_sed import CheckpointError, Detector, Execution
+from htsat_sed.cli import main
 from htsat_sed.errors import UsageError
 from htsat_sed.model import onnx_core, runtime
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
@@ -20,6 +21,7 @@ from htsat_sed.model.onnx_core import export_onnx, made_sound
 from htsat_sed.model.runtime import Inference
 
 CPU = torch.device("cpu")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "home.flac"
 # The second block of a stage is shifted, the third is not: tokens change their order and back.
 SMALL = HTSATConfig(classes=3, embed_dim=16, depths=(1, 2, 3, 2), heads=(1, 2, 2, 4))
 SINGLE_LABEL = HTSATConfig(
@@ -93,6 +95,39 @@ def test_bfloat16_stays_close_and_gives_float32(name: runtime.Runtime) -> None:
     difference = (half - full).abs()
     assert 0 < difference.mean() < 0.005
     assert difference.max() < 0.05
+
+
+def test_a_run_says_that_it_computes_in_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundled checkpoint hears the same events; scores move by less than 0.001 on average."""
+    pytest.importorskip("openvino")
+    from htsat_sed.model.openvino_core import has_bfloat16
+
+    if not has_bfloat16():
+        pytest.skip("this processor does not compute in bfloat16")
+    maps, errors = [], []
+    for precision in ("float32", "bfloat16"):
+        out = tmp_path / precision
+        gone = str(tmp_path / "gone.wav")  # a failure keeps the journal
+        command = ["detect", str(EXAMPLE), gone, "-o", str(out / "events.tsv"), "--scores", str(out / "maps")]
+        monkeypatch.setattr(sys, "argv", ["htsat-sed", *command, "--device", "cpu", "--precision", precision])
+        with pytest.raises(SystemExit):
+            main()
+        errors.append(capsys.readouterr().err)
+        settings = (out / "events.tsv.journal").read_text().splitlines()[0]
+        assert f'"precision": "{precision}"' in settings
+        assert '"runtime": "openvino"' in settings
+        with np.load(next((out / "maps").iterdir())) as found:
+            maps.append(found["scores"])
+    labels = [
+        [line.split("\t")[3] for line in (tmp_path / each / "events.tsv").read_text().splitlines()]
+        for each in ("float32", "bfloat16")
+    ]
+    assert labels[0] == labels[1]
+    assert 0 < np.abs(maps[1] - maps[0]).mean() < 0.001
+    assert "note: openvino computes in bfloat16\n" in errors[1]
+    assert "computes in" not in errors[0]
 
 
 def test_bfloat16_on_a_processor_without_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
