@@ -115,8 +115,8 @@ Precision = Annotated[
     typer.Option(
         metavar="TYPE",
         help="Of the model behind the front end: float32, bfloat16, float16 or int8. bfloat16 is for GPUs "
-        "and for CPUs with AVX512_BF16 or AMX, float16 for GPUs; scores move by some hundredths at most. int8 "
-        "is OpenVINO's on a CPU, 1.6 to 2.5 times as fast as float32, for a checkpoint prepared by "
+        "and for CPUs with AVX512_BF16 or AMX, float16 for GPUs; scores move by some hundredths at most. "
+        "int8 is OpenVINO's on a CPU, 1.6 to 2.5 times as fast as float32, for a checkpoint prepared by "
         "`htsat-sed checkpoints calibrate`.",
         rich_help_panel=MODEL,
     ),
