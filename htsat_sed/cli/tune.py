@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.maps import bundled_info, detected_maps, matching_recordings, post_processing_of
+from htsat_sed.cli.negatives import NegativesOption, negative_maps
 from htsat_sed.cli.options import MODEL
 from htsat_sed.cli.terminal import RecordingsProgress, errors, output, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
@@ -17,7 +19,9 @@ from htsat_sed.runs.outputs import check_apart, check_files
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
 
+    from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.evaluation.false_alarms import FalseAlarms
     from htsat_sed.evaluation.threshold_curves import Choice
     from htsat_sed.evaluation.tuning import Tuning, Worth
     from htsat_sed.model.checkpoint import CheckpointInfo
@@ -92,6 +96,16 @@ def tune(
             rich_help_panel=SEARCH,
         ),
     ] = "threshold",
+    negatives: NegativesOption = None,
+    false_alarms_per_hour: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="N",
+            help="With --negatives: the most false alarms of all classes together.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = 2.0,
     folds: Annotated[
         int,
         typer.Option(
@@ -149,6 +163,9 @@ def tune(
 
     The gain is held out less before, with its 95 % interval over recordings.
 
+    With --negatives, F1 is the highest at so many false alarms per hour. A class that cannot keep
+    to its part of them becomes silent; more negatives, or a higher limit, give it more room.
+
     [bold]Examples[/bold]
 
       htsat-sed detect recordings/ --scores maps/ -o events.tsv
@@ -156,6 +173,7 @@ def tune(
       htsat-sed detect more/ --post-processing tuned.toml
       htsat-sed tune reference.tsv --scores maps/ -c home --into mine.safetensors
       htsat-sed tune reference.tsv --audio recordings/ --metric collar
+      htsat-sed tune reference.tsv --audio recordings/ --negatives street/ -o tuned.toml
     """
     _check(scores, audio, method, metric, out, into, class_map)
     from htsat_sed.annotations import read_events, read_presence_maps
@@ -175,14 +193,15 @@ def tune(
     )
     described = audio is not None or into is not None or checkpoint is not None
     file = resolve_checkpoint(checkpoint) if described else None
-    check_apart([out, into], [reference, scores, before, class_map, file])
+    check_apart([out, into], [reference, scores, negatives, before, class_map, file])
     strong = read_events(reference)
     info = read_info(file) if file is not None else None
     failures: list[HtsatSedError] = []
     maps: dict[str, PresenceMap] = {}
-    if audio is not None:
-        recordings = matching_recordings(audio, strong)
-        detector = options.make_detector(
+
+    @cache
+    def detector() -> Detector:
+        return options.make_detector(
             None if checkpoint is None else [checkpoint],
             device=device,
             batch_size=batch_size,
@@ -192,9 +211,18 @@ def tune(
             hop=hop,
             class_map=class_map,
         )
-        maps, failures = detected_maps(detector, recordings)
+
+    if audio is not None:
+        maps, failures = detected_maps(detector(), matching_recordings(audio, strong))
     elif scores is not None:
         maps = dict(read_presence_maps(scores))
+    limit = None
+    if negatives is not None:
+        from htsat_sed.evaluation.false_alarm_limit import Limit
+
+        quiet = negative_maps(negatives, detector)
+        failures += quiet.failures
+        limit = Limit(maps=quiet.maps, table=quiet.table, per_hour=false_alarms_per_hour)
     if info is None and class_map is None and (info := bundled_info(maps)) is None and before is None:
         say("note", "without -c, what was before is a threshold of 0.5 for all classes", "")
     old = post_processing_of(info, class_map, before)
@@ -216,6 +244,7 @@ def tune(
                 before=old,
                 folds=folds,
                 seed=seed,
+                limit=limit,
                 progress=progress.done,
             )
     except UsageError as error:
@@ -274,6 +303,8 @@ def _show(found: Tuning, metric: str) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if found.false_alarms is not None:
+        output.print(_false_alarms_line(found.false_alarms), highlight=False, soft_wrap=True)
     if high < 0.0:
         say("warning", "these values are worse than those before: keep those, or give more labels", "yellow")
     table = Table(box=None, padding=(0, 1))
@@ -298,6 +329,15 @@ def _show(found: Tuning, metric: str) -> None:
         cells = (f"{values[_COLUMNS[name]]:{'.3f' if name in _SCORES else 'g'}}" for name in used)
         table.add_row(label, *_percent(worths[label]), *cells)
     output.print(table)
+
+
+def _false_alarms_line(found: tuple[FalseAlarms, FalseAlarms, FalseAlarms]) -> str:
+    words = []
+    for name, each in zip(("before", "fitted", "held out"), found, strict=True):
+        (rate,), (share,) = each.overall()
+        words.append(f"{name} {rate:.1f} an hour, {100 * share:.2f} % of the time")
+    hours = found[0].durations.sum() / 3600.0
+    return f"false alarms in {len(found[0].recordings)} negatives, {hours:.2f} h: {'; '.join(words)}"
 
 
 # Heading -> value of `PostProcessing`.
@@ -339,6 +379,8 @@ def _write_toml(found: Tuning, metric: str, path: Path) -> None:
             f"# Tuned for {metric} F1 on {len(found.fold_of)} recordings: macro {100 * worth.held_out:.2f} % "
             f"held out, {100 * worth.before:.2f} % before.\n"
         )
+        if found.false_alarms is not None:
+            file.write(f"# {_false_alarms_line(found.false_alarms)}.\n")
         for label, choice in zip(found.labels, found.choices, strict=True):
             # A JSON string is a TOML one.
             file.write(f"\n[classes.{json.dumps(label, ensure_ascii=False)}]\n")
@@ -356,6 +398,11 @@ def _write_checkpoint(found: Tuning, metric: str, checkpoint: str | None, path: 
     source = resolve_checkpoint(checkpoint)
     model = load_checkpoint(source)
     note = {"metric": metric, "recordings": len(found.fold_of), "macro_f1_held_out": found.macro().held_out}
+    if found.false_alarms is not None:
+        rates, shares = zip(*(each.overall() for each in found.false_alarms), strict=True)
+        note["negatives"] = len(found.false_alarms[0].recordings)
+        note["false_alarms_per_hour_held_out"] = float(rates[2][0])
+        note["false_time_held_out"] = float(shares[2][0])
     save_checkpoint(
         path,
         model,

@@ -148,18 +148,22 @@ class ThresholdCurves:
         Between two scores that occur all thresholds are alike: the middle is taken, of the highest such
         interval among equals.
         """
+        threshold, values, _ = self.steps(choice, among)
+        best = len(values) - 1 - int(np.argmax(values[::-1]))
+        return replace(choice, threshold=between(threshold, best)), float(values[best])
+
+    def steps(self, choice: Choice, among: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+        """F1 and false positives as functions of the threshold, over some of the recordings.
+
+        Returns:
+            Thresholds from which on values hold, ascending from 0; F1; false positives: (n,) each.
+        """
         threshold, tp, fp, recording = self._changes(choice)
         kept = among[recording]
         threshold, tp, fp = threshold[kept], np.cumsum(tp[kept]), np.cumsum(fp[kept])
         last = np.flatnonzero(np.append(np.diff(threshold) > 0.0, True))
         threshold, tp, fp = threshold[last], tp[last], fp[last]
-        values = 2.0 * tp / np.maximum(1.0, tp + fp + self._wanted[among].sum())
-        best = len(values) - 1 - int(np.argmax(values[::-1]))
-        upper = threshold[best + 1] if best + 1 < len(threshold) else 1.0
-        middle = (threshold[best] + upper) / 2.0
-        # Between neighbouring float32 there is no middle; the threshold is exclusive.
-        middle = middle if np.float32(middle) < upper else threshold[best]
-        return replace(choice, threshold=float(middle)), float(values[best])
+        return threshold, 2.0 * tp / np.maximum(1.0, tp + fp + self._wanted[among].sum()), fp
 
     def _changes(self, choice: Choice) -> _Steps:
         """The steps of all recordings, for any threshold of the choice."""
@@ -250,6 +254,14 @@ class ThresholdCurves:
             size = max(1, _CELLS // max(1, tokens * int(numbers[group].max())))
             for k in range(0, len(group) if tokens else 0, size):
                 yield step, group[k : k + size]
+
+
+def between(thresholds: Floats, place: int) -> float:
+    """A threshold between one that occurs and the next, or 1."""
+    lower, upper = float(thresholds[place]), float(np.append(thresholds, 1.0)[place + 1])
+    middle = (lower + upper) / 2.0
+    # Between neighbouring float32 there is no middle; the threshold is exclusive.
+    return middle if np.float32(middle) < upper else lower
 
 
 def _rules(choice: Choice, thresholds: Floats, token_seconds: float) -> SpanRules:

@@ -7,23 +7,30 @@ their step filter and merging in place of median filter and hysteresis. The valu
 are better. `edge_level` is no candidate but stays as before: it is about how exact edges are, which most
 metrics hardly see, so that their F1 would choose it by chance.
 
+With a limit of false alarms in negatives, the search is the same, but values are kept by F1 and false alarms;
+the classes then share the limit, see `false_alarm_limit`.
+
 What is called held out comes from cross-validation over recordings: chosen on the other folds, counted on
 this one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from htsat_sed.detection.events import PostProcessing
+from htsat_sed.detection.events import PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.counts import Counts, bootstrap_weights, f1, interval, macro_f1
+from htsat_sed.evaluation.false_alarm_limit import Front, Limit, Point, shared_limit, silence_curves
+from htsat_sed.evaluation.false_alarms import FalseAlarms, count_false_alarms
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.tables import Pair, Remarks, some
 from htsat_sed.evaluation.threshold_curves import Choice, MetricName, ThresholdCurves
@@ -67,6 +74,8 @@ class Tuning:
         fitted: (R, K) counts with `choices`.
         crossed: (R, K) counts of each recording for each of F folds, with values chosen on the others.
         left_out: classes of the reference that no presence map has.
+        false_alarms: in negatives, with the values before, with `choices`, and held out; None without a
+            limit.
     """
 
     labels: tuple[str, ...]
@@ -77,11 +86,11 @@ class Tuning:
     fitted: Counts
     crossed: tuple[Counts, ...]
     left_out: tuple[str, ...] = ()
+    false_alarms: tuple[FalseAlarms, FalseAlarms, FalseAlarms] | None = None
 
     def post_processing(self) -> PostProcessing:
         """The chosen values, over those before."""
-        classes = {label: c.values() for label, c in zip(self.labels, self.choices, strict=True)}
-        return self.start.override({"classes": classes})
+        return _rules_of(self.labels, self.choices, self.start)
 
     @property
     def held_out(self) -> Counts:
@@ -134,6 +143,7 @@ def tune(
     before: PostProcessing | None = None,
     folds: int = 5,
     seed: int = 0,
+    limit: Limit | None = None,
     progress: Callable[[], object] | None = None,
 ) -> Tuning:
     """Choose post-processing for every class.
@@ -149,6 +159,7 @@ def tune(
             on the recordings it was chosen on a choice is never worse than they are.
         folds: of the cross-validation, at least 2.
         seed: of the folds.
+        limit: of false alarms in negatives; the values before then count only if they keep to it.
         progress: called after each class.
 
     Raises:
@@ -172,19 +183,70 @@ def tune(
     )
     start = before or PostProcessing()
     fold_of = np.random.default_rng(seed).permutation(len(events.recordings)) % folds
-    everything = np.ones(len(fold_of), bool)
-    choices: list[Choice] = []
-    columns: list[list[Counts]] = []  # before, fitted and each fold, class by class
+    masks = [np.ones(len(fold_of), bool), *(fold_of != fold for fold in range(folds))]
+    quiet_fold_of = np.zeros(0, np.int64)
+    if limit is not None:
+        quiet_fold_of = np.random.default_rng(seed).permutation(len(limit.maps)) % folds
+    quiet = [np.ones(len(quiet_fold_of), bool), *(quiet_fold_of != fold for fold in range(folds))]
+    found: list[list[Choice]] = []  # of all recordings and without each fold, class by class
+    fronts: list[list[list[Point]]] = []
+    settings = settings or Settings()
     for label in labels:
-        curves = ThresholdCurves(events, maps, label, metric, settings or Settings())
+        curves = ThresholdCurves(events, maps, label, metric, settings)
         old = Choice.of(start, label)
-        choices.append(_search(curves, everything, method, old))
-        others = [_search(curves, fold_of != fold, method, old) for fold in range(folds)]
-        columns.append([curves.counts(choice) for choice in (old, choices[-1], *others)])
+        if limit is None:
+            found.append([_search(curves, among, method, old) for among in masks])
+        else:
+            silence, counted = silence_curves(limit, label, settings)
+            own = [Front(curves, among, silence, q[counted]) for among, q in zip(masks, quiet, strict=True)]
+            fronts.append([_explored(front, method, old) for front in own])
         if progress is not None:
             progress()
+    if limit is not None:
+        shared = [
+            shared_limit(own, limit.events(q))
+            for own, q in zip(zip(*fronts, strict=True), quiet, strict=True)
+        ]
+        found = [list(own) for own in zip(*shared, strict=True)]
+    columns = []
+    for label, choices in zip(labels, found, strict=True):
+        curves = ThresholdCurves(events, maps, label, metric, settings)
+        columns.append([curves.counts(choice) for choice in (Choice.of(start, label), *choices)])
     untuned, fitted, *crossed = (_beside(own) for own in zip(*columns, strict=True))
-    return Tuning(labels, start, tuple(choices), fold_of, untuned, fitted, tuple(crossed), left_out)
+    chosen = tuple(own[0] for own in found)
+    tuning = Tuning(labels, start, chosen, fold_of, untuned, fitted, tuple(crossed), left_out)
+    if limit is None:
+        return tuning
+    rules = [start, *(_rules_of(labels, own, start) for own in zip(*found, strict=True))]
+    return replace(tuning, false_alarms=_false_alarms(limit, rules, quiet_fold_of, labels))
+
+
+def _rules_of(labels: Sequence[str], choices: Sequence[Choice], start: PostProcessing) -> PostProcessing:
+    classes = {label: choice.values() for label, choice in zip(labels, choices, strict=True)}
+    return start.override({"classes": classes})
+
+
+def _false_alarms(
+    limit: Limit, rules: Sequence[PostProcessing], fold_of: NDArray[np.int64], labels: Sequence[str]
+) -> tuple[FalseAlarms, FalseAlarms, FalseAlarms]:
+    """False alarms before, fitted and held out, of rules before, fitted and without each fold."""
+    durations = {name: each.duration for name, each in limit.maps.items()}
+    before, fitted, *others = rules
+    chosen = {
+        "before": dict.fromkeys(limit.names, before),
+        "fitted": dict.fromkeys(limit.names, fitted),
+        "held out": {name: others[fold] for name, fold in zip(limit.names, fold_of, strict=True)},
+    }
+    first, second, third = (
+        count_false_alarms(
+            {name: find_events(limit.maps[name], own[name]) for name in limit.names},
+            durations,
+            limit.table,
+            labels,
+        )
+        for own in chosen.values()
+    )
+    return first, second, third
 
 
 def _beside(counts: Sequence[Counts]) -> Counts:
@@ -217,9 +279,13 @@ _SEARCHES: Mapping[Method, Sequence[tuple[Choice, _Candidates]]] = {
 
 def _search(curves: ThresholdCurves, among: NDArray[np.bool_], method: Method, before: Choice) -> Choice:
     """The best of the values before, those with the best threshold, and what the searches find."""
-    candidates = [(before, curves.f1(before, among)), curves.best_threshold(before, among)]
+
+    def best_threshold(choice: Choice) -> tuple[Choice, float]:
+        return curves.best_threshold(choice, among)
+
+    candidates = [(before, curves.f1(before, among)), best_threshold(before)]
     for first, values in _SEARCHES[method]:
-        candidates.append(_climb(curves, among, replace(first, edge_level=before.edge_level), values))
+        candidates.append(_climb(best_threshold, replace(first, edge_level=before.edge_level), values))
     best, value = candidates[0]
     for choice, reached in candidates[1:]:
         if reached > value + _BETTER:
@@ -227,17 +293,28 @@ def _search(curves: ThresholdCurves, among: NDArray[np.bool_], method: Method, b
     return best
 
 
+def _explored(front: Front, method: Method, before: Choice) -> list[Point]:
+    """What a search for the best F1 and one without any false alarm come across."""
+    front.add(before)
+    for false_alarms in (math.inf, 0.0):
+        best_threshold = partial(front.best, false_alarms=false_alarms)
+        best_threshold(before)
+        for first, values in _SEARCHES[method]:
+            _climb(best_threshold, replace(first, edge_level=before.edge_level), values)
+    return front.points
+
+
 def _climb(
-    curves: ThresholdCurves, among: NDArray[np.bool_], first: Choice, candidates: _Candidates
+    best_threshold: Callable[[Choice], tuple[Choice, float]], first: Choice, candidates: _Candidates
 ) -> tuple[Choice, float]:
     """Choose one value after the other, each with its best threshold, until nothing improves."""
-    best, value = curves.best_threshold(first, among)
+    best, value = best_threshold(first)
     improved = True
     while improved:
         improved = False
         for name, values in candidates:
             for candidate in values:
-                tried, reached = curves.best_threshold(replace(best, **{name: candidate}), among)
+                tried, reached = best_threshold(replace(best, **{name: candidate}))
                 if reached > value + _BETTER:
                     best, value, improved = tried, reached, True
     return best, value

@@ -2,19 +2,24 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from htsat_sed.annotations import Negative, write_presence_map
+from htsat_sed.annotations import Negative, write_events, write_presence_map
 from htsat_sed.cli import main
-from htsat_sed.detection.events import Event
+from htsat_sed.detection.events import Event, PostProcessing, find_events, read_post_processing
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
+from htsat_sed.evaluation.false_alarm_limit import Limit, Point, shared_limit
 from htsat_sed.evaluation.false_alarms import count_false_alarms, covered_seconds, score_false_alarms
 from htsat_sed.evaluation.report import Settings
+from htsat_sed.evaluation.tables import pair
+from htsat_sed.evaluation.threshold_curves import Choice
+from htsat_sed.evaluation.tuning import tune
 
 EVENTS = {
     "street.wav": [Event(0.0, 4.0, "Dog"), Event(2.0, 6.0, "Cat"), Event(8.0, 9.0, "Dog")],
@@ -133,3 +138,108 @@ def test_command_detects_in_recordings(tmp_path: Path, monkeypatch: pytest.Monke
     assert read["post_processing"]["threshold"] == 1e-6
     (tmp_path / "street" / "b.wav").write_bytes(b"no audio")
     assert run(monkeypatch, *options) == 1
+
+
+STEP = 0.3125
+
+
+def heard(
+    seed: int, recordings: int, *, active: float, noise: float = 0.65
+) -> tuple[dict[str, list[Event]], dict[str, PresenceMap]]:
+    """Events on the token grid, and maps that hear them and others through noise."""
+    rng = np.random.default_rng(seed)
+    reference: dict[str, list[Event]] = {}
+    maps: dict[str, PresenceMap] = {}
+    for i in range(recordings):
+        there = rng.random((32, 2)) < active
+        there |= np.roll(there, 1, axis=0)
+        name = f"{seed}-{i}.wav"
+        truth = PresenceMap(there.astype(np.float32), ("Cat", "Dog"), STEP, 10.0)
+        reference[name] = find_events(truth, PostProcessing())
+        scores = (0.45 * there + rng.random((32, 2)) * noise).clip(0, 1)
+        maps[name] = PresenceMap(scores.astype(np.float32), ("Cat", "Dog"), STEP, 10.0)
+    return reference, maps
+
+
+@pytest.mark.parametrize("per_hour", [0.0, 300.0, 1500.0])
+def test_tuning_keeps_to_the_limit(per_hour: float) -> None:
+    reference, maps = heard(1, 12, active=0.1)
+    _, quiet = heard(2, 18, active=0.0, noise=0.9)
+    limit = Limit(maps=quiet, table={"2-0.wav": Negative(frozenset(["Dog"]))}, per_hour=per_hour)
+    found = tune(pair(reference, {}), maps, folds=3, limit=limit)
+    assert found.false_alarms is not None
+    rates = [float(each.overall()[0][0]) for each in found.false_alarms]
+    assert rates[1] <= per_hour
+    assert (rates[1] == 0.0) == (per_hour < 1000.0)
+    # What is counted is what detection with these values finds.
+    rules = found.post_processing()
+    events = {name: find_events(each, rules) for name, each in quiet.items()}
+    again = count_false_alarms(events, dict.fromkeys(quiet, 10.0), limit.table, ("Cat", "Dog"))
+    assert again.events.tolist() == found.false_alarms[1].events.tolist()
+    unlimited = tune(pair(reference, {}), maps, folds=3)
+    assert found.macro().fitted <= unlimited.macro().fitted + 1e-9
+    if per_hour == 300.0:
+        # Held out, each of the negatives has values that were chosen without it: more false alarms.
+        assert rates[2] > rates[1]
+
+
+def test_a_loose_limit_changes_nothing() -> None:
+    reference, maps = heard(1, 12, active=0.1)
+    _, quiet = heard(2, 6, active=0.0, noise=0.9)
+    limit = Limit(maps=quiet, table={}, per_hour=1e6)
+    found, unlimited = (tune(pair(reference, {}), maps, folds=2, limit=each) for each in (limit, None))
+    assert found.macro().fitted == pytest.approx(unlimited.macro().fitted, abs=1e-9)
+    none = tune(pair(reference, {}), maps, folds=2, limit=replace(limit, per_hour=0.0))
+    assert none.macro().fitted < found.macro().fitted
+
+
+def test_the_limit_is_shared_where_it_gains_most() -> None:
+    def front(*points: tuple[float, float]) -> list[Point]:
+        return [Point(n, f1, Choice(threshold=f1)) for n, f1 in points]
+
+    # The first gains 0.2 each for two, the second 0.5 for three, the third 0.1 for one.
+    fronts = [
+        front((0, 0.2), (1, 0.4), (2, 0.6)),
+        front((0, 0.1), (3, 0.6)),
+        front((0, 0.3), (1, 0.4)),
+    ]
+
+    def shared(limit: float) -> list[float]:
+        return [choice.threshold for choice in shared_limit(fronts, limit)]
+
+    assert shared(0.0) == [0.2, 0.1, 0.3]
+    assert shared(1.0) == [0.4, 0.1, 0.3]
+    assert shared(3.0) == [0.6, 0.1, 0.4]
+    assert shared(5.0) == [0.6, 0.6, 0.3]
+    assert shared(6.0) == [0.6, 0.6, 0.4]
+    assert [c.threshold for c in shared_limit([front((4, 0.3)), front((0, 0.1), (1, 0.2))], 2.0)] == [
+        0.3,
+        0.1,
+    ]
+    for wrong in ({"maps": {}, "per_hour": 2.0}, {"maps": {"a": None}, "per_hour": -1.0}):
+        with pytest.raises(UsageError):
+            Limit(table={}, **wrong)  # type: ignore[arg-type]
+
+
+def test_tune_command_with_negatives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference, maps = heard(1, 12, active=0.1)
+    _, quiet = heard(2, 18, active=0.0, noise=0.9)
+    write_events(tmp_path / "reference.tsv", reference, "tsv")
+    for folder, own in (("maps", maps), ("quiet", quiet)):
+        (tmp_path / folder).mkdir()
+        for name, each in own.items():
+            write_presence_map(tmp_path / folder / f"{name}.npz", each, filename=name)
+    command = f"htsat-sed tune {tmp_path}/reference.tsv --scores {tmp_path}/maps -o {tmp_path}/tuned.toml"
+    more = f" --negatives {tmp_path}/quiet --false-alarms-per-hour 40"
+    monkeypatch.setattr(sys, "argv", (command + more).split())
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    out = capsys.readouterr().out
+    assert "false alarms in 18 negatives, 0.05 h: before " in out
+    assert (tmp_path / "tuned.toml").read_text().splitlines()[1].startswith("# false alarms in 18 negatives")
+    rules = PostProcessing().override(read_post_processing(tmp_path / "tuned.toml"))
+    events = {name: find_events(each, rules) for name, each in quiet.items()}
+    assert sum(map(len, events.values())) <= 2

@@ -1,0 +1,162 @@
+"""The best F1 that a limit of false alarms allows.
+
+For each class, `Front` keeps the choices that are worth considering: none of the others has a higher F1 at no
+more false alarms. `shared_limit` then divides one limit among the classes: it begins with the choices with
+fewest false alarms, and allows more where each of them gains most F1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.annotations.negatives import Negative
+from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.errors import UsageError
+from htsat_sed.evaluation.report import Settings
+from htsat_sed.evaluation.tables import Pair
+from htsat_sed.evaluation.threshold_curves import Choice, ThresholdCurves, between
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """How many false alarms tuning allows.
+
+    Attributes:
+        maps: presence maps of negatives, at least one.
+        table: what may sound in them; a recording that it lacks holds none of the classes.
+        per_hour: false alarms of all classes together, per hour of negatives.
+    """
+
+    maps: Mapping[str, PresenceMap]
+    table: Mapping[str, Negative]
+    per_hour: float
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a limit.
+
+        Raises:
+            UsageError: no negatives, or a limit below 0.
+        """
+        if not self.maps:
+            raise UsageError("wanted at least one negative, got none")
+        if not self.per_hour >= 0.0:
+            raise UsageError(f"wanted at least 0 false alarms per hour, got {self.per_hour}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The negatives, sorted."""
+        return tuple(sorted(self.maps))
+
+    def events(self, among: NDArray[np.bool_]) -> float:
+        """How many false alarms are allowed in some of the negatives, a mask over `names`."""
+        pairs = zip(self.names, among, strict=True)
+        return self.per_hour * sum(self.maps[name].duration for name, kept in pairs if kept) / 3600.0
+
+
+class Point(NamedTuple):
+    """A choice, its false alarms and its F1."""
+
+    false_alarms: float
+    f1: float
+    choice: Choice
+
+
+class Front:
+    """The choices for one class that are worth considering.
+
+    Args:
+        curves: F1 of the class.
+        among: mask of the recordings that count.
+        silence: false alarms of the class.
+        quiet: mask of the negatives that count.
+    """
+
+    def __init__(
+        self,
+        curves: ThresholdCurves,
+        among: NDArray[np.bool_],
+        silence: ThresholdCurves,
+        quiet: NDArray[np.bool_],
+    ) -> None:
+        self._curves, self._among = curves, among
+        self._silence, self._quiet = silence, quiet
+        self._points: list[Point] = []
+
+    @property
+    def points(self) -> list[Point]:
+        """By rising false alarms and F1; the first has no false alarms."""
+        kept: list[Point] = []
+        for point in sorted(self._points, key=lambda p: (p.false_alarms, -p.f1)):
+            if not kept or point.f1 > kept[-1].f1:
+                kept.append(point)
+        return kept
+
+    def add(self, choice: Choice) -> None:
+        """Consider a choice as it is."""
+        fp = float(self._silence.counts(choice).fp[self._quiet].sum()) if self._quiet.any() else 0.0
+        self._points.append(Point(fp, self._curves.f1(choice, self._among), choice))
+
+    def best(self, choice: Choice, *, false_alarms: float) -> tuple[Choice, float]:
+        """Consider a choice with every threshold.
+
+        Returns:
+            The choice with the threshold that has the highest F1 at no more than so many false alarms, and
+            that F1.
+        """
+        own, f1, _ = self._curves.steps(choice, self._among)
+        quiet, _, fp = self._silence.steps(choice, self._quiet) if self._quiet.any() else (own, f1, 0.0 * own)
+        grid = np.union1d(own, quiet)
+        f1 = f1[np.searchsorted(own, grid, side="right") - 1]
+        fp = fp[np.searchsorted(quiet, grid, side="right") - 1]
+        # Of equals the highest threshold: later places come first.
+        order = np.lexsort((-np.arange(len(grid)), -f1, fp))
+        rising = np.append(True, np.diff(np.maximum.accumulate(f1[order])) > 0.0)
+        points = [
+            Point(float(fp[i]), float(f1[i]), replace(choice, threshold=between(grid, int(i))))
+            for i in order[rising]
+        ]
+        self._points += points
+        allowed = [point for point in points if point.false_alarms <= false_alarms]
+        return (allowed[-1].choice, allowed[-1].f1) if allowed else (choice, -1.0)
+
+
+def silence_curves(limit: Limit, label: str, settings: Settings) -> tuple[ThresholdCurves, NDArray[np.int64]]:
+    """False alarms of a class as functions of the threshold, and in which negatives they are counted."""
+    names = limit.names
+    sounding = [
+        limit.table[n].possible | limit.table[n].present if n in limit.table else frozenset() for n in names
+    ]
+    counted = np.flatnonzero([label not in own for own in sounding])
+    kept = tuple(names[i] for i in counted)
+    nothing = ((),) * len(kept)
+    quiet = Pair(kept, (label,), nothing, nothing, (None,) * len(kept))
+    return ThresholdCurves(quiet, limit.maps, label, "intersection", settings), counted
+
+
+def shared_limit(fronts: Sequence[Sequence[Point]], false_alarms: float) -> list[Choice]:
+    """Choose a point of each class so that the sum of F1 is high and that of false alarms within a limit.
+
+    Args:
+        fronts: points of each class, by rising false alarms and F1.
+        false_alarms: of all classes together. Classes begin at their first points, even if these exceed it.
+    """
+    chosen = [0] * len(fronts)
+    left = false_alarms - sum(front[0].false_alarms for front in fronts)
+    while True:
+        steps = [
+            ((to.f1 - front[at].f1) / (to.false_alarms - front[at].false_alarms), -k, place)
+            for k, (front, at) in enumerate(zip(fronts, chosen, strict=True))
+            for place, to in enumerate(front[at + 1 :], start=at + 1)
+            if to.false_alarms - front[at].false_alarms <= left
+        ]
+        if not steps:
+            return [front[at].choice for front, at in zip(fronts, chosen, strict=True)]
+        _, k, place = max(steps)
+        front = fronts[-k]
+        left -= front[place].false_alarms - front[chosen[-k]].false_alarms
+        chosen[-k] = place
