@@ -2,12 +2,15 @@
 
 Rules:
 
-- Channels are averaged. Samples beyond ±1 pass unchanged; those that are no sound at all (NaN,
-  infinite, beyond 1e12) count as 0, and one warning says how many and where.
+- Channels are averaged, or one of them is taken; where averaging cancels the sound, a warning says so.
+- Samples beyond ±1 pass unchanged; those that are no sound at all (NaN, infinite, beyond 1e12) count as 0,
+  and one warning says how many and where. Floats on the scale of integers are divided by its full scale.
+- Times are those of the film: silence stands for what is missing before the sound begins, and in gaps.
 - The duration is that of the frames that were decoded, whatever a header promises. Encoder delay is
-  cut where the file declares it; gaps in a container's time stamps are not filled.
+  cut where the file declares it.
 - Of a truncated file, what can be decoded is used, and a warning says where it ends.
 - Memory does not grow with the length of a recording.
+- Whatever a decoder raises is an AudioError; one that yields nothing for 20 s is left behind.
 """
 
 from __future__ import annotations
@@ -27,14 +30,16 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
-from htsat_sed.audio.decoders import Coded, Uncompressed, open_decoder
+from htsat_sed.audio.decoders import open_decoder
+from htsat_sed.audio.mixing import Mixer
+from htsat_sed.audio.patience import Watched, readers_errors
+from htsat_sed.audio.resampling import resampled
+from htsat_sed.audio.source import Source
 from htsat_sed.errors import AudioError, UsageError
 
 _LOWEST_RATE, _HIGHEST_RATE = 1_000, 768_000
-_NO_SOUND = 1e12  # smaller samples keep the energy of a window within float32
 
 _logger = logging.getLogger("htsat_sed")
 
@@ -53,7 +58,10 @@ class AudioStream:
             blocks have been read; None if nothing.
     """
 
-    def __init__(self, path: str, source: Uncompressed | Coded, sample_rate: int, stack: ExitStack) -> None:
+    def __init__(
+        self, path: str, watched: Watched, sample_rate: int, channel: int | None, stack: ExitStack
+    ) -> None:
+        source = watched.source
         self.path = path
         self.sample_rate = sample_rate
         self.source_rate = source.rate
@@ -61,6 +69,8 @@ class AudioStream:
         self.expected_duration = source.expected
         self.defect: str | None = None
         self._source = source
+        self._channel = channel
+        self._watched = watched
         self._stack = stack
         self._frames = 0
         self._state = "unread"
@@ -84,7 +94,7 @@ class AudioStream:
         """Seconds: decoded frames / source rate.
 
         Raises:
-            ValueError: not all blocks have been read yet.
+            UsageError: not all blocks have been read yet.
         """
         if self._state != "exhausted":
             raise UsageError(f"the duration of {self.path} is known when all its blocks have been read")
@@ -99,62 +109,34 @@ class AudioStream:
 
         Raises:
             AudioError: it cannot be read, holds no audio, or not one finite sample.
-            ValueError: it has been read before, or is closed.
+            UsageError: it has been read before, or is closed.
         """
         if self._state != "unread":
             raise UsageError(f"wanted an unread recording, but {self.path} is {self._state}: open it again")
         self._state = "being read"
-        same = self.source_rate == self.sample_rate
-        resampler = None if same else soxr.ResampleStream(self.source_rate, self.sample_rate, 1, quality="HQ")
-        yielded = 0
-        for block in self._mono():
-            self._frames += len(block)
-            resampled = block if resampler is None else resampler.resample_chunk(block)
-            if len(resampled):
-                yielded += len(resampled)
-                yield resampled
-        if resampler is not None:
-            missing = (2 * self._frames * self.sample_rate + self.source_rate) // (
-                2 * self.source_rate
-            ) - yielded
-            tail = resampler.resample_chunk(np.zeros(0, np.float32), last=True)[:missing]
-            if missing > 0:
-                yield np.pad(tail, (0, missing - len(tail)))
+        mono = (block[None] for block in self._mono())
+        for block in resampled(mono, self.source_rate, self.sample_rate):
+            yield block[0]
         self._state = "exhausted"
 
     def _mono(self) -> Iterator[NDArray[np.float32]]:
         """The recording's own samples, mixed to mono; what is wrong with them is reported at the end."""
-        frames = samples = silenced = first = 0
-        try:
-            for channels in self._source.blocks():
-                # False for NaN too. The extremes are found several times faster than a mask is made.
-                if not (channels.max() < _NO_SOUND and channels.min() > -_NO_SOUND):
-                    sound = np.abs(channels) < _NO_SOUND
-                    if silenced == 0:
-                        first = frames + int(np.argmin(sound.all(axis=0)))
-                    silenced += sound.size - int(np.count_nonzero(sound))
-                    channels = np.where(sound, channels, np.float32(0))
-                frames += channels.shape[1]
-                samples += channels.size
-                # Row by row: several times faster than a mean along the short axis.
-                mono: NDArray[np.float32] = sum(channels[1:], start=channels[0]) / np.float32(len(channels))
-                yield mono
-        except OSError as error:
-            raise AudioError(self.path, f"cannot be read: {error.strerror or error}") from error
-        if frames == 0:
+        mixer = Mixer(self.source_rate, self._channel)
+        for channels in self._watched.blocks():
+            if channels.size:
+                self._frames += channels.shape[1]
+                yield mixer.mono(channels)
+        if self._frames == 0:
             raise AudioError(self.path, "holds no audio: nothing that can be decoded follows its header")
-        if silenced == samples:
+        if mixer.nothing_sounds:
             raise AudioError(self.path, "holds no audio: all its samples are NaN, infinite or beyond 1e12")
-        defects = [self._source.damage, self._cut_off(frames / self.source_rate)]
-        if silenced:
-            defects.append(
-                f"{silenced} of {samples} samples are NaN, infinite or beyond 1e12, the first at "
-                f"{first / self.source_rate:.2f} s; they count as 0"
-            )
-        told = [defect for defect in defects if defect is not None]
-        for defect in told:
+        duration = self._frames / self.source_rate
+        defects = [*self._source.damage, self._cut_off(duration), *mixer.defects()]
+        defects.append(self._watched.silent_track)
+        reported = [defect for defect in defects if defect is not None]
+        for defect in reported:
             _logger.warning("%s: %s", self.path, defect)
-        self.defect = "; ".join(told) or None
+        self.defect = "; ".join(reported) or None
 
     def _cut_off(self, duration: float) -> str | None:
         promised, reason = self._source.promised, self._source.ending
@@ -178,47 +160,82 @@ class Window:
     samples: NDArray[np.float32]
 
 
-def open_recording(path: str | os.PathLike[str], sample_rate: int) -> AudioStream:
+def open_recording(
+    path: str | os.PathLike[str],
+    sample_rate: int,
+    *,
+    channel: int | None = None,
+    track: int | None = None,
+) -> AudioStream:
     """Open a recording of any format, channel count and rate.
 
     Args:
         path: a file, or ``-`` for standard input, which is kept in a temporary file meanwhile.
         sample_rate: wanted rate, Hz, 1000 to 768000.
+        channel: take only this one, counted from 1; None for the mean of all.
+        track: take this audio track, counted from 1, of a file that has several, such as a film; None for
+            the first, with a warning if it is silent and another is not.
 
     Returns:
         A stream to be used in a ``with`` statement.
 
     Raises:
-        AudioError: missing, not readable, not a regular file, empty, not audio, or without audio stream.
-        ValueError: the rate is out of range.
+        AudioError: missing, not readable, not a regular file, empty, not audio, or without such an audio
+            track or channel.
+        UsageError: the rate, channel or track is out of range.
     """
     if not _LOWEST_RATE <= sample_rate <= _HIGHEST_RATE:
         raise UsageError(
             f"wanted a sample rate of {_LOWEST_RATE} to {_HIGHEST_RATE} Hz, got {sample_rate}: "
             "HTS-AT models take 32000 or 16000"
         )
+    check_choice(channel, track)
+    name = os.fspath(path)
     with ExitStack() as stack:
-        source = open_source(path, stack)
-        return AudioStream(os.fspath(path), source, sample_rate, stack.pop_all())
+        # Whoever pipes a recording in may take his time.
+        file = _keep_stdin(stack) if name == "-" else None
+        watched = Watched(
+            name, lambda own: _open_source(name, file or Path(name), own, track), search=track is None
+        )
+        stack.callback(watched.close)
+        channels = watched.source.channels
+        if channel is not None and channel > channels:
+            count = "1 channel" if channels == 1 else f"{channels} channels"
+            raise AudioError(name, f"has {count}, no channel {channel}")
+        return AudioStream(name, watched, sample_rate, channel, stack.pop_all())
     raise AssertionError("an ExitStack without exit callbacks that return true suppresses nothing")
 
 
-def open_source(path: str | os.PathLike[str], stack: ExitStack) -> Uncompressed | Coded:
+def check_choice(channel: int | None, track: int | None) -> None:
+    """Refuse channels and audio tracks that no recording has.
+
+    Raises:
+        UsageError: one is less than 1.
+    """
+    for name, number in (("channel", channel), ("track", track)):
+        if number is not None and number < 1:
+            raise UsageError(f"wanted a {name} of 1 or more, got {number}")
+
+
+def open_source(path: str | os.PathLike[str], stack: ExitStack, *, track: int | None = None) -> Source:
     """Open a recording at its own rate and with its own channels.
 
     Args:
         path: see `open_recording`.
         stack: gets what has to be closed.
+        track: see `open_recording`.
 
     Raises:
         AudioError: see `open_recording`.
     """
     name = os.fspath(path)
-    try:
-        file = stack.enter_context(_open_stdin(stack) if name == "-" else _open_regular(name))
-        source = open_decoder(name, file, stack)
-    except OSError as error:
-        raise AudioError(name, f"cannot be opened: {error.strerror or error}") from error
+    return _open_source(name, _keep_stdin(stack) if name == "-" else Path(name), stack, track)
+
+
+def _open_source(name: str, path: Path, stack: ExitStack, track: int | None) -> Source:
+    with readers_errors(name, "opened"):
+        file = stack.enter_context(_open_regular(name, path))
+        source = open_decoder(name, file, stack, track=0 if track is None else track - 1)
     if not _LOWEST_RATE <= source.rate <= _HIGHEST_RATE:
         raise AudioError(
             name,
@@ -259,12 +276,16 @@ def windows(stream: AudioStream, *, window: int, hop: int) -> Iterator[Window]:
         yield Window(start, pending)
 
 
-def read(path: str | os.PathLike[str], sample_rate: int) -> NDArray[np.float32]:
+def read(
+    path: str | os.PathLike[str], sample_rate: int, *, channel: int | None = None, track: int | None = None
+) -> NDArray[np.float32]:
     """Read a whole recording into memory.
 
     Args:
         path: see `open_recording`.
         sample_rate: wanted rate, Hz.
+        channel: see `open_recording`.
+        track: see `open_recording`.
 
     Returns:
         (samples,) mono.
@@ -272,21 +293,21 @@ def read(path: str | os.PathLike[str], sample_rate: int) -> NDArray[np.float32]:
     Raises:
         AudioError: see `open_recording` and `AudioStream.blocks`.
     """
-    with open_recording(path, sample_rate) as stream:
+    with open_recording(path, sample_rate, channel=channel, track=track) as stream:
         return np.concatenate([np.zeros(0, np.float32), *stream.blocks()])
 
 
-def _open_regular(name: str) -> io.BufferedReader:
-    mode = Path(name).stat().st_mode
+def _open_regular(name: str, path: Path) -> io.BufferedReader:
+    mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise AudioError(name, "is a folder: wanted a recording")
     if not stat.S_ISREG(mode):
         # A FIFO without a writer would never open, and no decoder can seek in one.
         raise AudioError(name, "is not a regular file: pipe the recording in and give - as its path")
-    return Path(name).open("rb")
+    return path.open("rb")
 
 
-def _open_stdin(stack: ExitStack) -> io.BufferedReader:
+def _keep_stdin(stack: ExitStack) -> Path:
     """Keep standard input in a file, since decoders seek."""
     if sys.stdin is None or sys.stdin.isatty():
         raise AudioError("-", "standard input is closed or a terminal: pipe a recording in")
@@ -295,4 +316,4 @@ def _open_stdin(stack: ExitStack) -> io.BufferedReader:
     source = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     with kept.open("wb") as file:
         shutil.copyfileobj(source, file)
-    return kept.open("rb")
+    return kept

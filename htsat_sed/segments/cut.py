@@ -29,7 +29,9 @@ import soxr
 from numpy.typing import NDArray
 
 from htsat_sed.audio import open_source
-from htsat_sed.audio.decoders import Coded, Uncompressed
+from htsat_sed.audio.patience import readers_errors
+from htsat_sed.audio.source import Source
+from htsat_sed.audio.uncompressed import Seekable
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError
 from htsat_sed.whole_file import whole_file
@@ -128,7 +130,7 @@ def _one_pass(
         position = 0
         blocks = _blocks(path, source)
         while coming or writing:
-            if not writing and isinstance(source, Uncompressed):
+            if not writing and isinstance(source, Seekable):
                 position += source.leave_out(coming[0].first - position)
             block = next(blocks, None)
             if block is None:
@@ -172,14 +174,9 @@ def _span(event: Event, target: Path, rate: int, how: Cut) -> _Span:
     return _Span(first, last, event, target)
 
 
-def _blocks(path: Path, source: Uncompressed | Coded) -> Iterator[NDArray[np.float32]]:
-    try:
-        for block in source.blocks():
-            if len(block) != source.channels:
-                raise AudioError(path, f"changes from {source.channels} to {len(block)} channels on the way")
-            yield block
-    except OSError as error:
-        raise AudioError(path, f"cannot be read: {error.strerror or error}") from error
+def _blocks(path: Path, source: Source) -> Iterator[NDArray[np.float32]]:
+    with readers_errors(os.fspath(path), "read"):
+        yield from source.samples()
 
 
 class _Unfinished(Exception):
@@ -189,7 +186,7 @@ class _Unfinished(Exception):
 class _Clip:
     """A clip that is being written; unless `finish` is called, there is no file."""
 
-    def __init__(self, span: _Span, source: Uncompressed | Coded, how: Cut) -> None:
+    def __init__(self, span: _Span, source: Source, how: Cut) -> None:
         self.span = span
         self._rate, self._clip_rate = source.rate, how.sample_rate or source.rate
         self._end = span.first

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
-from htsat_sed.audio import decoders, open_recording, read, windows
+from htsat_sed.audio import open_recording, read, source, windows
 from htsat_sed.errors import AudioError
 
 
@@ -85,7 +85,7 @@ def test_law_of_the_sample_count(n, source, wanted, tmp_path):
 def test_block_size_changes_nothing(rate, tmp_path, monkeypatch):
     path = write(tmp_path / "a.wav", noise(3 * rate + 17), rate)
     whole = read(path, 32_000)
-    monkeypatch.setattr(decoders, "_BLOCK_VALUES", 1_000)
+    monkeypatch.setattr(source, "_BLOCK_VALUES", 1_000)
     with open_recording(path, 32_000) as stream:
         blocks = list(stream.blocks())
     assert len(blocks) > 40

@@ -1,0 +1,426 @@
+"""Recordings that FFmpeg decodes (through PyAV), on the clock of their film.
+
+Blocks begin where the earliest stream of sound or pictures does, and silence stands for what is missing:
+where the sound begins later than the pictures, and where time stamps leave a gap. A stream whose rate or
+channels change on the way, or another chained to it, goes on at the first rate with the first channels.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
+from itertools import chain, groupby
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+from av.codec import codecs_available
+from numpy.typing import NDArray
+
+from htsat_sed.audio.resampling import resampled
+from htsat_sed.audio.signatures import (
+    flac_links,
+    has_end_of_stream,
+    is_playlist,
+    mp4_fragments,
+    ogg_links,
+    stated_mp3_seconds,
+    why_not_audio,
+)
+from htsat_sed.audio.source import TOLERANCE, Source, block_frames
+from htsat_sed.errors import AudioError
+
+PATIENCE = 20.0  # seconds in which FFmpeg has to come up with something
+
+# What FFmpeg may open: formats of one file each. Playlists, devices and networks are not among them.
+_FORMATS = (
+    "aa aac aax ac3 ac4 act adf adp ads adx aea afc aiff aix amr amrnb amrwb amv apc ape apm aptx aptx_hd "
+    "asf asf_o ast au avi avr bfstm binka bonk brstm caf codec2 dfpwm dhav dsf dss dts dtshd dv ea eac3 "
+    "epaf flac flv fsb g722 g723_1 g726 g726le g728 g729 genh gsm gxf hca hcom iamf iff ircam ivr kvag "
+    "latm lc3 live_flv loas lvf lxf matroska mlp mmf mov mp3 mpc mpc8 mpeg mpegts mpegtsraw msf msp mtaf "
+    "musx mxf nistsphere nsv nut nuv ogg oma osq paf pva pvf qcp qoa rka rm rso s337m sbc sds shn siff "
+    "sln smjpeg sol sox spdif svag swf tak thp truehd tta ty usm vag voc vqf w64 wav wavarc wsaud wsd wtv "
+    "wv wve xa xvag xwma al ul alaw mulaw s8 u8 s16be s16le s24be s24le s32be s32le u16be u16le f32be "
+    "f32le f64be f64le"
+).replace(" ", ",")
+_LOSSY_TOLERANCE = 0.25  # encoder delay is in the stated duration of some formats and not of others
+# Other formats' durations are FFmpeg's estimates from the bit rate, or where the last packet lies.
+_MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
+_LONGEST_PROMISE = 3e7  # seconds, a year; more is a placeholder
+# PyAV 18 looks for a null pointer after the last plane; a frame of 8 or more has none, and it crashes.
+_MANY_PLANES = 8
+_SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
+_GAP_SECONDS = 0.02  # more than time stamps jitter
+_RESET_SECONDS = 0.5  # further back, a clock has been set anew
+_MOST_SILENCE = 86_400.0  # seconds inserted into one recording
+# Streams as they are sent: a leap of the clock is a new programme, not a gap (as in FFmpeg).
+_BROADCAST, _LONGEST_OUTAGE = frozenset({"mpegts", "mpeg"}), 10.0
+_GUESSED = frozenset({"mp3", "aac", "ac3"})  # formats without a header: found by the suffix, frame by frame
+_LEAST_SHARE = 0.1  # of the bytes of such a file; what is decoded by chance is some 2 to 5 % of them
+
+Piece = tuple[int, NDArray[Any]]  # rate, and (channels, samples) as they were decoded
+
+
+class Coded(Source):
+    """A recording as FFmpeg decodes it.
+
+    Args:
+        path: what messages call it.
+        file: the same, open for reading.
+        extent: the bytes of it that are to be decoded, from the first to before the last.
+        stack: gets what has to be closed, and before `file`.
+        track: which of its audio streams, from 0.
+        ending: why its samples end where they do, as far as its header tells.
+        options: of FFmpeg's format.
+
+    Raises:
+        AudioError: it is not audio, broken beyond reading, or without such an audio stream.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        file: BinaryIO,
+        extent: tuple[int, int],
+        stack: ExitStack,
+        *,
+        track: int = 0,
+        ending: str | None = None,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(0, 0, "PCM_16")
+        self._path, self._file, self._stack, self._track = path, file, stack, track
+        self._options = options or {}
+        links = [extent]
+        file.seek(extent[0])
+        head = file.read(1024)
+        if is_playlist(head):
+            raise AudioError(path, "is a playlist: give the recordings that it lists")
+        if head[:4] == b"OggS":
+            links = ogg_links(file, *extent)
+        elif head[:4] == b"fLaC":
+            links = flac_links(file, *extent)
+        self._first_link = links[0]
+        self._size = extent[1] - extent[0]
+        self._links = iter(links[1:])
+        self._packets_decoded = self._packets_failed = self._bytes_decoded = 0
+        self._position = 0.0  # seconds yielded
+        self._silence = 0.0  # of them inserted
+        self._gaps: list[tuple[float, float]] = []  # where something is missing, and how much
+        self._leaps: list[tuple[float, float]] = []  # the same, where no silence stands for it
+        self._jumps = False
+        try:
+            self._begin(links[0])
+        except av.FFmpegError as error:
+            stuck = isinstance(error, av.ExitError)
+            reason = f"yields nothing for {PATIENCE:g} s" if stuck else why_not_audio(head)
+            raise AudioError(path, reason) from error
+        self._format: str = self._container.format.name
+        pieces = self._pieces()
+        # Codecs such as HE-AAC tell their rate with the first decoded frame and not before.
+        first = next(pieces, None)
+        if first is None:
+            raise AudioError(path, "holds no audio: nothing that can be decoded follows its header")
+        rate, values = first
+        lossless = self._stream.codec_context.codec.lossless
+        self.rate, self.channels, self.subtype = rate, len(values), _subtype(values.dtype, lossless=lossless)
+        self.ending = self.ending or ending
+        self.tracks = len(self._container.streams.audio)
+        self.tolerance = TOLERANCE if self._format == "flac" else _LOSSY_TOLERANCE
+        self._pieces_left = chain([first], pieces)
+        length = self._stated_length()
+        self.expected = None if length is None or len(links) > 1 else self._lead + length
+        self._fix_promise()
+        if self._format == "ogg" and not has_end_of_stream(file, extent[1]):
+            self.ending = "its end-of-stream mark is missing"
+        if self._format == _MP4 and mp4_fragments(file, *extent) == (True, True):
+            self.ending = "its last fragment is cut off"
+
+    def samples(self) -> Iterator[NDArray[np.float32]]:
+        """See `Source`."""
+        for rate, blocks in groupby(self._gathered(), key=lambda block: block[0]):
+            yield from resampled((self._matched(values) for _, values in blocks), rate, self.rate)
+        self._note_what_is_missing()
+
+    def _gathered(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Blocks of frames of one kind, each with its rate."""
+        size = block_frames(self.rate, self.channels)
+        gathered: list[NDArray[Any]] = []
+        held = held_rate = 0
+        for rate, values in self._pieces_left:
+            alike = gathered and (rate, values.dtype, len(values)) == (
+                held_rate,
+                gathered[0].dtype,
+                len(gathered[0]),
+            )
+            if gathered and not alike:
+                yield held_rate, _joined(gathered)
+                gathered, held = [], 0
+            gathered.append(values)
+            held, held_rate = held + values.shape[1], rate
+            if held >= size:
+                yield held_rate, _joined(gathered)
+                gathered, held = [], 0
+        if gathered:
+            yield held_rate, _joined(gathered)
+
+    def _matched(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """With the channels that the recording began with; the mean of other ones in each of them."""
+        if len(values) == self.channels:
+            return values
+        return np.repeat(values.mean(axis=0, keepdims=True), self.channels, axis=0)
+
+    def _begin(self, link: tuple[int, int]) -> None:
+        """Open a part of the file.
+
+        Raises:
+            AudioError: it has no such audio stream.
+            av.FFmpegError: it cannot be opened.
+        """
+        # FFmpeg opens the file by name: an impossible seek that a broken file makes it ask for would raise in
+        # Python where nothing can catch it. Without video decoders, cover art is not decoded to see its size.
+        options = {
+            "protocol_whitelist": "subfile,file",
+            "format_whitelist": _FORMATS,
+            "codec_whitelist": _audio_decoders(),
+            **self._options,
+        }
+        whole = link == (0, os.fstat(self._file.fileno()).st_size)
+        part = "" if whole else f"subfile,,start,{link[0]},end,{link[1]},,:"
+        container = av.open(
+            f"{part}file:{self._file.name}",
+            "r",
+            options=options,
+            metadata_errors="replace",
+            timeout=(PATIENCE, PATIENCE),
+        )
+        self._stack.enter_context(container)
+        audio = container.streams.audio
+        if not audio:
+            raise AudioError(self._path, "holds no audio stream: it is a picture, or a film without sound")
+        if self._track >= len(audio):
+            count = "1 audio track" if len(audio) == 1 else f"{len(audio)} audio tracks"
+            raise AudioError(self._path, f"has {count}, no track {self._track + 1}")
+        if audio[self._track].codec_context is None:
+            raise AudioError(self._path, "is compressed with a codec that this build of FFmpeg does not know")
+        self._container, self._stream = container, audio[self._track]
+        self._link = link
+        self._link_begin = self._position
+        self._origin: float | None = None
+        self._lead = 0.0
+        self._first_packet: int | None = None
+        for stream in container.streams:
+            if stream.index != self._stream.index and hasattr(av.stream, "Discard"):
+                stream.discard = av.stream.Discard.all
+
+    def _pieces(self) -> Iterator[Piece]:
+        """Frames of all parts of the file, and silence where they leave gaps."""
+        while True:
+            yield from self._decode()
+            link = next(self._links, None)
+            if link is None:
+                return
+            try:
+                self._begin(link)
+            except (av.FFmpegError, AudioError):
+                self.damage.append(
+                    f"{link[1] - link[0]} bytes from {self._position:.2f} s on cannot be decoded"
+                )
+
+    def _decode(self) -> Iterator[Piece]:
+        """Frames and silence; packets that cannot be decoded are left out.
+
+        Raises:
+            AudioError: it is a file of another kind, in which a decoder that guesses found some audio.
+        """
+        failed, lag = 0, 0.0
+        for packet in self._packets():
+            try:
+                decoded = packet.decode()
+            except av.FFmpegError:
+                failed += 1
+                self._packets_failed += 1
+                continue
+            self._packets_decoded += bool(decoded)
+            self._bytes_decoded += packet.size if decoded else 0
+            for frame in decoded:
+                silence, lag = self._silence_before(frame, packet, lag, failed)
+                failed = 0
+                yield from self._silent(silence, frame)
+                self._position += frame.samples / frame.sample_rate
+                yield frame.sample_rate, _values(frame)
+        if self._container.format.name in _GUESSED and self._is_chance():
+            raise AudioError(self._path, "is no audio file: next to nothing in it can be decoded")
+        if failed:
+            self.ending = "what follows cannot be decoded"
+
+    def _silence_before(
+        self, frame: av.AudioFrame, packet: av.Packet[av.AudioStream], lag: float, failed: int
+    ) -> tuple[float, float]:
+        """Seconds of silence before a frame, and how late its time stamp is after that.
+
+        What FFmpeg itself leaves out shows in the time stamps alone. Only leaps count: slow drift does not,
+        nor jitter.
+        """
+        time = frame.time
+        if self._origin is None:
+            self._first_packet = packet.pos
+            if time is None:
+                return 0.0, lag
+            begin = min([time, *self._other_starts()])
+            self._origin = begin - self._link_begin
+            self._lead = time - begin
+            if not _GAP_SECONDS < self._lead <= _MOST_SILENCE:
+                self._origin, self._lead = time - self._link_begin, 0.0
+            if self._link != self._first_link:
+                self._fix_promise()
+            return self._lead, 0.0
+        late = lag if time is None else time - self._origin - self._position
+        if late < lag - _RESET_SECONDS:
+            self._origin += late
+            return 0.0, 0.0
+        if not (failed or late - lag > _GAP_SECONDS):
+            return 0.0, late
+        gap = max(0.0, late)
+        name = self._container.format.name
+        if gap > (_LONGEST_OUTAGE if name in _BROADCAST else _MOST_SILENCE - self._silence):
+            self._leaps.append((self._position, gap))
+            self._origin += gap
+            return 0.0, 0.0
+        self._gaps.append((self._position, gap))
+        return gap, late - gap
+
+    def _silent(self, seconds: float, frame: av.AudioFrame) -> Iterator[Piece]:
+        rate, channels = frame.sample_rate, frame.layout.nb_channels
+        kind = np.dtype(_SAMPLE_TYPES[frame.format.name.removesuffix("p")])
+        left = round(seconds * rate)
+        self._position += left / rate
+        self._silence += left / rate
+        while left > 0:
+            length = min(left, block_frames(rate, channels))
+            yield rate, np.full((channels, length), 128 if kind == np.uint8 else 0, kind)
+            left -= length
+
+    def _other_starts(self) -> list[float]:
+        """When the other streams of sound and pictures begin, seconds; covers are no pictures."""
+        return [
+            float(stream.start_time * stream.time_base)
+            for stream in self._container.streams
+            if stream.index != self._stream.index
+            and stream.type in ("audio", "video")
+            and not stream.disposition & av.stream.Disposition.attached_pic
+            and stream.start_time is not None
+            and stream.time_base is not None
+        ]
+
+    def _is_chance(self) -> bool:
+        """Whether the frames that were decoded are what a file of another kind holds by chance."""
+        return self._bytes_decoded < _LEAST_SHARE * self._size or self._packets_failed > self._packets_decoded
+
+    def _packets(self) -> Iterator[av.Packet[av.AudioStream]]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                yield next(packets)
+            except StopIteration:
+                return
+            except av.FFmpegError:
+                self.ending = "what follows cannot be read"
+                return
+
+    def _fix_promise(self) -> None:
+        """Take the length that the header states, where it is its word and not an estimate."""
+        name = self._format
+        stated = name in ("flac", _MATROSKA)
+        if name == _MP4:
+            stated = not mp4_fragments(self._file, *self._link)[0]
+        length = self._stated_length()
+        if name == "mp3" and self._first_packet is not None:
+            length = stated_mp3_seconds(self._file, self._link[0] + self._first_packet)
+            stated = length is not None
+        if stated and length is not None and 0.0 < length < _LONGEST_PROMISE:
+            self.promised = self._link_begin + self._lead + length
+        else:
+            self.promised = None
+
+    def _stated_length(self) -> float | None:
+        """Seconds of the sound, from its own begin, as the header states or FFmpeg estimates it."""
+        stream = self._stream
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        first = self._lead + (self._origin or 0.0) + self._link_begin
+        # Matroska's header has the duration of the longest stream, maybe a film; a tag has that of each. Both
+        # are the time at which it ends, by the film's clock.
+        if tag := re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", "")):
+            hours, minutes, seconds = tag.groups()
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds) - first
+        if len(self._container.streams) > 1 or not self._container.duration:
+            return None
+        duration = self._container.duration / av.time_base
+        return duration - first if self._container.format.name == _MATROSKA else duration
+
+    def _note_what_is_missing(self) -> None:
+        if self._gaps:
+            missing = sum(gap for _, gap in self._gaps)
+            stands = "; silence stands for them" if missing > 0.0 else ""
+            self.damage.append(
+                f"damaged or interrupted at {_places(self._gaps)}: about {missing:.2f} s are missing{stands}"
+            )
+        if self._leaps:
+            self.damage.append(
+                f"its time stamps leap by {self._leaps[0][1]:.0f} s at {_places(self._leaps)}: read on "
+                "without a gap"
+            )
+
+
+def _places(places: list[tuple[float, float]]) -> str:
+    more = f" and {len(places) - 1} more places" if len(places) > 1 else ""
+    return f"{places[0][0]:.2f} s{more}"
+
+
+@cache
+def _audio_decoders() -> str:
+    found = []
+    for name in sorted(codecs_available):
+        try:
+            codec = av.Codec(name, "r")
+        except ValueError:  # an encoder
+            continue
+        if codec.type == "audio":
+            found.append(codec.name)
+    return ",".join(found)
+
+
+def _values(frame: av.AudioFrame) -> NDArray[Any]:
+    """(channels, samples) of a frame, as the decoder has them."""
+    if frame.format.is_planar and frame.layout.nb_channels >= _MANY_PLANES:
+        (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar and channels > 1:
+        planes: NDArray[Any] = frame.to_ndarray()
+        return planes
+    # A view, several times faster than PyAV's copy; it keeps the frame.
+    plane: Any = frame.planes[0]
+    kind = np.dtype(_SAMPLE_TYPES[frame.format.name.removesuffix("p")])
+    return np.frombuffer(plane, kind, frame.samples * channels).reshape(-1, channels).T
+
+
+def _joined(frames: list[NDArray[Any]]) -> NDArray[np.float32]:
+    """(channels, samples) of frames of one kind, integers scaled to [-1, 1)."""
+    kind, channels = frames[0].dtype, len(frames[0])
+    values = np.empty((channels, sum(frame.shape[1] for frame in frames)), np.float32)
+    np.concatenate(frames, axis=1, out=values, casting="same_kind" if kind.kind == "f" else "unsafe")
+    if kind == np.uint8:
+        values -= 128
+    if kind.kind in "iu":
+        values *= np.float32(2.0 ** (1 - 8 * kind.itemsize))
+    return values
+
+
+def _subtype(kind: np.dtype[Any], *, lossless: bool) -> str:
+    if kind.kind == "f":
+        return "FLOAT" if lossless else "PCM_16"
+    return {"uint8": "PCM_U8", "int16": "PCM_16"}.get(kind.name, "PCM_24")

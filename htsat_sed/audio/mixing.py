@@ -1,0 +1,80 @@
+"""Channels to mono: their mean or one of them, and what is wrong with the samples on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.audio.source import NO_SOUND
+
+# Channels cancel where their mean has less than a tenth of the power that it would have if they had nothing
+# to do with each other; below -80 dB nothing counts.
+_CANCELLED = 0.1
+_FAINT = 1e-8  # mean power of the channels
+_LEAST_SECONDS = 0.5
+
+
+class Mixer:
+    """Makes the blocks of one recording mono.
+
+    Args:
+        rate: Hz.
+        channel: the one to take, counted from 1; None for the mean of all.
+    """
+
+    def __init__(self, rate: int, channel: int | None) -> None:
+        self._rate = rate
+        self._channel = channel
+        self._frames = self._samples = self._silenced = self._first_silenced = 0
+        self._cancelled = 0  # frames
+        self._first_cancelled = 0
+
+    def mono(self, channels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(samples,) of a (channels, samples) block that is not empty."""
+        if self._channel is not None:
+            channels = channels[self._channel - 1 : self._channel]
+        # False for NaN too. The extremes are found several times faster than a mask is made.
+        if not (channels.max() < NO_SOUND and channels.min() > -NO_SOUND):
+            sound = np.abs(channels) < NO_SOUND
+            if self._silenced == 0:
+                self._first_silenced = self._frames + int(np.argmin(sound.all(axis=0)))
+            self._silenced += sound.size - int(np.count_nonzero(sound))
+            channels = np.where(sound, channels, np.float32(0))
+        # Row by row: several times faster than a mean along the short axis.
+        mono: NDArray[np.float32] = sum(channels[1:], start=channels[0]) / np.float32(len(channels))
+        if len(channels) > 1:
+            self._compare(channels, mono)
+        self._frames += channels.shape[1]
+        self._samples += channels.size
+        return mono
+
+    @property
+    def nothing_sounds(self) -> bool:
+        """Whether not one sample was sound."""
+        return self._silenced == self._samples
+
+    def defects(self) -> list[str]:
+        """What was wrong with the blocks so far."""
+        found = []
+        if self._silenced:
+            found.append(
+                f"{self._silenced} of {self._samples} samples are NaN, infinite or beyond 1e12, the first at "
+                f"{self._first_silenced / self._rate:.2f} s; they count as 0"
+            )
+        if self._cancelled >= _LEAST_SECONDS * self._rate:
+            cancelled, whole, first = (
+                frames / self._rate for frames in (self._cancelled, self._frames, self._first_cancelled)
+            )
+            found.append(
+                f"its channels cancel each other when averaged, in {cancelled:.2f} of {whole:.2f} s, the "
+                f"first at {first:.2f} s: take one of them with --channel 1"
+            )
+        return found
+
+    def _compare(self, channels: NDArray[np.float32], mono: NDArray[np.float32]) -> None:
+        power = sum(float(np.dot(row, row)) for row in channels) / channels.size
+        mixed = float(np.dot(mono, mono)) / len(mono)
+        if power > _FAINT and mixed < _CANCELLED * power / len(channels):
+            if self._cancelled == 0:
+                self._first_cancelled = self._frames
+            self._cancelled += len(mono)

@@ -1,0 +1,145 @@
+"""Decoders run in a thread each, so that one that raises or hangs ends its own recording and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.audio.source import Source, is_silent
+from htsat_sed.errors import AudioError, HtsatSedError
+
+PATIENCE = 20.0  # seconds in which a decoder has to come up with something
+# They are counted in so many steps, of which a process that is stopped meanwhile (Ctrl-Z) loses one.
+_STEPS = 20
+_MOST_WAITING = 2  # blocks
+_FAREWELL = 1.0  # seconds that a thread has to close its file
+
+
+@contextmanager
+def readers_errors(path: str, what: str) -> Iterator[None]:
+    """Whatever a reader raises becomes an AudioError that names the recording."""
+    try:
+        yield
+    except HtsatSedError:
+        raise
+    except OSError as error:
+        raise AudioError(path, f"cannot be {what}: {error.strerror or error}") from error
+    except Exception as error:
+        reason = str(error) or "no reason given"
+        raise AudioError(path, f"cannot be {what}: {type(error).__name__}: {reason}") from error
+
+
+class Watched:
+    """A recording whose decoder is waited for no longer than `PATIENCE` at a time.
+
+    Args:
+        path: what messages call it.
+        open_source: opens it, and puts what has to be closed on a stack.
+        search: whether, at the end of a silent track, to look for another that sounds.
+
+    Attributes:
+        source: as opened.
+        silent_track: what to say about a track that is silent where another is not, known at the end.
+
+    Raises:
+        AudioError: it cannot be opened, or not in time.
+    """
+
+    def __init__(self, path: str, open_source: Callable[[ExitStack], Source], *, search: bool) -> None:
+        self.silent_track: str | None = None
+        self._path = path
+        self._open, self._search = open_source, search
+        self._items: deque[Source | NDArray[np.float32]] = deque()
+        self._error: BaseException | None = None
+        self._beats = 0
+        self._complete = self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="decoder", daemon=True)
+        self._thread.start()
+        try:
+            source = self._next()
+        except BaseException:
+            self.close()
+            raise
+        assert isinstance(source, Source)
+        self.source = source
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield what `Source.blocks` does.
+
+        Raises:
+            AudioError: it cannot be read, or not in time.
+        """
+        while (block := self._next()) is not None:
+            assert not isinstance(block, Source)
+            yield block
+
+    def close(self) -> None:
+        """End the thread, which closes the file; one that hangs in a read is left behind."""
+        with self._changed:
+            self._closed = True
+            self._items.clear()
+            self._changed.notify_all()
+        self._thread.join(_FAREWELL)
+
+    def _next(self) -> Source | NDArray[np.float32] | None:
+        with self._changed:
+            steps, beats = 0, self._beats
+            while not (self._items or self._complete):
+                if self._changed.wait(PATIENCE / _STEPS):
+                    continue
+                steps, beats = (steps + 1 if beats == self._beats else 0), self._beats
+                if steps >= _STEPS:
+                    raise AudioError(self._path, f"has yielded nothing for {PATIENCE:g} s: left out")
+            if self._items:
+                item = self._items.popleft()
+                self._changed.notify_all()
+                return item
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def _work(self) -> None:
+        try:
+            with ExitStack() as stack, readers_errors(self._path, "read"):
+                source = self._open(stack)
+                self._put(source)
+                self._read(source)
+        except BaseException as error:  # the consumer's to raise
+            self._error = error
+        with self._changed:
+            self._complete = True
+            self._changed.notify_all()
+
+    def _read(self, source: Source) -> None:
+        silent = source.tracks > 1 and self._search
+        for block in source.blocks():
+            if silent and block.size:
+                silent = is_silent(max(float(block.max()), -float(block.min())))
+            if not self._put(block):
+                return
+        if not silent:
+            return
+        for track in source.other_track():
+            if track is not None:
+                self.silent_track = (
+                    f"its first audio track of {source.tracks} is silent, track {track} is not: take it with "
+                    f"--track {track}"
+                )
+            if not self._put(None):
+                return
+
+    def _put(self, item: Source | NDArray[np.float32] | None) -> bool:
+        """Hand on what there is, when there is room; False if nobody wants it any more."""
+        with self._changed:
+            self._beats += 1
+            self._changed.wait_for(lambda: self._closed or len(self._items) < _MOST_WAITING)
+            if item is not None and not self._closed:
+                self._items.append(item)
+                self._changed.notify_all()
+            return not self._closed

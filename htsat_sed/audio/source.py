@@ -1,0 +1,122 @@
+"""What every decoder offers: a recording at its own rate, with its own channels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import numpy as np
+from numpy.typing import NDArray
+
+NO_SOUND = 1e12  # smaller samples keep the energy of a window within float32
+TOLERANCE = 0.01
+
+_BLOCK_SECONDS = 5
+_BLOCK_VALUES = 1 << 22  # of all channels together, 16 MiB
+_INTEGER_PEAK = 100.0  # floats that reach further, and exceed 1 often, are integers that nobody scaled
+_INTEGER_SHARE = 0.05
+_FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)
+_SILENT = 1e-4  # -80 dB
+
+
+class Source(ABC):
+    """A recording as a decoder reads it.
+
+    Attributes:
+        rate: Hz.
+        channels: how many.
+        tracks: audio tracks in the file, of which this is one.
+        promised: seconds that the header states, None if it does not.
+        tolerance: seconds by which the decoded duration may miss `promised` in a whole file.
+        expected: seconds, for progress.
+        ending: why the recording ended where it did, known once `blocks` is exhausted; None if naturally.
+        damage: what is missing in the middle, or else was found on the way, known then too.
+        subtype: libsndfile's name of the sample type that holds what `blocks` yields, 32-bit integers and
+            64-bit floats at the precision of 32-bit floats; PCM_16 for lossy codecs, which have none.
+        again: opens the recording anew, with an audio track by its number from 0.
+    """
+
+    def __init__(self, rate: int, channels: int, subtype: str) -> None:
+        self.rate = rate
+        self.channels = channels
+        self.subtype = subtype
+        self.tracks = 1
+        self.promised: float | None = None
+        self.tolerance = TOLERANCE
+        self.expected: float | None = None
+        self.ending: str | None = None
+        self.damage: list[str] = []
+        self.again: Callable[[int, ExitStack], Source] | None = None
+
+    @abstractmethod
+    def samples(self) -> Iterator[NDArray[np.float32]]:
+        """Yield (channels, frames) blocks as they are stored; some may be empty."""
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield (channels, frames) blocks, floats on an integer's scale divided by its full scale.
+
+        An empty block shows that the recording is being worked at.
+        """
+        scale: float | None = None if self.subtype == "FLOAT" else 1.0
+        for block in self.samples():
+            if scale is None and block.size:
+                peak = _peak(block)
+                if 0.0 < peak <= 1.0:
+                    scale = 1.0
+                elif peak > 0.0:
+                    scale = 1.0
+                    for found in self._full_scale():
+                        scale = found or scale
+                        yield np.zeros((self.channels, 0), np.float32)
+                    if scale != 1.0:
+                        self.damage.append(
+                            f"its floats are on the scale of integers: all are divided by {scale:.0f}"
+                        )
+            yield block if scale is None or scale == 1.0 else block / np.float32(scale)
+
+    def _full_scale(self) -> Iterator[float | None]:
+        """Go through the recording; the last is what to divide by, if its floats are integers in disguise."""
+        peak = 0.0
+        sounding = beyond = 0
+        with ExitStack() as stack:
+            assert self.again is not None
+            for block in self.again(0, stack).samples():
+                peak = max(peak, _peak(block))
+                sounding += int(np.count_nonzero(block))
+                beyond += int(np.count_nonzero(np.abs(block) > 1.0))
+                yield None
+        if peak > _INTEGER_PEAK and beyond > _INTEGER_SHARE * sounding:
+            yield next((full for full in _FULL_SCALES if peak <= 2 * full), None)
+
+    def other_track(self) -> Iterator[int | None]:
+        """Go through the other audio tracks; the last is the first of them that sounds, counted from 1."""
+        for track in range(1, self.tracks):
+            with ExitStack() as stack:
+                assert self.again is not None
+                for block in self.again(track, stack).samples():
+                    if not is_silent(_peak(block)):
+                        yield track + 1
+                        return
+                    yield None
+
+
+def is_silent(peak: float) -> bool:
+    """Whether nothing can be heard in what reaches this peak, -80 dB of full scale."""
+    return peak < _SILENT
+
+
+def _peak(block: NDArray[np.float32]) -> float:
+    """Highest magnitude of what is sound at all."""
+    if not block.size:
+        return 0.0
+    high = max(float(block.max()), -float(block.min()))
+    if high < NO_SOUND:
+        return high
+    magnitudes = np.abs(block)
+    return float(np.max(magnitudes, initial=0.0, where=magnitudes < NO_SOUND))
+
+
+def block_frames(rate: int, channels: int) -> int:
+    """Frames of a block: 5 s, or fewer where there are many channels."""
+    return max(1, min(_BLOCK_SECONDS * rate, _BLOCK_VALUES // channels))
