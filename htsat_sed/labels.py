@@ -96,6 +96,25 @@ def _label_column(path: str | Path, table: csv.DictReader[str]) -> list[str]:
     return [normal(row[column] or "") for row in table if _fits(path, row)]
 
 
+def check_label_set(labels: Iterable[object]) -> None:
+    """Refuse names that no table could hold or nobody could tell apart.
+
+    Raises:
+        UsageError: a label is no text, blank, not valid Unicode, or there twice.
+    """
+    seen: set[str] = set()
+    for label in labels:
+        if not isinstance(label, str):
+            raise UsageError(f"wanted labels of text, got {label!r}")
+        if not label.strip():
+            raise UsageError(f"wanted labels with a name, got the blank {label!r}")
+        if any("\ud800" <= character <= "\udfff" for character in label):
+            raise UsageError(f"wanted labels of valid Unicode, got {label!r}")
+        if label in seen:
+            raise UsageError(f"wanted distinct labels, got {label!r} twice")
+        seen.add(label)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint at the known name most like a mistaken one: ``; did you mean 'Dog'?``, or nothing."""
     near = most_alike(name, known)

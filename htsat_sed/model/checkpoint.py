@@ -15,6 +15,7 @@ Files of the official implementation are read as well, see `htsat_sed.model.offi
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,17 +24,19 @@ from typing import Any, Literal
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from htsat_sed.errors import CheckpointError, HtsatSedError, UsageError
-from htsat_sed.labels import audioset_labels
+from htsat_sed.labels import audioset_labels, check_label_set
 from htsat_sed.model.catalogue import resolve_checkpoint
-from htsat_sed.model.htsat import HTSAT, HTSATConfig
-from htsat_sed.model.official import Arrays, Encoder, read_encoder, read_official, shortened
+from htsat_sed.model.htsat import HTSAT, HTSATConfig, array_shapes
+from htsat_sed.model.official import Encoder, read_encoder, read_official
+from htsat_sed.model.torch_file import Arrays, shortened
 from htsat_sed.whole_file import whole_file
 
 FORMAT = 1
 _ENTRY = "htsat_sed"
+_LONGEST_ENTRY = 16 << 20  # characters
+_WEIGHTS, _COUNTERS = ("F32", "F16", "BF16", "F64"), ("I64",)  # as safetensors calls them
 
 Loss = Literal["clip_bce", "clip_ce"]
 
@@ -97,13 +100,17 @@ def load_checkpoint(
     """
     path = _file(path)
     info, arrays = _read(path, sample_rate=sample_rate, hop_length=hop_length, labels=labels, loss=loss)
+    shapes = {key: tuple(array.shape) for key, array in arrays.items()}
+    _check_shapes(path, shapes, array_shapes(info.config))
+    _check_values(path, arrays)
     with torch.random.fork_rng(devices=[]):  # building a model draws initial weights
         model = HTSAT(info.config, info.labels)
-    _check_arrays(path, arrays, model.state_dict())
     model.load_state_dict(arrays)
     model.post_processing = None if info.post_processing is None else dict(info.post_processing)
     model.provenance = dict(info.provenance)
-    return model.eval()
+    model.eval()
+    _check_outputs(path, model)
+    return model
 
 
 def read_info(
@@ -229,11 +236,14 @@ def load_encoder(path: str | Path) -> Encoder:
         CheckpointError: none of these.
     """
     path = _file(path)
-    if not _is_ours(path):
-        return read_encoder(path)
-    info, arrays = _read_ours(path, with_arrays=True)
-    kept = {key: array for key, array in arrays.items() if not key.startswith("tscam_conv.")}
-    return Encoder(info.config.embed_dim, info.config.depths, info.config.heads, kept)
+    if _is_ours(path):
+        info, arrays = _read_ours(path, with_arrays=True)
+        kept = {key: array for key, array in arrays.items() if not key.startswith("tscam_conv.")}
+        encoder = Encoder(info.config.embed_dim, info.config.depths, info.config.heads, kept)
+    else:
+        encoder = read_encoder(path)
+    _check_values(path, encoder.arrays)
+    return encoder
 
 
 def _read(path: str | Path, *, labels: Sequence[str] | None, **options: Any) -> tuple[CheckpointInfo, Arrays]:
@@ -269,22 +279,38 @@ def _read_ours(path: str | Path, *, with_arrays: bool) -> tuple[CheckpointInfo, 
             entry = (file.metadata() or {}).get(_ENTRY)
             slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
             shapes = {key: tuple(s.get_shape()) for key, s in slices.items()}
-            types = {str(s.get_dtype()) for key, s in slices.items() if len(shapes[key]) > 1}
-            arrays = {key: file.get_tensor(key) for key in slices} if with_arrays else {}
+            types = {key: str(s.get_dtype()) for key, s in slices.items()}
+            info = _described(path, entry, shapes, types)
+            arrays = {}
+            if with_arrays:  # of a file that has what its description promises, and nothing larger
+                _check_shapes(path, shapes, array_shapes(info.config))
+                arrays = {key: file.get_tensor(key) for key in slices}
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(path, f"is a broken safetensors file: {error}") from error
+    return info, {key: a.float() if a.is_floating_point() else a for key, a in arrays.items()}
+
+
+def _described(
+    path: str | Path, entry: str | None, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, str]
+) -> CheckpointInfo:
+    """What a file of ours says of itself."""
     if entry is None:
         raise CheckpointError(
             path, f"is a safetensors file, but not of htsat-sed: it lacks the metadata entry {_ENTRY!r}"
         )
-    numbers = {key: torch.Size(shape).numel() for key, shape in shapes.items() if "running_" not in key}
-    info = _parse(
+    if len(entry) > _LONGEST_ENTRY:
+        raise CheckpointError(path, f"its description has more than {_LONGEST_ENTRY >> 20} MB")
+    for key, kind in types.items():
+        if kind not in (_COUNTERS if key.endswith("num_batches_tracked") else _WEIGHTS):
+            raise CheckpointError(path, f"holds {key} as {kind}, wanted F32, F16, or I64 for a counter")
+    matrices = {kind for key, kind in types.items() if len(shapes[key]) > 1}
+    numbers = {key: math.prod(shape) for key, shape in shapes.items() if "running_" not in key}
+    return _parse(
         path,
         entry,
-        dtype="float16" if types == {"F16"} else "float32",
+        dtype="float16" if matrices == {"F16"} else "float32",
         parameters=sum(n for key, n in numbers.items() if not key.endswith("num_batches_tracked")),
     )
-    return info, {key: a.float() if a.is_floating_point() else a for key, a in arrays.items()}
 
 
 def _parse(path: str | Path, entry: str, *, dtype: str, parameters: int) -> CheckpointInfo:
@@ -298,9 +324,10 @@ def _parse(path: str | Path, entry: str, *, dtype: str, parameters: int) -> Chec
         post_processing, provenance = header["post_processing"], header["provenance"]
         if not isinstance(post_processing, dict | None) or not isinstance(provenance, dict):
             raise UsageError("wanted post_processing and provenance to be tables")
-        if not all(isinstance(label, str) for label in labels) or len(set(labels)) != config.classes:
-            raise UsageError(f"wanted {config.classes} distinct labels, one a class")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        check_label_set(labels)
+        if len(labels) != config.classes:
+            raise UsageError(f"wanted {config.classes} labels, one a class, got {len(labels)}")
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(path, f"its description is broken: {error}") from error
     return CheckpointInfo(
         kind="htsat-sed",
@@ -360,27 +387,54 @@ def _read_official(
     return info, arrays
 
 
-def _check_arrays(path: str | Path, arrays: Arrays, wanted: Mapping[str, Tensor]) -> None:
-    """Refuse arrays that are not exactly those of the model, or not finite.
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _check_shapes(path: str | Path, shapes: Shapes, wanted: Shapes) -> None:
+    """Refuse arrays that are not exactly those of the model.
 
     Raises:
         CheckpointError: naming them.
     """
-    missing = [key for key in wanted if key not in arrays]
-    unknown = [key for key in arrays if key not in wanted]
+    missing = [key for key in wanted if key not in shapes]
+    unknown = [key for key in shapes if key not in wanted]
     problems = [f"lacks {shortened(missing)}"] if missing else []
     problems += [f"holds unknown {shortened(unknown)}"] if unknown else []
-    problems = ["; ".join(problems)] if problems else []
-    problems += [
-        f"{key} has shape {tuple(arrays[key].shape)}, wanted {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in arrays and arrays[key].shape != wanted[key].shape
-    ][:1]
     problems = problems or [
-        f"{key} holds NaN or infinity" for key, array in arrays.items() if not array.isfinite().all()
+        f"{key} has shape {shapes[key]}, wanted {shape}"
+        for key, shape in wanted.items()
+        if shapes[key] != shape
     ]
     if problems:
-        raise CheckpointError(path, f"does not fit its own configuration: {problems[0]}")
+        what = "; ".join(problems) if missing or unknown else problems[0]
+        raise CheckpointError(path, f"does not fit its own configuration: {what}")
+
+
+def _check_values(path: str | Path, arrays: Arrays) -> None:
+    """Refuse weights that a training which diverged, or a damaged file, leaves.
+
+    Raises:
+        CheckpointError: an array is not finite, or a variance is negative.
+    """
+    for key, array in arrays.items():
+        if not array.isfinite().all():
+            raise CheckpointError(path, f"{key} holds NaN or infinity: its training diverged")
+        if key.endswith("running_var") and bool((array < 0).any()):
+            raise CheckpointError(path, f"{key} holds a negative variance")
+
+
+def _check_outputs(path: str | Path, model: HTSAT) -> None:
+    """Refuse weights that are finite but compute what is not.
+
+    Raises:
+        CheckpointError: a window of rising tones does not give finite outputs.
+    """
+    samples = min(model.config.window_samples, max(model.config.n_fft, model.config.sample_rate))
+    phase = torch.linspace(0.0, 1.0, samples).square() * (samples / 4)
+    with torch.inference_mode():
+        outputs = model(0.1 * phase.sin()[None])
+    if not all(output.isfinite().all() for output in outputs):
+        raise CheckpointError(path, "its weights compute NaN or infinity: its training diverged")
 
 
 def _check_same_model(path: str | Path, model: HTSAT, first_path: str | Path, first: HTSAT) -> None:

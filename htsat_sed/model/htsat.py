@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from htsat_sed.errors import UsageError
+from htsat_sed.labels import check_label_set
 from htsat_sed.model.frontend import LogMel
 from htsat_sed.model.swin import Swin
 
@@ -27,6 +29,18 @@ CHUNKS = 4  # pieces of the spectrogram stacked along frequency: 4 x 64 bands = 
 FRAMES = CHUNKS * IMAGE_SIDE  # frames of a stretched window
 TOKENS = 32  # presence rows a window: 1024 frames / (patch 4 x three mergings by 2)
 WINDOW_HOPS = 1000  # STFT hops a window: 10 s of 320 samples at 32 kHz
+
+# What a checkpoint's description may ask for: far beyond all known models, and yet within some GB of memory.
+MOST_FFT = 8192
+_MOST_BLOCKS, _MOST_HEADS = 48, 32  # blocks of a stage; heads of the first stage
+_RANGES: dict[str, tuple[int, int]] = {
+    "classes": (1, 100_000),
+    "sample_rate": (1_000, 768_000),
+    "hop_length": (1, 4096),
+    "n_fft": (2, MOST_FFT),
+    "embed_dim": (1, 1024),
+    "mlp_ratio": (1, 16),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +86,32 @@ class HTSATConfig:
         Raises:
             ValueError: naming the field, what was wanted and what was given.
         """
-        for name in ("classes", "sample_rate", "hop_length", "n_fft", "embed_dim"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"wanted {name} of at least 1, got {getattr(self, name)}")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise UsageError(f"wanted {name} of {least} to {most}, got {value}")
+        if self.n_fft // 2 >= self.window_samples:
+            raise UsageError(
+                f"wanted n_fft below twice a window of {self.window_samples} samples, got {self.n_fft}"
+            )
         if self.mel_bands != IMAGE_SIDE // CHUNKS:
             raise UsageError(f"wanted mel_bands {IMAGE_SIDE // CHUNKS}, got {self.mel_bands}")
         if self.attention_window != 8:
             raise UsageError(f"wanted attention_window 8, got {self.attention_window}")
-        if len(self.depths) != 4 or min(self.depths) < 1:
-            raise UsageError(f"wanted depths of four stages, each at least 1, got {self.depths}")
-        if len(self.heads) != 4 or any(h < 1 or self.embed_dim * 2**i % h for i, h in enumerate(self.heads)):
+        if not (_four_integers(self.depths) and all(1 <= depth <= _MOST_BLOCKS for depth in self.depths)):
+            raise UsageError(
+                f"wanted depths of four stages, each 1 to {_MOST_BLOCKS} blocks, got {self.depths}"
+            )
+        widths = [self.embed_dim * 2**stage for stage in range(4)]
+        if not _four_integers(self.heads) or any(
+            not 1 <= heads <= _MOST_HEADS * 2**stage or widths[stage] % heads
+            for stage, heads in enumerate(self.heads)
+        ):
             raise UsageError(
                 f"wanted heads of four stages that divide their widths, {self.embed_dim} x (1, 2, 4, 8), "
-                f"got {self.heads}"
+                f"at most {_MOST_HEADS} x (1, 2, 4, 8), got {self.heads}"
             )
-        if not 0.0 <= self.fmin < self.fmax:
+        if not 0.0 <= self.fmin < self.fmax < math.inf:
             raise UsageError(f"wanted 0 <= fmin < fmax, got {self.fmin} and {self.fmax}")
         if not 0.0 <= self.drop_path < 1.0:
             raise UsageError(f"wanted drop_path in [0, 1), got {self.drop_path}")
@@ -107,6 +132,10 @@ class HTSATConfig:
     def token_seconds(self) -> float:
         """Duration of a token, a 32nd of a window: 0.3125 s for 10 s."""
         return self.window_seconds / TOKENS
+
+
+def _four_integers(values: tuple[int, ...]) -> bool:
+    return len(values) == 4 and all(type(value) is int for value in values)
 
 
 class HTSATOutput(NamedTuple):
@@ -135,7 +164,7 @@ class HTSAT(nn.Module):
         provenance: where the weights come from; free form, empty for fresh ones.
 
     Raises:
-        ValueError: as many labels as classes are wanted, none twice.
+        UsageError: as many labels as classes are wanted, each of them text, none twice.
     """
 
     def __init__(self, config: HTSATConfig, labels: tuple[str, ...] | None = None) -> None:
@@ -144,8 +173,7 @@ class HTSAT(nn.Module):
         self.labels = labels if labels is not None else tuple(f"class_{i:03d}" for i in range(config.classes))
         if len(self.labels) != config.classes:
             raise UsageError(f"wanted {config.classes} labels, one a class, got {len(self.labels)}")
-        if len(set(self.labels)) != len(self.labels):
-            raise UsageError("wanted distinct labels, got one twice")
+        check_label_set(self.labels)
         self.post_processing: dict[str, Any] | None = None
         self.provenance: dict[str, Any] = {}
         self.frontend = LogMel(
@@ -212,11 +240,47 @@ class HTSAT(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """Logits (..., K), of tokens or of clips, to scores in [0, 1] of the same shape.
 
-        Each class has a sigmoid of its own. Single-label models (``clip_ce``) were trained with a softmax over
-        the classes, so that only differences between their logits mean anything: their scores are that
-        softmax, in each token as in each clip.
+        Each class has a sigmoid of its own. Single-label models (``clip_ce``) were trained with a softmax
+        over the classes, so that only differences between their logits mean anything: their scores are
+        that softmax, in each token as in each clip.
         """
         return logits.softmax(-1) if self.config.loss == "clip_ce" else logits.sigmoid()
+
+
+def array_shapes(config: HTSATConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every array in the state dict of a model, in its order, without memory for one."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def add(name: str, weight: tuple[int, ...], *, bias: bool = True) -> None:
+        shapes[f"{name}.weight"] = weight
+        if bias:
+            shapes[f"{name}.bias"] = weight[:1]
+
+    add("bn0", (config.mel_bands,))
+    shapes |= {f"bn0.running_{value}": (config.mel_bands,) for value in ("mean", "var")}
+    shapes["bn0.num_batches_tracked"] = ()
+    dim = config.embed_dim
+    add("backbone.patch_embed.proj", (dim, 1, PATCH, PATCH))
+    add("backbone.patch_embed.norm", (dim,))
+    for stage, depth in enumerate(config.depths):
+        hidden = int(dim * config.mlp_ratio)
+        for place in range(depth):
+            block = f"backbone.layers.{stage}.blocks.{place}"
+            add(f"{block}.norm1", (dim,))
+            table = (2 * config.attention_window - 1) ** 2, config.heads[stage]
+            shapes[f"{block}.attn.relative_position_bias_table"] = table
+            add(f"{block}.attn.qkv", (3 * dim, dim))
+            add(f"{block}.attn.proj", (dim, dim))
+            add(f"{block}.norm2", (dim,))
+            add(f"{block}.mlp.fc1", (hidden, dim))
+            add(f"{block}.mlp.fc2", (dim, hidden))
+        if stage < len(config.depths) - 1:
+            add(f"backbone.layers.{stage}.downsample.norm", (4 * dim,))
+            add(f"backbone.layers.{stage}.downsample.reduction", (2 * dim, 4 * dim), bias=False)
+            dim *= 2
+    add("backbone.norm", (dim,))
+    add("tscam_conv", (config.classes, dim, 2, 3))
+    return shapes
 
 
 def stretch(logmel: Tensor) -> Tensor:

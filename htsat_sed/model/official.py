@@ -5,17 +5,12 @@ An official checkpoint is a PyTorch file whose `state_dict` holds the arrays und
 configuration (DFT and mel matrices, attention masks, position indices) and a `head` that the
 token-semantic model never uses: they are checked by shape and left out. Averaged official checkpoints
 hold everything, counters and indices too, as floating point.
-
-Pickle is never executed: files are read with ``weights_only=True``. Trainers leave objects beside the
-arrays (callback classes, argument namespaces, NumPy scalars); such names are replaced by an inert
-stand-in, nothing of theirs is imported or called, and a file that names anything else is refused.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-import zipfile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -24,23 +19,16 @@ from torch import Tensor
 
 from htsat_sed.errors import CheckpointError, UsageError
 from htsat_sed.model.frontend import LogMel
-from htsat_sed.model.htsat import HTSATConfig
+from htsat_sed.model.htsat import MOST_FFT, HTSATConfig
+from htsat_sed.model.torch_file import Arrays, check_plain, read_arrays, shortened
 
 logger = logging.getLogger("htsat_sed")
-
-Arrays = dict[str, Tensor]
 
 _FIRST = "patch_embed.proj.weight"  # by this array an HTS-AT is known, and its prefix
 _CLAP = {"audio_branch.": "LAION CLAP", "audio_encoder.base.htsat.": "Microsoft CLAP"}
 _SAMPLE_RATES = (32_000, 16_000, 48_000, 44_100, 24_000, 22_050, 8_000)
+_STAGES = 4
 _CLIP_CE_CLASSES = 50  # ESC-50, the one published single-label model
-
-# Modules whose objects trainers leave in checkpoints.
-_TRAINERS = {
-    *("pytorch_lightning", "lightning", "lightning_fabric", "torchmetrics", "torch", "numpy"),
-    *("omegaconf", "argparse", "pathlib", "datetime"),
-}
-_HARMLESS = {f"builtins.{name}" for name in ("int", "float", "bool", "str", "bytes", "list", "tuple")}
 
 
 class Encoder(NamedTuple):
@@ -99,11 +87,14 @@ def read_official(
             )
     if prefix not in ("sed_model.", ""):
         raise CheckpointError(path, f"holds an HTS-AT under the unknown prefix {prefix!r}, not 'sed_model.'")
-    if "tscam_conv.weight" not in arrays:
+    head = arrays.get("tscam_conv.weight")
+    if head is None or head.ndim == 0:
         raise CheckpointError(path, "is an HTS-AT without token-semantic head (tscam_conv): cannot detect")
-    classes = arrays["tscam_conv.weight"].shape[0]
+    classes = head.shape[0]
     mel = arrays.get("logmel_extractor.melW")
-    n_fft = 2 * (mel.shape[0] - 1) if mel is not None and mel.ndim == 2 else HTSATConfig.n_fft
+    if mel is not None and not (mel.ndim == 2 and 2 <= len(mel) <= MOST_FFT // 2 + 1):
+        raise CheckpointError(path, f"its mel matrix has shape {tuple(mel.shape)}, wanted (bins, bands)")
+    n_fft = 2 * (mel.shape[0] - 1) if mel is not None else HTSATConfig.n_fft
     rate = _sample_rate(path, mel, given=sample_rate)
     try:
         config = HTSATConfig(
@@ -152,76 +143,6 @@ def read_encoder(path: str | Path) -> Encoder:
     )
 
 
-def read_arrays(path: str | Path) -> Arrays:
-    """Read the arrays of a PyTorch file, without executing its pickle.
-
-    Args:
-        path: what `torch.save` wrote: a state dict, or a dict with one under ``state_dict`` or ``model``.
-
-    Raises:
-        CheckpointError: not such a file, or it names objects that may be code.
-    """
-    zipped = zipfile.is_zipfile(path)
-    try:
-        stand_ins = _stand_ins(path) if zipped else []
-        with torch.serialization.safe_globals(stand_ins):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except CheckpointError:
-        raise
-    except Exception as error:  # broken pickles fail in every way
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if "weights_only" in str(error) or "Weights only" in str(error):
-            reason = "its pickle holds more than arrays and plain values, and pickle is never executed"
-        raise CheckpointError(path, f"cannot be read as a PyTorch checkpoint: {reason}") from error
-    for name in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict):
-        found = "pickled object" if isinstance(content, _StandIn) else type(content).__name__
-        raise CheckpointError(path, f"holds a {found}, wanted a state dict of arrays")
-    arrays = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if not arrays:
-        raise CheckpointError(path, "holds no arrays")
-    return arrays
-
-
-class _StandIn:
-    """Takes the place of an object that a trainer pickled; does nothing, whatever it is given."""
-
-    def __new__(cls, *_: object, **__: object) -> _StandIn:
-        return super().__new__(cls)
-
-    def __setstate__(self, _: object) -> None: ...
-
-
-def _plain_dict(*_: object) -> dict[Any, Any]:
-    """Takes the place of `defaultdict`, whose items follow one by one."""
-    return {}
-
-
-def _stand_ins(path: str | Path) -> list[Any]:
-    """A stand-in for every name in the pickle that belongs to a trainer.
-
-    Raises:
-        CheckpointError: it names something else.
-    """
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    foreign = sorted(
-        name
-        for name in names
-        if name.partition(".")[0] not in _TRAINERS
-        and name not in _HARMLESS
-        and name != "collections.defaultdict"
-    )
-    if foreign:
-        raise CheckpointError(
-            path,
-            f"refused: its pickle names {shortened(foreign)}, which may be code; "
-            "if you trust the file, save its state_dict alone with the program that wrote it",
-        )
-    return [(_plain_dict if name == "collections.defaultdict" else _StandIn, name) for name in names]
-
-
 def _htsat_arrays(path: str | Path, arrays: Arrays) -> tuple[str, Arrays]:
     """The prefix of the HTS-AT among the arrays, and its arrays without it."""
     prefixes = [key.removesuffix(_FIRST) for key in arrays if key.endswith(_FIRST)]
@@ -233,7 +154,9 @@ def _htsat_arrays(path: str | Path, arrays: Arrays) -> tuple[str, Arrays]:
     others = [key for key in arrays if not key.startswith(prefix)]
     if others and not any(part in prefix for part in _CLAP):
         raise CheckpointError(path, f"holds unknown arrays: {shortened(others)}")
-    return prefix, {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
+    own = {key[len(prefix) :]: array for key, array in arrays.items() if key.startswith(prefix)}
+    check_plain(path, own)
+    return prefix, own
 
 
 def _backbone_shape(path: str | Path, arrays: Arrays) -> dict[str, Any]:
@@ -241,7 +164,11 @@ def _backbone_shape(path: str | Path, arrays: Arrays) -> dict[str, Any]:
     depths: list[int] = []
     heads: list[int] = []
     try:
-        while (table := f"layers.{len(depths)}.blocks.0.attn.relative_position_bias_table") in arrays:
+        # One stage too many is enough to see that it is none of ours.
+        while (
+            len(depths) <= _STAGES
+            and (table := f"layers.{len(depths)}.blocks.0.attn.relative_position_bias_table") in arrays
+        ):
             heads.append(arrays[table].shape[1])
             norm = re.compile(rf"layers\.{len(depths)}\.blocks\.\d+\.norm1\.weight")
             depths.append(sum(norm.fullmatch(key) is not None for key in arrays))
@@ -252,13 +179,13 @@ def _backbone_shape(path: str | Path, arrays: Arrays) -> dict[str, Any]:
             "heads": tuple(heads),
             "mlp_ratio": hidden / dim,
         }
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise CheckpointError(path, f"is not an HTS-AT of a known shape: {error}") from error
 
 
 def _sample_rate(path: str | Path, mel: Tensor | None, *, given: int | None) -> int:
     """The sample rate given, else the one whose mel bank is in the file, else 32 kHz."""
-    if mel is None or mel.ndim != 2:
+    if mel is None:
         return HTSATConfig.sample_rate if given is None else given
     told = next((rate for rate in _SAMPLE_RATES if _is_mel_bank_of(mel, rate)), None)
     if given is None and told is None:
@@ -311,9 +238,3 @@ def _our_name(key: str) -> str:
 
 def _our_type(key: str, array: Tensor) -> Tensor:
     return array.long() if key == "bn0.num_batches_tracked" else array.float()
-
-
-def shortened(names: list[str]) -> str:
-    """The first three of some names, and how many there are beyond."""
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -11,7 +11,7 @@ shifted block needs one gather before and one after its attention. Only patch me
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +106,10 @@ class WindowAttention(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
         self._kept_bias: Tensor | None = None
         self._kept_version = -1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave out what follows from the table."""
+        return self.__dict__ | {"_kept_bias": None}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WindowAttention:
         self._kept_bias = None  # moved to another device or type
