@@ -126,8 +126,8 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     [
         (lambda h: h.update(format=2), "has format 2, wanted 1: made by another version"),
         (lambda h: h.pop("labels"), "its description is broken: 'labels'"),
-        (lambda h: h["labels"].pop(), "wanted 4 distinct labels"),
-        (lambda h: h.update(labels=["a", "a", "b", "c"]), "wanted 4 distinct labels"),
+        (lambda h: h["labels"].pop(), "wanted (4 labels|distinct labels)"),
+        (lambda h: h.update(labels=["a", "a", "b", "c"]), "wanted (4 labels|distinct labels)"),
         (lambda h: h["config"].update(colour="red"), "its description is broken: .*colour"),
         (lambda h: h["config"].update(classes="4"), "its description is broken"),
         (lambda h: h["config"].update(hop_length=320.0), "wanted hop_length to be like 320"),
