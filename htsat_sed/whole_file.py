@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
@@ -80,6 +81,21 @@ def remove_unfinished(paths: Iterable[Path]) -> None:
             for found in folder.glob(".*.part"):
                 if found.name.partition("-")[0] + "-" in own:
                     found.unlink()
+
+
+def remove_all_unfinished(folder: Path) -> None:
+    """Remove what killed processes left in a folder, whatever the files were to be.
+
+    Args:
+        folder: of one run alone; nobody else may be writing into it now.
+    """
+    with suppress(OSError):
+        for found in folder.glob(".*.part"):
+            if _UNFINISHED.fullmatch(found.name):
+                found.unlink()
+
+
+_UNFINISHED = re.compile(r"\.[0-9a-f]{12}-[0-9a-f]{12}\.part")
 
 
 def _mark(target: Path) -> str:

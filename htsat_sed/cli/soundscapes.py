@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 def soundscapes(
     recipe: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="RECIPE.toml",
-            help="A recipe: its data are mixed, as its part \\[soundscapes] tells.",
+            metavar="RECIPE",
+            help="A recipe, as for train: its data are mixed as its part \\[soundscapes] says.",
             show_default=False,
         ),
     ],
@@ -48,7 +48,7 @@ def soundscapes(
 
     [bold]Example[/bold]
 
-      htsat-sed soundscapes recipes/home.toml --data homesounds/ -o scenes/
+      htsat-sed soundscapes home --data homesounds/ -o scenes/
     """
     from dataclasses import replace
 

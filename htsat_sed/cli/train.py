@@ -16,15 +16,6 @@ PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mix
 
 
 def train(
-    recipe: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RECIPE.toml",
-            help="What to train on and how; recipes/ has one for each published model. docs/training.md "
-            "tells all that a recipe may say.",
-            show_default=False,
-        ),
-    ],
     data: Annotated[
         Path,
         typer.Option(
@@ -39,6 +30,20 @@ def train(
             "--output", "-o", metavar="SAFETENSORS", help="The checkpoint to be.", show_default=False
         ),
     ],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="What to train on and how: a TOML file, or the name of one that comes with the package: "
+            "audioset, esc50, speech-commands, desed, home, home-all. docs/training.md says what a recipe may "
+            "hold.",
+            show_default=False,
+        ),
+    ] = None,
+    named: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="RECIPE", help="The same, as an option.", show_default=False),
+    ] = None,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -108,10 +113,12 @@ def train(
 
     [bold]Examples[/bold]
 
-      htsat-sed train recipes/home.toml --data homesounds/ -o home.safetensors
-      htsat-sed train recipes/esc50.toml --data ESC-50/ -o esc50.safetensors
+      htsat-sed train home --data homesounds/ -o home.safetensors
+      htsat-sed train esc50 --data ESC-50/ -o esc50.safetensors
       htsat-sed train mine.toml --data . -o mine.safetensors --devices 4
     """
+    if (recipe is None) == (named is None):
+        raise typer.BadParameter("wanted one recipe: a file or a name", param_hint="RECIPE")
     if precision not in PRECISIONS:
         raise typer.BadParameter(
             f"wanted one of {', '.join(PRECISIONS)}; got {precision!r}", param_hint="--precision"
@@ -129,14 +136,15 @@ def train(
     import torch
 
     from htsat_sed.training.fit import Machine, fit
-    from htsat_sed.training.recipe import read_recipe
+    from htsat_sed.training.recipe import find_recipe, read_recipe
 
     speaker = os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"
     # Of several processes one tells, also what the start took.
     logging.getLogger("htsat_sed").setLevel(logging.INFO if speaker else logging.ERROR)
     folder = run or out.with_suffix(".run")
-    made = read_recipe(recipe)
-    check_apart([out], [recipe, made.start])
+    path = find_recipe(recipe or named or "")
+    made = read_recipe(path)
+    check_apart([out], [path, made.start])
     try:
         with TrainingProgress(made.epochs, shown=speaker) as progress:
             model = fit(
@@ -160,7 +168,7 @@ def train(
         errors.print(f"interrupted; the same command goes on from what {folder} holds", soft_wrap=True)
         raise typer.Exit(130) from None
     except UsageError as error:
-        raise HtsatSedError(recipe, str(error)) from error
+        raise HtsatSedError(path, str(error)) from error
     if not speaker:
         return
     told = {**model.provenance["validation"], **model.provenance.get("tuned", {})}

@@ -13,7 +13,7 @@ def masked(logmel: Tensor, recipe: AugmentationRecipe) -> Tensor:
 
     Args:
         logmel: (B, frames, bands), normalised.
-        recipe: number and width of the stripes.
+        recipe: number of the stripes, and the width that they stay below.
 
     Source: Park et al., *SpecAugment*, Interspeech 2019.
     """
@@ -30,7 +30,7 @@ def masked(logmel: Tensor, recipe: AugmentationRecipe) -> Tensor:
 
 
 def _stripe(size: int, widest: int) -> tuple[int, int]:
-    width = min(size, int(torch.randint(0, widest + 1, ())))
+    width = min(size, int(torch.randint(0, max(1, widest), ())))
     return int(torch.randint(0, size - width + 1, ())), width
 
 
@@ -43,10 +43,26 @@ def mixed(values: tuple[Tensor, ...], *, alpha: float) -> tuple[Tensor, ...]:
 
     Source: Zhang et al., *mixup*, ICLR 2018.
     """
-    batch = len(values[0])
-    weights = torch.distributions.Beta(alpha, alpha).sample((batch,))
-    other = torch.randperm(batch)
-    return tuple(
-        torch.lerp(value[other.to(value.device)], value, weights.to(value).view(-1, *[1] * (value.ndim - 1)))
-        for value in values
-    )
+    weights = _weights(len(values[0]), alpha)
+    other = torch.randperm(len(values[0]))
+    return tuple(torch.lerp(value[other.to(value.device)], value, _as(weights, value)) for value in values)
+
+
+def mixed_with_reversed(logmel: Tensor, *, alpha: float) -> Tensor:
+    """Mixup as published for HTS-AT: a mean of each spectrogram and its counterpart in the reversed batch.
+
+    The labels stay those of the first, so that the other one is noise.
+
+    Args:
+        logmel: (B, frames, bands).
+        alpha: of the beta distribution of the weights.
+    """
+    return torch.lerp(logmel.flip(0), logmel, _as(_weights(len(logmel), alpha), logmel))
+
+
+def _weights(count: int, alpha: float) -> Tensor:
+    return torch.distributions.Beta(alpha, alpha).sample((count,))
+
+
+def _as(weights: Tensor, value: Tensor) -> Tensor:
+    return weights.to(value).view(-1, *[1] * (value.ndim - 1))

@@ -77,7 +77,7 @@ class Window:
 
 
 class ClipSeries:
-    """Clips one after the other, in a new order every epoch, or drawn by class.
+    """Clips one after the other, in a new order every epoch, or by class, each once in a pass over all.
 
     A clip shorter than the window is repeated where its label is weak, and padded with silence where it is
     strong; of a longer one, some random window is taken. A clip that cannot be read makes room for the next.
@@ -86,7 +86,7 @@ class ClipSeries:
         clips: at least one.
         window: shape of an example.
         seed: of order, windows and shifts.
-        balanced: draw the class first, each with the same chance.
+        balanced: take the classes one after the other, in a new order every pass, and any clip of each.
         time_shift: largest circular shift, seconds.
         random: without, clips come in their order, from their start and unshifted.
     """
@@ -111,7 +111,7 @@ class ClipSeries:
         self._column = {label: k for k, label in enumerate(window.labels)}
         of_class = [[i for i, c in enumerate(clips) if label in c.labels] for label in window.labels]
         self._of_class = [own for own in of_class if own] if balanced else []
-        self._order = np.arange(len(clips))
+        self._order = np.arange(len(self._of_class or clips))
         self._epoch = -1
 
     def __len__(self) -> int:
@@ -137,13 +137,14 @@ class ClipSeries:
         raise AudioError(broken[-1][0], f"{broken[-1][1]}; like all of {len(self._clips)} clips tried")
 
     def _index(self, number: int, rng: np.random.Generator) -> int:
-        if self._of_class:
-            own = self._of_class[rng.integers(len(self._of_class))]
-            return own[rng.integers(len(own))]
-        epoch, place = divmod(number, len(self._clips))
+        rows = self._of_class or self._clips
+        epoch, place = divmod(number, len(rows))
         if self._random and epoch != self._epoch:
-            self._order = np.random.default_rng([self._seed, 3, epoch]).permutation(len(self._clips))
+            self._order = np.random.default_rng([self._seed, 3, epoch]).permutation(len(rows))
             self._epoch = epoch
+        if self._of_class:
+            own = self._of_class[int(self._order[place])]
+            return own[int(rng.integers(len(own)))]
         return int(self._order[place])
 
     def _example(

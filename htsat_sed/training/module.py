@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.clip import ClipScores
 from htsat_sed.model.htsat import HTSAT, HTSATOutput
-from htsat_sed.training.augmentation import masked, mixed
+from htsat_sed.training.augmentation import masked, mixed, mixed_with_reversed
 from htsat_sed.training.batches import Batch, unpack
 from htsat_sed.training.muon import Muon
 from htsat_sed.training.recipe import Recipe
@@ -69,15 +69,16 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self._report(batch)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             logmel = self.model.frontend(batch.waveforms)
-        logmel = self.model.normalise(logmel)
-        self._share_statistics()
-        logmel = masked(logmel, self.recipe.augmentation)
+        logmel = masked(self.model.normalise(logmel), self.recipe.augmentation)
         clip, tokens, strong = batch.clip, batch.tokens, batch.strong.float()
         unknown = batch.unknown.float()
-        if self.recipe.augmentation.mixup:
+        augmentation = self.recipe.augmentation
+        if augmentation.mixup and augmentation.mixup_labels:
             logmel, clip, tokens, strong, unknown = mixed(
-                (logmel, clip, tokens, strong, unknown), alpha=self.recipe.augmentation.mixup
+                (logmel, clip, tokens, strong, unknown), alpha=augmentation.mixup
             )
+        elif augmentation.mixup:
+            logmel = mixed_with_reversed(logmel, alpha=augmentation.mixup)
         out = self.model.from_normalised(logmel)
         terms = self._losses(out, clip, tokens, strong > 0.999, unknown > 0.0)
         self.log_dict(terms, prog_bar=True)
@@ -85,7 +86,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         return self._sum(terms)
 
     @torch.no_grad()
-    def _share_statistics(self) -> None:
+    def on_after_backward(self) -> None:
         """Give each process the statistics of `bn0` over the examples of all.
 
         On GPUs, SyncBatchNorm does it; it does not run on CPUs, where DDP keeps those of the first process.
@@ -204,7 +205,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser; weights of layers decay, biases, norms and position biases do not.
+    """The recipe's optimiser; what decays, `Recipe.decays` says.
 
     Raises:
         ValueError: `Recipe.frozen` names no weight.
@@ -218,9 +219,10 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     for name, parameter in model.named_parameters():
         if not any(part in name for part in recipe.frozen):
             (layers if parameter.ndim > 1 and "bias_table" not in name else others).append(parameter)
+    rest = recipe.weight_decay if recipe.decays == "all" else 0.0
     groups = [
         {"params": layers, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0, "orthogonal": False},
+        {"params": others, "weight_decay": rest, "orthogonal": False},
     ]
     kind = Muon if recipe.optimiser == "muon" else torch.optim.AdamW
     return kind(groups, lr=recipe.learning_rate)

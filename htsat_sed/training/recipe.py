@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from htsat_sed.errors import AnnotationError, UsageError
 from htsat_sed.labels import did_you_mean
@@ -32,8 +33,8 @@ class DataRecipe:
         folds: only these; none given: all. Strong tables have no folds: there, recording i, in the order of
             names, belongs to fold i modulo `Recipe.fold_count` + 1.
         share: of a batch, relative to that of the other parts.
-        balanced: draw a class first, each with the same chance, then one of its clips; else each clip comes
-            once an epoch.
+        balanced: draw from each class in turn, in a new order each pass, one of its clips; else each clip
+            comes once an epoch.
         mix: cut events from these clips and mix them into soundscapes, see `SoundscapeRecipe`. All such parts
             together are one part, whose share is the sum of theirs. Of negatives, recordings with present
             labels are cut as well; the others are backgrounds.
@@ -77,11 +78,13 @@ class AugmentationRecipe:
     """What is done to clips and spectrograms; soundscapes have more of their own.
 
     Attributes:
-        time_masks: SpecAugment after `bn0`: stripes of up to `time_mask` frames.
+        time_masks: SpecAugment after `bn0`: stripes narrower than `time_mask`.
         time_mask: frames.
-        band_masks: stripes of up to `band_mask` bands.
+        band_masks: stripes narrower than `band_mask`.
         band_mask: bands.
         mixup: alpha of the beta distribution that two spectrograms are mixed by; 0 for none.
+        mixup_labels: mix the labels as well, each example with a random other one. Without, spectrograms
+            alone are mixed, each with its counterpart in the reversed batch, as published.
         time_shift: clips are shifted round by up to so many seconds either way, in whole tokens.
     """
 
@@ -90,6 +93,7 @@ class AugmentationRecipe:
     band_masks: int = 2
     band_mask: int = 8
     mixup: float = 0.0
+    mixup_labels: bool = True
     time_shift: float = 0.0
 
     def __post_init__(self) -> None:
@@ -150,6 +154,11 @@ class SoundscapeRecipe:
             raise UsageError(f"wanted events to be probabilities that sum to 1, got {self.events}")
         if not self.seconds > 0.0:
             raise UsageError(f"wanted seconds of more than 0, got {self.seconds}")
+        if self.validation < 1:
+            raise UsageError(f"wanted validation of at least 1 soundscape, got {self.validation}")
+        for name in ("speed", "equaliser_db"):
+            if getattr(self, name) < 0.0:
+                raise UsageError(f"wanted {name} of at least 0, got {getattr(self, name)}")
         for name in ("background", "silent"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"wanted {name} to be a chance in [0, 1], got {getattr(self, name)}")
@@ -180,12 +189,14 @@ class Recipe:
         warm_up: part of the steps.
         optimiser: ``adamw``, or ``muon`` for the matrices and AdamW for the rest, with one learning rate: see
             `muon`.
-        weight_decay: of layers' weights.
+        weight_decay: of the weights that `decays` names.
+        decays: ``layers``: weights of layers, not biases, norms and position biases; or ``all``.
         gradient_clip: largest norm of the gradient.
         loss: of clips: ``bce``, or ``cross-entropy`` for exactly one label a clip.
         clip_loss: weight of the clip loss.
         token_loss: weight of the token BCE, where labels are strong.
-        presence_bias: bias of a new head; about the logit of a token's chance to be active.
+        presence_bias: bias of the head where it is new, with a start too; about the logit of a token's chance
+            to be active. 0 leaves it random.
         average: what is validated and saved: ``ema``, a moving average of the weights; ``epochs``, the mean
             of the weights at the end of the last `average_epochs`; ``none``, the weights as they are.
         ema_decay: of the moving average.
@@ -214,6 +225,7 @@ class Recipe:
     warm_up: float = 0.08
     optimiser: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.05
+    decays: Literal["layers", "all"] = "layers"
     gradient_clip: float = 1.0
     loss: Literal["bce", "cross-entropy"] = "bce"
     clip_loss: float = 1.0
@@ -242,6 +254,8 @@ class Recipe:
         for name in ("epochs", "batch_size", "fold_count", "average_epochs"):
             if getattr(self, name) < 1:
                 raise UsageError(f"wanted {name} of at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 1 << 32:
+            raise UsageError(f"wanted a seed from 0 to {(1 << 32) - 1}, got {self.seed}")
         for name in ("epoch_examples", "patience", "clip_loss", "token_loss", "weight_decay"):
             if getattr(self, name) < 0:
                 raise UsageError(f"wanted {name} of at least 0, got {getattr(self, name)}")
@@ -265,12 +279,35 @@ class Recipe:
             raise UsageError("wanted [[validation]] data for patience and keep = 'best'")
 
 
-def read_recipe(path: str | Path) -> Recipe:
+def find_recipe(recipe: str | Path) -> Path:
+    """The file of a recipe: a path, or the name of one that comes with the package, such as ``audioset``.
+
+    Raises:
+        AnnotationError: there is neither.
+    """
+    if Path(recipe).exists():
+        return Path(recipe)
+    package = Path(__file__).parents[1]
+    # From a clone, recipes lie beside the package.
+    bundled = {
+        path.stem: path for at in (package, package.parent) for path in (at / "recipes").glob("*.toml")
+    }
+    if (name := str(recipe)) in bundled:
+        return bundled[name]
+    known = did_you_mean(name, bundled) or f"; recipes of that kind are {', '.join(sorted(bundled))}"
+    raise AnnotationError(recipe, f"is neither a file nor the name of a recipe{known}")
+
+
+def read_recipe(recipe: str | Path) -> Recipe:
     """Read a recipe.
+
+    Args:
+        recipe: a file, or a name; see `find_recipe`.
 
     Raises:
         AnnotationError: the file is missing, not TOML, or holds an unknown or impossible value.
     """
+    path = find_recipe(recipe)
     values = read_toml(path, "a recipe")
     try:
         for name in ("data", "validation"):
@@ -280,8 +317,8 @@ def read_recipe(path: str | Path) -> Recipe:
             values[name] = tuple(_build(DataRecipe, part, f"{name}.") for part in parts)
         for name, kind in _PARTS.items():
             values[name] = _build(kind, values.get(name, {}), f"{name}.")
-        recipe: Recipe = _build(Recipe, values, "")
-        return recipe
+        made: Recipe = _build(Recipe, values, "")
+        return made
     except (TypeError, ValueError, OverflowError) as error:
         raise AnnotationError(path, f"not a recipe: {error}") from error
 
@@ -299,7 +336,30 @@ def _build(kind: Any, values: Mapping[str, Any], prefix: str) -> Any:
                 did_you_mean(prefix + name, [prefix + k for k in known]) or f"; known are {', '.join(known)}"
             )
             raise UsageError(f"unknown value {prefix}{name}{hint}")
-    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    hints = get_type_hints(kind)
+    return kind(**{name: _typed(prefix + name, value, hints[name]) for name, value in values.items()})
+
+
+_WORDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """A value of a TOML file as the field's type has it; lists become tuples."""
+    parts = get_args(kind)
+    if is_dataclass(kind) or any(map(is_dataclass, parts)):  # made before
+        return value
+    if get_origin(kind) is Literal:
+        kind = str
+    elif parts:
+        each = parts[:1] if parts[-1] is Ellipsis else parts
+        wanted = "a list" if parts[-1] is Ellipsis else f"a list of {len(parts)} values"
+        if not isinstance(value, list) or (parts[-1] is not Ellipsis and len(value) != len(parts)):
+            raise UsageError(f"wanted {name} to be {wanted}, got {reprlib.repr(value)}")
+        return tuple(_typed(f"{name}[{i + 1}]", item, each[i % len(each)]) for i, item in enumerate(value))
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool) or (kind is float and not isfinite(value)):
+        raise UsageError(f"wanted {name} to be {_WORDS[kind]}, got {reprlib.repr(value)}")
+    return value
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

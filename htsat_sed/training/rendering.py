@@ -10,9 +10,9 @@ from htsat_sed.annotations import write_events
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.training.soundscapes import Soundscapes
-from htsat_sed.whole_file import whole_file
+from htsat_sed.whole_file import remove_all_unfinished, whole_file
 
-AUDIO, REFERENCE = "audio", "reference.tsv"
+AUDIO, REFERENCE, DURATIONS = "audio", "reference.tsv", "durations.tsv"
 
 
 def render(soundscapes: Soundscapes, folder: Path, *, count: int, sample_rate: int, seconds: float) -> None:
@@ -35,6 +35,8 @@ def render(soundscapes: Soundscapes, folder: Path, *, count: int, sample_rate: i
         audio.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HtsatSedError(audio, f"cannot be made: {error.strerror}") from error
+    for place in (audio, folder):
+        remove_all_unfinished(place)
     events: dict[str, list[Event]] = {}
     for number in range(count):
         samples, own, _ = soundscapes[number]
@@ -42,7 +44,7 @@ def render(soundscapes: Soundscapes, folder: Path, *, count: int, sample_rate: i
         with whole_file(audio / name, "wb") as file:
             soundfile.write(file, np.round(samples * 32_767).astype(np.int16), sample_rate, format="FLAC")
         events[name] = own
-    with whole_file(folder / "durations.tsv") as file:
+    with whole_file(folder / DURATIONS) as file:
         file.write("filename\tduration\n")
         file.writelines(f"{name}\t{seconds:g}\n" for name in events)
     write_events(folder / REFERENCE, events, "tsv")

@@ -98,8 +98,8 @@ def _timm_encoder(name: str) -> Encoder:
 def from_timm(arrays: Mapping[str, Tensor], name: str) -> Encoder:
     """A Swin's arrays under our names.
 
-    The three colour channels become one by summing, as for an image whose channels are alike, and a bias
-    table for another window is stretched to ours.
+    The three colour channels become one as their mean, as published. A bias table for another window is
+    stretched to ours.
 
     Args:
         arrays: of timm's SwinTransformer.
@@ -126,7 +126,7 @@ def from_timm(arrays: Mapping[str, Tensor], name: str) -> Encoder:
                     array = _stretched(array)
                 ours[f"backbone.layers.{stage}.blocks.{place}.{rest}"] = array
             elif key == "patch_embed.proj.weight":
-                ours[f"backbone.{key}"] = array.sum(dim=1, keepdim=True)
+                ours[f"backbone.{key}"] = array.mean(dim=1, keepdim=True)
             elif key.startswith(("patch_embed.", "norm.")):
                 ours[f"backbone.{key}"] = array
         width = len(ours["backbone.patch_embed.proj.bias"])

@@ -251,12 +251,16 @@ def test_soundscapes_command_writes_a_data_set(
         "[[data]]\nkind = 'clips'\nfolds = [1, 2, 3]\nmix = true\n"
         "[[data]]\nkind = 'strong'\ntable = 'speech.tsv'\naudio = '.'\nmix = true\n"
     )
+    (tmp_path / "two" / "audio").mkdir(parents=True)
+    for left in ("audio/.0123456789ab-ba9876543210.part", ".0123456789ab-ba9876543210.part"):
+        (tmp_path / "two" / left).write_bytes(b"of a run that was killed")
     for out in ("one", "two"):
         command = f"htsat-sed soundscapes {recipe} --data {data} -o {tmp_path / out} --count 3 --seed 4 --fold 4 --fold 1"
         monkeypatch.setattr(sys, "argv", command.split())
         with pytest.raises(SystemExit) as stopped:
             main()
         assert not stopped.value.code
+    assert not list((tmp_path / "two").rglob("*.part"))
     written = sorted(p.relative_to(tmp_path / "one").as_posix() for p in (tmp_path / "one").rglob("*.*"))
     assert written == [
         "audio/00000.flac",

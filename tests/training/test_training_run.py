@@ -18,6 +18,7 @@ from htsat_sed.errors import AnnotationError, HtsatSedError
 from htsat_sed.labels import audioset_codes
 from htsat_sed.model.checkpoint import load_checkpoint, read_info
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
+from htsat_sed.training.augmentation import masked
 from htsat_sed.training.batches import Batch
 from htsat_sed.training.fit import fit
 from htsat_sed.training.module import Training
@@ -246,18 +247,30 @@ def test_a_run_killed_between_two_epochs_goes_on_from_there(
 
 @pytest.mark.long
 def test_two_processes(data: Path, tmp_path: Path) -> None:
+    """On CPUs, found as such; the statistics of `bn0` are those of all examples."""
     (tmp_path / "r.toml").write_text(
-        "epochs = 1\nepoch_examples = 4\nbatch_size = 4\n[[data]]\nkind = 'weak'\ntable = 'weak.tsv'\n"
+        "epochs = 1\nepoch_examples = 16\nbatch_size = 8\naverage = 'none'\n"
+        "[[data]]\nkind = 'weak'\ntable = 'weak.tsv'\n"
         "[model]\nembed_dim = 16\ndepths = [1, 1, 1, 1]\nheads = [1, 2, 2, 4]\n"
     )
     script = tmp_path / "htsat-sed"  # Lightning starts the second process by the name of the first
     script.write_text("from htsat_sed.cli import main\nif __name__ == '__main__':\n    main()\n")
-    out = tmp_path / "two.safetensors"
-    options = ["train", str(tmp_path / "r.toml"), "--data", str(data), "-o", str(out), "--device", "cpu"]
-    flags = ["--devices", "2", "--workers", "0", "--accumulate", "2"]
-    done = subprocess.run([sys.executable, str(script), *options, *flags], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert read_info(out).labels == ("High", "Low")
+    stored = []
+    for devices, more in (("1", []), ("2", []), ("2", ["--accumulate", "2"])):
+        out = tmp_path / f"{devices}{len(more)}.safetensors"
+        options = ["train", str(tmp_path / "r.toml"), "--data", str(data), "-o", str(out), "--workers", "0"]
+        done = subprocess.run(
+            [sys.executable, str(script), *options, "--devices", devices, *more],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        )
+        assert done.returncode == 0, done.stderr
+        assert read_info(out).labels == ("High", "Low")
+        stored.append(load_checkpoint(out).bn0)
+    one, two, _ = stored
+    torch.testing.assert_close(two.running_mean, one.running_mean, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(two.running_var, one.running_var, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["audioset", "esc50", "speech-commands", "desed", "home", "home-all"])
@@ -265,14 +278,16 @@ def test_recipes_train(name: str, tmp_path: Path) -> None:
     """A few steps of every published recipe, on data in the form it wants, with a tiny model from scratch."""
     recipe = read_recipe(RECIPES / f"{name}.toml")
     make_data(name, tmp_path)
+    rates = {"sample_rate": recipe.model.sample_rate, "hop_length": recipe.model.hop_length}
     small = replace(
         recipe,
+        data=tuple(replace(part, share=1.0) for part in recipe.data),  # each has an example in the small batch
         start="",
         epochs=2,
         epoch_examples=12,
         batch_size=12,
         average_epochs=1,
-        model=TINY,
+        model=replace(TINY, **rates),
         soundscapes=replace(recipe.soundscapes, validation=6),
     )
     model = fit(small, tmp_path, run=tmp_path / "run", machine=CPU)
@@ -300,6 +315,42 @@ def test_a_class_that_is_always_unknown_is_not_trained(data: Path, tmp_path: Pat
     assert moved.tolist() == [False, True]
     with pytest.raises(AnnotationError, match="has a label 'High' that the recipe lacks"):
         fit(replace(recipe, labels=("Low",)), data, run=tmp_path / "other", machine=CPU)
+
+
+def test_recipes_are_found_by_name() -> None:
+    assert read_recipe("esc50") == read_recipe(RECIPES / "esc50.toml")
+    with pytest.raises(
+        AnnotationError, match=r"esc-50: is neither a file nor the name of a recipe; did you mean 'esc50'"
+    ):
+        read_recipe("esc-50")
+
+
+def test_published_recipes_hold_the_authors_values() -> None:
+    """Of their config.py, esc_config.py and sed_model.py."""
+    for name, batch, mixup in (("audioset", 128, 0.5), ("esc50", 64, 0.0), ("speech-commands", 128, 0.0)):
+        recipe = read_recipe(name)
+        assert (recipe.batch_size, recipe.learning_rate, recipe.schedule) == (batch, 1e-3, "paper")
+        assert (recipe.epochs, recipe.epoch_examples, recipe.gradient_clip) == (100, 0, 1.0)
+        assert (recipe.weight_decay, recipe.decays) == (0.05, "all")
+        augmentation = recipe.augmentation
+        assert (augmentation.mixup, augmentation.time_shift) == (mixup, 0.0)
+        assert not (augmentation.mixup and augmentation.mixup_labels)
+        assert (augmentation.time_masks, augmentation.time_mask) == (2, 64)
+        assert (augmentation.band_masks, augmentation.band_mask) == (2, 8)
+        assert recipe.loss == ("cross-entropy" if name == "esc50" else "bce")
+        assert recipe.model.sample_rate == 100 * recipe.model.hop_length
+        assert recipe.model.sample_rate == (16_000 if name == "speech-commands" else 32_000)
+
+
+@pytest.mark.parametrize("name", ["home", "home-all"])
+def test_the_bundled_recipes_mask_as_they_did(name: str) -> None:
+    """Up to 32 frames and 8 bands, which was what the checkpoint was trained with."""
+    torch.manual_seed(0)
+    out = masked(
+        torch.ones(400, 1001, 64), replace(read_recipe(name).augmentation, time_masks=1, band_masks=1)
+    )
+    assert (out == 0).all(dim=2).sum(dim=1).max() == 32
+    assert (out == 0).all(dim=1).sum(dim=1).max() == 8
 
 
 def make_data(name: str, folder: Path) -> None:
@@ -361,6 +412,7 @@ def test_early_stop_and_best_epoch(data: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Training, "on_validation_epoch_end", validated)
     model = fit(recipe, data, run=tmp_path / "run", machine=CPU)
     assert model.provenance["steps"] == 8  # four epochs of two steps
+    assert model.provenance["validation"] == {"mAP": 0.6}  # of the epoch that is kept
     assert torch.equal(model.tscam_conv.weight, torch.load(tmp_path / "best.pt"))
 
 
@@ -386,6 +438,26 @@ def test_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("epochs = '3'\n[[data]]\nkind = 'clips'", "wanted epochs to be an integer, got '3'"),
+        ("epochs = true\n[[data]]\nkind = 'clips'", "wanted epochs to be an integer, got True"),
+        ("epochs = 2.5\n[[data]]\nkind = 'clips'", "wanted epochs to be an integer, got 2.5"),
+        ("tune = 1\n[[data]]\nkind = 'clips'", "wanted tune to be true or false, got 1"),
+        ("labels = 'Dog'\n[[data]]\nkind = 'clips'", "wanted labels to be a list, got 'Dog'"),
+        ("labels = [1]\n[[data]]\nkind = 'clips'", r"wanted labels\[1\] to be text, got 1"),
+        ("loss = 3\n[[data]]\nkind = 'clips'", "wanted loss to be text, got 3"),
+        (
+            "learning_rate = nan\n[[data]]\nkind = 'clips'",
+            "wanted learning_rate to be a finite number, got nan",
+        ),
+        ("learning_rate = 1" + "0" * 400 + "\n[[data]]\nkind = 'clips'", "not a recipe: "),
+        ("model = 3\n[[data]]\nkind = 'clips'", "wanted a table model, got 3"),
+        ("data = [3]", "wanted a table data, got 3"),
+        ("[[data]]\nkind = 'clips'\nfolds = [[1]]", r"wanted data.folds\[1\] to be an integer, got \[1\]"),
+        ("[soundscapes]\ngain_db = [1.0]", "wanted soundscapes.gain_db to be a list of 2 values"),
+        ("[model]\nheads = {a = 1}", "wanted model.heads to be a list"),
+        ("seed = -1\n[[data]]\nkind = 'clips'", "wanted a seed from 0 to 4294967295, got -1"),
+        ("[soundscapes]\nspeed = -0.1", "wanted speed of at least 0"),
+        ("seed = " + "[" * 5_000 + "]" * 5_000, "nested too deeply"),
         ("epoch = 3", "unknown value epoch; did you mean 'epochs'?"),
         ("[model]\nembed_dims = 3", "unknown value model.embed_dims; did you mean 'model.embed_dim'?"),
         ("[[data]]\nkind = 'weak'\ntabel = 'x'", "unknown value data.tabel; did you mean 'data.table'?"),

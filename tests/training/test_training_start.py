@@ -35,6 +35,17 @@ def test_start_from_another_checkpoint(tmp_path: Path, caplog: pytest.LogCapture
         start_model(config, ("a", "b", "c"), str(tmp_path / "none.safetensors"))
 
 
+def test_a_new_head_begins_at_the_presence_bias(tmp_path: Path) -> None:
+    old = HTSAT(HTSATConfig(classes=2, **vars(TINY)), ("a", "b"))
+    save_checkpoint(tmp_path / "old.safetensors", old)
+    for start in ("", str(tmp_path / "old.safetensors")):
+        model = start_model(HTSATConfig(classes=2, **vars(TINY)), ("a", "c"), start, presence_bias=-3.0)
+        assert model.tscam_conv.bias is not None
+        assert model.tscam_conv.bias.tolist() == [-3.0, -3.0]
+    kept = start_model(HTSATConfig(classes=1), ("b",), str(tmp_path / "old.safetensors"), presence_bias=-3.0)
+    torch.testing.assert_close(kept.tscam_conv.bias, old.tscam_conv.bias[1:])
+
+
 def test_start_from_clap(tmp_path: Path) -> None:
     """The encoder of an HTS-AT that is part of another model, whose head is not ours."""
     state = official_state(HTSATConfig(classes=1, **vars(TINY)), seed=1)
@@ -65,7 +76,8 @@ def test_start_from_timm() -> None:
     assert all(name.startswith(("bn0.", "tscam_conv.")) for name in missing)
     image = torch.randn(1, 1, 256, 256)
     with torch.no_grad():
-        wanted = swin.forward_features(image.expand(-1, 3, -1, -1)).flatten(1, 2)
+        third = image.expand(-1, 3, -1, -1) / 3.0  # the patches' weights are the mean over the channels
+        wanted = swin.forward_features(third).flatten(1, 2)
         torch.testing.assert_close(model.backbone(image), wanted, rtol=1e-4, atol=1e-4)
 
 
