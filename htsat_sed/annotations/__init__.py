@@ -17,6 +17,7 @@ from typing import TypeAlias
 from htsat_sed.annotations.audacity import audacity_lines, read_audacity
 from htsat_sed.annotations.clips import read_durations, read_weak_labels
 from htsat_sed.annotations.folders import files_below, make_folder, path_of
+from htsat_sed.annotations.heard import read_heard
 from htsat_sed.annotations.jsonl import jsonl_lines, read_jsonl
 from htsat_sed.annotations.negatives import Negative, read_negatives
 from htsat_sed.annotations.parquet import read_parquet, write_parquet
@@ -46,6 +47,7 @@ __all__ = [
     "path_of",
     "read_durations",
     "read_events",
+    "read_heard",
     "read_metadata",
     "read_negatives",
     "read_presence_map",

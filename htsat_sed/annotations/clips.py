@@ -25,9 +25,9 @@ def read_weak_labels(path: str | os.PathLike[str], known: Collection[str] = ()) 
     and quotes: see `delimited`.
 
     Labels in a cell are parted by ``|``, by ``;`` or by commas. Where a cell of the table has one of the
-    first two, commas belong to labels in all of it. Else a comma belongs to a label that is in double quotes, or is
-    in `known`, or is AudioSet's, such as ``Male speech, man speaking``: of several such labels, the longest
-    counts. A comma and a blank elsewhere, as in ``Lion, Cow``, part two labels, with a warning.
+    first two, commas belong to labels in all of it. Else a comma belongs to a label that is in double quotes,
+    or is in `known`, or is AudioSet's, such as ``Male speech, man speaking``: of several such labels, the
+    longest counts. A comma and a blank elsewhere, as in ``Lion, Cow``, part two labels, with a warning.
 
     Args:
         path: the table.

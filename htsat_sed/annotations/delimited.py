@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from htsat_sed.annotations.text import escape, number, read_text, unescape
 from htsat_sed.errors import AnnotationError
 
 _DELIMITERS = ("\t", ",", ";")
+_LONGEST_HEADER = 1 << 20
 
 
 def row(cells: Sequence[str], delimiter: str) -> str:
@@ -114,6 +116,22 @@ def read_rows(path: str | os.PathLike[str], wanted: Sequence[str]) -> Iterator[R
             yield Row(path, line, dict(zip(names, cells, strict=False)), comma=delimiter == ";")
     except csv.Error as error:
         raise AnnotationError(path, str(error)) from error
+
+
+def read_columns(path: str | os.PathLike[str]) -> list[str]:
+    """Column names in the first line of a table, in lower case; empty for folders and files that are no text.
+
+    Raises:
+        AnnotationError: the file cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:  # noqa: PTH123
+            first = file.readline(_LONGEST_HEADER)
+    except (IsADirectoryError, UnicodeDecodeError):
+        return []
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
+    return [name.strip().strip('"').lower() for name in re.split("[\t,;]", first)]
 
 
 def _header(text: str, delimiter: str, wanted: Sequence[str]) -> list[str]:

@@ -57,8 +57,9 @@ _RAVENS = frozenset(
 _MEASURED = re.compile(
     r".*\((s|ms|hz|khz|hz/ms|u|u\^?2|db.*|bits|deg|frames|samples|%|m|lags)\)"
     r"|(begin|end|beg|delta|low|high|peak|max|min|avg|average|agg|aggregate|center|rms|f-rms|filtered|pfc"
-    r"|inband|sample|file|bw|dur|time|freq|1st|3rd) .*(time|freq|frequency|power|density|amp|amplitude|entropy"
-    r"|contour|slope|rel\.|relative|offset|samp|sample|length|lag|corr|correlation|quartile|[0-9]+ ?%)",
+    r"|inband|sample|file|bw|dur|time|freq|1st|3rd) .*(time|freq|frequency|power|density|amp|amplitude"
+    r"|entropy|contour|slope|rel\.|relative|offset|samp|sample|length|lag|corr"
+    r"|correlation|quartile|[0-9]+ ?%)",
     re.IGNORECASE,
 )
 _REMARKS = ("note", "notes", "comment", "comments", "quality", "observer", "annotator", "reviewed")

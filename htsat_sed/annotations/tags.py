@@ -10,13 +10,12 @@ Scores have 6 decimals. Quotes: see `delimited`; characters that are not Unicode
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from htsat_sed.annotations.delimited import read_rows, row
+from htsat_sed.annotations.delimited import read_columns, read_rows, row
 from htsat_sed.annotations.text import Names, unescape
 from htsat_sed.errors import AnnotationError
 from htsat_sed.labels import normal
@@ -91,22 +90,10 @@ def read_tags(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
 
 def is_tags(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a table of clip-level scores: ``filename`` first, and no onsets."""
-    columns = _columns(path)
+    columns = read_columns(path)
     return columns[:1] == ["filename"] and not {"onset", "event_labels"} & set(columns) and len(columns) > 1
 
 
 def is_weak(path: str | os.PathLike[str]) -> bool:
     """Whether a file is a table of weak labels, with a column ``event_labels``."""
-    return "event_labels" in _columns(path)
-
-
-def _columns(path: str | os.PathLike[str]) -> list[str]:
-    """Column names in the first line of a table, in lower case; empty for folders and other files."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:  # noqa: PTH123
-            first = file.readline()
-    except (IsADirectoryError, UnicodeDecodeError):
-        return []
-    except OSError as error:
-        raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
-    return [name.strip().strip('"').lower() for name in re.split("[\t,;]", first)]
+    return "event_labels" in read_columns(path)

@@ -29,6 +29,9 @@ logger = logging.getLogger("htsat_sed")
 CONTROL = r"\x00-\x1f\x7f\x85\u2028\u2029"
 """What ends a line for some program, for `escape`."""
 
+LATEST = 1e9
+"""Seconds, 31 years: later events are refused, since their times have hundreds of digits."""
+
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?(?:nan|inf)", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 
@@ -183,6 +186,9 @@ class Collected:
         event = Event(event.onset, event.offset, label, event.score)
         if event.offset < event.onset:
             reason = f"line {line}: offset {event.offset:g} lies before onset {event.onset:g}"
+            raise AnnotationError(self._path, reason)
+        if event.offset > LATEST:
+            reason = f"line {line}: offset {event.offset:g} is later than any recording lasts ({LATEST:g} s)"
             raise AnnotationError(self._path, reason)
         if not 0.0 <= event.score <= 1.0:
             raise AnnotationError(self._path, f"line {line}: score is {event.score:g}, wanted 0 to 1")

@@ -242,6 +242,8 @@ def evaluate(
     - a recording without events has one row with empty cells
     - a recording that only REFERENCE has counts as without detections;
       one that it lacks, and events of classes that it lacks, are left out
+    - of an index that segments wrote, only what was cut is scored: events
+      that nobody listened to are neither right nor wrong
     - a.wav is also known as a, as a.flac and as day/a.wav where one fits
 
     Warnings count what was met. docs/evaluation.md explains each metric, and why two papers' "F1" differ.
@@ -301,7 +303,13 @@ def evaluate(
         if reference is None:
             raise typer.BadParameter("wanted REFERENCE: --check is for figures against reference labels")
         require()
-    from htsat_sed.annotations import read_durations, read_events, read_presence_maps
+    from htsat_sed.annotations import (
+        read_durations,
+        read_events,
+        read_heard,
+        read_presence_maps,
+        read_weak_labels,
+    )
     from htsat_sed.annotations.tags import is_tags, read_tags
     from htsat_sed.evaluation.report import TOLERANCE, Report, Settings
     from htsat_sed.evaluation.tables import same_names
@@ -322,6 +330,9 @@ def evaluate(
     if scores is not None and tagged:
         raise typer.BadParameter("ESTIMATED has clip scores, and --scores too: leave one of them out")
     strong, weak = _reference(reference) if reference is not None else ({}, {})
+    heard = None
+    if strong and reference is not None and reference.is_file():
+        heard = read_heard(reference)
     if strong is None and estimated is not None and not tagged:
         what = "weak labels are scored with clip scores or presence maps, not with events"
         raise AnnotationError(str(reference), what)
@@ -368,8 +379,12 @@ def evaluate(
         rules = kept_maps_rules(checkpoint, class_map, post_processing, flags, kept)
     found = Report(0, ())
     if reference is not None:
+        if strong is None:
+            of_tags = (label for each in (tags or {}).values() for label in each)
+            known = {*of_tags, *(label for each in maps.values() for label in each.labels)}
+            weak = read_weak_labels(reference, known)
         try:
-            found = _evaluate(strong, weak, events, tags, maps, rules, lengths, only, settings, check)
+            found = _evaluate(strong, weak, events, tags, maps, rules, lengths, only, settings, check, heard)
         except UsageError as error:
             raise AnnotationError(reference, str(error)) from error
     if quiet is not None:
@@ -414,7 +429,7 @@ def _reference(path: Path) -> tuple[dict[str, list[Event]] | None, Mapping[str, 
     from htsat_sed.annotations.tags import is_weak
 
     if is_weak(path):
-        return None, read_weak_labels(path)
+        return None, read_weak_labels(path)  # read once more when the classes of the other side are known
     strong = read_events(path)
     return strong, {name: {event.label for event in own} for name, own in strong.items()}
 
@@ -430,6 +445,7 @@ def _evaluate(
     only: list[str] | None,
     settings: Settings,
     check: bool,
+    heard: dict[str, list[Event]] | None,
 ) -> Report:
     from htsat_sed.evaluation.clip import scores_of_map
     from htsat_sed.evaluation.evaluate import evaluate_strong, evaluate_weak
@@ -446,6 +462,7 @@ def _evaluate(
             settings=settings,
             post_processing=rules,
             check=check,
+            heard=heard,
         )
     of_maps = {name: scores_of_map(each) for name, each in maps.items()}
     return evaluate_weak(weak, of_maps, labels=only, settings=settings, check=check)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -176,7 +177,7 @@ def tune(
       htsat-sed tune reference.tsv --audio recordings/ --negatives street/ -o tuned.toml
     """
     _check(scores, audio, method, metric, out, into, class_map)
-    from htsat_sed.annotations import read_events, read_presence_maps
+    from htsat_sed.annotations import read_events, read_heard, read_presence_maps
     from htsat_sed.evaluation.report import Settings
     from htsat_sed.evaluation.tables import Remarks, check_names, pair, same_names
     from htsat_sed.evaluation.tuning import tune as search
@@ -195,6 +196,12 @@ def tune(
     file = resolve_checkpoint(checkpoint) if described else None
     check_apart([out, into], [reference, scores, negatives, before, class_map, file])
     strong = read_events(reference)
+    if reference.is_file() and read_heard(reference) is not None:
+        logging.getLogger("htsat_sed").warning(
+            "%s: an index of clips, but tuning wants recordings that were listened to as a whole: "
+            "events that nobody heard count as false positives",
+            reference,
+        )
     info = read_info(file) if file is not None else None
     failures: list[HtsatSedError] = []
     maps: dict[str, PresenceMap] = {}

@@ -34,7 +34,7 @@ from htsat_sed.evaluation.counts import (
 )
 from htsat_sed.evaluation.psds import SCENARIO_1, SCENARIO_2, Scenario, detections, operating_points
 from htsat_sed.evaluation.report import LEVEL, Metric, Report, Score, Settings
-from htsat_sed.evaluation.tables import Pair, Remarks, Table, pair, same_names, some
+from htsat_sed.evaluation.tables import Pair, Remarks, Table, only_heard, pair, same_names, some
 
 _logger = logging.getLogger("htsat_sed")
 
@@ -52,6 +52,7 @@ def evaluate_strong(
     settings: Settings | None = None,
     post_processing: PostProcessing | None = None,
     check: bool = False,
+    heard: Table | None = None,
 ) -> Report:
     """Score events and presence maps against strong labels.
 
@@ -65,6 +66,8 @@ def evaluate_strong(
         settings: parameters of the metrics.
         post_processing: how maps become events, and what goes with every threshold of a PSDS.
         check: compute the figures by other implementations, too; see `htsat_sed.evaluation.check`.
+        heard: recording -> events that somebody listened to, recordings called as in the reference; where
+            given, events elsewhere do not count (`only_heard`), and metrics of whole recordings are left out.
 
     Raises:
         ValueError: neither events nor maps are given; or as `pair`.
@@ -72,6 +75,7 @@ def evaluate_strong(
     if estimated is None and not maps:
         raise UsageError("wanted estimated events or presence maps, got neither")
     chosen, rules, remarks = settings or Settings(), post_processing or PostProcessing(), Remarks()
+    reference = {**dict.fromkeys(heard or {}, ()), **reference}
     listed = same_names(durations or {}, reference)
     names = reference.keys() | listed.keys()
     given = same_names(maps or {}, names, remarks)
@@ -79,6 +83,8 @@ def evaluate_strong(
         estimated = {name: find_events(each, rules) for name, each in given.items()}
     else:
         estimated = same_names(estimated, names, remarks)
+    if heard is not None:
+        estimated = only_heard(reference, estimated, heard, remarks)
     quiet = sorted((estimated.keys() | given.keys()) & (listed.keys() - reference.keys()))
     remarks.add(quiet, "recording", "with a duration but not in the reference: scored as without events")
     reference = {**reference, **dict.fromkeys(quiet, ())}
@@ -88,10 +94,15 @@ def evaluate_strong(
     rocs: dict[str, tuple[Floats, Floats]] = {}
     lines = remarks.lines + events.remarks
     clips: ClipScores | None = None
+    if given and heard is not None:
+        line = "no PSDS and clip-level metrics: they want recordings that were listened to as a whole"
+        _logger.warning("%s", line)
+        lines += (line,)
+        given = {}
     if given:
         lacking = Remarks()
-        heard = {label for each in given.values() for label in each.labels}
-        deaf = [label for label in events.labels if label not in heard]
+        scored = {label for each in given.values() for label in each.labels}
+        deaf = [label for label in events.labels if label not in scored]
         lacking.add(deaf, "label", f"of the reference not in the presence maps ({some(deaf)}): never found")
         of_psds, rocs = score_psds(events, given, chosen, rules)
         metrics += of_psds

@@ -8,6 +8,8 @@ label file ``street.txt`` does not know the suffix) or ``day1/street.flac``. In 
 3. the same but for the suffix and leading folders: ``day1/street`` and ``audio/day1/street.wav``, but not
    ``day1/street`` and ``day2/street``.
 
+Names that differ only in Unicode composition, or by blanks at their ends, are the same throughout.
+
 A name that a later rule would give to several others is an error, not a guess. A name that an earlier rule
 has given away is not given again.
 """
@@ -19,6 +21,7 @@ from pathlib import PurePosixPath
 
 from htsat_sed.audio import AUDIO_SUFFIXES
 from htsat_sed.errors import UsageError
+from htsat_sed.labels import normal
 
 _Parts = tuple[str, ...]
 
@@ -37,7 +40,13 @@ def matching_names(ours: Collection[str], theirs: Collection[str]) -> dict[str, 
         ValueError: a name fits several others; both are named.
     """
     known = set(ours)
+    composed = {normal(name): name for name in known}
     found = {name: name for name in theirs if name in known}
+    taken = set(found.values())
+    for name in sorted(set(theirs) - set(found)):
+        if (our := composed.get(normal(name))) is not None and our not in taken:
+            found[name] = our
+            taken.add(our)
     by_last: dict[str, list[str]] = {}
     parts = {name: _parts(name) for name in known.union(theirs)}
     for name in sorted(known):
@@ -59,7 +68,7 @@ def matching_names(ours: Collection[str], theirs: Collection[str]) -> dict[str, 
 
 def _parts(name: str) -> _Parts:
     """Folders and name without audio suffix."""
-    path = PurePosixPath(name.replace("\\", "/"))
+    path = PurePosixPath(normal(name).replace("\\", "/"))
     stem = path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
     folders = [part for part in path.parts[:-1] if part != "/"]
     return (*folders, stem)

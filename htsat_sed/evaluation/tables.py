@@ -5,6 +5,7 @@ The rules, each with a warning that counts what it met:
 - the recordings evaluated are those of the reference; estimated events of others are left out;
 - a recording that only the reference has counts as one without estimated events;
 - estimated events of classes that no reference event has, in any recording, are left out;
+- where the reference tells what was heard, estimated events elsewhere are left out (`only_heard`);
 - events past the end of their recording, where that is known, count as they stand;
 - events of one class in one recording that overlap are joined, on both sides.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -129,6 +131,38 @@ def same_names(
         their, our = changed[0]
         remarks.add(changed, "recording", f"known without folder or suffix, such as {our!r} by {their!r}")
     return {match.get(name, name): value for name, value in table.items()}
+
+
+def only_heard(reference: Table, estimated: Table, heard: Table, remarks: Remarks) -> dict[str, list[Event]]:
+    """Leave out estimated events that nobody listened to: they are neither right nor wrong.
+
+    An event counts if it overlaps one of the same class that was heard, or a reference event of its class
+    (which whoever listened put there).
+
+    Args:
+        reference: recording -> events, corrected by ear.
+        estimated: recording -> events.
+        heard: recording -> events that were listened to, as they were before.
+        remarks: where to note what was left out.
+    """
+    kept: dict[str, list[Event]] = {}
+    unheard: list[Event] = []
+    for name, events in estimated.items():
+        spans: dict[str, list[Event]] = {}
+        for span in _joined([*heard.get(name, ()), *reference.get(name, ())]):
+            spans.setdefault(span.label, []).append(span)
+        kept[name] = []
+        for event in events:
+            of_class = spans.get(event.label, [])
+            first = bisect_right(of_class, event.onset, key=lambda span: span.offset)
+            last = bisect_left(of_class, event.offset, key=lambda span: span.onset)
+            overlapping = of_class[first:last]
+            reach = sum(min(s.offset, event.offset) - max(s.onset, event.onset) for s in overlapping)
+            # Rounded to milliseconds, neighbours may overlap by one.
+            counts = reach > min(_SLACK, 0.5 * (event.offset - event.onset))
+            (kept[name] if counts else unheard).append(event)
+    remarks.add(unheard, "estimated event", "that nobody listened to: left out")
+    return kept
 
 
 def check_names(reference: Collection[str], estimated: Collection[str]) -> None:

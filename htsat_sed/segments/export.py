@@ -6,7 +6,9 @@ The index, ``clips.csv``, has one row a clip:
     Dog/street_00002.000_00003.750_Dog_0.500.wav,street.wav,2.000,3.750,Dog,0.5000,1.500000,4.250000
 
 It is a table of strong labels, so that it is read like any other once rows have been dropped and labels
-corrected by ear; ``clip_onset`` and ``clip_offset`` are where the clip lies in the recording.
+corrected by ear; ``clip_onset`` and ``clip_offset`` are where the clip lies in the recording. Rows without a
+clip follow: they name each recording, and in the column ``heard`` what was cut out of it, see
+`htsat_sed.annotations.heard`.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from htsat_sed.annotations.delimited import row
 from htsat_sed.annotations.folders import make_folder
+from htsat_sed.annotations.heard import HEARD, heard_cells
 from htsat_sed.annotations.text import timed
 from htsat_sed.audio import find_recordings
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AudioError, UsageError
+from htsat_sed.labels import normal
 from htsat_sed.segments.choice import Choice, choose
 from htsat_sed.segments.cut import Bounds, Cut, cut_recording
 from htsat_sed.segments.names import clip_names
@@ -29,7 +33,7 @@ from htsat_sed.whole_file import whole_file
 
 INDEX = "clips.csv"
 
-_COLUMNS = ("clip", "filename", "onset", "offset", "event_label", "score", "clip_onset", "clip_offset")
+_COLUMNS = ("clip", "filename", "onset", "offset", "event_label", "score", "clip_onset", "clip_offset", HEARD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +97,10 @@ def locate(names: Sequence[str], audio: Path) -> tuple[dict[str, Path], list[Aud
     Returns:
         Name -> file: the path below the folder; or else the one recording, here or in a folder below, that is
         called so up to its suffix (label tracks may lack it); or else the one recording somewhere below with
-        that file name (Raven's tables have no more). And errors that count the names without a recording, and
-        those that may mean several.
+        that file name (Raven's tables have no more). Names that differ in Unicode composition alone are the
+        same. Whatever a name says, its file is below the folder: ``..`` and paths from the root lead nowhere
+        else. A link below the folder is followed, as `find_recordings` does: its owner made it. And errors
+        that count the names without a recording, and those that may mean several.
 
     Raises:
         AudioError: the folder cannot be listed.
@@ -108,14 +114,17 @@ def locate(names: Sequence[str], audio: Path) -> tuple[dict[str, Path], list[Aud
     known: dict[str, list[Path]] = {}
     for file in below:
         path = file.relative_to(audio)
-        for key in {f"bare {path.with_suffix('').as_posix()}", f"name {path.name}", f"name {path.stem}"}:
+        whole, stem = normal(path.as_posix()), normal(path.with_suffix("").as_posix())
+        keys = {f"path {whole}", f"bare {stem}", f"name {normal(path.name)}", f"name {normal(path.stem)}"}
+        for key in keys:
             known.setdefault(key, []).append(file)
     located: dict[str, Path] = {}
     missing: list[str] = []
     unclear: list[str] = []
     for name in names:
-        bare, last = known.get(f"bare {name}", []), known.get(f"name {PurePosixPath(name).name}", [])
-        candidates = [audio / name] if os.path.lexists(audio / name) else bare or last
+        composed = normal(name)
+        bare, last = known.get(f"bare {composed}", []), known.get(f"name {PurePosixPath(composed).name}", [])
+        candidates = _directly_below(audio, name) or known.get(f"path {composed}") or bare or last
         if len(candidates) == 1:
             located[name] = candidates[0]
         else:
@@ -128,6 +137,16 @@ def locate(names: Sequence[str], audio: Path) -> tuple[dict[str, Path], list[Aud
             named = ", ".join(which[:3]) + (f" and {len(which) - 3} more" if len(which) > 3 else "")
             failures.append(AudioError(audio, f"{reason} {len(which)} of the {len(names)} names: {named}"))
     return located, failures
+
+
+def _directly_below(audio: Path, name: str) -> list[Path]:
+    """The path that a name has below a folder, if something is there and the name stays in the folder."""
+    path = PurePath(name)
+    if path.is_absolute():
+        root = audio.absolute()
+        path = path.relative_to(root) if path.is_relative_to(root) else PurePath("..")
+    found = audio / path
+    return [found] if ".." not in path.parts and path.parts and os.path.lexists(found) else []
 
 
 def write_clips(plan: Plan, folder: Path, how: Cut) -> Iterator[tuple[str, dict[Event, Bounds] | AudioError]]:
@@ -174,8 +193,11 @@ def write_index(folder: Path, plan: Plan, written: Mapping[str, Mapping[Event, B
         for onset, offset, event in timed(own, decimals=3):
             bounds = (f"{seconds:.6f}" for seconds in own[event])
             clip = plan.clips[name][event]
-            rows.append((clip, name, onset, offset, event.label, f"{event.score:.4f}", *bounds))
+            rows.append((clip, name, onset, offset, event.label, f"{event.score:.4f}", *bounds, ""))
+    heard = [
+        ("", name, *[""] * 6, cell) for name, own in sorted(written.items()) for cell in heard_cells(own)
+    ]
     make_folder(folder)
     with whole_file(folder / INDEX) as file:
         file.write(row(_COLUMNS, ","))
-        file.writelines(row(cells, ",") for cells in sorted(rows))
+        file.writelines(row(cells, ",") for cells in sorted(rows) + heard)

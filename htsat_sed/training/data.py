@@ -6,14 +6,15 @@ import csv
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from htsat_sed.annotations import read_negatives, read_strong_labels, read_weak_labels
+from htsat_sed.annotations.text import number
 from htsat_sed.audio import find_recordings
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
-from htsat_sed.labels import audioset_codes
+from htsat_sed.labels import audioset_codes, normal
 from htsat_sed.training.recipe import TABLES, DataRecipe
 
 _logger = logging.getLogger("htsat_sed")
@@ -66,6 +67,7 @@ def read_clips(part: DataRecipe, folder: Path, *, fold_count: int) -> list[Clip]
             has = f"folds {_listed(known)}" if known else "no folds"
             raise AnnotationError(table, f"wanted recordings of folds {_listed(part.folds)}, it has {has}")
         clips = [clip for clip in clips if clip.fold in part.folds]
+    clips = _as_spelt(clips, audio)
     there = [clip for clip in clips if clip.path.is_file()]
     absent = [clip.path.name for clip in clips if not clip.path.is_file()]
     if not there:
@@ -75,6 +77,19 @@ def read_clips(part: DataRecipe, folder: Path, *, fold_count: int) -> list[Clip]
         names = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
         _logger.warning("%s: %d of its %d recordings missing: %s", table, len(absent), len(clips), names)
     return there
+
+
+def _as_spelt(clips: list[Clip], audio: Path) -> list[Clip]:
+    """The clips with paths as the disk has them, where these differ in composition or blanks alone."""
+    if all(clip.path.is_file() for clip in clips) or not audio.is_dir():
+        return clips
+    spelt = {normal(path.relative_to(audio).as_posix()): path for path in audio.rglob("*")}
+
+    def found(path: Path) -> Path:
+        below = path.is_relative_to(audio) and not path.is_file()
+        return spelt.get(normal(path.relative_to(audio).as_posix()), path) if below else path
+
+    return [replace(clip, path=found(clip.path)) for clip in clips]
 
 
 def _listed(folds: Iterable[object]) -> str:
@@ -94,14 +109,12 @@ def _strong(table: Path, audio: Path, fold_count: int) -> Iterator[Clip]:
 
 def _clips(table: Path, audio: Path) -> Iterator[Clip]:
     for line, row in _rows(table, CLIP_COLUMNS, delimiter="\t"):
-        try:
-            event = Event(float(row["onset"]), float(row["offset"]), row["label"])
-            fold = int(row["fold"])
-        except (TypeError, ValueError) as error:
-            raise AnnotationError(table, f"line {line}: wanted numbers as fold, onset and offset") from error
-        if not 0.0 <= event.onset < event.offset:
+        onset, offset = (number(table, line, name, row[name] or "") for name in ("onset", "offset"))
+        if not onset < offset:
             raise AnnotationError(table, f"line {line}: wanted 0 <= onset < offset")
-        yield Clip(audio / row["filename"], frozenset([event.label]), (event,), fold)
+        event = Event(onset, offset, normal(row["label"] or ""))
+        fold = _fold(table, line, row["fold"])
+        yield Clip(audio / row["filename"].strip(), frozenset([event.label]), (event,), fold)
 
 
 def _negatives(table: Path, audio: Path) -> Iterator[Clip]:
@@ -113,9 +126,15 @@ def _negatives(table: Path, audio: Path) -> Iterator[Clip]:
 
 def _esc50(table: Path, audio: Path) -> Iterator[Clip]:
     for line, row in _rows(table, ESC50_COLUMNS, delimiter=","):
-        if not (row["fold"] or "").isdigit():
-            raise AnnotationError(table, f"line {line}: wanted a number as fold, got {row['fold']!r}")
-        yield Clip(audio / row["filename"], frozenset([row["category"]]), fold=int(row["fold"]))
+        label = normal(row["category"] or "")
+        yield Clip(audio / row["filename"].strip(), frozenset([label]), fold=_fold(table, line, row["fold"]))
+
+
+def _fold(table: Path, line: int, text: str | None) -> int:
+    plain = (text or "").strip()
+    if not (plain.isascii() and plain.isdigit() and len(plain) < 10):
+        raise AnnotationError(table, f"line {line}: wanted a number as fold, got {plain!r:.40}")
+    return int(plain)
 
 
 def _speech_commands(table: Path, audio: Path) -> Iterator[Clip]:
@@ -127,7 +146,7 @@ def _speech_commands(table: Path, audio: Path) -> Iterator[Clip]:
     else:
         names = _lines(table)
     for name in names:
-        yield Clip(audio / name, frozenset([Path(name).parent.name]))
+        yield Clip(audio / name, frozenset([normal(Path(name).parent.name)]))
 
 
 def _audioset(table: Path, audio: Path) -> Iterator[Clip]:

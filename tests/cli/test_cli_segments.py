@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_choice_padding_format_and_rate(run: Run) -> None:
     options = ["--min-score", 0.75, "--choose", "random", "--spread", "--overwrite"]
     assert run("events.csv", "-a", "audio", "-o", "clips", *options)[0] == 0
     listed = [line.partition(",")[0] for line in Path("clips/clips.csv").read_text().splitlines()]
-    assert listed[1:] == [
+    assert [clip for clip in listed[1:] if clip] == [
         "Dog/street_00001.000_00002.000_Dog_0.900.wav",
         "Dog/yard_00000.500_00001.000_Dog_0.800.wav",
     ]
@@ -99,6 +100,77 @@ def test_what_is_missing_or_broken_is_counted_and_the_rest_is_cut(run: Run) -> N
         "error: audio/yard.flac: is empty (0 bytes): record or copy it again",
         "1 clip of 1 class from 1 recording, listed in clips/clips.csv",
     ]
+
+
+@pytest.mark.parametrize("accepted", ["all", "none of yard", "relabelled"])
+def test_only_what_was_heard_is_scored(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], accepted: str
+) -> None:
+    more = {
+        "yard.flac": [
+            *TABLE["yard.flac"],
+            Event(1, 1.25, "Dog", 0.3),
+            Event(2, 3, "Baby cry, infant cry", 0.1),
+        ]
+    }
+    write_events("events.csv", TABLE | more, "csv")
+    assert run("events.csv", "-a", "audio", "-o", "clips", "-n", 2, "--padding", 1)[0] == 0
+    lines = Path("clips/clips.csv").read_text().splitlines(keepends=True)
+    kept = {
+        "all": lines,
+        "none of yard": [line for line in lines if not line.startswith("Dog/yard")],
+        "relabelled": [
+            line.replace(",Dog,", ",Cat,") if line.startswith("Dog/yard") else line for line in lines
+        ],
+    }
+    Path("corrected.csv").write_text("".join(kept[accepted]))
+    command = ["htsat-sed", "evaluate", "corrected.csv", "events.csv", "--json", "found.json"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        main()
+    err = capsys.readouterr().err
+    (metric,) = [
+        each
+        for each in json.loads(Path("found.json").read_text())["metrics"]
+        if each["name"] == "intersection"
+    ]
+    counts = metric["totals"]
+    dogs = {"all": 2, "none of yard": 1, "relabelled": 1}[accepted]
+    assert (counts["tp"], counts["fp"]) == (2 + dogs, 2 - dogs)
+    assert "2 estimated events that nobody listened to: left out" in err
+
+
+def test_names_that_leave_the_folder_are_refused(run: Run) -> None:
+    for outside in (Path("secret"), Path("elsewhere")):
+        outside.mkdir()
+        soundfile.write(outside / "s.wav", np.zeros(RATE), RATE)
+    absolute = Path("elsewhere/s.wav").absolute()
+    write_events(
+        "trav.tsv", {"../secret/s.wav": [Event(0, 1, "Dog")], str(absolute): [Event(0, 1, "Dog")]}, "tsv"
+    )
+    code, _, err = run("trav.tsv", "-a", "audio", "-o", "clips")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("error: audio: holds no recordings for 2 of the 2 names: ../secret/s.wav, ")
+    assert not Path("clips").exists()
+
+
+def test_names_from_the_root_are_taken_below_the_folder_alone(run: Run) -> None:
+    write_events("e.tsv", {str(Path("audio/street.wav").absolute()): [Event(0, 1, "Dog")]}, "tsv")
+    assert run("e.tsv", "-a", "audio", "-o", "clips")[0] == 0
+    write_events("e.tsv", {"/old/place/street.wav": [Event(0, 1, "Dog")]}, "tsv")
+    assert run("e.tsv", "-a", "audio", "-o", "others")[0] == 0
+
+
+def test_a_name_in_another_composition_is_the_same_recording(run: Run) -> None:
+    Path("audio/yard.flac").rename("audio/cafe\u0301.flac")
+    write_events("e.tsv", {"caf\u00e9.flac": [Event(0, 1, "Dog")]}, "tsv")
+    assert run("e.tsv", "-a", "audio", "-o", "clips")[0] == 0
+
+
+def test_an_offset_that_no_recording_has_is_one_line(run: Run) -> None:
+    code, _, err = run(Path(__file__).parent.parent / "data/labels/big.tsv", "-a", "audio", "-o", "clips")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "big.tsv: line 2: offset 1e+308 is later than any recording lasts" in err
 
 
 def test_the_wrong_folder_leaves_nothing_behind(run: Run) -> None:

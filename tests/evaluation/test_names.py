@@ -26,6 +26,8 @@ from htsat_sed.evaluation.names import matching_names
         (["street.wav"], ["street.wav", "street.flac"], {"street.wav": "street.wav"}),
         (["a.wav", "x/a.wav"], ["a", "x/a"], {"a": "a.wav", "x/a": "x/a.wav"}),
         (["street.wav"], ["Street.wav"], {}),
+        (["caf\u00e9.wav"], ["cafe\u0301.wav"], {"cafe\u0301.wav": "caf\u00e9.wav"}),
+        (["x/cafe\u0301.wav"], ["caf\u00e9"], {"caf\u00e9": "x/cafe\u0301.wav"}),
     ],
 )
 def test_rules(ours: list[str], theirs: list[str], expected: dict[str, str]) -> None:

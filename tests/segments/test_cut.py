@@ -12,9 +12,11 @@ import soundfile
 from events_made import at
 
 from htsat_sed import Event
-from htsat_sed.annotations import read_events
+from htsat_sed.annotations import read_events, read_heard
+from htsat_sed.annotations.delimited import row
+from htsat_sed.annotations.heard import heard_cells
 from htsat_sed.audio import read
-from htsat_sed.errors import AudioError, HtsatSedError
+from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError
 from htsat_sed.segments.choice import Choice
 from htsat_sed.segments.cut import Bounds, Cut, cut_recording
 from htsat_sed.segments.export import locate, plan, write_clips, write_index
@@ -258,12 +260,35 @@ def test_the_index_is_a_table_of_events(tmp_path: Path) -> None:
     written = dict(write_clips(planned, tmp_path / "clips", Cut(before=0.5)))
     write_index(tmp_path / "clips", planned, written)  # type: ignore[arg-type]
     assert (tmp_path / "clips/clips.csv").read_text() == (
-        "clip,filename,onset,offset,event_label,score,clip_onset,clip_offset\n"
+        "clip,filename,onset,offset,event_label,score,clip_onset,clip_offset,heard\n"
         "Bell-ding/day-1-a_00002.000_00003.000_Bell-ding_0.250.wav,day 1/a.wav,2.000,3.000,"
-        '"Bell, ""ding""",0.2500,1.500000,3.000000\n'
-        "Dog/day-1-a_00002.000_00003.750_Dog_0.500.wav,day 1/a.wav,2.000,3.750,Dog,0.5000,1.500000,3.750000\n"
+        '"Bell, ""ding""",0.2500,1.500000,3.000000,\n'
+        "Dog/day-1-a_00002.000_00003.750_Dog_0.500.wav,day 1/a.wav,2.000,3.750,Dog,0.5000,1.500000,3.750000,\n"
+        ',day 1/a.wav,,,,,,,"[[""Bell, \\""ding\\"""", 2.0, 3.0], [""Dog"", 2.0, 3.75]]"\n'
     )
-    assert read_events(tmp_path / "clips/clips.csv") == {"day 1/a.wav": sorted(table["day 1/a.wav"])}
+    index = tmp_path / "clips/clips.csv"
+    assert read_events(index) == {"day 1/a.wav": sorted(table["day 1/a.wav"])}
+    heard = read_heard(index)
+    assert heard == {"day 1/a.wav": [Event(2, 3, 'Bell, "ding"'), Event(2, 3.75, "Dog")]}
+
+
+@pytest.mark.parametrize(
+    "cell", ["[", "3", "[[1, 2, 3]]", '[["Dog", 1]]', '[["Dog", -1, 2]]', "[" * 5000, '[["D", 0, 1e999]]']
+)
+def test_a_broken_list_of_what_was_heard_is_one_line(tmp_path: Path, cell: str) -> None:
+    rows = "filename,onset,offset,event_label,heard\n" + row(("a.wav", "", "", "", cell), ",")
+    (tmp_path / "clips.csv").write_text(rows)
+    with pytest.raises(AnnotationError, match=r"clips\.csv: line 2: "):
+        read_heard(tmp_path / "clips.csv")
+
+
+def test_a_long_list_of_what_was_heard_takes_several_cells(tmp_path: Path) -> None:
+    events = [Event(i, i + 0.5, "Dog") for i in range(1000)]
+    cells = list(heard_cells(events))
+    assert max(map(len, cells)) < 32_767 / 4  # what a spreadsheet keeps, and labels are longer than this one
+    rows = "".join(row(("a.wav", "", "", "", cell), ",") for cell in cells)
+    (tmp_path / "clips.csv").write_text("filename,onset,offset,event_label,heard\n" + rows)
+    assert read_heard(tmp_path / "clips.csv") == {"a.wav": events}
 
 
 def test_names_do_not_depend_on_what_is_chosen(tmp_path: Path) -> None:

@@ -43,6 +43,21 @@ def test_tables_of_every_kind(data: Path, caplog: pytest.LogCaptureFixture) -> N
     assert "1 of its 3 recordings missing: gone.wav" in caplog.text
 
 
+def test_names_and_labels_that_look_the_same_are_the_same(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    (tmp_path / "audio/cafe\u0301.wav").touch()
+    for kind, text in (
+        ("weak", "filename\tevent_labels\ncaf\u00e9.wav\tcafe\u0301 \n"),
+        ("strong", "filename\tonset\toffset\tevent_label\ncaf\u00e9.wav \t0\t1\tcafe\u0301 \n"),
+        ("clips", "filename\tlabel\tfold\tonset\toffset\ncaf\u00e9.wav \tcafe\u0301 \t1\t0\t1\n"),
+        ("esc50", "filename,fold,category\ncaf\u00e9.wav ,1,cafe\u0301 \n"),
+    ):
+        (tmp_path / "table").write_text(text)
+        (clip,) = read_clips(DataRecipe(kind=kind, table="table"), tmp_path, fold_count=4)
+        assert clip.path == tmp_path / "audio/cafe\u0301.wav"
+        assert clip.labels == {"caf\u00e9"}
+
+
 def test_audioset_files_may_tell_their_start(tmp_path: Path) -> None:
     for name in ("Yab-c_30.wav", "d_30000.wav"):
         write(tmp_path / "audio" / name, 0.1)
@@ -66,7 +81,17 @@ def test_speech_commands(tmp_path: Path) -> None:
     ("kind", "text", "message"),
     [
         ("clips", "filename\tlabel\n", "lacks fold, onset, offset"),
-        ("clips", "filename\tlabel\tfold\tonset\toffset\na.wav\tDog\tx\t0\t1\n", "line 2: wanted numbers"),
+        (
+            "clips",
+            "filename\tlabel\tfold\tonset\toffset\na.wav\tDog\tx\t0\t1\n",
+            "line 2: wanted a number as fold",
+        ),
+        (
+            "clips",
+            "filename\tlabel\tfold\tonset\toffset\na.wav\tDog\t1\t0\t1_0\n",
+            "line 2: offset is no number",
+        ),
+        ("esc50", "filename,fold,category\na.wav,\u0661,dog\n", "line 2: wanted a number as fold"),
         ("clips", "filename\tlabel\tfold\tonset\toffset\na.wav\tDog\t1\t2\t1\n", "line 2: wanted 0 <= onset"),
         ("esc50", "filename,fold,category\na.wav,,dog\n", "line 2: wanted a number as fold"),
         ("audioset", "x, 0, 10, /m/none\n", "line 1: /m/none is none of AudioSet's codes"),
