@@ -273,7 +273,9 @@ def test_two_processes(data: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(two.running_var, one.running_var, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["audioset", "esc50", "speech-commands", "desed", "home", "home-all"])
+@pytest.mark.parametrize(
+    "name", ["audioset", "esc50", "speech-commands", "desed", "home", "home-all", "home-silent"]
+)
 def test_recipes_train(name: str, tmp_path: Path) -> None:
     """A few steps of every published recipe, on data in the form it wants, with a tiny model from scratch."""
     recipe = read_recipe(RECIPES / f"{name}.toml")
@@ -385,6 +387,14 @@ def make_data(name: str, folder: Path) -> None:
             path.write_text("\n".join(rows) + "\n")
             for i in range(6):
                 write(folder / "audio" / table / f"{i}.wav", 0.5)
+    elif name == "home-silent":
+        (folder / "homesounds").mkdir()
+        make_data("home", folder / "homesounds")
+        for i in range(4):
+            write(folder / "elsewhere" / "audio" / f"{i}.wav", 0.5)
+        rows = ["0.wav\t\t\t1\n", "1.wav\tLow\t\t2\n", "2.wav\t\tHigh\t3\n", "3.wav\t\t\t4\n"]
+        header = "filename\tevent_labels\tpresent_labels\tfold\n"
+        (folder / "elsewhere" / "labels.tsv").write_text(header + "".join(rows))
     else:
         rows = [f"{i}.wav\t{'Low' if i % 2 else 'High'}\t{i // 2 + 1}\t0.1\t0.4\n" for i in range(8)]
         (folder / "clips.tsv").write_text("filename\tlabel\tfold\tonset\toffset\n" + "".join(rows))
