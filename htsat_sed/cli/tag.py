@@ -73,6 +73,16 @@ def tag(
             help="How the 10 s windows of a longer recording become one score.", rich_help_panel=OUTPUT
         ),
     ] = Pool.max,
+    shifts: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Score each window as the mean over N copies, shifted round by some milliseconds: 10 for "
+            "the published figures on AudioSet. Takes N times as long.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = 1,
     restart: options.Restart = False,
     failures_table: options.FailuresTable = None,
     checkpoint: options.Checkpoints = None,
@@ -146,6 +156,7 @@ def tag(
         failures_table = failures_place(failures_table, out, [out] if out is not None else [])
         if out is not None:
             settings = options.settings(detector, checkpoint, class_map) | {"pool": pool.value}
+            settings |= {"shifts": shifts} if shifts > 1 else {}
             journal = open_journal(
                 out, {"command": "tag", **settings}, restart=restart, outputs=[out, failures_table]
             )
@@ -159,7 +170,7 @@ def tag(
 
         def read(paths: Iterable[str], progress: Progress) -> Results[NDArray[np.float32]]:
             return detector.all_clip_scores(
-                paths, pool=pool.value, progress=progress, defective=run.defective
+                paths, pool=pool.value, shifts=shifts, progress=progress, defective=run.defective
             )
 
         header = tags_header(detector.labels if wide else None, separator)

@@ -43,7 +43,7 @@ from htsat_sed.training.run_folder import (
 )
 from htsat_sed.training.soundscapes import Soundscapes, read_backgrounds, read_sources
 from htsat_sed.training.start import start_model
-from htsat_sed.whole_file import whole_file
+from htsat_sed.whole_file import remove_unfinished, whole_file
 
 _FOLDS = 5  # of the tuning
 
@@ -171,6 +171,7 @@ def fit(
             if recipe.tune:
                 _tune(trained, held.validation)
             if out is not None:
+                remove_unfinished([out])  # of a run killed here; its folder's lock keeps others out
                 save_checkpoint(out, trained, dtype=dtype)
     return trained
 

@@ -15,6 +15,7 @@ from tiny_detector import LABELS, RATE, tiny, write
 
 from htsat_sed import AudioError, Detector, PostProcessing, PresenceMap, load_checkpoint
 from htsat_sed.detection.detector import Detection
+from htsat_sed.errors import UsageError
 from htsat_sed.labels import ClassMap
 
 
@@ -169,6 +170,21 @@ def test_clip_scores_of_a_long_recording_end_with_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(detector.clip_scores(tmp_path / "all.wav"), parts.max(axis=0), atol=1e-6)
     ((_, mean),) = detector.all_clip_scores([tmp_path / "all.wav"], pool="mean")
     np.testing.assert_allclose(mean, parts.mean(axis=0), atol=1e-6)
+
+
+def test_clip_scores_over_shifted_copies_are_their_mean(tmp_path: Path) -> None:
+    """Shifted by 0, then 100 samples, then 200 more, as the official test loop does."""
+    samples = recording(10.0, RATE, 2)
+    detector = Detector(tiny())
+    copies = []
+    for shift in (0, 100, 300):
+        soundfile.write(tmp_path / f"{shift}.wav", np.roll(samples, -shift), RATE, subtype="FLOAT")
+        copies.append(detector.clip_scores(tmp_path / f"{shift}.wav"))
+    assert not np.array_equal(copies[0], copies[1])
+    ((_, mean),) = detector.all_clip_scores([tmp_path / "0.wav"], shifts=3)
+    np.testing.assert_allclose(mean, np.mean(copies, axis=0), rtol=0, atol=1e-6)
+    with pytest.raises(UsageError, match="at least one shift, got 0"):
+        next(detector.all_clip_scores([tmp_path / "0.wav"], shifts=0))
 
 
 def test_a_broken_recording_does_not_stop_the_others(tmp_path: Path) -> None:
