@@ -11,6 +11,7 @@ from hypothesis import settings
 from rule_made import rule_made_checkpoint
 
 from htsat_sed.cli import main
+from htsat_sed.cli.terminal import shown
 
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -32,12 +33,13 @@ def official_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 
 
 @pytest.fixture(autouse=True)
-def _restored_logger() -> Iterator[None]:
-    """Undo what the command line does to the package's logger."""
+def _restored_messages() -> Iterator[None]:
+    """Undo what the command line does to the package's logger, and what --quiet and --progress say."""
     logger = logging.getLogger("htsat_sed")
     handlers, propagate = logger.handlers, logger.propagate
     yield
     logger.handlers, logger.propagate = handlers, propagate
+    shown.quiet, shown.progress = False, "auto"
 
 
 @pytest.fixture

@@ -6,10 +6,13 @@ import atexit
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from traceback import walk_tb
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from htsat_sed import __version__
 from htsat_sed.cli.checkpoints import app as checkpoints_app
@@ -19,7 +22,7 @@ from htsat_sed.cli.plot import plot
 from htsat_sed.cli.segments import segments
 from htsat_sed.cli.soundscapes import soundscapes
 from htsat_sed.cli.tag import tag
-from htsat_sed.cli.terminal import emit, report, show_warnings
+from htsat_sed.cli.terminal import emit, printable, report, show_warnings, shown, use_utf8
 from htsat_sed.cli.train import train
 from htsat_sed.cli.tune import tune
 from htsat_sed.errors import HtsatSedError, UsageError
@@ -27,8 +30,32 @@ from htsat_sed.libraries import failed_library
 
 _BUG = 70  # exit code, EX_SOFTWARE of sysexits.h
 
+
+class _Commands(TyperGroup):
+    """The commands; what their usage errors quote is shown without control characters."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _printable_errors():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _printable_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = "\n".join(map(printable, message.split("\n")))  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="htsat-sed",
+    cls=_Commands,
     help="Sound event detection with HTS-AT: what sounds in a recording, and from when to when.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -62,7 +89,18 @@ def options(
     ] = False,
 ) -> None:
     """What holds for every command; without text, so that the help shows the program's."""
+    shown.quiet, shown.progress = False, "auto"
     show_warnings()
+
+
+def _in_utf8_mode() -> None:
+    """Begin anew in Python's UTF-8 mode where the locale has another encoding for the names of files.
+
+    Names of recordings in tables are then the same in every locale.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode:
+        os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def main() -> None:
@@ -72,6 +110,7 @@ def main() -> None:
     it was interrupted. Any other exception is a bug and passes through: `program` shows its traceback and
     exits with 70.
     """
+    use_utf8()
     debug = "--debug" in sys.argv
     if "" in sys.argv[1:]:
         report(UsageError("an argument is empty: is a variable of the shell not set?"))
@@ -112,6 +151,7 @@ def program() -> NoReturn:
     still at work it aborts. So what is to be done at the end is done, and the rest is left to the system.
     """
     code = 0
+    _in_utf8_mode()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # half-written files go, as for Ctrl-C
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
-from htsat_sed.cli.terminal import report, say, waiting_for
+from htsat_sed.cli.progress import ProgressMode, RecordingsProgress, waiting_for
+from htsat_sed.cli.terminal import emit, report, say
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError
 from htsat_sed.runs.recordings import find_all
 
@@ -39,6 +40,8 @@ def calibrate(
             help="10 s windows to take: of N recordings at most, the first ones of each.",
         ),
     ] = 60,
+    show_progress: options.ShowProgress = ProgressMode.auto,
+    quiet: options.Quiet = False,
 ) -> None:
     r"""Prepare a checkpoint for --precision int8, on recordings like those to come.
 
@@ -69,12 +72,14 @@ def calibrate(
     for model in options.load_models(checkpoint, sample_rate=sample_rate):
         inputs: list[Tensor] = []
         each, more = divmod(windows, max(1, len(chosen)))
-        for place, path in enumerate(chosen):
-            try:
-                inputs += _inputs(model, path, each + (place < more))
-            except AudioError as error:
-                failures.append(error)
-                report(error)
+        with RecordingsProgress("reading", len(chosen)) as progress:
+            for place, path in enumerate(chosen):
+                try:
+                    inputs += _inputs(model, path, each + (place < more))
+                except AudioError as error:
+                    failures.append(error)
+                    report(error)
+                progress.done()
         if not inputs:
             raise HtsatSedError(", ".join(paths), "no sound in here to calibrate on")
         _calibrate(model, inputs)
@@ -128,7 +133,7 @@ def _calibrate(model: HTSAT, inputs: list[Tensor]) -> None:
             [(model.scores(int8(window)) - model.scores(float32(window))).abs() for window in tested]
         )
         path = save_int8(model, graph, windows=len(used))
-    print(path)
+    emit(f"{path}\n")
     mean, most = differences.mean().item(), differences.max().item()
     where = "on them" if tested is inputs else f"on {len(tested)} other{'s'[: len(tested) - 1]}"
     say(

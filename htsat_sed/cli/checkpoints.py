@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from htsat_sed.cli import options
 from htsat_sed.cli.calibrate import calibrate
 from htsat_sed.cli.convert import average, convert, export
-from htsat_sed.cli.terminal import output
+from htsat_sed.cli.progress import DownloadProgress, ProgressMode
+from htsat_sed.cli.terminal import emit, output, printable
 
 if TYPE_CHECKING:
     from htsat_sed.model.checkpoint import CheckpointInfo
@@ -63,13 +65,13 @@ def list_checkpoints(
             }
         )
     if as_json:
-        print(json.dumps(rows, indent=2))
+        emit(json.dumps(rows, indent=2) + "\n")
     elif output.is_terminal:
         _print_table(rows)
     else:
-        print("\t".join(rows[0]))
+        emit("\t".join(rows[0]) + "\n")
         for row in rows:
-            print("\t".join("" if value is None else str(value) for value in row.values()))
+            emit("\t".join("" if cell is None else printable(str(cell)) for cell in row.values()) + "\n")
 
 
 @app.command()
@@ -87,9 +89,9 @@ def info(
     path = resolve_checkpoint(checkpoint)
     description = read_info(path)
     if labels:
-        print("\n".join(description.labels))
+        emit("".join(f"{printable(label)}\n" for label in description.labels))
     elif as_json:
-        print(json.dumps(_as_dict(path, description), indent=2, ensure_ascii=False))
+        emit(json.dumps(_as_dict(path, description), indent=2, ensure_ascii=False) + "\n")
     else:
         _print_description(_as_dict(path, description))
 
@@ -104,6 +106,8 @@ def pull(
             help="Take this file, which was downloaded by hand, once it proves to be the right one.",
         ),
     ] = None,
+    show_progress: options.ShowProgress = ProgressMode.auto,
+    quiet: options.Quiet = False,
 ) -> None:
     """Download a published checkpoint, verify it, and print where it lies.
 
@@ -115,29 +119,12 @@ def pull(
 
     Downloads lie in $HTSAT_SED_HOME, or else in the cache folder of the user.
     """
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    from htsat_sed.cli.terminal import errors
     from htsat_sed.model import catalogue
 
     entry = catalogue.find_download(name)
-    with Progress(
-        "{task.description}",
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-        disable=file is not None or not errors.is_terminal,
-    ) as bar:
-        task = bar.add_task(entry.name, total=entry.size)
-        path = catalogue.pull(
-            entry,
-            file=file,
-            progress=lambda there, wanted: bar.update(task, completed=there, total=wanted),
-        )
-    print(path)
+    with DownloadProgress(entry.name, entry.size) as progress:
+        path = catalogue.pull(entry, file=file, progress=progress.told)
+    emit(f"{path}\n")
 
 
 for command in (convert, average, export, calibrate):
@@ -168,12 +155,12 @@ def _print_description(description: dict[str, Any]) -> None:
     for name, value in description.items():
         if name == "labels":
             shown = " · ".join(value[:5]) + (" · ..." if len(value) > 5 else "")
-            print(f"labels: {len(value)} ({shown})")
+            lines = [f"labels: {len(value)} ({shown})"]
         elif isinstance(value, dict) and value:
-            for inner, inner_value in value.items():
-                print(*(f"{name}.{line}" for line in _lines(inner, inner_value)), sep="\n")
+            lines = [f"{name}.{line}" for inner, own in value.items() for line in _lines(inner, own)]
         else:
-            print(f"{name}: {value if value else 'none'}")
+            lines = [f"{name}: {value if value else 'none'}"]
+        emit("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _lines(name: str, value: Any) -> list[str]:

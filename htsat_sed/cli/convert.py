@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from htsat_sed.cli.calibrate import first_windows
+from htsat_sed.cli.terminal import remark
 from htsat_sed.errors import UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
 
@@ -172,10 +172,9 @@ def export(
     )
     provenance = model.provenance | {"exported_from": _provenance(path)}
     difference = export_onnx(target, model, waveforms, opset=opset, provenance=provenance)
-    print(
+    remark(
         f"{target}: opset {opset}, {model.config.classes} classes, {target.stat().st_size / 1e6:.1f} MB, "
-        f"within {difference:.1g} of torch",
-        file=sys.stderr,
+        f"within {difference:.1g} of torch"
     )
 
 
@@ -196,10 +195,7 @@ def _save(target: Path, model: Any, *, float16: bool) -> None:
 
     save_checkpoint(target, model, dtype=torch.float16 if float16 else torch.float32)
     megabytes = target.stat().st_size / 1e6
-    print(
-        f"{target}: {model.config.classes} classes, {model.config.sample_rate} Hz, {megabytes:.1f} MB",
-        file=sys.stderr,
-    )
+    remark(f"{target}: {model.config.classes} classes, {model.config.sample_rate} Hz, {megabytes:.1f} MB")
 
 
 def _provenance(path: Path) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.terminal import RecordingsProgress, clock, emit, output, printable, report, say, summarise
+from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
+from htsat_sed.cli.terminal import clock, emit, output, printable, report, say, summarise
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.runs.outputs import check_apart
 from htsat_sed.runs.recordings import Recording, files_read, find_all
@@ -96,6 +97,8 @@ def detect(
     edge_level: options.EdgeLevel = None,
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
+    show_progress: options.ShowProgress = ProgressMode.auto,
+    quiet: options.Quiet = False,
 ) -> None:
     """Find sound events in recordings: what sounds, from when to when.
 
@@ -153,9 +156,7 @@ def detect(
         )
         if abs(detector.hop - hop) > 1e-6:
             say(
-                "note",
-                f"windows step by {detector.hop:g} s, the whole number of tokens nearest to {hop:g} s",
-                "",
+                "note", f"windows step by {detector.hop:g} s, the whole number of tokens nearest to {hop:g} s"
             )
         from htsat_sed.annotations import write_table
         from htsat_sed.runs.event_files import EventFiles, from_journal

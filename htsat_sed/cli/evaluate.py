@@ -13,6 +13,7 @@ from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
 from htsat_sed.cli.maps import detected_maps, kept_maps_rules, matching_recordings
 from htsat_sed.cli.negatives import NegativesOption, false_alarm_metrics, negative_maps
+from htsat_sed.cli.progress import ProgressMode
 from htsat_sed.cli.terminal import report
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart
@@ -212,6 +213,8 @@ def evaluate(
     edge_level: options.EdgeLevel = None,
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
+    show_progress: options.ShowProgress = ProgressMode.auto,
+    quiet: options.Quiet = False,
 ) -> None:
     """Score detections against reference labels: F1 of four kinds, PSDS, clip-level metrics.
 
@@ -365,8 +368,8 @@ def evaluate(
         maps, failures = detected_maps(detector(), recordings)
     elif scores is not None:
         maps = dict(read_presence_maps(scores))
-    quiet = negative_maps(negatives, detector) if negatives is not None else None
-    if audio is not None or (quiet is not None and quiet.detected):
+    without = negative_maps(negatives, detector) if negatives is not None else None
+    if audio is not None or (without is not None and quiet.detected):
         rules = detector().post_processing
         detection = {
             "hop": hop,
@@ -375,7 +378,7 @@ def evaluate(
             "precision": precision,
         }
     else:
-        kept = {**maps, **(quiet.maps if quiet is not None else {})}
+        kept = {**maps, **(without.maps if quiet is not None else {})}
         rules = kept_maps_rules(checkpoint, class_map, post_processing, flags, kept)
     found = Report(0, ())
     if reference is not None:
@@ -387,9 +390,9 @@ def evaluate(
             found = _evaluate(strong, weak, events, tags, maps, rules, lengths, only, settings, check, heard)
         except UsageError as error:
             raise AnnotationError(reference, str(error)) from error
-    if quiet is not None:
-        failures += quiet.failures
-        found = replace(found, metrics=(*found.metrics, *false_alarm_metrics(quiet, rules, only, settings)))
+    if without is not None:
+        failures += without.failures
+        found = replace(found, metrics=(*found.metrics, *false_alarm_metrics(without, rules, only, settings)))
     if json_file is not None:
         asked = {
             "inputs": inputs(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from htsat_sed.cli.terminal import errors, output
+from htsat_sed.cli.terminal import output, say
 from htsat_sed.runs.outputs import check_files
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ def show(found: Report) -> None:
         output.print(f"{found.recordings} recordings", style="bold")
     for metric in found.metrics:
         output.print()
-        output.print(metric.title, style="bold", highlight=False, soft_wrap=True)
+        output.print(metric.title, style="bold", soft_wrap=True)
         for name, score in metric.headline.items():
-            output.print(f"  {_words(name)}: {_figure(name, score)}", highlight=False, soft_wrap=True)
+            output.print(f"  {_words(name)}: {_figure(name, score)}", soft_wrap=True)
         if metric.classes:
             _show_classes(metric)
         if metric.left_out:
@@ -142,7 +142,7 @@ def _show_check(found: Report) -> None:
 
 
 def _note(labels: Sequence[str], what: str) -> None:
-    errors.print(f"note: {', '.join(labels)}: {what}", highlight=False, soft_wrap=True, markup=False)
+    say("note", f"{', '.join(labels)}: {what}")
 
 
 def _words(name: str) -> str:

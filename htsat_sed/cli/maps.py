@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from htsat_sed.cli import options
 from htsat_sed.cli.class_values import Known, parse_flags
-from htsat_sed.cli.terminal import RecordingsProgress, report, say
+from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.terminal import report, say
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError
 from htsat_sed.runs.recordings import Recording, find_all
 

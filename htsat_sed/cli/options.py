@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from htsat_sed.cli.class_values import Known, parse_flags
-from htsat_sed.cli.terminal import say, waiting_for
+from htsat_sed.cli.progress import ProgressMode, waiting_for
+from htsat_sed.cli.terminal import say, shown
 from htsat_sed.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 RECORDINGS = "Recordings"
 MODEL = "Model"
 EVENTS = "From presence map to events"
+MESSAGES = "Messages"
 
 Paths = Annotated[
     list[str],
@@ -245,6 +247,38 @@ PostProcessingFile = Annotated[
         "overrides the checkpoint's own; the options above override it.",
         show_default=False,
         rich_help_panel=EVENTS,
+    ),
+]
+
+
+def _show_progress(mode: ProgressMode) -> ProgressMode:
+    shown.progress = mode.value
+    return mode
+
+
+def _be_quiet(quiet: bool) -> bool:
+    shown.quiet = quiet
+    return quiet
+
+
+# Their callbacks have the effect: commands need not look at the values.
+ShowProgress = Annotated[
+    ProgressMode,
+    typer.Option(
+        "--progress",
+        callback=_show_progress,
+        help="Show progress on standard error as a bar, or as a line about every 30 s; auto: a bar on a "
+        "terminal, else lines.",
+        rich_help_panel=MESSAGES,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        callback=_be_quiet,
+        help="Print errors alone on standard error: no progress, notes or warnings.",
+        rich_help_panel=MESSAGES,
     ),
 ]
 

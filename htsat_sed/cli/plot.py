@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
-from htsat_sed.cli.terminal import RecordingsProgress, clock, errors
+from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
+from htsat_sed.cli.terminal import clock, remark, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.recordings import STDIN
 
@@ -135,6 +136,8 @@ def plot(
     edge_level: options.EdgeLevel = None,
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
+    show_progress: options.ShowProgress = ProgressMode.auto,
+    quiet: options.Quiet = False,
 ) -> None:
     """Draw a recording and what was found in it.
 
@@ -223,7 +226,7 @@ def plot(
     )
     save(figure, target)
     if out is None or out.is_dir():
-        errors.print(f"wrote {target}", markup=False, highlight=False, soft_wrap=True)
+        remark(f"wrote {target}")
 
 
 def _target(out: Path | None, recording: str) -> Path:
@@ -309,4 +312,4 @@ def _say_what_is_left_out(events: list[Event], shown: list[str], start: float, e
     heard = {event.label for event in events if event.onset < end and event.offset > start}
     if left_out := len(heard - set(shown)):
         classes = "1 more class has" if left_out == 1 else f"{left_out} more classes have"
-        errors.print(f"note: {classes} events: --classes {len(heard)} shows all", soft_wrap=True)
+        say("note", f"{classes} events: --classes {len(heard)} shows all")

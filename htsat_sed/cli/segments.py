@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from htsat_sed.cli import options
 from htsat_sed.cli.class_values import Known
-from htsat_sed.cli.terminal import RecordingsProgress, errors, report
+from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
+from htsat_sed.cli.terminal import remark, report
 from htsat_sed.errors import AudioError, HtsatSedError
 from htsat_sed.runs.outputs import check_apart
 
@@ -154,6 +156,8 @@ def segments(
             rich_help_panel=CLIPS,
         ),
     ] = None,
+    show_progress: options.ShowProgress = ProgressMode.auto,
+    quiet: options.Quiet = False,
 ) -> None:
     """Cut events out of their recordings, as clips to listen to.
 
@@ -236,9 +240,4 @@ def _summarise(index: Path, written: Mapping[str, Mapping[Event, Bounds]]) -> No
     counts = [(len(labels), "clip", "clips"), (len(set(labels)), "class", "classes")]
     counts.append((recordings, "recording", "recordings"))
     clips, classes, sources = (f"{count} {one if count == 1 else many}" for count, one, many in counts)
-    errors.print(
-        f"{clips} of {classes} from {sources}, listed in {index}",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
+    remark(f"{clips} of {classes} from {sources}, listed in {index}")

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from htsat_sed.cli import options
+from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
 from htsat_sed.errors import HtsatSedError, UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ def soundscapes(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Another seed makes other soundscapes.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the soundscapes.")] = 0,
+    show_progress: options.ShowProgress = ProgressMode.auto,
+    quiet: options.Quiet = False,
 ) -> None:
     """Mix labelled clips into 10 s soundscapes with strong labels, for evaluation or training elsewhere.
 
@@ -74,7 +78,9 @@ def soundscapes(
         series = Soundscapes(sources, made.soundscapes, sample_rate=rate, seed=seed)
     except UsageError as error:
         raise HtsatSedError(data, str(error)) from error
-    render(series, out, count=count, sample_rate=rate, seconds=made.soundscapes.seconds)
+    with RecordingsProgress("mixing", count, "soundscapes") as progress:
+        seconds = made.soundscapes.seconds
+        render(series, out, count=count, sample_rate=rate, seconds=seconds, progress=progress.done)
 
 
 def _check_place(out: Path, data: Path, recipe: Recipe) -> None:

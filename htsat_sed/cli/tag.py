@@ -11,7 +11,8 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.terminal import RecordingsProgress, emit, output, printable, report, summarise
+from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
+from htsat_sed.cli.terminal import emit, output, printable, report, summarise
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.runs.outputs import check_apart, check_files
 from htsat_sed.runs.recordings import files_read, find_all
@@ -95,6 +96,8 @@ def tag(
     compile_model: options.Compile = False,
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
+    show_progress: options.ShowProgress = ProgressMode.auto,
+    quiet: options.Quiet = False,
 ) -> None:
     """Score every class for recordings as a whole: what is in them, without times.
 

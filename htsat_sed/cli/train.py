@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from htsat_sed.cli.terminal import TrainingProgress, errors
+from htsat_sed.cli import options
+from htsat_sed.cli.progress import ProgressMode, TrainingProgress
+from htsat_sed.cli.terminal import remark, say
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
 
@@ -102,6 +104,8 @@ def train(
             rich_help_panel=MACHINE,
         ),
     ] = 1,
+    show_progress: options.ShowProgress = ProgressMode.auto,
+    quiet: options.Quiet = False,
 ) -> None:
     r"""Train a model from weak or strong labels, or on soundscapes mixed from clips.
 
@@ -165,7 +169,7 @@ def train(
                 restart=restart,
             )
     except KeyboardInterrupt:
-        errors.print(f"interrupted; the same command goes on from what {folder} holds", soft_wrap=True)
+        say("stopped", f"the same command goes on from what {folder} holds", "bold yellow")
         raise typer.Exit(130) from None
     except UsageError as error:
         raise HtsatSedError(path, str(error)) from error
@@ -173,4 +177,4 @@ def train(
         return
     told = {**model.provenance["validation"], **model.provenance.get("tuned", {})}
     figures = "".join(f", {name} {value:.3f}" for name, value in told.items() if isinstance(value, float))
-    errors.print(f"{out}: {model.provenance['steps']} steps{figures}", highlight=False, soft_wrap=True)
+    remark(f"{out}: {model.provenance['steps']} steps{figures}")

@@ -13,7 +13,8 @@ from htsat_sed.cli import options
 from htsat_sed.cli.maps import bundled_info, detected_maps, matching_recordings, post_processing_of
 from htsat_sed.cli.negatives import NegativesOption, negative_maps
 from htsat_sed.cli.options import MODEL
-from htsat_sed.cli.terminal import RecordingsProgress, errors, output, say
+from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
+from htsat_sed.cli.terminal import output, remark, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
 
@@ -151,6 +152,8 @@ def tune(
     runtime: options.Runtime = "auto",
     precision: options.Precision = "float32",
     compile_model: options.Compile = False,
+    show_progress: options.ShowProgress = ProgressMode.auto,
+    quiet: options.Quiet = False,
 ) -> None:
     """Find the threshold, hysteresis, median filter, gap and shortest event that suit each class.
 
@@ -241,7 +244,7 @@ def tune(
         mapless = [name for name in strong if name not in maps]
         Remarks().add(mapless, "recording", "of the reference without presence map: left out")
         events = pair({name: own for name, own in strong.items() if name in maps}, dict.fromkeys(maps, ()))
-        with RecordingsProgress("tuning, classes", len(events.labels)) as progress:
+        with RecordingsProgress("tuning", len(events.labels), "classes") as progress:
             found = search(
                 events,
                 maps,
@@ -307,7 +310,6 @@ def _show(found: Tuning, metric: str) -> None:
         f"{metric} macro F1: {100 * macro.before:.2f} % before, {100 * macro.held_out:.2f} % held out; "
         f"gain {gain:+.2f} points (95 %: {low:+.2f} to {high:+.2f})",
         style="bold",
-        highlight=False,
         soft_wrap=True,
     )
     if found.false_alarms is not None:
@@ -392,7 +394,7 @@ def _write_toml(found: Tuning, metric: str, path: Path) -> None:
             # A JSON string is a TOML one.
             file.write(f"\n[classes.{json.dumps(label, ensure_ascii=False)}]\n")
             file.writelines(f"{name} = {value!r}\n" for name, value in choice.values().items())
-    _note(f"{path}: values of {len(found.labels)} classes, for detect --post-processing")
+    remark(f"{path}: values of {len(found.labels)} classes, for detect --post-processing")
 
 
 def _write_checkpoint(found: Tuning, metric: str, checkpoint: str | None, path: Path) -> None:
@@ -419,8 +421,4 @@ def _write_checkpoint(found: Tuning, metric: str, checkpoint: str | None, path: 
     )
     others = len(model.labels) - len(found.labels)
     rest = f"; the other {others} as before" if others else ""
-    _note(f"{path}: {source.name} with the values of {len(found.labels)} classes{rest}")
-
-
-def _note(text: str) -> None:
-    errors.print(text, highlight=False, soft_wrap=True, markup=False)
+    remark(f"{path}: {source.name} with the values of {len(found.labels)} classes{rest}")

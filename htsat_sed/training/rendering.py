@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,15 @@ from htsat_sed.whole_file import remove_all_unfinished, whole_file
 AUDIO, REFERENCE, DURATIONS = "audio", "reference.tsv", "durations.tsv"
 
 
-def render(soundscapes: Soundscapes, folder: Path, *, count: int, sample_rate: int, seconds: float) -> None:
+def render(
+    soundscapes: Soundscapes,
+    folder: Path,
+    *,
+    count: int,
+    sample_rate: int,
+    seconds: float,
+    progress: Callable[[], object] = lambda: None,
+) -> None:
     """Write soundscapes 0 to `count` - 1 and their labels.
 
     Args:
@@ -24,6 +33,7 @@ def render(soundscapes: Soundscapes, folder: Path, *, count: int, sample_rate: i
         count: how many.
         sample_rate: Hz.
         seconds: duration of each.
+        progress: called after each.
 
     Raises:
         HtsatSedError: something cannot be written.
@@ -44,6 +54,7 @@ def render(soundscapes: Soundscapes, folder: Path, *, count: int, sample_rate: i
         with whole_file(audio / name, "wb") as file:
             soundfile.write(file, np.round(samples * 32_767).astype(np.int16), sample_rate, format="FLAC")
         events[name] = own
+        progress()
     with whole_file(folder / DURATIONS) as file:
         file.write("filename\tduration\n")
         file.writelines(f"{name}\t{seconds:g}\n" for name in events)
