@@ -247,23 +247,23 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
         ValueError: it is compressed, of objects, or of another size than the header has.
     """
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise ValueError(f"{member.filename} is compressed or encrypted, wanted it stored")
+        raise UsageError(f"{member.filename} is compressed or encrypted, wanted it stored")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
         if version not in _HEADERS:
-            raise ValueError(f"{member.filename} is of NumPy's format {version}, wanted 1.0 or 2.0")
+            raise UsageError(f"{member.filename} is of NumPy's format {version}, wanted 1.0 or 2.0")
         shape, fortran_order, dtype = _HEADERS[version](file)
         count = math.prod(shape)
         size = member.file_size - file.tell()
         if dtype.hasobject or dtype.itemsize == 0 or count * dtype.itemsize != size:
-            raise ValueError(f"{member.filename} has {size} bytes, not {shape} of {dtype}")
+            raise UsageError(f"{member.filename} has {size} bytes, not {shape} of {dtype}")
         array = np.empty(count, dtype)
         place, filled = array.view(np.uint8), 0
         while block := file.read(1 << 20):  # to the end, where the checksum is compared
             place[filled : filled + len(block)] = np.frombuffer(block, np.uint8)
             filled += len(block)
     if filled != size:
-        raise ValueError(f"{member.filename} is cut short")
+        raise UsageError(f"{member.filename} is cut short")
     return array.reshape(shape[::-1]).T if fortran_order else array.reshape(shape)
 
 

@@ -369,16 +369,28 @@ def evaluate(
     elif scores is not None:
         maps = dict(read_presence_maps(scores))
     without = negative_maps(negatives, detector) if negatives is not None else None
-    if audio is not None or (without is not None and quiet.detected):
+    if audio is not None or (without is not None and without.detected):
         rules = detector().post_processing
         detection = {
-            "hop": hop,
+            "hop": detector().hop,
             "class_map": class_map,
             "runtime": detector().runtime,
             "precision": precision,
         }
     else:
-        kept = {**maps, **(without.maps if quiet is not None else {})}
+        _refuse_unused(
+            {
+                "--hop": hop != 10.0,
+                "--device": device != "auto",
+                "--batch-size": batch_size != "auto",
+                "--runtime": runtime != "auto",
+                "--precision": precision != "float32",
+                "--compile": compile_model,
+                "--sample-rate": sample_rate is not None,
+                "--label-file": label_file is not None,
+            }
+        )
+        kept = {**maps, **(without.maps if without is not None else {})}
         rules = kept_maps_rules(checkpoint, class_map, post_processing, flags, kept)
     found = Report(0, ())
     if reference is not None:
@@ -424,6 +436,15 @@ def evaluate(
         failures.append(HtsatSedError(str(reference), what))
         report(failures[-1])
     raise typer.Exit(1 if failures else 0)
+
+
+def _refuse_unused(given: Mapping[str, bool]) -> None:
+    """Refuse options that would have no effect, as nothing is detected."""
+    if unused := [name for name, used in given.items() if used]:
+        raise typer.BadParameter(
+            "nothing is detected here, so that this has no effect: leave it out, or give --audio",
+            param_hint=", ".join(unused),
+        )
 
 
 def _reference(path: Path) -> tuple[dict[str, list[Event]] | None, Mapping[str, Set[str]]]:

@@ -333,3 +333,13 @@ def test_wrong_usage(run: Run, maps: Path, tmp_path: Path) -> None:
     code, _, err = run(labels, "--scores", tmp_path / "empty")
     assert code == 1
     assert err.startswith(f"error: {tmp_path}/empty: ")
+
+
+@pytest.mark.parametrize("given", [("--hop", "5"), ("--device", "cpu"), ("--precision", "bfloat16")])
+def test_options_of_detection_without_one_are_refused(
+    given: tuple[str, str], run: Run, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.tsv"
+    labels.write_text("filename\tonset\toffset\tevent_label\na.wav\t0\t1\tDog\n")
+    code, out, err = run(labels, labels, *given)
+    assert (code, out, given[0] in err, "nothing is detected here" in err) == (2, "", True, True)
