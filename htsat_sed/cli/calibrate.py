@@ -41,7 +41,7 @@ def calibrate(
         ),
     ] = 60,
     show_progress: options.ShowProgress = ProgressMode.auto,
-    quiet: options.Quiet = False,
+    be_quiet: options.Quiet = False,
 ) -> None:
     r"""Prepare a checkpoint for --precision int8, on recordings like those to come.
 

@@ -107,7 +107,7 @@ def pull(
         ),
     ] = None,
     show_progress: options.ShowProgress = ProgressMode.auto,
-    quiet: options.Quiet = False,
+    be_quiet: options.Quiet = False,
 ) -> None:
     """Download a published checkpoint, verify it, and print where it lies.
 

@@ -98,7 +98,7 @@ def detect(
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
     show_progress: options.ShowProgress = ProgressMode.auto,
-    quiet: options.Quiet = False,
+    be_quiet: options.Quiet = False,
 ) -> None:
     """Find sound events in recordings: what sounds, from when to when.
 

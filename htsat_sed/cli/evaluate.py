@@ -214,7 +214,7 @@ def evaluate(
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
     show_progress: options.ShowProgress = ProgressMode.auto,
-    quiet: options.Quiet = False,
+    be_quiet: options.Quiet = False,
 ) -> None:
     """Score detections against reference labels: F1 of four kinds, PSDS, clip-level metrics.
 

@@ -137,7 +137,7 @@ def plot(
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
     show_progress: options.ShowProgress = ProgressMode.auto,
-    quiet: options.Quiet = False,
+    be_quiet: options.Quiet = False,
 ) -> None:
     """Draw a recording and what was found in it.
 

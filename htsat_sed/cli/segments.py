@@ -157,7 +157,7 @@ def segments(
         ),
     ] = None,
     show_progress: options.ShowProgress = ProgressMode.auto,
-    quiet: options.Quiet = False,
+    be_quiet: options.Quiet = False,
 ) -> None:
     """Cut events out of their recordings, as clips to listen to.
 

@@ -46,7 +46,7 @@ def soundscapes(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the soundscapes.")] = 0,
     show_progress: options.ShowProgress = ProgressMode.auto,
-    quiet: options.Quiet = False,
+    be_quiet: options.Quiet = False,
 ) -> None:
     """Mix labelled clips into 10 s soundscapes with strong labels, for evaluation or training elsewhere.
 

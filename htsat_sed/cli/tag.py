@@ -97,7 +97,7 @@ def tag(
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
     show_progress: options.ShowProgress = ProgressMode.auto,
-    quiet: options.Quiet = False,
+    be_quiet: options.Quiet = False,
 ) -> None:
     """Score every class for recordings as a whole: what is in them, without times.
 

@@ -105,7 +105,7 @@ def train(
         ),
     ] = 1,
     show_progress: options.ShowProgress = ProgressMode.auto,
-    quiet: options.Quiet = False,
+    be_quiet: options.Quiet = False,
 ) -> None:
     r"""Train a model from weak or strong labels, or on soundscapes mixed from clips.
 

@@ -153,7 +153,7 @@ def tune(
     precision: options.Precision = "float32",
     compile_model: options.Compile = False,
     show_progress: options.ShowProgress = ProgressMode.auto,
-    quiet: options.Quiet = False,
+    be_quiet: options.Quiet = False,
 ) -> None:
     """Find the threshold, hysteresis, median filter, gap and shortest event that suit each class.
 
