@@ -37,8 +37,8 @@ def train(
         typer.Argument(
             metavar="RECIPE",
             help="What to train on and how: a TOML file, or the name of one that comes with the package: "
-            "audioset, esc50, speech-commands, desed, home, home-all. docs/training.md says what a recipe may "
-            "hold.",
+            "audioset, esc50, speech-commands, desed, home, home-all, home-silent. docs/training.md says "
+            "what a recipe may hold.",
             show_default=False,
         ),
     ] = None,

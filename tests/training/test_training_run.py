@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,7 +284,9 @@ def test_recipes_train(name: str, tmp_path: Path) -> None:
     rates = {"sample_rate": recipe.model.sample_rate, "hop_length": recipe.model.hop_length}
     small = replace(
         recipe,
-        data=tuple(replace(part, share=1.0) for part in recipe.data),  # each has an example in the small batch
+        data=tuple(
+            replace(part, share=1.0) for part in recipe.data
+        ),  # each has an example in the small batch
         start="",
         epochs=2,
         epoch_examples=12,
@@ -319,7 +322,14 @@ def test_a_class_that_is_always_unknown_is_not_trained(data: Path, tmp_path: Pat
         fit(replace(recipe, labels=("Low",)), data, run=tmp_path / "other", machine=CPU)
 
 
-def test_recipes_are_found_by_name() -> None:
+def test_recipes_are_found_by_name(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    options = ["--data", tmp_path / "none", "-o", tmp_path / "o.safetensors"]
+    for named in (["esc50"], ["--recipe", "esc50"], [RECIPES / "esc50.toml"]):
+        code, _, err = run("train", *named, *options)
+        assert code == 1
+        assert "esc50.csv: cannot be read" in err
+    assert run("train", *options)[0] == run("train", "esc50", "--recipe", "home", *options)[0] == 2
+    assert list(tmp_path.iterdir()) == []
     assert read_recipe("esc50") == read_recipe(RECIPES / "esc50.toml")
     with pytest.raises(
         AnnotationError, match=r"esc-50: is neither a file nor the name of a recipe; did you mean 'esc50'"
@@ -344,7 +354,7 @@ def test_published_recipes_hold_the_authors_values() -> None:
         assert recipe.model.sample_rate == (16_000 if name == "speech-commands" else 32_000)
 
 
-@pytest.mark.parametrize("name", ["home", "home-all"])
+@pytest.mark.parametrize("name", ["home", "home-all", "home-silent"])
 def test_the_bundled_recipes_mask_as_they_did(name: str) -> None:
     """Up to 32 frames and 8 bands, which was what the checkpoint was trained with."""
     torch.manual_seed(0)
