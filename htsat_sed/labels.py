@@ -178,6 +178,10 @@ class ClassMap:
         object.__setattr__(self, "groups", MappingProxyType(groups))
         object.__setattr__(self, "thresholds", MappingProxyType(dict(self.thresholds)))
 
+    def __reduce__(self) -> tuple[type[ClassMap], tuple[object, ...]]:
+        """Copy and pickle by the arguments: views of dictionaries have neither."""
+        return type(self), (self.name, dict(self.groups), dict(self.thresholds))
+
     def apply(
         self, scores: NDArray[np.float32], labels: Sequence[str]
     ) -> tuple[NDArray[np.float32], tuple[str, ...]]:

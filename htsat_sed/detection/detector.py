@@ -71,6 +71,11 @@ class Detector:
         fill_batches: compute the last batch in full size, too: slower for a single short recording, but
             then scores are the same to the last bit whatever other recordings are read along.
 
+    Calls from several threads run side by side and do not change one another's results. A Detector pickles
+    and copies by its arguments, weights included, so that it can be given to processes that are spawned; one
+    that was made before a fork refuses to work in the child. The models given are copied: they are neither
+    moved to the device nor put into evaluation mode.
+
     Attributes:
         models: as given.
         config: of the model, or the first of an ensemble.
@@ -99,6 +104,8 @@ class Detector:
         execution: Execution | None = None,
         fill_batches: bool = False,
     ) -> None:
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
+        self._process = os.getpid()
         models = [model] if isinstance(model, HTSAT) else list(model)
         self._ensemble = Ensemble(models, class_map=class_map, labels=labels)
         self.models, self.labels = self._ensemble.models, self._ensemble.labels
@@ -118,6 +125,10 @@ class Detector:
         self.execution = execution or Execution()
         self._devices = Devices(self.models, device, batch_size, self.execution)
         self.runtime: Runtime = self._devices.places[0].models[0].runtime
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copy and pickle by the arguments, models included; the copy is made anew, for its own process."""
+        return _made_of, (type(self), self._arguments)
 
     def presence_map(self, path: AnyPath) -> PresenceMap:
         """Presence map of one recording.
@@ -324,6 +335,11 @@ class Detector:
         defective: Defective | None,
     ) -> Generator[tuple[Recording, Iterator[NDArray[np.float32]]]]:
         """Each recording with the scores of its windows, which are to be taken to the end."""
+        if os.getpid() != self._process:
+            raise UsageError(
+                "this Detector was made before the process was forked, which its threads do not survive: make "
+                "it in the process that uses it, or start processes by spawn"
+            )
         rate = self.config.sample_rate
 
         def scores(recording: Recording) -> Iterator[NDArray[np.float32]]:
@@ -369,6 +385,10 @@ class Detector:
             waveforms = [waveform.roll(-100 * shift, dims=-1) for waveform in waveforms]
             scores.append(self._ensemble.mean([model.clip_scores(waveforms) for model in place.models]))
         return torch.stack(scores).mean(dim=0)
+
+
+def _made_of(kind: type[Detector], arguments: Mapping[str, Any]) -> Detector:
+    return kind(**arguments)
 
 
 def default_post_processing(

@@ -89,16 +89,18 @@ class Devices:
         if self.batch_size < 1:
             raise UsageError(f"wanted batch_size of at least 1, got {batch_size}")
         self.in_flight = len(devices) * (1 if kind == "mps" else 2)
-        others = [[copy.deepcopy(model) for model in models] for _ in devices[1:]]
+        # Copies: the caller's models stay where they are, in the mode that they are in.
         self.places = [
             Place(
                 device,
                 [
-                    Inference(model.to(device).eval(), device, execution, batch_size=self.batch_size)
-                    for model in own
+                    Inference(
+                        copy.deepcopy(model).to(device).eval(), device, execution, batch_size=self.batch_size
+                    )
+                    for model in models
                 ],
             )
-            for device, own in zip(devices, [models, *others], strict=True)
+            for device in devices
         ]
         self._turns = cycle(self.places)
 
@@ -162,6 +164,14 @@ class Devices:
 
 def _lanes(count: int, threads: int) -> ThreadPoolExecutor:
     """Threads that compute side by side, each with its share of torch's threads."""
+    with _settling:
+        return _settled_lanes(count, threads)
+
+
+_settling = threading.Lock()  # the number of threads is one setting for all of them
+
+
+def _settled_lanes(count: int, threads: int) -> ThreadPoolExecutor:
     executor = ThreadPoolExecutor(count, "model")
     begun = threading.Barrier(count + 1)
 

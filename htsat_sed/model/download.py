@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
 import os
 import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +20,8 @@ from htsat_sed.whole_file import whole_file
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and the bytes that are wanted, if known."""
+
+_logger = logging.getLogger("htsat_sed")
 
 _BLOCK = 1 << 18
 _TIMEOUT = 30.0  # seconds without a byte
@@ -54,7 +58,8 @@ def download(
 
     What arrives goes to ``<path>.part`` and stays there when the connection breaks, the disk is full or
     the program is stopped; the next call goes on from there. The file gets its name once size and hash
-    are right; a file of the wrong content is removed.
+    are right; a file of the wrong content is removed. Of several processes that download the
+    same file, one does and the others wait for it.
 
     Args:
         url: http or https.
@@ -72,20 +77,48 @@ def download(
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not (part.is_file() and file_sha256(part) == sha256):
-            with part.open("ab") as file:
+        with _alone(part) as file:
+            if path.is_file() and file_sha256(path) == sha256:  # another process was first
+                part.unlink()
+                return
+            if not (part.is_file() and file_sha256(part) == sha256):
                 _fetch_all(url, file, size=size, progress=progress, attempts=attempts, pause=pause)
                 file.flush()
                 os.fsync(file.fileno())
+            found = file_sha256(part)
+            if found != sha256:
+                part.unlink()
+                raise CheckpointError(path, f"{url} gave another file: sha256 {found}, wanted {sha256}")
+            part.replace(path)
     except _Refused as error:
         raise CheckpointError(path, f"{url} {error}") from error
     except (OSError, http.client.HTTPException) as error:
         raise CheckpointError(path, _broken_off(part, error)) from error
-    found = file_sha256(part)
-    if found != sha256:
-        part.unlink()
-        raise CheckpointError(path, f"{url} gave another file: sha256 {found}, wanted {sha256}")
-    part.replace(path)
+
+
+@contextmanager
+def _alone(part: Path) -> Iterator[IO[bytes]]:
+    """Open an unfinished file to append to, once no other process does."""
+    while True:
+        with part.open("ab") as file:
+            _lock(file, part)
+            with suppress(FileNotFoundError):  # finished or removed meanwhile
+                if os.path.samestat(os.fstat(file.fileno()), part.stat()):
+                    yield file
+                    return
+
+
+def _lock(file: IO[bytes], part: Path) -> None:
+    """Wait for the lock of a file, which a killed process gives back."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows does not let two processes rename the file anyway
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _logger.warning("%s: another process downloads it; waiting for that", part.with_suffix(""))
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def adopt(source: str | Path, path: Path, *, sha256: str) -> None:

@@ -322,3 +322,28 @@ def test_the_bundled_checkpoint_is_found_in_the_package_and_in_a_source_tree(
     in_package.parent.mkdir(parents=True)
     in_package.touch()
     assert resolve_checkpoint() == in_package
+
+
+def test_two_at_once_download_once(host: Host, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    inside = threading.Event()
+    found: list[Path] = []
+
+    def second() -> None:
+        found.append(pull(host.entry()))
+
+    other = threading.Thread(target=second)
+
+    def slow(there: int, wanted: int | None) -> None:
+        if not inside.is_set():
+            inside.set()
+            other.start()
+            while not caplog.messages:  # until the other waits
+                other.join(0.01)
+
+    found.append(pull(host.entry(), progress=slow))
+    other.join()
+    assert found == [home / "thing.ckpt"] * 2
+    assert (home / "thing.ckpt").read_bytes() == CONTENT
+    assert names(home) == ["thing.ckpt"]
+    assert host.asked == [None]
+    assert caplog.messages == [f"{home / 'thing.ckpt'}: another process downloads it; waiting for that"]
