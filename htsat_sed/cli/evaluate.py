@@ -421,7 +421,7 @@ def evaluate(
             ),
             "settings": asdict(settings) | {"classes": only},
             "detection": detection,
-            "post_processing": rules.to_dict() if maps or quiet is not None else None,
+            "post_processing": rules.to_dict() if maps or without is not None else None,
         }
         write_json(json_file, found, asked)
     if csv_file is not None:
