@@ -29,9 +29,12 @@ def load(library: str, *, purpose: str, extra: str) -> ModuleType:
     try:
         return import_module(library)
     except Exception as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == library:
-            raise UsageError(f"{purpose} needs {library}: pip install 'htsat-sed[{extra}]'") from error
-        raise _error(library.partition(".")[0], error) from error
+        line, name = f"pip install 'htsat-sed[{extra}]'", _top(library)
+        if not isinstance(error, ModuleNotFoundError):
+            raise _error(name, error) from error
+        if error.name == name:
+            raise UsageError(f"{purpose} needs {name}: {line}") from error
+        raise _error(name, error, line) from error
 
 
 def failed_library(error: BaseException) -> LibraryError | None:
@@ -60,11 +63,11 @@ def _is_library(name: str) -> bool:
     return not own and name not in sys.stdlib_module_names
 
 
-def _error(library: str, error: BaseException) -> LibraryError:
+def _error(library: str, error: BaseException, remedy: str | None = None) -> LibraryError:
     if isinstance(error, ModuleNotFoundError) and error.name == library:
         return LibraryError(library, f"this library is not installed: pip install {library}")
     reason = " ".join(str(error).split()) or type(error).__name__
-    return LibraryError(library, f"this library cannot be loaded ({reason}): {_remedy(library)}")
+    return LibraryError(library, f"this library cannot be loaded ({reason}): {remedy or _remedy(library)}")
 
 
 def _remedy(library: str) -> str:

@@ -90,6 +90,6 @@ def _pyarrow(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     try:
         import pyarrow  # type: ignore[import-untyped]
         import pyarrow.parquet  # type: ignore[import-untyped]
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise AnnotationError(path, "Parquet needs pyarrow: pip install 'htsat-sed[parquet]'") from error
     return pyarrow, pyarrow.parquet
