@@ -135,15 +135,15 @@ def train(
         raise typer.BadParameter(f"wanted a file ending in .safetensors, got {out}", param_hint="--output")
     check_files(out)
     import logging
-    import os
 
     import torch
 
     from htsat_sed.training.fit import Machine, fit
     from htsat_sed.training.recipe import find_recipe, read_recipe
+    from htsat_sed.training.run_folder import is_first_process
 
-    speaker = os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"
-    # Of several processes one tells, also what the start took.
+    speaker = is_first_process()
+    # Only the first of several processes logs, also what the start took.
     logging.getLogger("htsat_sed").setLevel(logging.INFO if speaker else logging.ERROR)
     folder = run or out.with_suffix(".run")
     path = find_recipe(recipe or named or "")
