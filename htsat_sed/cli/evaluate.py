@@ -12,7 +12,7 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
 from htsat_sed.cli.maps import detected_maps, kept_maps_rules, matching_recordings
-from htsat_sed.cli.negatives import NegativesOption, false_alarm_metrics, negative_maps
+from htsat_sed.cli.negatives import NegativesOption, false_alarm_metrics, false_outcomes, negative_maps
 from htsat_sed.cli.progress import ProgressMode
 from htsat_sed.cli.terminal import report
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import Event, PostProcessing
     from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.evaluation.reliability import Outcomes
     from htsat_sed.evaluation.report import Report, Settings
 
 METRICS = "Metrics"
@@ -154,6 +155,14 @@ def evaluate(
             rich_help_panel=METRICS,
         ),
     ] = 0,
+    reliability: Annotated[
+        bool,
+        typer.Option(
+            "--reliability",
+            help="How often events of a score are right, by tenths of the score; false alarms count.",
+            rich_help_panel=METRICS,
+        ),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -399,7 +408,10 @@ def evaluate(
             known = {*of_tags, *(label for each in maps.values() for label in each.labels)}
             weak = read_weak_labels(reference, known)
         try:
-            found = _evaluate(strong, weak, events, tags, maps, rules, lengths, only, settings, check, heard)
+            outcomes = false_outcomes(without, rules) if reliability else None
+            found = _evaluate(
+                strong, weak, events, tags, maps, rules, lengths, only, settings, check, heard, outcomes
+            )
         except UsageError as error:
             raise AnnotationError(reference, str(error)) from error
     if without is not None:
@@ -470,6 +482,7 @@ def _evaluate(
     settings: Settings,
     check: bool,
     heard: dict[str, list[Event]] | None,
+    reliability: Outcomes | None,
 ) -> Report:
     from htsat_sed.evaluation.clip import scores_of_map
     from htsat_sed.evaluation.evaluate import evaluate_strong, evaluate_weak
@@ -487,6 +500,7 @@ def _evaluate(
             post_processing=rules,
             check=check,
             heard=heard,
+            reliability=reliability,
         )
     of_maps = {name: scores_of_map(each) for name, each in maps.items()}
     return evaluate_weak(weak, of_maps, labels=only, settings=settings, check=check)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf")
 
 _PERCENT = ("f1", "precision", "recall")
-_SHARES = (*_PERCENT, "time")
+_SHARES = (*_PERCENT, "time", "share")
 _SHORT = {"precision": "prec.", "recall": "rec.", "reference": "ref.", "estimated": "est."}
-_NUMBERS = ("reference", "estimated", "tp", "fp", "fn", "recordings", "positives", "alarms")
+_NUMBERS = ("reference", "estimated", "tp", "fp", "fn", "recordings", "positives", "alarms", "events")
 
 
 def make_sure_of(json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:

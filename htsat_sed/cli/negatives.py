@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import PostProcessing
     from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.evaluation.reliability import Outcomes
     from htsat_sed.evaluation.report import Metric, Settings
 
 TABLE = "clips.tsv"
@@ -109,8 +110,23 @@ def false_alarm_metrics(
     from htsat_sed.detection.events import find_events
     from htsat_sed.evaluation.false_alarms import score_false_alarms
 
-    labels = sorted({label for each in found.maps.values() for label in each.labels})
+    labels = _labels(found)
     events = {name: find_events(each, rules) for name, each in found.maps.items()}
     durations = {name: each.duration for name, each in found.maps.items()}
     counted = labels if only is None else [label for label in labels if label in only]
     return score_false_alarms(events, durations, found.table, counted, settings)
+
+
+def false_outcomes(found: NegativeMaps | None, rules: PostProcessing) -> Outcomes:
+    """Scores of the false alarms in negatives, for the reliability of scores; nothing without negatives."""
+    from htsat_sed.detection.events import find_events
+    from htsat_sed.evaluation.reliability import outcomes_of_negatives
+
+    if found is None:
+        return ()
+    events = {name: find_events(each, rules) for name, each in found.maps.items()}
+    return outcomes_of_negatives(events, found.table, _labels(found))
+
+
+def _labels(found: NegativeMaps) -> list[str]:
+    return sorted({label for each in found.maps.values() for label in each.labels})

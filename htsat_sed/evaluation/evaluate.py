@@ -33,6 +33,7 @@ from htsat_sed.evaluation.counts import (
     ratio,
 )
 from htsat_sed.evaluation.psds import SCENARIO_1, SCENARIO_2, Scenario, detections, operating_points
+from htsat_sed.evaluation.reliability import Outcomes, outcomes_of_pair, score_reliability
 from htsat_sed.evaluation.report import LEVEL, Metric, Report, Score, Settings
 from htsat_sed.evaluation.tables import Pair, Remarks, Table, only_heard, pair, same_names, some
 
@@ -53,6 +54,7 @@ def evaluate_strong(
     post_processing: PostProcessing | None = None,
     check: bool = False,
     heard: Table | None = None,
+    reliability: Outcomes | None = None,
 ) -> Report:
     """Score events and presence maps against strong labels.
 
@@ -68,6 +70,8 @@ def evaluate_strong(
         check: compute the figures by other implementations, too; see `htsat_sed.evaluation.check`.
         heard: recording -> events that somebody listened to, recordings called as in the reference; where
             given, events elsewhere do not count (`only_heard`), and metrics of whole recordings are left out.
+        reliability: outcomes in negatives, or none of them, for the reliability of scores; None to leave
+            that out.
 
     Raises:
         ValueError: neither events nor maps are given; or as `pair`.
@@ -118,6 +122,9 @@ def evaluate_strong(
         else:
             metrics.append(score_clips(clips, chosen))
             lines += clips.remarks
+    if reliability is not None:
+        outcomes = outcomes_of_pair(events, dtc=chosen.dtc)
+        metrics.append(score_reliability([*outcomes, *reliability], chosen))
     compared = check_strong(events, given, clips, metrics, chosen, rules) if check else ()
     lines = tuple(dict.fromkeys(lines))
     return Report(len(events.recordings), tuple(metrics), events.silent, rocs, lines, compared)

@@ -36,7 +36,8 @@ def draw_report(report: Report, path: Path) -> None:
     if kind not in ("png", "svg", "pdf"):
         raise UsageError(f"wanted a picture called .png, .svg or .pdf, got {path}")
     by_class = [m for m in report.metrics if any("f1" in figures for figures in m.classes.values())]
-    panels = bool(by_class) + bool(report.psd_rocs)
+    reliability = next((m for m in report.metrics if m.name == "reliability_by_score"), None)
+    panels = bool(by_class) + bool(report.psd_rocs) + (reliability is not None)
     if not panels:
         raise UsageError("wanted event-based metrics or PSDS for a picture, got clip-level ones alone")
     classes = len(by_class[0].classes) if by_class else 0
@@ -47,6 +48,8 @@ def draw_report(report: Report, path: Path) -> None:
         _draw_bars(axes.pop(0), by_class)
     if report.psd_rocs:
         _draw_rocs(axes.pop(0), report)
+    if reliability is not None:
+        _draw_reliability(axes.pop(0), reliability)
     # Without a date, and with a fixed salt, the same scores give the same bytes.
     with whole_file(path, "wb") as file, rc_context({"svg.hashsalt": "htsat-sed"}):
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
@@ -88,6 +91,25 @@ def _draw_rocs(axes: Axes, report: Report) -> None:
     axes.set_xlabel("effective false positives per hour")
     axes.set_ylabel("effective true positive ratio")
     # A square at the top, however many classes the bars beside it have.
+    axes.set_box_aspect(1.0)
+    axes.set_anchor("N")
+    _finish(axes)
+
+
+def _draw_reliability(axes: Axes, metric: Metric) -> None:
+    """Share of right events over their mean score, with the number of events; the diagonal is reliable."""
+    figures = [
+        (own["mean_score"] or 0.0, own["right_share"] or 0.0, own["events"] or 0.0)
+        for own in metric.classes.values()
+    ]
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", label="reliable")
+    axes.plot(*zip(*[each[:2] for each in figures], strict=True), "o-", color=_COLOURS[0], label="events")
+    for x, y, number in figures:
+        axes.annotate(f"{number:.0f}", (x, y), textcoords="offset points", xytext=(4, -10), fontsize=8)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("mean score")
+    axes.set_ylabel("share of events that are right")
     axes.set_box_aspect(1.0)
     axes.set_anchor("N")
     _finish(axes)

@@ -1,0 +1,101 @@
+"""Reliability: how often events of a score are right.
+
+An event is right if at least a part of it (`dtc`) lies in reference events of its class, as in the
+intersection-based precision. Events in negatives count as well: they are wrong, except where their class may
+sound; those are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from htsat_sed.annotations.negatives import Negative
+from htsat_sed.detection.events import Event
+from htsat_sed.evaluation.counts import Floats, bootstrap_weights, interval
+from htsat_sed.evaluation.report import LEVEL, Metric, Score, Settings
+from htsat_sed.evaluation.tables import Pair
+
+BINS = 10
+
+Outcomes = Sequence[Sequence[tuple[float, bool]]]
+
+
+def outcomes_of_pair(events: Pair, *, dtc: float) -> list[list[tuple[float, bool]]]:
+    """Score of each estimated event, and whether it is right, by recording.
+
+    Args:
+        events: reference and estimated events, those of one class in one recording disjoint.
+        dtc: least part of an event inside reference events of its class.
+    """
+    found: list[list[tuple[float, bool]]] = []
+    for reference, estimated in zip(events.reference, events.estimated, strict=True):
+        found.append([])
+        for event in estimated:
+            inside = sum(
+                max(0.0, min(event.offset, other.offset) - max(event.onset, other.onset))
+                for other in reference
+                if other.label == event.label
+            )
+            part = inside / (event.offset - event.onset)
+            found[-1].append((event.score, part >= dtc and part > 0.0))
+    return found
+
+
+def outcomes_of_negatives(
+    estimated: Mapping[str, Sequence[Event]],
+    negatives: Mapping[str, Negative],
+    labels: Sequence[str],
+) -> list[list[tuple[float, bool]]]:
+    """Score of each false alarm, by recording; see `false_alarms`."""
+    found: list[list[tuple[float, bool]]] = []
+    for name, events in sorted(estimated.items()):
+        own = negatives.get(name, Negative(frozenset()))
+        silent = set(labels) - own.possible - own.present
+        found.append([(event.score, False) for event in events if event.label in silent])
+    return found
+
+
+def score_reliability(outcomes: Outcomes, settings: Settings) -> Metric:
+    """Share of right events in ten intervals of the score, and how far scores are from these shares.
+
+    Args:
+        outcomes: score of each event, and whether it is right, by recording.
+        settings: bootstrap and seed.
+    """
+    shape = len(outcomes), BINS
+    number, right, total = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    for i, own in enumerate(outcomes):
+        for score, good in own:
+            k = min(int(score * BINS), BINS - 1)
+            number[i, k] += 1.0
+            right[i, k] += good
+            total[i, k] += score
+    drawn = None
+    if settings.bootstrap:
+        weights = bootstrap_weights(len(outcomes), samples=settings.bootstrap, seed=settings.seed)
+        drawn = _error(*(weights @ each for each in (number, right, total)))
+    sums = [each.sum(axis=0, keepdims=True) for each in (number, right, total)]
+    value = float(_error(*sums)[0])
+    low, high = (None if drawn is None else interval(drawn, LEVEL)) or (None, None)
+    classes: dict[str, dict[str, float | None]] = {}
+    for k in range(BINS):
+        events, hits, scores = (float(each[0, k]) for each in sums)
+        if events:
+            name = f"{k / BINS:.1f} to {(k + 1) / BINS:.1f}"
+            classes[name] = {"events": events, "mean_score": scores / events, "right_share": hits / events}
+    return Metric(
+        "reliability_by_score",
+        f"reliability: share of events that are right, by score (DTC {settings.dtc:g})",
+        {"dtc": settings.dtc, "bins": BINS},
+        {"calibration_error": Score(value if np.isfinite(value) else None, low, high)},
+        classes,
+    )
+
+
+def _error(number: Floats, right: Floats, total: Floats) -> Floats:
+    """Mean distance of score and share of right events over events, (S,) of (S, BINS)."""
+    with np.errstate(invalid="ignore"):
+        error: Floats = np.abs(right - total).sum(axis=1) / number.sum(axis=1)
+    return error
