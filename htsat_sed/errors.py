@@ -14,12 +14,23 @@ from __future__ import annotations
 
 import os
 
+_LONGEST = 2000  # characters of a message; a hostile file's own text can be of any length
+
+
+def one_line(text: str) -> str:
+    """A message on one line and of a bounded length: libraries and files put line breaks into theirs."""
+    line = " ".join(part for part in (part.strip() for part in text.splitlines()) if part)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"
+
 
 class UsageError(ValueError):
-    """A caller's mistake: what was wanted, what was given, how to mend it.
+    """A caller's mistake: what was wanted, what was given, how to mend it, on one line.
 
     A `ValueError` of any other class is a bug in this package or in a library.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class HtsatSedError(Exception):
@@ -27,13 +38,13 @@ class HtsatSedError(Exception):
 
     Args:
         path: the file, folder or address concerned.
-        reason: what is wrong with it and how to mend it, one line.
+        reason: what is wrong with it and how to mend it; joined into one line if it has several.
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         self.path = os.fspath(path)
-        self.reason = reason
-        super().__init__(f"{self.path}: {reason}")
+        self.reason = one_line(reason)
+        super().__init__(f"{self.path}: {self.reason}")
 
     def __reduce__(self) -> tuple[type[HtsatSedError], tuple[str, str]]:
         """Pickle by the two arguments, so that a worker process can hand the error over."""
