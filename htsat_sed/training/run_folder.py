@@ -63,8 +63,8 @@ def open_run(run: Path, recipe: Recipe, data: Mapping[str, Any], *, restart: boo
     plan = json.loads(json.dumps({_RECIPE: asdict(recipe), _DATA: data}))
     with ExitStack() as stack:
         if is_first_process():
-            _check_owned(run)
             try:
+                _check_owned(run)
                 run.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(_locked(run))
                 remove_unfinished(run / name for name in _FILES)
@@ -72,6 +72,8 @@ def open_run(run: Path, recipe: Recipe, data: Mapping[str, Any], *, restart: boo
                     _clear(run)
             except OSError as error:
                 raise HtsatSedError(run, f"cannot be written: {error.strerror}") from error
+            if not isinstance(_read(run / FINISHED, {}), dict):
+                raise AnnotationError(run / FINISHED, f"cannot be read: {_MEND}")
         state = run / LAST
         if state.exists() and not (restart and not is_first_process()):
             _compare(run, plan)
@@ -131,16 +133,21 @@ def _compare(run: Path, plan: Mapping[str, Any]) -> None:
     if recipe:
         raise AnnotationError(run, f"holds a run of another recipe ({', '.join(recipe)} differ): {_MEND}")
     before, now = _read(run / _DATA, plan[_DATA]), plan[_DATA]
-    if before == now:
-        return
-    changed = [name for name in ("classes", "start") if before.get(name) != now.get(name)]
-    tables = before["tables"], now["tables"]
-    for old, new in zip(*tables, strict=False):
+    if before != now:
+        try:
+            what = ", ".join(_changed(before, now)) or "tables"
+        except (AttributeError, KeyError, TypeError) as error:
+            raise AnnotationError(run / _DATA, f"cannot be read: {_MEND}") from error
+        raise AnnotationError(run, f"holds a run on other data ({what} differ): {_MEND}")
+
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """What of the data differs, in words."""
+    yield from (name for name in ("classes", "start") if before.get(name) != now.get(name))
+    for old, new in zip(before["tables"], now["tables"], strict=False):
         of = [key for key in ("labels", "recordings") if old[key] != new[key]]
-        changed += [f"{' and '.join(of)} of {new['table']}"] if of else []
-    raise AnnotationError(
-        run, f"holds a run on other data ({', '.join(changed) or 'tables'} differ): {_MEND}"
-    )
+        if of:
+            yield f"{' and '.join(of)} of {new['table']}"
 
 
 def _read(path: Path, default: Any) -> Any:

@@ -106,6 +106,17 @@ def test_a_folder_that_is_no_run_is_refused(data: Path, tmp_path: Path) -> None:
     assert sorted(data.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["recipe.json", "data.json", "finished.json", "last.ckpt"])
+def test_a_damaged_run_folder_is_one_line(name: str, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit(MIXED, data, run=run, machine=CPU)
+    for damaged in ("{", "[]", "3"):
+        (run / name).write_text(damaged)
+        with pytest.raises(HtsatSedError, match=r"give --restart"):
+            fit(MIXED, data, run=run, machine=CPU)
+    fit(MIXED, data, run=run, machine=CPU, restart=True)
+
+
 HOLDING = """
 import fcntl, sys
 file = open(sys.argv[1], "a+")
