@@ -31,7 +31,7 @@ OWNERS = {
     "dcase_util": {"evaluation"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "torchaudio": {"training"},
+    "torchaudio": set(),
     "openvino": {"model"},
     "nncf": {"model"},
     "onnx": {"model"},
