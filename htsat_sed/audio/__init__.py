@@ -2,17 +2,30 @@
 
 - `streams`: blocks of a recording, and windows cut from them.
 - `folders`: finding recordings in folders.
-- `decoders`: libsndfile for uncompressed audio, FFmpeg for the rest.
-- `headers`: what a recording's own bytes state and its decoder does not pass on.
+- `mixing`: channels to mono; `resampling`: one rate to another.
+- `patience`: decoders in threads that can be left behind.
+- `decoders`: the choice of one; `uncompressed`: libsndfile; `coded`: FFmpeg; `source`: what both offer.
+- `headers`, `signatures`: what a recording's own bytes state and its decoder does not pass on.
 """
 
 from htsat_sed.audio.folders import AUDIO_SUFFIXES, find_recordings, has_audio_suffix
-from htsat_sed.audio.streams import AudioStream, Window, open_recording, open_source, read, windows
+from htsat_sed.audio.streams import (
+    AudioStream,
+    Window,
+    check_channel,
+    check_choice,
+    open_recording,
+    open_source,
+    read,
+    windows,
+)
 
 __all__ = [
     "AUDIO_SUFFIXES",
     "AudioStream",
     "Window",
+    "check_channel",
+    "check_choice",
     "find_recordings",
     "has_audio_suffix",
     "open_recording",

@@ -9,12 +9,17 @@ from pathlib import Path
 
 from htsat_sed.errors import AudioError
 
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".wave", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".voc"}  # as recorded
-    | {".flac", ".ape", ".tta", ".wv", ".mp2", ".mp3", ".mpga", ".mpc", ".ac3", ".amr", ".dsf", ".ra"}
-    | {".ogg", ".oga", ".opus", ".spx", ".aac", ".m4a", ".m4b", ".3ga", ".mka", ".weba", ".wma"}
-    | {".ogv", ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".wmv", ".avi"}  # films
-)
+_SOUND = """
+    wav wave bwf rf64 bw64 w64 aif aiff aifc au snd caf voc sph nist paf ircam sf dsf dff flac ape tak tta wv
+    shn
+    mp1 mp2 mp3 mpga mpa mpc m2a ac3 eac3 dts mlp thd amr awb gsm qcp ra oma aa3 ogg oga opus spx aac adts
+    m4a m4b m4r 3ga mka weba wma
+"""
+_FILMS = """
+    ogv ogm mp4 m4v mov qt 3gp 3g2 mkv mk3d webm wmv asf avi divx ts mts m2t m2ts mpg mpeg m2p vob flv f4v mxf
+    nut rm rmvb wtv
+"""
+AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in (_SOUND + _FILMS).split())
 
 
 def has_audio_suffix(name: str) -> bool:

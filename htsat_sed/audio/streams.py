@@ -198,10 +198,7 @@ def open_recording(
             name, lambda own: _open_source(name, file or Path(name), own, track), search=track is None
         )
         stack.callback(watched.close)
-        channels = watched.source.channels
-        if channel is not None and channel > channels:
-            count = "1 channel" if channels == 1 else f"{channels} channels"
-            raise AudioError(name, f"has {count}, no channel {channel}")
+        check_channel(name, watched.source.channels, channel)
         return AudioStream(name, watched, sample_rate, channel, stack.pop_all())
     raise AssertionError("an ExitStack without exit callbacks that return true suppresses nothing")
 
@@ -215,6 +212,17 @@ def check_choice(channel: int | None, track: int | None) -> None:
     for name, number in (("channel", channel), ("track", track)):
         if number is not None and number < 1:
             raise UsageError(f"wanted a {name} of 1 or more, got {number}")
+
+
+def check_channel(path: str | os.PathLike[str], channels: int, channel: int | None) -> None:
+    """Refuse a channel that a recording of so many channels does not have.
+
+    Raises:
+        AudioError: it has fewer.
+    """
+    if channel is not None and channel > channels:
+        count = "1 channel" if channels == 1 else f"{channels} channels"
+        raise AudioError(path, f"has {count}, no channel {channel}")
 
 
 def open_source(path: str | os.PathLike[str], stack: ExitStack, *, track: int | None = None) -> Source:

@@ -34,6 +34,8 @@ def detect(
     paths: options.Paths,
     include: options.Include = None,
     exclude: options.Exclude = None,
+    channel: options.Channel = "mix",
+    track: options.Track = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -153,6 +155,8 @@ def detect(
                 "edge_level": edge_level,
                 "min_event": min_event,
             },
+            channel=channel,
+            track=track,
         )
         if abs(detector.hop - hop) > 1e-6:
             say(

@@ -207,6 +207,8 @@ def evaluate(
     ] = None,
     checkpoint: options.Checkpoints = None,
     class_map: options.ClassMapOption = None,
+    channel: options.Channel = "mix",
+    track: options.Track = None,
     hop: options.Hop = 10.0,
     device: options.Device = "auto",
     batch_size: options.BatchSize = "auto",
@@ -367,6 +369,8 @@ def evaluate(
             class_map=class_map,
             post_processing_file=post_processing,
             flags=flags,
+            channel=channel,
+            track=track,
         )
 
     failures: list[HtsatSedError] = []

@@ -53,6 +53,24 @@ Exclude = Annotated[
         rich_help_panel=RECORDINGS,
     ),
 ]
+Channel = Annotated[
+    str,
+    typer.Option(
+        metavar="mix|N",
+        help="Which channel of a recording to listen to: mix for the mean of all, or a number from 1 on.",
+        rich_help_panel=RECORDINGS,
+    ),
+]
+Track = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Which audio track of a film or other file with several, from 1 on.  \\[default: the first]",
+        show_default=False,
+        rich_help_panel=RECORDINGS,
+    ),
+]
 Restart = Annotated[
     bool,
     typer.Option(
@@ -333,6 +351,8 @@ def make_detector(
     precision: str = "float32",
     compile_model: bool = False,
     fill_batches: bool = False,
+    channel: str = "mix",
+    track: int | None = None,
 ) -> Detector:
     """The detector that the options describe.
 
@@ -342,6 +362,7 @@ def make_detector(
     from htsat_sed.labels import class_map as find_class_map
 
     windows = parse_batch_size(batch_size)
+    listened = parse_channel(channel)
     with waiting_for("loading the model"):  # the imports, too, take seconds where a disk is slow
         from htsat_sed.detection.detector import Detector
         from htsat_sed.detection.events import read_post_processing
@@ -374,6 +395,8 @@ def make_detector(
         labels=known.select(labels),
         execution=execution,
         fill_batches=fill_batches,
+        channel=listened,
+        track=track,
     )
     if precision != "float32":
         say("note", f"{detector.runtime} computes in {precision}", "")
@@ -395,6 +418,8 @@ def settings(detector: Detector, checkpoints: list[str] | None, class_map: str |
         "precision": detector.execution.precision,
         "class map": None if mapped is None else {name: list(own) for name, own in mapped.groups.items()},
         "labels": list(detector.labels),
+        "channel": "mix" if detector.channel is None else detector.channel,
+        "track": detector.track,
     }
     if detector.execution.precision == "int8":
         from htsat_sed.model.int8 import int8_path
@@ -414,6 +439,17 @@ def flat(post_processing: dict[str, Any]) -> dict[str, Any]:
 def _hash(path: Path | str) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def parse_channel(given: str) -> int | None:
+    """A channel counted from 1, or None for ``mix``."""
+    if given == "mix":
+        return None
+    if not (given.isascii() and given.isdecimal() and int(given) > 0):
+        raise typer.BadParameter(
+            f"wanted mix, or a channel by its number from 1 on, got {given!r}", param_hint="--channel"
+        )
+    return int(given)
 
 
 def parse_batch_size(given: str) -> int | Literal["auto"]:

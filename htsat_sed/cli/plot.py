@@ -121,6 +121,8 @@ def plot(
     checkpoint: options.Checkpoints = None,
     class_map: options.ClassMapOption = None,
     labels: options.Labels = None,
+    channel: options.Channel = "mix",
+    track: options.Track = None,
     hop: options.Hop = 10.0,
     device: options.Device = "auto",
     batch_size: options.BatchSize = "auto",
@@ -195,6 +197,8 @@ def plot(
             "edge_level": edge_level,
             "min_event": min_event,
         },
+        channel=channel,
+        track=track,
     )
     presence_map = _presence_map(detector, recording, start, end)
     if start >= presence_map.duration:
@@ -206,7 +210,13 @@ def plot(
     strip = row_seconds(stop - start) if row is None else min(row, stop - start)
     with _second_reading():
         spectrogram = read_spectrogram(
-            recording, detector.config, start=start, end=stop, column_seconds=column_seconds(strip)
+            recording,
+            detector.config,
+            start=start,
+            end=stop,
+            column_seconds=column_seconds(strip),
+            channel=detector.channel,
+            track=detector.track,
         )
     events = detector.events(presence_map)
     shown = list(detector.labels)

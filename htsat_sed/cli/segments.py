@@ -156,6 +156,15 @@ def segments(
             rich_help_panel=CLIPS,
         ),
     ] = None,
+    channel: Annotated[
+        str,
+        typer.Option(
+            metavar="all|N",
+            help="Which channels of a recording to keep: all, or one by its number from 1 on.",
+            rich_help_panel=CLIPS,
+        ),
+    ] = "all",
+    track: options.Track = None,
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
 ) -> None:
@@ -179,7 +188,14 @@ def segments(
     from htsat_sed.segments.export import INDEX, plan, write_clips, write_index
 
     before, after = _padding(padding)
-    how = Cut(before=before, after=after, format=format.value, sample_rate=sample_rate)
+    how = Cut(
+        before=before,
+        after=after,
+        format=format.value,
+        sample_rate=sample_rate,
+        channel=None if channel == "all" else options.parse_channel(channel),
+        track=track,
+    )
     choice = Choice(limit=limit, order=choose.value, spread=spread, bands=bands, seed=seed)
     check_apart([out / INDEX], [events])
     if (out / INDEX).exists() and not overwrite:

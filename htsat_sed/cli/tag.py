@@ -40,6 +40,8 @@ def tag(
     paths: options.Paths,
     include: options.Include = None,
     exclude: options.Exclude = None,
+    channel: options.Channel = "mix",
+    track: options.Track = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -149,6 +151,8 @@ def tag(
             class_map=class_map,
             labels=labels,
             fill_batches=out is not None and len(recordings) > 1,
+            channel=channel,
+            track=track,
         )
         import numpy as np
 

@@ -146,6 +146,8 @@ def tune(
         ),
     ] = None,
     class_map: options.ClassMapOption = None,
+    channel: options.Channel = "mix",
+    track: options.Track = None,
     hop: options.Hop = 10.0,
     device: options.Device = "auto",
     batch_size: options.BatchSize = "auto",
@@ -220,6 +222,8 @@ def tune(
             compile_model=compile_model,
             hop=hop,
             class_map=class_map,
+            channel=channel,
+            track=track,
         )
 
     if audio is not None:

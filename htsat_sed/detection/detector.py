@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from htsat_sed.audio import AudioStream, Window, windows
+from htsat_sed.audio import AudioStream, Window, check_choice, open_recording, windows
 from htsat_sed.detection.devices import Devices, Infer, Place, Samples
 from htsat_sed.detection.ensemble import Ensemble
 from htsat_sed.detection.events import Event, PostProcessing, find_events
@@ -70,6 +70,9 @@ class Detector:
             float32. Other runtimes than torch keep the weights as they are now.
         fill_batches: compute the last batch in full size, too: slower for a single short recording, but
             then scores are the same to the last bit whatever other recordings are read along.
+        channel: listen to this channel of each recording alone, counted from 1; None for the mean of all.
+        track: listen to this audio track of each recording, counted from 1, where it has several, such as a
+            film; None for the first.
 
     Calls from several threads run side by side and do not change one another's results. A Detector pickles
     and copies by its arguments, weights included, so that it can be given to processes that are spawned; one
@@ -84,6 +87,8 @@ class Detector:
         post_processing: as used by `detect`.
         execution: as given.
         runtime: what computes the models.
+        channel: as given.
+        track: as given.
 
     Raises:
         ValueError: an argument is out of range, the models disagree, a label is unknown, or `execution` is
@@ -103,9 +108,13 @@ class Detector:
         workers: int | None = None,
         execution: Execution | None = None,
         fill_batches: bool = False,
+        channel: int | None = None,
+        track: int | None = None,
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self._process = os.getpid()
+        check_choice(channel, track)
+        self.channel, self.track = channel, track
         models = [model] if isinstance(model, HTSAT) else list(model)
         self._ensemble = Ensemble(models, class_map=class_map, labels=labels)
         self.models, self.labels = self._ensemble.models, self._ensemble.labels
@@ -358,7 +367,7 @@ class Detector:
 
             through = recordings(
                 paths,
-                sample_rate=rate,
+                open_stream=lambda path: open_recording(path, rate, channel=self.channel, track=self.track),
                 cut=cut,
                 launch=launch,
                 silent=silent,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
-from htsat_sed.audio import AudioStream, Window, open_recording
+from htsat_sed.audio import AudioStream, Window
 from htsat_sed.detection.ahead import read_ahead
 from htsat_sed.detection.devices import Launch, Samples, Scores
 from htsat_sed.errors import HtsatSedError
@@ -92,7 +92,7 @@ class Recording:
 def recordings(
     paths: Iterable[AnyPath],
     *,
-    sample_rate: int,
+    open_stream: Callable[[AnyPath], AudioStream],
     cut: Cut,
     launch: Launch,
     silent: Scores,
@@ -105,7 +105,7 @@ def recordings(
 
     Args:
         paths: recordings.
-        sample_rate: of the windows, Hz.
+        open_stream: opens a recording at the rate of the windows; runs in a worker.
         cut: makes windows of a recording; runs in a worker.
         launch: begins with a batch and returns what waits for its scores, one entry a window.
         silent: scores of a window of digital silence, in which nothing sounds whatever a model makes of
@@ -122,7 +122,7 @@ def recordings(
 
     def read(path: AnyPath) -> Generator[Part | End]:
         try:
-            with open_recording(path, sample_rate) as stream:
+            with open_stream(path) as stream:
                 for window in cut(stream):
                     end = window.start + len(window.samples)
                     samples = window.samples if window.samples.any() else None

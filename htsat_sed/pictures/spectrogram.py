@@ -73,7 +73,14 @@ def hertz_ticks(fmin: float, fmax: float) -> list[int]:
 
 
 def read_spectrogram(
-    path: str | os.PathLike[str], config: HTSATConfig, *, start: float, end: float, column_seconds: float
+    path: str | os.PathLike[str],
+    config: HTSATConfig,
+    *,
+    start: float,
+    end: float,
+    column_seconds: float,
+    channel: int | None = None,
+    track: int | None = None,
 ) -> Spectrogram:
     """Compute the log-mel spectrogram of a stretch of any length.
 
@@ -85,6 +92,8 @@ def read_spectrogram(
         start: seconds, less than the recording's duration.
         end: seconds, exclusive, more than `start`.
         column_seconds: wanted duration of a column, more than 0; rounded up to whole frames.
+        channel: see `htsat_sed.audio.open_recording`.
+        track: see `htsat_sed.audio.open_recording`.
 
     Returns:
         Columns of one frame, or of the mean power of several.
@@ -116,7 +125,7 @@ def read_spectrogram(
     # Cut into chunks that overlap by the frames whose STFT reaches beyond a chunk's ends.
     chunk, context = 1000, -(-config.n_fft // (2 * hop))
     tail, tail_frame = np.zeros((0, config.mel_bands), np.float32), 0
-    with open_recording(path, rate) as stream:
+    with open_recording(path, rate, channel=channel, track=track) as stream:
         for window in windows(stream, window=(chunk + 2 * context) * hop, hop=chunk * hop):
             frame = window.start // hop
             if frame >= last:

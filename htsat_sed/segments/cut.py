@@ -28,7 +28,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from htsat_sed.audio import open_source
+from htsat_sed.audio import check_channel, check_choice, open_source
 from htsat_sed.audio.patience import readers_errors
 from htsat_sed.audio.source import Source
 from htsat_sed.audio.uncompressed import Seekable
@@ -58,14 +58,19 @@ class Cut:
         after: seconds that it ends after its event; less where the recording ends.
         format: of the files.
         sample_rate: of the clips, Hz; None for the recording's own.
+        channel: only this one of the recording, counted from 1; None for all.
+        track: this audio track of the recording, counted from 1; None for the first.
     """
 
     before: float = 0.0
     after: float = 0.0
     format: ClipFormat = "wav"
     sample_rate: int | None = None
+    channel: int | None = None
+    track: int | None = None
 
     def __post_init__(self) -> None:
+        check_choice(self.channel, self.track)
         for name, value in (("before", self.before), ("after", self.after)):
             if not 0.0 <= value < float("inf"):
                 raise UsageError(f"wanted padding of 0 s or more, got {value:g} s {name} the event")
@@ -122,13 +127,15 @@ def _one_pass(
     """Write clips as the recording goes by; those that would have needed too many open files are returned."""
     put_off: list[tuple[Event, Path]] = []
     with ExitStack() as stack:
-        source = open_source(path, stack)
-        if how.format == "flac" and source.channels > _FLAC_CHANNELS:
-            raise AudioError(path, f"has {source.channels} channels, FLAC holds {_FLAC_CHANNELS}: cut as wav")
+        source = open_source(path, stack, track=how.track)
+        check_channel(path, source.channels, how.channel)
+        channels = source.channels if how.channel is None else 1
+        if how.format == "flac" and channels > _FLAC_CHANNELS:
+            raise AudioError(path, f"has {channels} channels, FLAC holds {_FLAC_CHANNELS}: cut as wav")
         coming = deque(sorted(_span(event, target, source.rate, how) for event, target in clips))
         writing: list[_Clip] = []
         position = 0
-        blocks = _blocks(path, source)
+        blocks = _blocks(path, source, how.channel)
         while coming or writing:
             if not writing and isinstance(source, Seekable):
                 position += source.leave_out(coming[0].first - position)
@@ -139,7 +146,7 @@ def _one_pass(
             while coming and coming[0].first < position:
                 span = coming.popleft()
                 if len(writing) < _MOST_OPEN:
-                    writing.append(stack.enter_context(_Clip(span, source, how)))
+                    writing.append(stack.enter_context(_Clip(span, source, channels, how)))
                 else:
                     put_off.append((span.event, span.target))
             for clip in writing:
@@ -174,9 +181,10 @@ def _span(event: Event, target: Path, rate: int, how: Cut) -> _Span:
     return _Span(first, last, event, target)
 
 
-def _blocks(path: Path, source: Source) -> Iterator[NDArray[np.float32]]:
+def _blocks(path: Path, source: Source, channel: int | None) -> Iterator[NDArray[np.float32]]:
     with readers_errors(os.fspath(path), "read"):
-        yield from source.samples()
+        for block in source.samples():
+            yield block if channel is None else block[channel - 1 : channel]
 
 
 class _Unfinished(Exception):
@@ -186,7 +194,7 @@ class _Unfinished(Exception):
 class _Clip:
     """A clip that is being written; unless `finish` is called, there is no file."""
 
-    def __init__(self, span: _Span, source: Source, how: Cut) -> None:
+    def __init__(self, span: _Span, source: Source, channels: int, how: Cut) -> None:
         self.span = span
         self._rate, self._clip_rate = source.rate, how.sample_rate or source.rate
         self._end = span.first
@@ -196,7 +204,7 @@ class _Clip:
         self._resampler = (
             None
             if self._clip_rate == self._rate
-            else soxr.ResampleStream(self._rate, self._clip_rate, source.channels, quality="HQ")
+            else soxr.ResampleStream(self._rate, self._clip_rate, channels, quality="HQ")
         )
         with ExitStack() as stack:
             file = stack.enter_context(whole_file(span.target, "wb"))
@@ -206,7 +214,7 @@ class _Clip:
                         os.fsencode(file.name) if os.name != "nt" else file.name,
                         "w",
                         samplerate=self._clip_rate,
-                        channels=source.channels,
+                        channels=channels,
                         format=how.format.upper(),
                         subtype=subtype,
                     )

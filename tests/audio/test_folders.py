@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from recordings_made import encode, tones
 
-from htsat_sed.audio import find_recordings, open_recording
+from htsat_sed.audio import find_recordings, open_recording, read
 from htsat_sed.errors import AudioError
 
 
@@ -94,3 +95,54 @@ def test_folder_below_that_cannot_be_listed_is_an_error_beside_the_rest(tmp_path
     found, closed = find_recordings(tmp_path)
     assert found == [tmp_path / "a.wav"]
     assert [str(error) for error in closed] == [f"{tmp_path / 'closed'}: cannot be listed: Permission denied"]
+
+
+def test_films_and_whatever_else_can_be_read_is_found(tmp_path):
+    names = sorted(
+        f"a.{suffix}"
+        for suffix in [
+            "ts",
+            "mts",
+            "m2ts",
+            "mpg",
+            "mpeg",
+            "vob",
+            "flv",
+            "f4v",
+            "3gp",
+            "3g2",
+            "asf",
+            "wmv",
+            "amr",
+            "wma",
+            "mka",
+            "opus",
+            "oga",
+            "spx",
+            "caf",
+            "w64",
+            "rf64",
+            "bwf",
+            "au",
+            "snd",
+            "sph",
+            "aifc",
+            "mxf",
+            "m4b",
+            "ogm",
+            "dts",
+            "eac3",
+            "MTS",
+            "TS",
+        ]
+    )
+    plant(tmp_path, *names)
+    assert below(tmp_path) == names
+
+
+@pytest.mark.parametrize("suffix", ["ts", "m2ts", "mpg", "vob", "flv", "mka", "asf", "3gp"])
+def test_what_is_found_can_be_read(suffix, tmp_path):
+    codec = {"mpg": "mp2", "vob": "mp2", "asf": "wmav2"}.get(suffix, "aac")
+    path = encode(tmp_path / f"a.{suffix}", tones(1.0), codec)
+    assert below(tmp_path) == [path.name]
+    assert len(read(path, 32_000)) == pytest.approx(32_000, abs=4_000)
