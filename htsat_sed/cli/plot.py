@@ -144,9 +144,11 @@ def plot(
     """Draw a recording and what was found in it.
 
     Over one time axis: the log-mel spectrogram that the model hears, and a lane for each class.
-    A lane has presence scores (grey), the events found (blue) and reference events (orange).
+    A lane has the smoothed scores (grey, dark above the threshold, which is a line),
+    the events found (blue) and reference events (orange).
 
-    A long recording becomes several strips, one below the other.
+    A long recording becomes several strips, one below the other, after an overview of the whole.
+    A strip leaves out classes that are not heard in it.
     Where there are more tokens than pixels, the highest score counts: short events stay visible.
 
     [bold]Examples[/bold]
@@ -157,6 +159,7 @@ def plot(
       htsat-sed plot night.flac --row 10:00 -o overview.pdf
       htsat-sed plot street.wav -c audioset --labels "Car passing by"
     """
+    from htsat_sed.detection.events import smoothed
     from htsat_sed.pictures.recording import (
         classes_that_matter,
         column_seconds,
@@ -219,6 +222,7 @@ def plot(
             track=detector.track,
         )
     events = detector.events(presence_map)
+    presence_map = smoothed(presence_map, detector.post_processing)
     shown = list(detector.labels)
     if labels is None:
         shown = classes_that_matter(presence_map, events, referred, start=start, end=stop, most=classes)
@@ -233,6 +237,7 @@ def plot(
         end=stop,
         row=strip,
         title=Path(recording).name,
+        post_processing=detector.post_processing,
     )
     save(figure, target)
     if out is None or out.is_dir():

@@ -71,6 +71,13 @@ def smooth(scores: NDArray[np.float32], *, widths: Sequence[int]) -> NDArray[np.
     return smoothed
 
 
+def smoothed(presence_map: PresenceMap, post_processing: PostProcessing) -> PresenceMap:
+    """The map that the thresholds hold for: each class through its median filter."""
+    step = presence_map.token_seconds
+    rules = class_rules(tuple(presence_map.labels), token_seconds=step, post_processing=post_processing)
+    return replace(presence_map, scores=smooth(presence_map.scores, widths=rules.widths))
+
+
 class ClassRules(NamedTuple):
     """Post-processing of K classes.
 

@@ -1,10 +1,11 @@
 """Pictures of recordings: log-mel spectrogram, presence map, events and reference events over one time axis.
 
-A long recording becomes several strips of equal duration, one below the other. The spectrogram is
-averaged (power) and the presence map reduced to its maxima where there is more than a picture can
-show, so that a short event stays visible in an hour.
+A long recording becomes several strips of equal duration, one below the other, after an overview of the
+whole. A strip has lanes for the classes that are heard in it alone. The spectrogram is averaged (power) and
+the presence map reduced to its maxima where there is more than a picture can show, so that a short event
+stays visible in an hour.
 
-No colour stands alone: estimated and reference events have their own places in a lane, and the colour
+No colour stands alone: estimated and reference events have their own places in a lane, and areas and colour
 maps are ordered by lightness.
 """
 
@@ -15,18 +16,22 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from htsat_sed.detection.events import Event
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
 from htsat_sed.pictures.spectrogram import Spectrogram, hertz_ticks, slaney_mel
+from htsat_sed.post_processing import PostProcessing
 from htsat_sed.whole_file import whole_file
 
 FORMATS = ("png", "svg", "pdf")
@@ -35,11 +40,15 @@ _COLUMNS = 1500  # of a strip: about as many as it has pixels
 _DPI = 150
 _WIDTH = 12.0  # inches, as all lengths below
 _MEL_HEIGHT, _MEL_HEIGHT_IN_STRIPS = 2.0, 1.2
-_LANE_HEIGHT = 0.26
+_LANE_HEIGHT = 0.34
+_NOTHING = 0.5  # of a lane: the height of the words that there are no events
+_OVERVIEW_MEL, _OVERVIEW_LANE = 0.8, 0.15
+_CEILING, _FLOOR = 0.06, 0.54  # of the scores in a lane, whose top is 0 and bottom 1
 _GAP = 0.15  # between strips
 _TALLEST = 400.0  # 60000 pixels; the renderer takes no more than 65535
 _RANGE = 80.0  # dB that the colours of a spectrogram span
 _NOTABLE = 0.1  # score from which a class without events matters
+_NEAR = 0.5  # part of its threshold above which a class without events has a lane in a strip
 _FEWEST = 3  # classes that are shown however little they score
 _LONGEST_LABEL = 44
 
@@ -50,6 +59,7 @@ _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 60
 
 # Okabe and Ito's blue and orange, told apart by colour-blind readers too.
 _ESTIMATED, _REFERENCE = "#0072B2", "#E69F00"
+_THRESHOLD = "#A0183C"
 
 _logger = logging.getLogger("htsat_sed")
 
@@ -123,14 +133,17 @@ def draw_recording(
     end: float,
     row: float,
     title: str,
+    post_processing: PostProcessing | None = None,
 ) -> Figure:
     """Draw a stretch of a recording: in every strip the spectrogram, and a lane for each class.
 
-    A lane shows, from top to bottom, the class's presence scores, its events, and its reference events.
+    A lane shows, from top to bottom, the class's scores with its thresholds, its events, and its reference
+    events. Where there are several strips, an overview with the events of all classes comes first, and a
+    strip leaves out classes that have no event in it and score less than half their threshold.
 
     Args:
         spectrogram: of the stretch.
-        presence_map: of the whole recording.
+        presence_map: of the whole recording, smoothed, as the thresholds hold for it.
         events: found in it.
         reference: its reference events; None if there are none to compare with.
         labels: classes to show, at least one, from top to bottom; one that the model does not have has no
@@ -139,6 +152,7 @@ def draw_recording(
         end: seconds, exclusive.
         row: seconds a strip.
         title: shown above.
+        post_processing: whose thresholds are drawn; the defaults if None.
 
     Raises:
         ValueError: the stretch is empty, there is no class to show, or the picture would be too tall.
@@ -147,38 +161,97 @@ def draw_recording(
         raise UsageError(f"wanted 0 <= start < end and a row of more than 0 s, got {start}, {end} and {row}")
     if not labels:
         raise UsageError("wanted at least one class to show, got none")
-    strips = max(1, math.ceil(round((end - start) / row, 6)))
-    mel = _MEL_HEIGHT if strips == 1 else _MEL_HEIGHT_IN_STRIPS
-    lanes = _LANE_HEIGHT * len(labels) + 0.1
-    height = 0.6 + strips * (mel + lanes + 0.35) + (strips - 1) * _GAP
-    if height > _TALLEST:
-        raise UsageError(
-            f"wanted a picture of at most {_TALLEST:g} inches, got {strips} strips of {len(labels)} classes, "
-            f"{height:.0f} inches: show fewer classes, longer strips, or a shorter range"
-        )
+    rules = post_processing or PostProcessing()
+    strips = _strips(presence_map, events, reference, labels, start, end, row, rules)
+    several = len(strips) > 1
+    mel = _MEL_HEIGHT_IN_STRIPS if several else _MEL_HEIGHT
+    heights = [
+        height for _, _, own in strips for height in (mel, _LANE_HEIGHT * (len(own) or _NOTHING) + 0.1, _GAP)
+    ][:-1]
+    heard = {event.label for event in _inside([*events, *(reference or ())], start, end)}
+    overview = [label for label in labels if label in heard] if several else []
+    if several:
+        heights = [_OVERVIEW_MEL, _OVERVIEW_LANE * max(1, len(overview)) + 0.1, _GAP, *heights]
+    height = 0.6 + sum(heights) + 0.35 * (len(strips) + several)
+    _check_height(height, len(strips), len(labels))
     figure = Figure(figsize=(_WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.03, hspace=0.0))
-    grid = figure.add_gridspec(3 * strips - 1, 1, height_ratios=([mel, lanes, _GAP] * strips)[:-1])
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
+    pairs = [[figure.add_subplot(grid[3 * i + k]) for k in (0, 1)] for i in range(len(strips) + several)]
     # Loudest of all strips, so that one colour is one level throughout.
     loudest = float(np.nanmax(spectrogram.decibels))
-    for i in range(strips):
-        upper, lower = (figure.add_subplot(grid[3 * i + k]) for k in (0, 1))
-        begin, stop = start + i * row, min(start + (i + 1) * row, end)
+    clock = end > 60.0
+    tops = (0.62, 0.78) if reference is not None else (0.68, 0.68)
+    if several:
+        upper, lower = pairs[0]
+        _draw_spectrogram(upper, spectrogram, start, end, loudest, with_scale=False)
+        _draw_events(lower, events, overview, start, end, top=0.1, colour=_ESTIMATED, height=0.35)
+        _draw_events(lower, reference or (), overview, start, end, top=0.55, colour=_REFERENCE, height=0.35)
+        _name_lanes(lower, overview or ["no events"], size=6)
+        _label_time(upper, lower, start, end, clock=clock)
+    for i, ((begin, stop, own), (upper, lower)) in enumerate(zip(strips, pairs[several:], strict=True)):
         _draw_spectrogram(upper, spectrogram, begin, stop, loudest, with_scale=i == 0)
-        _draw_lanes(lower, presence_map, labels, begin, stop, with_scale=i == 0, height=lanes)
-        _draw_events(
-            lower, events, labels, begin, stop, top=0.6 if reference is None else 0.52, colour=_ESTIMATED
-        )
-        if reference is not None:
-            _draw_events(lower, reference, labels, begin, stop, top=0.75, colour=_REFERENCE)
-        _label_time(upper, lower, begin, begin + row, clock=end > 60.0)
+        _draw_lanes(lower, presence_map, own, begin, stop, rules)
+        _draw_events(lower, events, own, begin, stop, top=tops[0], colour=_ESTIMATED)
+        _draw_events(lower, reference or (), own, begin, stop, top=tops[1], colour=_REFERENCE)
+        _label_time(upper, lower, begin, begin + row, clock=clock)
     unit = "s" if end <= 60.0 else "h:min:s" if end >= 3600.0 else "min:s"
     lower.set_xlabel(f"time ({unit})")
     figure.suptitle(_shown(title, 90), x=0.01, ha="left", fontsize=11, parse_math=False)
-    keys = [Patch(color="0.55", label="presence score"), Patch(color=_ESTIMATED, label="events")]
+    lows = [rules.of(label).threshold_low is not None for label in labels]
+    filtered = any(rules.of(label).median_filter > 0.0 for label in labels)
+    keys: list[Artist] = [
+        Patch(color="0.35", label="smoothed score" if filtered else "presence score"),
+        Line2D(
+            [],
+            [],
+            color=_THRESHOLD,
+            linewidth=1.0,
+            label="threshold (dotted: low)" if any(lows) else "threshold",
+        ),
+        Patch(color=_ESTIMATED, label="events"),
+    ]
     if reference is not None:
         keys.append(Patch(color=_REFERENCE, label="reference events"))
-    figure.legend(handles=keys, loc="outside upper right", ncols=3, frameon=False, fontsize=9)
+    figure.legend(handles=keys, loc="outside upper right", ncols=4, frameon=False, fontsize=9)
     return figure
+
+
+def _strips(
+    presence_map: PresenceMap,
+    events: Sequence[Event],
+    reference: Sequence[Event] | None,
+    labels: Sequence[str],
+    start: float,
+    end: float,
+    row: float,
+    rules: PostProcessing,
+) -> list[tuple[float, float, list[str]]]:
+    """Begin, end and classes of each strip; of several strips, each has the classes heard in it alone."""
+    count = max(1, math.ceil(round((end - start) / row, 6)))
+    if count == 1:
+        return [(start, end, list(labels))]
+    _check_height(count * _MEL_HEIGHT_IN_STRIPS, count, len(labels))
+    strips = []
+    for i in range(count):
+        begin, stop = start + i * row, min(start + (i + 1) * row, end)
+        found = {event.label for event in _inside([*events, *(reference or ())], begin, stop)}
+        peaks = presence_map.scores[_rows(presence_map, begin, stop)].max(axis=0, initial=0.0)
+        near = {
+            label
+            for label, peak in zip(presence_map.labels, peaks.tolist(), strict=True)
+            if peak > _NEAR * rules.of(label).threshold
+        }
+        own = [label for label in labels if label in found or label in near]
+        strips.append((begin, stop, own))
+    return strips
+
+
+def _check_height(height: float, strips: int, classes: int) -> None:
+    if height > _TALLEST:
+        raise UsageError(
+            f"wanted a picture of at most {_TALLEST:g} inches, got {strips} strips of up to {classes} "
+            f"classes, {height:.0f} inches: show fewer classes, longer strips, or a shorter range"
+        )
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -258,51 +331,47 @@ def _draw_lanes(
     labels: Sequence[str],
     start: float,
     end: float,
-    *,
-    with_scale: bool,
-    height: float,
+    rules: PostProcessing,
 ) -> None:
+    """Scores as areas, dark where they are above the threshold, and the thresholds as lines."""
     rows = _rows(presence_map, start, end)
     tokens = rows.stop - rows.start
     pool = max(1, math.ceil(tokens / _COLUMNS))
     places = np.arange(rows.start, rows.stop, pool)
     edges = np.minimum([*places, rows.stop], presence_map.duration / presence_map.token_seconds)
-    scores = np.full((2 * len(labels), len(places)), np.nan)  # every second row is the room for events
+    edges = edges * presence_map.token_seconds
     for lane, label in enumerate(labels):
-        if label in presence_map.labels:
-            column = presence_map.scores[rows, presence_map.labels.index(label)]
-            scores[2 * lane] = np.maximum.reduceat(column, places - rows.start)
-        else:
-            axes.text(
-                start,
-                lane + 0.28,
-                " no class of the model",
-                va="center",
-                fontsize=7,
-                color="0.4",
-                style="italic",
+        if label not in presence_map.labels:
+            words = " no class of the model"
+            axes.text(start, lane + 0.28, words, va="center", fontsize=7, color="0.4", style="italic")
+            continue
+        column = presence_map.scores[rows, presence_map.labels.index(label)]
+        scores = np.maximum.reduceat(column, places - rows.start)
+        own = rules.of(label)
+        for shown, colour in ((scores, "0.78"), (np.where(scores > own.threshold, scores, 0.0), "0.35")):
+            axes.stairs(
+                _height(lane, shown), edges, baseline=lane + _FLOOR, fill=True, color=colour, linewidth=0
             )
-    borders = [place for lane in range(len(labels)) for place in (lane + 0.08, lane + 0.48)] + [len(labels)]
-    mesh = axes.pcolormesh(
-        edges * presence_map.token_seconds,
-        borders,
-        scores,
-        cmap="Greys",
-        vmin=0.0,
-        vmax=1.0,
-        rasterized=True,
-    )
+        low = own.threshold if own.threshold_low is None else own.threshold_low
+        for level, style in ((own.threshold, "solid"), (low, "dotted")):
+            if style == "solid" or level < own.threshold:
+                axes.hlines(
+                    _height(lane, level), start, end, color=_THRESHOLD, linewidth=0.7, linestyle=style
+                )
+    _name_lanes(axes, labels or ["no events"])
+
+
+def _height(lane: int, score: Any) -> Any:
+    """Where a score stands in a lane, from its floor for 0 to near its top for 1."""
+    return lane + _FLOOR - (_FLOOR - _CEILING) * score
+
+
+def _name_lanes(axes: Axes, labels: Sequence[str], size: float = 8) -> None:
     axes.hlines(range(1, len(labels)), 0, 1, transform=axes.get_yaxis_transform(), color="0.8", linewidth=0.5)
     shown = [_shown(label, _LONGEST_LABEL) for label in labels]
-    axes.set_yticks(np.arange(len(labels)) + 0.5, shown, fontsize=8, parse_math=False)
+    axes.set_yticks(np.arange(len(labels)) + 0.5, shown, fontsize=size, parse_math=False)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(labels), 0)
-    if with_scale:
-        part = min(1.0, _MEL_HEIGHT / height)
-        scale = axes.figure.colorbar(mesh, cax=axes.inset_axes((1.008, 1.0 - part, 0.01, part)))
-        scale.set_label("score", fontsize=9)
-        scale.set_ticks([0.0, 0.5, 1.0])
-        scale.ax.tick_params(labelsize=8)
 
 
 def _draw_events(
@@ -314,6 +383,7 @@ def _draw_events(
     *,
     top: float,
     colour: str,
+    height: float = 0.17,
 ) -> None:
     """Bars in the lanes; the line around them keeps the shortest visible."""
     for lane, label in enumerate(labels):
@@ -323,7 +393,7 @@ def _draw_events(
             if e.label == label
         ]
         if spans:
-            axes.broken_barh(spans, (lane + top, 0.17), facecolor=colour, edgecolor=colour, linewidth=0.7)
+            axes.broken_barh(spans, (lane + top, height), facecolor=colour, edgecolor=colour, linewidth=0.7)
 
 
 def _label_time(upper: Axes, lower: Axes, start: float, end: float, *, clock: bool) -> None:

@@ -10,10 +10,11 @@ import torch
 from golden.reference_state import recording
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.collections import PolyCollection, QuadMesh
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 
-from htsat_sed import Event, HtsatSedError, PresenceMap
+from htsat_sed import Event, HtsatSedError, PostProcessing, PresenceMap
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.pictures.recording import (
     classes_that_matter,
@@ -51,6 +52,7 @@ def draw(
     end: float | None = None,
     row: float | None = None,
     title: str = "street.wav",
+    post_processing: PostProcessing | None = None,
 ) -> Figure:
     stop = seconds if end is None else end
     return draw_recording(
@@ -63,6 +65,7 @@ def draw(
         end=stop,
         row=stop - start if row is None else row,
         title=title,
+        post_processing=post_processing,
     )
 
 
@@ -80,8 +83,25 @@ def bars(figure: Figure, axes: int) -> list[tuple[float, float, int, str]]:
     return sorted(found)
 
 
-def mesh(figure: Figure, axes: int) -> QuadMesh:
-    return next(each for each in figure.axes[axes].collections if isinstance(each, QuadMesh))
+def areas(figure: Figure, axes: int) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    """Lane, scores and edges of the areas in some axes: first what is light, then what is above the threshold."""
+    found = []
+    for patch in figure.axes[axes].patches:
+        if isinstance(patch, StepPatch):
+            values, edges, floor = patch.get_data()
+            found.append((int(floor), (floor - values) / 0.48, edges))
+    return found
+
+
+def levels(figure: Figure, axes: int) -> list[tuple[int, float]]:
+    """Lane and score of the lines of thresholds in some axes."""
+    found = []
+    for collection in figure.axes[axes].collections:
+        if isinstance(collection, LineCollection):
+            for (x0, y0), (x1, _) in collection.get_segments():
+                if (x0, x1) != (0, 1):  # what parts lanes
+                    found.append((int(y0), round((int(y0) + 0.54 - y0) / 0.48, 6)))
+    return found
 
 
 def texts(ticks: list[object]) -> list[str]:
@@ -133,7 +153,7 @@ def test_hertz_ticks_lie_apart_inside_the_bank(fmin: float, fmax: float) -> None
 def test_loudest_is_white_in_every_strip() -> None:
     figure = draw(10.0, row=5.0)
     limits = [axes.images[0].get_clim() for axes in figure.axes if axes.images]
-    assert limits == [(-80.0, 0.0), (-80.0, 0.0)]
+    assert limits == [(-80.0, 0.0)] * 3  # and in the overview
 
 
 def test_lanes_show_scores_of_their_class() -> None:
@@ -143,11 +163,21 @@ def test_lanes_show_scores_of_their_class() -> None:
     assert axes.get_yticks().tolist() == [0.5, 1.5, 2.5]
     assert axes.get_ylim() == (3.0, 0.0)
     assert [text.get_text().strip() for text in axes.texts] == ["no class of the model"]
-    scores = np.ma.filled(mesh(figure, 1).get_array().reshape(6, 20), -1.0)
     expected = presence(20).scores
-    np.testing.assert_array_equal(scores[0], expected[:, 2])
-    np.testing.assert_array_equal(scores[4], expected[:, 0])
-    assert np.all(scores[[1, 2, 3, 5]] == -1.0)
+    (rain, light, _), (_, dark, _), (dog, lights, _), (_, darks, _) = areas(figure, 1)
+    assert (rain, dog) == (0, 2)
+    for column, whole, above in ((2, light, dark), (0, lights, darks)):
+        np.testing.assert_allclose(whole, expected[:, column], atol=1e-6)
+        np.testing.assert_allclose(
+            above, np.where(expected[:, column] > 0.5, expected[:, column], 0), atol=1e-6
+        )
+
+
+def test_thresholds_of_each_class_are_lines() -> None:
+    rules = PostProcessing(threshold=0.25, classes={"Dog": {"threshold": 0.75, "threshold_low": 0.5}})
+    figure = draw(10.0, labels=("Rain", "Dog"), post_processing=rules)
+    assert levels(figure, 1) == [(0, 0.25), (1, 0.75), (1, 0.5)]
+    assert texts(figure.legends[0].get_texts())[1] == "threshold (dotted: low)"
 
 
 def test_scores_end_with_the_recording() -> None:
@@ -155,7 +185,7 @@ def test_scores_end_with_the_recording() -> None:
     figure = draw_recording(
         spectrogram(1.2), cut, [], labels=["Dog"], start=0.0, end=1.2, row=1.2, title="short.wav"
     )
-    assert mesh(figure, 1).get_coordinates()[0, :, 0].tolist() == pytest.approx([0.0, 0.5, 1.0, 1.2])
+    assert areas(figure, 1)[0][2].tolist() == pytest.approx([0.0, 0.5, 1.0, 1.2])
 
 
 def test_a_short_sound_stays_visible_in_hours() -> None:
@@ -172,11 +202,10 @@ def test_a_short_sound_stays_visible_in_hours() -> None:
         row=12_000.0,
         title="day",
     )
-    drawn = mesh(figure, 1)
-    columns = np.ma.filled(drawn.get_array().reshape(2, -1)[0], 0.0)
+    _, columns, edges = areas(figure, 1)[0]
     assert len(columns) == 1500  # 16 tokens a column
-    assert np.flatnonzero(columns).tolist() == [12_345 // 16]
-    assert drawn.get_coordinates()[0, 12_345 // 16, 0] == 12_345 // 16 * 8.0
+    assert np.flatnonzero(columns > 0.1).tolist() == [12_345 // 16]
+    assert edges[12_345 // 16] == 12_345 // 16 * 8.0
 
 
 def test_events_and_reference_have_their_own_bars() -> None:
@@ -188,29 +217,68 @@ def test_events_and_reference_have_their_own_bars() -> None:
         (3.0, 4.5, 2, "#0072B2"),
         (5.0, 5.2, 0, "#0072B2"),
     ]
-    assert texts(figure.legends[0].get_texts()) == ["presence score", "events", "reference events"]
-    assert texts(draw(10.0, events).legends[0].get_texts()) == ["presence score", "events"]
+    assert texts(figure.legends[0].get_texts()) == [
+        "presence score",
+        "threshold",
+        "events",
+        "reference events",
+    ]
+    assert texts(draw(10.0, events).legends[0].get_texts()) == ["presence score", "threshold", "events"]
 
 
-def test_strips_share_one_time_scale() -> None:
+def test_strips_share_one_time_scale_below_an_overview() -> None:
     figure = draw(10.0, (Event(3.5, 6.0, "Dog", 0.9), Event(8.0, 9.0, "Cat", 0.6)), row=4.0)
-    lanes = [axes for axes in figure.axes if axes.get_yticklabels()[0].get_text() == "Dog"]
+    overview, *lanes = [axes for axes in figure.axes if axes.get_yticklabels() and not axes.images]
+    lanes = [axes for axes in lanes if axes.get_ylabel() != "dB"]
+    assert overview.get_xlim() == (0.0, 10.0)
+    assert texts(overview.get_yticklabels()) == ["Dog", "Cat"]
+    found = bars(figure, figure.axes.index(overview))
+    assert [bar[:3] for bar in found] == [(3.5, 6.0, 0), (8.0, 9.0, 1)]
     assert [axes.get_xlim() for axes in lanes] == [(0.0, 4.0), (4.0, 8.0), (8.0, 12.0)]
     # An event that crosses a border is drawn on both sides of it.
-    found = [bars(figure, figure.axes.index(axes)) for axes in lanes]
-    assert [[bar[:3] for bar in strip] for strip in found] == [
+    found_in_strips = [bars(figure, figure.axes.index(axes)) for axes in lanes]
+    assert [[bar[:3] for bar in strip] for strip in found_in_strips] == [
         [(3.5, 4.0, 0)],
         [(4.0, 6.0, 0)],
-        [(8.0, 9.0, 1)],
+        [(8.0, 9.0, 0)],
     ]
     assert [axes.get_xlabel() for axes in lanes] == ["", "", "time (s)"]
+
+
+def test_a_strip_has_lanes_for_what_is_heard_in_it_alone() -> None:
+    scores = np.zeros((40, 3), np.float32)
+    scores[12:15, 1] = 0.3  # a near miss of Cat in the second strip
+    found = PresenceMap(scores, LABELS, 0.5, 20.0)
+    figure = draw_recording(
+        spectrogram(20.0),
+        found,
+        [Event(1.0, 2.0, "Dog", 0.9)],
+        [Event(11.0, 12.0, "Rain")],
+        labels=LABELS,
+        start=0.0,
+        end=20.0,
+        row=5.0,
+        title="long.wav",
+    )
+    lanes = [axes for axes in figure.axes if not axes.images and axes.get_ylabel() != "dB"]
+    shown = [texts(axes.get_yticklabels()) for axes in lanes]
+    assert shown == [["Dog", "Rain"], ["Dog"], ["Cat"], ["Rain"], ["no events"]]
+
+
+def test_a_long_recording_with_many_classes_is_no_tower() -> None:
+    labels = tuple(f"class {i}" for i in range(31))
+    quiet = PresenceMap(np.zeros((1200, 31), np.float32), labels, 0.5, 600.0)
+    figure = draw_recording(
+        spectrogram(600.0), quiet, [], labels=labels, start=0.0, end=600.0, row=120.0, title="ten minutes"
+    )
+    assert figure.get_figheight() * 150 < 2200  # 3757 pixels with all lanes in all strips
 
 
 def test_a_range_begins_where_it_was_asked() -> None:
     figure = draw(10.0, (Event(0.0, 2.0, "Dog"), Event(2.5, 9.0, "Cat")), start=2.0, end=3.5)
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim() == (2.0, 3.5)
     assert [bar[:3] for bar in bars(figure, 1)] == [(2.5, 3.5, 1)]
-    assert mesh(figure, 1).get_coordinates()[0, :, 0].tolist() == [2.0, 2.5, 3.0, 3.5]
+    assert areas(figure, 1)[0][2].tolist() == [2.0, 2.5, 3.0, 3.5]
     assert texts(figure.axes[1].get_xticklabels())[::5] == ["2.0", "2.5", "3.0", "3.5"]
 
 
@@ -223,7 +291,8 @@ def test_a_range_begins_where_it_was_asked() -> None:
     ],
 )
 def test_time_axis(seconds: float, row: float, first: list[str], unit: str) -> None:
-    lanes = [axes for axes in draw(seconds, row=row).axes if axes.get_ylim() == (3.0, 0.0)]
+    lanes = [axes for axes in draw(seconds, row=row).axes if not axes.images and axes.get_ylabel() != "dB"]
+    lanes = lanes[1:] or lanes  # without the overview
     assert texts(lanes[0].get_xticklabels())[:3] == first
     assert lanes[-1].get_xlabel() == unit
     assert all(len(axes.get_xticks()) <= 16 for axes in lanes)
@@ -309,7 +378,7 @@ def test_labels_of_527_classes_do_not_touch() -> None:
 
 
 def test_what_cannot_be_drawn_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"at most 400 inches, got 1000 strips of 3 classes"):
+    with pytest.raises(ValueError, match=r"at most 400 inches, got 1000 strips of up to 3 classes"):
         draw(10.0, row=0.01)
     with pytest.raises(ValueError, match="at least one class to show, got none"):
         draw(labels=())
