@@ -1,8 +1,8 @@
 """Sound event detection with HTS-AT: from recordings to events.
 
-from htsat_sed import Detector, load_checkpoint
+from htsat_sed import Detector
 
-detector = Detector(load_checkpoint("checkpoint.safetensors"))
+detector = Detector("home")
 for event in detector.detect("street.flac"):
     print(event.onset, event.offset, event.label, event.score)
 """
@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 from htsat_sed.errors import AnnotationError, AudioError, CheckpointError, HtsatSedError, UsageError
 
 if TYPE_CHECKING:
+    from htsat_sed.annotations import read_events, write_events
+    from htsat_sed.annotations.frame import events_to_frame
     from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import Event, PostProcessing
     from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.labels import ClassMap
     from htsat_sed.model.checkpoint import load_checkpoint
     from htsat_sed.model.runtime import Execution
 
@@ -26,6 +29,7 @@ __all__ = [
     "AnnotationError",
     "AudioError",
     "CheckpointError",
+    "ClassMap",
     "Detector",
     "Event",
     "Execution",
@@ -33,7 +37,10 @@ __all__ = [
     "PostProcessing",
     "PresenceMap",
     "UsageError",
+    "events_to_frame",
     "load_checkpoint",
+    "read_events",
+    "write_events",
 ]
 
 __version__ = "0.1.0"
@@ -44,12 +51,16 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Imported at first use: torch takes seconds, and `htsat-sed --help` needs none of it.
 _HOMES = {
+    "ClassMap": "htsat_sed.labels",
     "Detector": "htsat_sed.detection.detector",
     "Event": "htsat_sed.detection.events",
     "Execution": "htsat_sed.model.runtime",
     "PostProcessing": "htsat_sed.detection.events",
     "PresenceMap": "htsat_sed.detection.presence",
+    "events_to_frame": "htsat_sed.annotations.frame",
     "load_checkpoint": "htsat_sed.model.checkpoint",
+    "read_events": "htsat_sed.annotations",
+    "write_events": "htsat_sed.annotations",
 }
 
 

@@ -1,5 +1,7 @@
 """The example: what the README says of it is what the bundled checkpoint finds in it."""
 
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -38,3 +40,19 @@ def test_the_api_page_lists_every_public_name() -> None:
         if line.startswith(":::")
     }
     assert listed == set(htsat_sed.__all__)
+
+
+def test_the_library_page_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(block, names)
+    shown = capsys.readouterr().out
+    assert "failed: missing.wav: " in shown
+    assert "examples/home.flac" in shown
+    assert (tmp_path / "events.tsv").is_file()

@@ -1,6 +1,7 @@
 """A recording of any format as a stream of mono blocks at the model's rate.
 
 - `streams`: blocks of a recording, and windows cut from them.
+- `memory`: sound that is not in a file: samples, bytes, file objects.
 - `folders`: finding recordings in folders.
 - `mixing`: channels to mono; `resampling`: one rate to another.
 - `patience`: decoders in threads that can be left behind.
@@ -9,6 +10,7 @@
 """
 
 from htsat_sed.audio.folders import AUDIO_SUFFIXES, find_recordings, has_audio_suffix
+from htsat_sed.audio.memory import InMemory
 from htsat_sed.audio.streams import (
     AudioStream,
     Window,
@@ -23,6 +25,7 @@ from htsat_sed.audio.streams import (
 __all__ = [
     "AUDIO_SUFFIXES",
     "AudioStream",
+    "InMemory",
     "Window",
     "check_channel",
     "check_choice",

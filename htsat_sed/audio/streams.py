@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.audio.decoders import open_decoder
+from htsat_sed.audio.memory import InMemory
 from htsat_sed.audio.mixing import Mixer
 from htsat_sed.audio.patience import Watched, readers_errors
 from htsat_sed.audio.resampling import resampled
@@ -194,6 +195,8 @@ def open_recording(
     with ExitStack() as stack:
         # Whoever pipes a recording in may take his time.
         file = _keep_stdin(stack) if name == "-" else None
+        if isinstance(path, InMemory):
+            file = path.keep(stack)
         watched = Watched(
             name, lambda own: _open_source(name, file or Path(name), own, track), search=track is None
         )

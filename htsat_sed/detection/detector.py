@@ -7,32 +7,40 @@ length, unless its whole presence map is asked for.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from htsat_sed.audio import AudioStream, Window, check_choice, open_recording, windows
+from htsat_sed.audio import AudioStream, InMemory, Window, check_choice, open_recording, windows
 from htsat_sed.detection.devices import Devices, Infer, Place, Samples
 from htsat_sed.detection.ensemble import Ensemble
 from htsat_sed.detection.events import Event, PostProcessing, find_events
 from htsat_sed.detection.flow import AnyPath, Cut, Defective, Progress, Recording, recordings
 from htsat_sed.detection.presence import PresenceMap, stitch
 from htsat_sed.detection.streaming import EventStream
-from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.errors import CheckpointError, HtsatSedError, UsageError
 from htsat_sed.labels import ClassMap
+from htsat_sed.model.catalogue import CATALOGUE, pull
+from htsat_sed.model.checkpoint import load_checkpoint
 from htsat_sed.model.htsat import HTSAT, TOKENS
 from htsat_sed.model.runtime import Execution, Runtime
 
+AnyModel = HTSAT | str | os.PathLike[str]
+Sound = AnyPath | bytes | IO[bytes] | NDArray[Any] | Tensor
 Rows = Callable[[AnyPath, NDArray[np.float32]], None]
 _Result = TypeVar("_Result")
+
+_logger = logging.getLogger("htsat_sed")
 
 
 @dataclass(frozen=True)
@@ -52,8 +60,9 @@ class Detector:
     """Runs one model, or an ensemble, over recordings.
 
     Args:
-        model: from `load_checkpoint`; several make an ensemble, whose scores are the mean of theirs.
-            They must agree in labels, sample rate and window.
+        model: the name of a checkpoint such as ``home`` or its path, or a model from `load_checkpoint`.
+            Several make an ensemble, whose scores are the mean of theirs; they must agree in labels, sample
+            rate and window. A published checkpoint that is not on the disk is downloaded, which is logged.
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU) or any name that torch knows; several with
             commas between them (``cuda:0,cuda:1``) take turns.
         batch_size: windows that pass the model at once; ``auto`` for a number that suits the device. It
@@ -80,7 +89,7 @@ class Detector:
     moved to the device nor put into evaluation mode.
 
     Attributes:
-        models: as given.
+        models: as given or loaded.
         config: of the model, or the first of an ensemble.
         labels: K class names, in the order of every result's columns.
         hop: seconds, as rounded.
@@ -97,7 +106,7 @@ class Detector:
 
     def __init__(
         self,
-        model: HTSAT | Sequence[HTSAT],
+        model: AnyModel | Sequence[AnyModel],
         *,
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
@@ -115,7 +124,9 @@ class Detector:
         self._process = os.getpid()
         check_choice(channel, track)
         self.channel, self.track = channel, track
-        models = [model] if isinstance(model, HTSAT) else list(model)
+        several = isinstance(model, Sequence) and not isinstance(model, str)
+        given = cast("Sequence[AnyModel]", model if several else [model])
+        models = [_loaded(each) for each in given]
         self._ensemble = Ensemble(models, class_map=class_map, labels=labels)
         self.models, self.labels = self._ensemble.models, self._ensemble.labels
         self._fill_batches = fill_batches
@@ -139,24 +150,84 @@ class Detector:
         """Copy and pickle by the arguments, models included; the copy is made anew, for its own process."""
         return _made_of, (type(self), self._arguments)
 
-    def presence_map(self, path: AnyPath) -> PresenceMap:
-        """Presence map of one recording.
+    def detect(self, sound: Sound, *, sample_rate: int | None = None) -> list[Event]:
+        """Events of one recording.
 
         Args:
-            path: a recording, or ``-`` for standard input.
+            sound: a path, or ``-`` for standard input; samples as a NumPy array or a torch tensor, (n,) or
+                (n, channels), floating point in [-1, 1] or signed integers; the bytes of a recording of any
+                format; or a file object in binary mode.
+            sample_rate: of samples, Hz; None for all else.
+
+        Returns:
+            Events ordered by onset, offset and label; memory does not grow with the recording.
 
         Raises:
             AudioError: the recording cannot be read.
+            UsageError: `sound` is none of these, or `sample_rate` is missing or too much.
         """
-        return _only(self.presence_maps([path]))
+        return _only(self.detections([_as_path(sound, sample_rate)])).events
 
-    def detect(self, path: AnyPath) -> list[Event]:
-        """Events of one recording, ordered by onset; see `presence_map` for arguments and errors."""
-        return self.events(self.presence_map(path))
+    def presence_map(self, sound: Sound, *, sample_rate: int | None = None) -> PresenceMap:
+        """Presence map of one recording; arguments and errors as those of `detect`."""
+        return _only(self.presence_maps([_as_path(sound, sample_rate)]))
 
-    def clip_scores(self, path: AnyPath) -> NDArray[np.float32]:
-        """Clip-level scores of one recording, (K,); see `presence_map` for arguments and errors."""
-        return _only(self.all_clip_scores([path]))
+    def clip_scores(self, sound: Sound, *, sample_rate: int | None = None) -> NDArray[np.float32]:
+        """Clip-level scores of one recording, (K,); arguments and errors as those of `detect`."""
+        return _only(self.all_clip_scores([_as_path(sound, sample_rate)]))
+
+    def embeddings(
+        self, sound: Sound, *, sample_rate: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Embeddings of the windows of one recording; arguments and errors as those of `detect`.
+
+        Returns:
+            (windows, D) float32, of an ensemble those of its models side by side, 0 for windows of digital
+            silence; and (windows,) seconds at which the windows start.
+        """
+        dim = sum(model.backbone.out_dim for model in self.models)
+        silent = np.zeros(dim, np.float32)
+        paths = [_as_path(sound, sample_rate)]
+        rows: list[NDArray[np.float32]] = []
+        scored = self._scored(paths, self._windows, self._embedding, silent, None, None, chosen=False)
+        with closing(scored) as through:
+            for recording, windows_of in through:
+                rows += windows_of
+                if recording.end.error is not None:
+                    raise recording.end.error
+        return np.stack(rows), np.arange(len(rows), dtype=np.float64) * np.float64(self.hop)
+
+    def detect_many(
+        self,
+        sounds: Iterable[Sound],
+        *,
+        sample_rate: int | None = None,
+        on_error: Literal["raise", "yield"] = "yield",
+    ) -> Iterator[tuple[Sound, list[Event] | HtsatSedError]]:
+        """Events of many recordings, in their order; their windows share batches.
+
+        Args:
+            sounds: each as `detect` takes it.
+            sample_rate: of those that are samples, Hz.
+            on_error: ``yield`` gives a recording that cannot be read with its error, and the others go on;
+                ``raise`` raises it.
+
+        Yields:
+            Each recording as given, with its events.
+
+        Raises:
+            AudioError: with ``raise``, a recording cannot be read.
+            UsageError: a value of `sounds` is nothing that `detect` takes, or `on_error` is another word.
+        """
+        if on_error not in ("raise", "yield"):
+            raise UsageError(f"wanted on_error 'raise' or 'yield', got {on_error!r}")
+        paths = (_as_path(sound, sample_rate if _is_samples(sound) else None) for sound in sounds)
+        with closing(self.detections(paths)) as found:
+            for path, result in found:
+                if isinstance(result, HtsatSedError) and on_error == "raise":
+                    raise result
+                given: Sound = path.sound if isinstance(path, InMemory) else path
+                yield given, result.events if isinstance(result, Detection) else result
 
     def events(self, presence_map: PresenceMap) -> list[Event]:
         """Events of a presence map, by this detector's post-processing."""
@@ -169,7 +240,7 @@ class Detector:
         progress: Progress | None = None,
         rows: Rows | None = None,
         defective: Defective | None = None,
-    ) -> Iterator[tuple[AnyPath, Detection | HtsatSedError]]:
+    ) -> Generator[tuple[AnyPath, Detection | HtsatSedError]]:
         """Events of many recordings, in their order.
 
         The windows of all recordings share batches. A recording that cannot be read yields its error
@@ -342,12 +413,14 @@ class Detector:
         silent: NDArray[np.float32],
         progress: Progress | None,
         defective: Defective | None,
+        *,
+        chosen: bool = True,
     ) -> Generator[tuple[Recording, Iterator[NDArray[np.float32]]]]:
         """Each recording with the scores of its windows, which are to be taken to the end."""
         if os.getpid() != self._process:
             raise UsageError(
-                "this Detector was made before the process was forked, which its threads do not survive: make "
-                "it in the process that uses it, or start processes by spawn"
+                "this Detector was made before the process was forked, which its threads do not survive: "
+                "make it in the process that uses it, or start processes by spawn"
             )
         rate = self.config.sample_rate
 
@@ -363,7 +436,7 @@ class Detector:
 
             def launch(batch: list[Samples]) -> Callable[[], NDArray[np.float32]]:
                 result = begin(batch)
-                return lambda: self._ensemble.chosen(result())
+                return (lambda: self._ensemble.chosen(result())) if chosen else result
 
             through = recordings(
                 paths,
@@ -385,6 +458,11 @@ class Detector:
         waveforms = place.tensor(batch, self.config.window_samples)
         return self._ensemble.mean([model.presence_scores(waveforms) for model in place.models])
 
+    def _embedding(self, batch: list[Samples], place: Place) -> Tensor:
+        """Embeddings (B, D of all models) of windows, zero-padded to full length."""
+        waveforms = place.tensor(batch, self.config.window_samples)
+        return torch.cat([model.embeddings(waveforms) for model in place.models], dim=1)
+
     def _clip(self, batch: list[Samples], place: Place, shifts: int) -> Tensor:
         """Clip scores (B, K) of windows of any length: each is stretched before they share a batch."""
         waveforms = [place.tensor([samples], len(samples)) for samples in batch]
@@ -398,6 +476,49 @@ class Detector:
 
 def _made_of(kind: type[Detector], arguments: Mapping[str, Any]) -> Detector:
     return kind(**arguments)
+
+
+def _loaded(model: AnyModel) -> HTSAT:
+    """A model, from wherever it is.
+
+    Raises:
+        CheckpointError: it cannot be loaded or downloaded.
+        UsageError: it is neither a model nor a name or path.
+    """
+    if isinstance(model, HTSAT):
+        return model
+    if not isinstance(model, str | os.PathLike):
+        raise UsageError(
+            "wanted a model, or the name or path of a checkpoint such as 'home', or several; got "
+            f"{type(model).__name__}"
+        )
+    for entry in CATALOGUE:
+        if entry.name == model and not entry.path.is_file():
+            _logger.warning("downloading the checkpoint %s to %s", entry.name, entry.path)
+            pull(entry)
+    loaded = load_checkpoint(model if isinstance(model, str) else Path(model))
+    try:
+        PostProcessing().override(loaded.post_processing or {})
+    except UsageError as error:
+        raise CheckpointError(os.fspath(model), f"its post-processing is broken: {error}") from error
+    return loaded
+
+
+def _as_path(sound: Sound, sample_rate: int | None) -> AnyPath:
+    """A path, or what stands for one.
+
+    Raises:
+        UsageError: see `Detector.detect`.
+    """
+    if not isinstance(sound, str | os.PathLike):
+        return InMemory(sound, sample_rate)
+    if sample_rate is not None:
+        raise UsageError("wanted no sample_rate: a recording states its own, only samples do not")
+    return sound
+
+
+def _is_samples(sound: Sound) -> bool:
+    return isinstance(sound, np.ndarray | Tensor)
 
 
 def default_post_processing(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from htsat_sed.errors import UsageError
 from htsat_sed.model.core import Core, core_input, torch_core
-from htsat_sed.model.htsat import HTSAT
+from htsat_sed.model.htsat import HTSAT, HTSATOutput
 
 Runtime = Literal["torch", "openvino", "onnx"]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
@@ -133,6 +133,12 @@ class Inference:
     def presence_scores(self, waveforms: Tensor) -> Tensor:
         """Presence scores (B, 32, K) float32 of whole windows (B, samples)."""
         return self._model.scores(self._core(core_input(self._model, waveforms)))
+
+    @torch.inference_mode()
+    def embeddings(self, waveforms: Tensor) -> Tensor:
+        """Embeddings (B, D) float32 of whole windows (B, samples); computed by torch in any runtime."""
+        output: HTSATOutput = self._model(waveforms)
+        return output.embedding
 
     @torch.inference_mode()
     def clip_scores(self, waveforms: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,129 @@
+"""Sound that is not in a file: samples, the bytes of a recording, or a file object.
+
+It is kept in memory under a name that decoders can open (on Linux; elsewhere in a temporary file), so that it
+is read exactly as the same recording would be from a disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from htsat_sed.errors import AudioError, UsageError
+
+_SUBTYPES = {"int16": "PCM_16", "int32": "PCM_32", "float32": "FLOAT"}
+_MOST_CHANNELS = 256
+_LARGEST_WAV = 4_000_000_000  # bytes
+
+
+class InMemory(os.PathLike[str]):
+    """A recording that is not in a file of its own; stands where a path does.
+
+    Args:
+        sound: samples (n,) or (n, channels), a NumPy array or a torch tensor, floating point in [-1, 1] or
+            signed integers of 16 or 32 bits; or the bytes of a recording of any format; or a file object in
+            binary mode, read from where it stands when its turn comes.
+        sample_rate: of samples, Hz; None for all else.
+
+    Attributes:
+        sound: as given.
+
+    Raises:
+        UsageError: it is none of these, or a sample rate is missing or too much.
+    """
+
+    def __init__(self, sound: Any, sample_rate: int | None = None) -> None:
+        self.sound = sound
+        self._samples: NDArray[Any] | None = None
+        self._rate = 0
+        # Tensors are known by what they offer: this room does without torch.
+        if isinstance(sound, np.ndarray) or hasattr(sound, "is_floating_point"):
+            self._samples = _samples(sound)
+            self._rate = _checked_rate(sample_rate)
+            self._name = "<samples>"
+            return
+        if not (isinstance(sound, bytes | bytearray | memoryview) or hasattr(sound, "read")):
+            raise UsageError(
+                "wanted a recording as a path, samples (a NumPy array or torch tensor), bytes or a binary "
+                f"file object; got {type(sound).__name__}"
+            )
+        if sample_rate is not None:
+            raise UsageError("wanted no sample_rate: a recording states its own, only samples do not")
+        self._name = "<file>" if hasattr(sound, "read") else "<bytes>"
+
+    def __fspath__(self) -> str:
+        """What messages call it."""
+        return self._name
+
+    def keep(self, stack: ExitStack) -> Path:
+        """Keep the recording where decoders can open it, until the stack closes.
+
+        Raises:
+            AudioError: it cannot be kept or read.
+        """
+        try:
+            path, file = _kept(stack)
+            with file:
+                self._write(file)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise AudioError(self._name, f"cannot be read: {error}") from error
+        return path
+
+    def _write(self, file: IO[bytes]) -> None:
+        if self._samples is not None:
+            large = self._samples.nbytes > _LARGEST_WAV
+            subtype = _SUBTYPES[self._samples.dtype.name]
+            soundfile.write(
+                file, self._samples, self._rate, subtype=subtype, format="RF64" if large else "WAV"
+            )
+        elif hasattr(self.sound, "read"):
+            try:
+                shutil.copyfileobj(self.sound, file)
+            except TypeError:
+                raise UsageError("wanted a file object in binary mode: open it with 'rb'") from None
+        else:
+            file.write(self.sound)
+
+
+def _kept(stack: ExitStack) -> tuple[Path, IO[bytes]]:
+    """A name that can be opened again, and a file to write to it."""
+    if hasattr(os, "memfd_create"):
+        number = os.memfd_create("htsat-sed")
+        stack.callback(os.close, number)
+        path = Path(f"/proc/{os.getpid()}/fd/{number}")
+    else:
+        path = Path(stack.enter_context(TemporaryDirectory(prefix="htsat-sed-"))) / "recording"
+    return path, path.open("w+b")
+
+
+def _samples(sound: Any) -> NDArray[Any]:
+    """Samples as libsndfile takes them, (n,) or (n, channels)."""
+    if not isinstance(sound, np.ndarray):  # a tensor, perhaps of a type that NumPy lacks
+        sound = sound.detach().cpu()
+        sound = (sound.float() if sound.is_floating_point() else sound).numpy()
+    if sound.ndim not in (1, 2) or (sound.ndim == 2 and not 1 <= sound.shape[1] <= _MOST_CHANNELS):
+        hint = ": transpose it" if sound.ndim == 2 and sound.shape[0] <= _MOST_CHANNELS else ""
+        raise UsageError(f"wanted samples of shape (n,) or (n, channels), got {sound.shape}{hint}")
+    if sound.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what is beyond float32 is no sound, and reported as such
+            sound = sound.astype(np.float32)
+    if sound.dtype.name not in _SUBTYPES:
+        raise UsageError(f"wanted samples of floating point, int16 or int32; got {sound.dtype}")
+    samples: NDArray[Any] = sound
+    return samples
+
+
+def _checked_rate(sample_rate: int | None) -> int:
+    if sample_rate is None:
+        raise UsageError("wanted sample_rate with samples, such as sample_rate=44100")
+    if sample_rate != int(sample_rate) or not 1_000 <= sample_rate <= 768_000:
+        raise UsageError(f"wanted a whole sample_rate of 1000 to 768000 Hz, got {sample_rate}")
+    return int(sample_rate)
