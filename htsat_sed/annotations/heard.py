@@ -50,7 +50,7 @@ def read_heard(path: str | os.PathLike[str]) -> dict[str, list[Event]] | None:
         try:
             events = [Event(float(onset), float(offset), label) for label, onset, offset in json.loads(cell)]
             if not all(isinstance(event.label, str) and event.onset >= 0.0 for event in events):
-                raise UsageError
+                raise UsageError("out of range")
         except (ValueError, TypeError, OverflowError, RecursionError):
             raise row.error(f"{HEARD} is no list of label, onset and offset: {cell!r:.60}") from None
         for event in events:
