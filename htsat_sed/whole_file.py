@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -17,6 +17,8 @@ from htsat_sed.errors import HtsatSedError, UsageError
 
 # What a write itself can fail with; Python names no file then.
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+# What fsync fails with on file systems that have none, such as some of FUSE and of networks.
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 @contextmanager
@@ -51,8 +53,11 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
             yield file
             if not in_place:
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
         if not in_place:
+            if _heard is not None:
+                with written.open("rb") as whole:
+                    _heard(target, hashlib.file_digest(whole, "sha256").hexdigest())
             written.replace(target)
             sync_folder(target.parent)
     except BaseException as error:
@@ -64,6 +69,33 @@ def whole_file(path: str | os.PathLike[str], mode: Literal["w", "wb"] = "w") -> 
         ):
             raise HtsatSedError(path, f"cannot be written: {error.strerror}") from error
         raise
+
+
+@contextmanager
+def sha256_before_naming(heard: Callable[[Path, str], None]) -> Iterator[None]:
+    """Hear of each file that `whole_file` completes in the block, before it gets its name.
+
+    Args:
+        heard: called with the file to be and the SHA-256 of its content.
+    """
+    global _heard
+    before, _heard = _heard, heard
+    try:
+        yield
+    finally:
+        _heard = before
+
+
+_heard: Callable[[Path, str], None] | None = None
+
+
+def sync(handle: int) -> None:
+    """Wait until a file is on the disk, where its file system can say so."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def remove_unfinished(paths: Iterable[Path]) -> None:

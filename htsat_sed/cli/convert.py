@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from htsat_sed.cli import options
 from htsat_sed.cli.calibrate import first_windows
 from htsat_sed.cli.terminal import remark
 from htsat_sed.errors import UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
+from htsat_sed.runs.written import check_replaceable, recording_outputs
 
 Float16 = Annotated[
     bool,
@@ -62,6 +64,7 @@ def convert(
             help="Thresholds and filters to store with the model, as `detect` takes them.",
         ),
     ] = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Convert a checkpoint to htsat-sed's own format.
 
@@ -75,7 +78,7 @@ def convert(
 
     _check_suffix(target, ".safetensors")
     path = resolve_checkpoint(source)
-    _check_target(target, [path, labels, post_processing])
+    _check_target(target, [path, labels, post_processing], overwrite=overwrite)
     if loss not in (None, "clip_bce", "clip_ce"):
         raise UsageError(f"wanted --loss clip_bce or clip_ce, got {loss}")
     model = load_checkpoint(
@@ -100,6 +103,7 @@ def average(
         Path, typer.Option("--output", "-o", metavar="OUT", help="The file to be, ending in .safetensors.")
     ],
     float16: Float16 = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Average the weights of several trainings of one model into one checkpoint.
 
@@ -111,7 +115,7 @@ def average(
 
     _check_suffix(output, ".safetensors")
     paths = [resolve_checkpoint(checkpoint) for checkpoint in checkpoints]
-    _check_target(output, paths)
+    _check_target(output, paths, overwrite=overwrite)
     model = average_checkpoints(paths)
     model.provenance = {"average_of": [_provenance(path) for path in paths]}
     _save(output, model, float16=float16)
@@ -140,6 +144,7 @@ def export(
             show_default=False,
         ),
     ] = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     r"""Export a checkpoint as an ONNX model, for other programs and languages.
 
@@ -157,7 +162,7 @@ def export(
 
     _check_suffix(target, ".onnx")
     path = resolve_checkpoint(checkpoint)
-    _check_target(target, [path, audio])
+    _check_target(target, [path, audio], overwrite=overwrite)
     for package in ("onnx", "onnxruntime"):
         if find_spec(package) is None:
             raise UsageError(f"the export needs {package}: pip install 'htsat-sed[onnx]'")
@@ -171,7 +176,8 @@ def export(
         made_sound(model.config) if audio is None else torch.from_numpy(first_windows(audio, model.config, 4))
     )
     provenance = model.provenance | {"exported_from": _provenance(path)}
-    difference = export_onnx(target, model, waveforms, opset=opset, provenance=provenance)
+    with recording_outputs():
+        difference = export_onnx(target, model, waveforms, opset=opset, provenance=provenance)
     remark(
         f"{target}: opset {opset}, {model.config.classes} classes, {target.stat().st_size / 1e6:.1f} MB, "
         f"within {difference:.1g} of torch"
@@ -183,9 +189,10 @@ def _check_suffix(target: Path, suffix: str) -> None:
         raise UsageError(f"wanted an output ending in {suffix}, got {target}")
 
 
-def _check_target(target: Path, inputs: Iterable[Path | None]) -> None:
+def _check_target(target: Path, inputs: Iterable[Path | None], *, overwrite: bool) -> None:
     check_files(target)
     check_apart([target], inputs)
+    check_replaceable(target, overwrite=overwrite)
 
 
 def _save(target: Path, model: Any, *, float16: bool) -> None:
@@ -193,7 +200,8 @@ def _save(target: Path, model: Any, *, float16: bool) -> None:
 
     from htsat_sed.model.checkpoint import save_checkpoint
 
-    save_checkpoint(target, model, dtype=torch.float16 if float16 else torch.float32)
+    with recording_outputs():
+        save_checkpoint(target, model, dtype=torch.float16 if float16 else torch.float32)
     megabytes = target.stat().st_size / 1e6
     remark(f"{target}: {model.config.classes} classes, {model.config.sample_rate} Hz, {megabytes:.1f} MB")
 

@@ -17,6 +17,7 @@ from htsat_sed.errors import HtsatSedError
 from htsat_sed.runs.outputs import check_apart
 from htsat_sed.runs.recordings import Recording, files_read, find_all
 from htsat_sed.runs.run import Results, Run, failures_place, open_journal
+from htsat_sed.runs.written import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from htsat_sed.runs.event_files import EventFiles, Target
 
 OUTPUT = "Output"
+KEPT_LISTED = 30
 
 
 def detect(
@@ -80,6 +82,7 @@ def detect(
         ),
     ] = False,
     restart: options.Restart = False,
+    overwrite: options.Overwrite = False,
     failures_table: options.FailuresTable = None,
     checkpoint: options.Checkpoints = None,
     class_map: options.ClassMapOption = None,
@@ -166,7 +169,11 @@ def detect(
         from htsat_sed.runs.event_files import EventFiles, from_journal
 
         files = EventFiles(
-            targets, maps=scores, labels=detector.labels, token_seconds=detector.config.token_seconds
+            targets,
+            maps=scores,
+            labels=detector.labels,
+            token_seconds=detector.config.token_seconds,
+            overwrite=overwrite,
         )
         files.check(recording.name for recording in recordings)
         journal = None
@@ -182,6 +189,8 @@ def detect(
                 post_processing,
             ],
         )
+        if out is not None:
+            check_replaceable(*(table.path for table in files.tables), overwrite=overwrite)
         failures_table = failures_place(failures_table, out, outputs)
         if out is not None and not skip_existing:
             settings = {
@@ -194,14 +203,17 @@ def detect(
             }
             journal = open_journal(out, settings, restart=restart, outputs=[*outputs, failures_table])
         progress = RecordingsProgress("detecting", len(recordings))
-        with Run(
-            recordings,
-            failures,
-            display=progress,
-            journal=journal,
-            exist=files.exist,
-            skip_existing=skip_existing,
-        ) as run:
+        with (
+            Run(
+                recordings,
+                failures,
+                display=progress,
+                journal=journal,
+                exist=files.exist,
+                skip_existing=skip_existing,
+            ) as run,
+            recording_outputs(),
+        ):
             stop.left = run.left
             _detect(detector, run, files, _printer(targets, formats, progress) if out is None else None)
             if journal is not None and run.done:
@@ -209,7 +221,18 @@ def detect(
                     write_table(table.path, from_journal(run.results()), table.format)
             code = run.finish(failures_table)
             summarise(run, out, failures_table)
+        _say_what_was_kept(files.kept)
     raise typer.Exit(code)
+
+
+def _say_what_was_kept(kept: Sequence[Path]) -> None:
+    """List files that somebody has changed, and which were therefore not replaced."""
+    for path in kept[:KEPT_LISTED]:
+        say("kept", f"{path}: was edited since it was written, or written by another program")
+    if len(kept) > KEPT_LISTED:
+        say("kept", f"and {len(kept) - KEPT_LISTED} more")
+    if kept:
+        say("note", f"{len(kept)} files were kept as they are: --overwrite replaces them")
 
 
 def _detect(

@@ -17,6 +17,7 @@ from htsat_sed.cli.progress import ProgressMode
 from htsat_sed.cli.terminal import report
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart
+from htsat_sed.runs.written import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
@@ -224,6 +225,7 @@ def evaluate(
     edge_level: options.EdgeLevel = None,
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
+    overwrite: options.Overwrite = False,
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
 ) -> None:
@@ -311,6 +313,7 @@ def evaluate(
             *(options.checkpoint_files(checkpoint) if checkpoint else ()),
         ],
     )
+    check_replaceable(json_file, csv_file, plot, overwrite=overwrite)
     if check:
         from htsat_sed.evaluation.check import require
 
@@ -439,13 +442,16 @@ def evaluate(
             "detection": detection,
             "post_processing": rules.to_dict() if maps or without is not None else None,
         }
-        write_json(json_file, found, asked)
+        with recording_outputs():
+            write_json(json_file, found, asked)
     if csv_file is not None:
-        write_csv(csv_file, found)
+        with recording_outputs():
+            write_csv(csv_file, found)
     if plot is not None:
         from htsat_sed.evaluation.picture import draw_report
 
-        draw_report(found, plot)
+        with recording_outputs():
+            draw_report(found, plot)
     show(found)
     if found.largest_difference > TOLERANCE:
         what = f"figures differ from those of other implementations by up to {found.largest_difference:.1e}"

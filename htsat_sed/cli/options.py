@@ -79,6 +79,14 @@ Restart = Annotated[
         rich_help_panel="Output",
     ),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Also replace files that htsat-sed did not write, or that were edited since.",
+        rich_help_panel="Output",
+    ),
+]
 FailuresTable = Annotated[
     Path | None,
     typer.Option(

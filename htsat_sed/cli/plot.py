@@ -15,6 +15,7 @@ from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
 from htsat_sed.cli.terminal import clock, remark, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.recordings import STDIN
+from htsat_sed.runs.written import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
@@ -138,6 +139,7 @@ def plot(
     edge_level: options.EdgeLevel = None,
     min_event: options.MinEvent = None,
     post_processing: options.PostProcessingFile = None,
+    overwrite: options.Overwrite = False,
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
 ) -> None:
@@ -178,6 +180,7 @@ def plot(
     if row is not None and row <= 0.0:
         raise typer.BadParameter("wanted strips of more than 0 s", param_hint="--row")
     target = _target(out, recording)
+    check_replaceable(target, overwrite=overwrite)
     referred = _reference(reference, recording) if reference is not None else None
     detector = options.make_detector(
         checkpoint,
@@ -239,7 +242,8 @@ def plot(
         title=Path(recording).name,
         post_processing=detector.post_processing,
     )
-    save(figure, target)
+    with recording_outputs():
+        save(figure, target)
     if out is None or out.is_dir():
         remark(f"wrote {target}")
 

@@ -17,6 +17,7 @@ from htsat_sed.errors import HtsatSedError
 from htsat_sed.runs.outputs import check_apart, check_files
 from htsat_sed.runs.recordings import files_read, find_all
 from htsat_sed.runs.run import Results, Run, failures_place, open_journal
+from htsat_sed.runs.written import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,6 +88,7 @@ def tag(
         ),
     ] = 1,
     restart: options.Restart = False,
+    overwrite: options.Overwrite = False,
     failures_table: options.FailuresTable = None,
     checkpoint: options.Checkpoints = None,
     class_map: options.ClassMapOption = None,
@@ -138,6 +140,7 @@ def tag(
                 class_map,
             ],
         )
+        check_replaceable(out, overwrite=overwrite)
         detector = options.make_detector(
             checkpoint,
             device=device,
@@ -199,7 +202,7 @@ def tag(
                             _show(recording.name, found, detector.labels, top or SHOWN)
                 run.note(recording, [float(score) for score in found])
             if out is not None and run.done:
-                with whole_file(out) as file:
+                with recording_outputs(), whole_file(out) as file:
                     file.write(header)
                     for name, scores in run.results():
                         file.write(rows(name, np.array(scores, np.float32)))

@@ -17,6 +17,7 @@ from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
 from htsat_sed.cli.terminal import output, remark, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
+from htsat_sed.runs.written import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Set
@@ -154,6 +155,7 @@ def tune(
     runtime: options.Runtime = "auto",
     precision: options.Precision = "float32",
     compile_model: options.Compile = False,
+    overwrite: options.Overwrite = False,
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
 ) -> None:
@@ -200,6 +202,7 @@ def tune(
     described = audio is not None or into is not None or checkpoint is not None
     file = resolve_checkpoint(checkpoint) if described else None
     check_apart([out, into], [reference, scores, negatives, before, class_map, file])
+    check_replaceable(out, into, overwrite=overwrite)
     strong = read_events(reference)
     if reference.is_file() and read_heard(reference) is not None:
         logging.getLogger("htsat_sed").warning(
@@ -386,7 +389,7 @@ def _write_toml(found: Tuning, metric: str, path: Path) -> None:
 
     from htsat_sed.whole_file import whole_file
 
-    with whole_file(path) as file:
+    with recording_outputs(), whole_file(path) as file:
         worth = found.macro()
         file.write(
             f"# Tuned for {metric} F1 on {len(found.fold_of)} recordings: macro {100 * worth.held_out:.2f} % "
@@ -416,13 +419,14 @@ def _write_checkpoint(found: Tuning, metric: str, checkpoint: str | None, path: 
         note["negatives"] = len(found.false_alarms[0].recordings)
         note["false_alarms_per_hour_held_out"] = float(rates[2][0])
         note["false_time_held_out"] = float(shares[2][0])
-    save_checkpoint(
-        path,
-        model,
-        post_processing=found.post_processing().to_dict(),
-        provenance={**model.provenance, "tuning": note},
-        dtype=torch.float16 if read_info(source).dtype == "float16" else torch.float32,
-    )
+    with recording_outputs():
+        save_checkpoint(
+            path,
+            model,
+            post_processing=found.post_processing().to_dict(),
+            provenance={**model.provenance, "tuning": note},
+            dtype=torch.float16 if read_info(source).dtype == "float16" else torch.float32,
+        )
     others = len(model.labels) - len(found.labels)
     rest = f"; the other {others} as before" if others else ""
     remark(f"{path}: {source.name} with the values of {len(found.labels)} classes{rest}")

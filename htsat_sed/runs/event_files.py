@@ -15,6 +15,7 @@ from htsat_sed.annotations import FORMATS, PresenceMapWriter, path_of
 from htsat_sed.annotations.folders import make_folder
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.runs.written import is_replaceable
 from htsat_sed.whole_file import whole_file
 
 # What a file system says of a name that it cannot hold: the fault of one recording, not of the run.
@@ -53,14 +54,24 @@ class EventFiles:
         maps: folder of presence maps, if they are wanted.
         labels: the classes, in the order of the columns of presence maps.
         token_seconds: duration of a token.
+        overwrite: replace files that htsat-sed did not write, or that were changed since.
 
     Attributes:
         tables: the targets that all recordings share, to be written when all are done.
+        kept: files that were not replaced, as somebody had changed them.
     """
 
     def __init__(
-        self, targets: Sequence[Target], *, maps: Path | None, labels: Sequence[str], token_seconds: float
+        self,
+        targets: Sequence[Target],
+        *,
+        maps: Path | None,
+        labels: Sequence[str],
+        token_seconds: float,
+        overwrite: bool = False,
     ) -> None:
+        self.kept: list[Path] = []
+        self._overwrite = overwrite
         self.tables = [target for target in targets if target.is_table]
         self._singles = [target for target in targets if not target.is_table]
         self._maps = maps
@@ -117,16 +128,24 @@ class EventFiles:
         try:
             if self._unfit is not None:
                 raise self._unfit
-            if self._maps is not None:
+            if self._maps is not None and self._may_write(path_of(self._maps, name, ".npz")):
                 self._map_of(name, self._maps).finish(duration)
             for target in self._singles:
                 path = target.of(name)
+                if not self._may_write(path):
+                    continue
                 make_folder(path.parent)
                 text = FORMATS[target.format].text(name, events, duration)
                 with whole_file(path) as file:
                     file.write(text)
         finally:
             self.drop()
+
+    def _may_write(self, path: Path) -> bool:
+        may = self._overwrite or is_replaceable(path)
+        if not may:
+            self.kept.append(path)
+        return may
 
     def _map_of(self, name: str, folder: Path) -> PresenceMapWriter:
         if self._writer is None:

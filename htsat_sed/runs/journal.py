@@ -28,7 +28,7 @@ from tempfile import TemporaryFile
 from typing import Any, NamedTuple, Self
 
 from htsat_sed.errors import HtsatSedError, UsageError
-from htsat_sed.whole_file import sync_folder
+from htsat_sed.whole_file import sync, sync_folder
 
 FORMAT = 1
 _SHOWN = 60  # characters of a value in a message
@@ -245,7 +245,7 @@ class Journal:
             while rest:
                 rest = rest[self._file.write(rest) :]
             if time.monotonic() - self._synced >= _SYNC_EVERY:
-                os.fsync(self._file.fileno())
+                sync(self._file.fileno())
                 self._synced = time.monotonic()
         except OSError as error:
             with suppress(OSError):

@@ -99,7 +99,9 @@ def test_many_formats_in_one_run(run: Run, checkpoint: Path, recordings: Path, t
     formats = [part for name in ("tsv", "csv", "jsonl", "audacity", "raven") for part in ("-f", name)]
     code, _, _ = run("detect", recordings, "-c", checkpoint, "-o", tmp_path / "out", *formats)
     assert code == 0
-    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*.*")) == [
+    assert sorted(
+        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("[!.]*.*")
+    ) == [
         "events.csv",
         "events.jsonl",
         "events.tsv",

@@ -131,7 +131,7 @@ def test_the_same_command_writes_again(run: Run, folder: Path) -> None:
         for _ in range(2):
             assert run(*command.split(), "--include", "home.flac")[0] == 0
     (folder / "home").write_text("not the bundled checkpoint")
-    assert run("tag", "home.flac", "-c", "home", "-o", "home")[0] == 0
+    assert run("tag", "home.flac", "-c", "home", "-o", "home", "--overwrite")[0] == 0
 
 
 def test_devices_take_any_number_of_outputs(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def spans(figure: Figure) -> list[tuple[float, float]]:
 def test_default_name_in_the_current_folder(run: Run, files: Path, tmp_path: Path) -> None:
     code, out, err = run(files / "street.wav", "-c", files / "tiny.safetensors")
     assert (code, out, err) == (0, "", "wrote street.wav.png\n")
-    assert [path.name for path in (tmp_path / "here").iterdir()] == ["street.wav.png"]
+    assert [path.name for path in (tmp_path / "here").glob("[!.]*")] == ["street.wav.png"]
     assert (tmp_path / "here" / "street.wav.png").read_bytes().startswith(b"\x89PNG")
 
 

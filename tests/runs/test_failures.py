@@ -121,7 +121,7 @@ def test_mended_recordings_are_done_and_only_those(
     code, _, err = run("detect", few, *BATCH, "-c", checkpoint, "-o", out)
     assert (code, err) == (0, f"note: 5 of 6 recordings are done already: {out}.journal\n")
     assert out.read_bytes() == undisturbed.read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "out.csv", "undisturbed.csv"]
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["few", "out.csv", "undisturbed.csv"]
 
 
 @pytest.mark.parametrize("command", ["detect", "tag"])
