@@ -39,7 +39,8 @@ class Watched:
 
     Args:
         path: what messages call it.
-        open_source: opens it, and puts what has to be closed on a stack.
+        open_source: opens it, puts what has to be closed on a stack, and calls its second argument while a
+            long search goes on.
         search: whether, at the end of a silent track, to look for another that sounds.
 
     Attributes:
@@ -50,7 +51,9 @@ class Watched:
         AudioError: it cannot be opened, or not in time.
     """
 
-    def __init__(self, path: str, open_source: Callable[[ExitStack], Source], *, search: bool) -> None:
+    def __init__(
+        self, path: str, open_source: Callable[[ExitStack, Callable[[], None]], Source], *, search: bool
+    ) -> None:
         self.silent_track: str | None = None
         self._path = path
         self._open, self._search = open_source, search
@@ -107,7 +110,7 @@ class Watched:
     def _work(self) -> None:
         try:
             with ExitStack() as stack, readers_errors(self._path, "read"):
-                source = self._open(stack)
+                source = self._open(stack, self._beat)
                 self._put(source)
                 self._read(source)
         except BaseException as error:  # the consumer's to raise
@@ -115,6 +118,9 @@ class Watched:
         with self._changed:
             self._complete = True
             self._changed.notify_all()
+
+    def _beat(self) -> None:
+        self._beats += 1
 
     def _read(self, source: Source) -> None:
         silent = source.tracks > 1 and self._search

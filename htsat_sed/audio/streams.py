@@ -21,13 +21,13 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,7 +198,9 @@ def open_recording(
         if isinstance(path, InMemory):
             file = path.keep(stack)
         watched = Watched(
-            name, lambda own: _open_source(name, file or Path(name), own, track), search=track is None
+            name,
+            lambda own, beat: _open_source(name, file or Path(name), own, track, beat),
+            search=track is None,
         )
         stack.callback(watched.close)
         check_channel(name, watched.source.channels, channel)
@@ -243,9 +245,11 @@ def open_source(path: str | os.PathLike[str], stack: ExitStack, *, track: int | 
     return _open_source(name, _keep_stdin(stack) if name == "-" else Path(name), stack, track)
 
 
-def _open_source(name: str, path: Path, stack: ExitStack, track: int | None) -> Source:
+def _open_source(
+    name: str, path: Path, stack: ExitStack, track: int | None, beat: Callable[[], None] = lambda: None
+) -> Source:
     with readers_errors(name, "opened"):
-        file = stack.enter_context(_open_regular(name, path))
+        file = stack.enter_context(_open_regular(name, path, beat))
         source = open_decoder(name, file, stack, track=0 if track is None else track - 1)
     if not _LOWEST_RATE <= source.rate <= _HIGHEST_RATE:
         raise AudioError(
@@ -308,14 +312,26 @@ def read(
         return np.concatenate([np.zeros(0, np.float32), *stream.blocks()])
 
 
-def _open_regular(name: str, path: Path) -> io.BufferedReader:
+class _Beating(io.FileIO):
+    """A file that calls `beat` at every read, so that a search through a large one is known to go on."""
+
+    def __init__(self, path: Path, beat: Callable[[], None]) -> None:
+        super().__init__(os.fspath(path), "rb")
+        self._beat = beat
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._beat()
+        return super().readinto(buffer)
+
+
+def _open_regular(name: str, path: Path, beat: Callable[[], None]) -> io.BufferedReader:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise AudioError(name, "is a folder: wanted a recording")
     if not stat.S_ISREG(mode):
         # A FIFO without a writer would never open, and no decoder can seek in one.
         raise AudioError(name, "is not a regular file: pipe the recording in and give - as its path")
-    return path.open("rb")
+    return io.BufferedReader(_Beating(path, beat))
 
 
 def _keep_stdin(stack: ExitStack) -> Path:

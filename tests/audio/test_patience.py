@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ def test_a_recording_that_never_delivers_is_left(tmp_path: Path, monkeypatch: py
     fifo = tmp_path / "a.wav"
     os.mkfifo(fifo)
     # As a lost network drive: a file by its kind, but reading it never ends.
-    monkeypatch.setattr(streams, "_open_regular", lambda name, path: path.open("rb"))
+    monkeypatch.setattr(streams, "_open_regular", lambda name, path, _: path.open("rb"))
     monkeypatch.setattr(patience, "PATIENCE", 0.2)
     with pytest.raises(AudioError) as error:
         read(fifo, RATE)
@@ -64,6 +65,23 @@ def test_work_that_takes_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.
     with open_recording(path, RATE) as stream:
         list(stream.blocks())
     assert stream.defect is not None
+
+
+def test_a_search_for_joined_streams_in_a_large_file_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.flac", tones(1.0, 1))
+    links = coded.flac_links
+    monkeypatch.setattr(patience, "PATIENCE", 0.5)
+
+    def from_a_slow_disk(file: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
+        for _ in range(10):
+            time.sleep(0.1)
+            found = links(file, start, end)
+        return found
+
+    monkeypatch.setattr(coded, "flac_links", from_a_slow_disk)
+    assert len(read(path, RATE)) == RATE
 
 
 @pytest.mark.parametrize("error", [TypeError("wants a rate"), MemoryError(), RuntimeError("odd"), KeyError("x"), ValueError("no")])  # fmt: skip
