@@ -117,7 +117,9 @@ def _samples(sound: Any) -> NDArray[Any]:
             sound = sound.astype(np.float32)
     if sound.dtype.name not in _SUBTYPES:
         raise UsageError(f"wanted samples of floating point, int16 or int32; got {sound.dtype}")
-    samples: NDArray[Any] = sound
+    samples: NDArray[Any] = sound.astype(
+        sound.dtype.newbyteorder("="), copy=False
+    )  # libsndfile knows no other
     return samples
 
 

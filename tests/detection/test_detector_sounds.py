@@ -27,6 +27,8 @@ def test_samples_bytes_and_file_objects_give_what_the_file_gives() -> None:
     assert detector.detect(torch.from_numpy(samples).float(), sample_rate=rate) == expected
     assert detector.detect(np.stack([samples, samples], axis=1), sample_rate=rate) == expected
     assert detector.detect(soundfile.read(EXAMPLE, dtype="int16")[0], sample_rate=rate) == expected
+    swapped = soundfile.read(EXAMPLE, dtype="int16")[0].astype(">i2")
+    assert detector.detect(swapped, sample_rate=rate) == expected
     assert detector.detect(EXAMPLE.read_bytes()) == expected
     with EXAMPLE.open("rb") as file:
         assert detector.detect(file) == expected
