@@ -282,9 +282,10 @@ class Coded(Source):
         if late < lag - _RESET_SECONDS:
             self._origin += late
             return 0.0, 0.0
-        if not (failed or late - lag > _GAP_SECONDS):
-            return 0.0, late
         gap = max(0.0, late)
+        # A late time stamp after an early one is jitter: nothing is missing by the film's clock.
+        if not failed and min(late - lag, gap) <= _GAP_SECONDS:
+            return 0.0, late
         name = self._container.format.name
         if gap > (_LONGEST_OUTAGE if name in _BROADCAST else _MOST_SILENCE - self._silence):
             self._leaps.append((self._position, gap))

@@ -38,6 +38,7 @@ def open_decoder(path: str, file: BinaryIO, stack: ExitStack, *, track: int = 0)
         OSError: it cannot be read.
     """
     source = _decoder(path, file, stack, track)
+    source.track = track
     source.again = lambda other, stack: _decoder(path, file, stack, other)
     return source
 

@@ -61,7 +61,7 @@ class Mixer:
                 f"{self._silenced} of {self._samples} samples are NaN, infinite or beyond 1e12, the first at "
                 f"{self._first_silenced / self._rate:.2f} s; they count as 0"
             )
-        if self._cancelled >= _LEAST_SECONDS * self._rate:
+        if 0 < self._cancelled >= min(_LEAST_SECONDS * self._rate, self._frames):
             cancelled, whole, first = (
                 frames / self._rate for frames in (self._cancelled, self._frames, self._first_cancelled)
             )
@@ -72,9 +72,14 @@ class Mixer:
         return found
 
     def _compare(self, channels: NDArray[np.float32], mono: NDArray[np.float32]) -> None:
-        power = sum(float(np.dot(row, row)) for row in channels) / channels.size
-        mixed = float(np.dot(mono, mono)) / len(mono)
+        power = sum(map(_power, channels)) / len(channels)
+        mixed = _power(mono)
         if power > _FAINT and mixed < _CANCELLED * power / len(channels):
             if self._cancelled == 0:
                 self._first_cancelled = self._frames
             self._cancelled += len(mono)
+
+
+def _power(samples: NDArray[np.float32]) -> float:
+    """Mean square, without the constant part that converters add."""
+    return float(np.dot(samples, samples)) / len(samples) - float(samples.mean()) ** 2

@@ -27,6 +27,7 @@ class Source(ABC):
         rate: Hz.
         channels: how many.
         tracks: audio tracks in the file, of which this is one.
+        track: its number, from 0.
         promised: seconds that the header states, None if it does not.
         tolerance: seconds by which the decoded duration may miss `promised` in a whole file.
         expected: seconds, for progress.
@@ -42,6 +43,7 @@ class Source(ABC):
         self.channels = channels
         self.subtype = subtype
         self.tracks = 1
+        self.track = 0
         self.promised: float | None = None
         self.tolerance = TOLERANCE
         self.expected: float | None = None
@@ -62,7 +64,8 @@ class Source(ABC):
         for block in self.samples():
             if scale is None and block.size:
                 peak = _peak(block)
-                if 0.0 < peak <= 1.0:
+                # Of a recording that begins with near silence on an integer's scale, the first values are ±1.
+                if 0.0 < peak < 1.0 or (peak == 1.0 and np.any(block != np.rint(block))):
                     scale = 1.0
                 elif peak > 0.0:
                     scale = 1.0
@@ -81,7 +84,7 @@ class Source(ABC):
         sounding = beyond = 0
         with ExitStack() as stack:
             assert self.again is not None
-            for block in self.again(0, stack).samples():
+            for block in self.again(self.track, stack).samples():
                 peak = max(peak, _peak(block))
                 sounding += int(np.count_nonzero(block))
                 beyond += int(np.count_nonzero(np.abs(block) > 1.0))

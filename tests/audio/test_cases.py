@@ -205,9 +205,13 @@ def film(
     late: float = 0.0,
     gap: tuple[float, float] | None = None,
     codec: str = "aac",
+    slow: float = 0.0,
     picture: float = 6.0,
 ) -> Path:
-    """Sound of 4 s, with time stamps shifted by `late`, those from a time on by more, beside `picture` seconds."""
+    """Sound of 4 s, with time stamps shifted by `late`, those from a time on by more, beside `picture` seconds.
+
+    For the first 2 s the clock loses `slow` seconds a second.
+    """
     with av.open(path, "w") as container:
         sound = container.add_stream(codec, rate=RATE, layout="mono", bit_rate=128_000)
         pictures = (
@@ -228,6 +232,7 @@ def film(
         resampler = av.AudioResampler(sound.format.name, frame_size=sound.frame_size or 1024)
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             shift = late + (gap[1] if gap is not None and piece.pts >= gap[0] * RATE else 0.0)
+            shift -= slow * piece.pts / RATE if piece.pts < 2 * RATE else 0.0
             for packet in sound.encode(piece):
                 packets.append(packet)
                 packet.pts += round(shift * RATE)
@@ -263,6 +268,14 @@ def test_gap_in_time_stamps_is_silence(name: str, tmp_path: Path) -> None:
     assert defect is not None
     assert defect.startswith("damaged or interrupted at 1.9")
     assert "1.5" in defect
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.flv"])
+def test_a_slow_clock_that_is_set_right_is_no_gap(name: str, tmp_path: Path) -> None:
+    whole, *_ = heard(film(tmp_path / f"0{name}"))
+    samples, _, defect = heard(film(tmp_path / name, slow=0.05))
+    assert defect is None
+    np.testing.assert_array_equal(samples, whole)
 
 
 def test_a_leap_of_a_broadcasts_clock_is_no_gap(tmp_path: Path) -> None:
@@ -315,6 +328,18 @@ def test_joined_recordings_of_unlike_kinds(
 # Channels, tracks, scales.
 
 
+def test_a_short_recording_whose_channels_cancel_is_reported(tmp_path: Path) -> None:
+    left = 0.3 * np.sin(np.arange(RATE // 4) / 9.0)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, -left], axis=1), RATE)
+    assert "its channels cancel each other" in (heard(tmp_path / "a.wav")[2] or "")
+
+
+def test_converters_offsets_do_not_count_as_channels_that_cancel(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).normal(0.0, 3e-4, (2 * RATE, 2))
+    soundfile.write(tmp_path / "a.wav", noise + np.array([2e-3, -2e-3]), RATE, subtype="FLOAT")
+    assert heard(tmp_path / "a.wav")[2] is None
+
+
 def test_channels_that_cancel_are_reported_and_can_be_chosen() -> None:
     samples, _, defect = heard(CASES / "antiphase.flac")
     assert np.abs(samples).max() < 1e-4
@@ -356,6 +381,29 @@ def test_floats_on_the_scale_of_integers(scale: float, divisor: int, tmp_path: P
     _, _, defect = heard(path)
     assert defect == f"its floats are on the scale of integers: all are divided by {divisor}"
     np.testing.assert_allclose(read(path, RATE)[6 * RATE :], wanted, atol=2 / scale + 1e-6)
+
+
+def test_integer_scale_is_noticed_after_near_silence(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    quiet, loud = rng.integers(-1, 2, 6 * RATE), np.rint(9_000 * np.sin(np.arange(RATE) / 9.0))
+    soundfile.write(tmp_path / "a.wav", np.concatenate([quiet, loud]), RATE, subtype="FLOAT")
+    samples, _, defect = heard(tmp_path / "a.wav")
+    assert defect == "its floats are on the scale of integers: all are divided by 32768"
+    assert np.abs(samples[: 5 * 32_000]).max() < 1e-4
+
+
+def test_the_scale_is_that_of_the_track_that_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    tone = np.sin(np.arange(2 * RATE) / 9.0).astype(np.float32)[None]
+    with av.open(path, "w") as container:
+        streams = [container.add_stream("pcm_f32le", rate=RATE, layout="mono") for _ in range(2)]
+        for stream, peak in zip(streams, (9_000.0, 1.5), strict=True):
+            frame = av.AudioFrame.from_ndarray(np.float32(peak) * tone, "flt", "mono")
+            frame.sample_rate, frame.pts = RATE, 0
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+    samples, _, defect = heard(path, track=2)
+    assert defect is None
+    assert np.abs(samples).max() == pytest.approx(1.5, rel=0.01)
 
 
 def test_one_wild_sample_is_not_the_scale(tmp_path: Path) -> None:
