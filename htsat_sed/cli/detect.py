@@ -166,7 +166,7 @@ def detect(
                 "note", f"windows step by {detector.hop:g} s, the whole number of tokens nearest to {hop:g} s"
             )
         from htsat_sed.annotations import write_table
-        from htsat_sed.runs.event_files import EventFiles, from_journal
+        from htsat_sed.runs.event_files import EventFiles, from_journal, is_in_journal_form
 
         files = EventFiles(
             targets,
@@ -201,7 +201,13 @@ def detect(
                 "format": ", ".join(target.format for target in targets),
                 "scores": None if scores is None else os.path.abspath(scores),  # noqa: PTH100
             }
-            journal = open_journal(out, settings, restart=restart, outputs=[*outputs, failures_table])
+            journal = open_journal(
+                out,
+                settings,
+                restart=restart,
+                outputs=[*outputs, failures_table],
+                is_result=is_in_journal_form,
+            )
         progress = RecordingsProgress("detecting", len(recordings))
         with (
             Run(

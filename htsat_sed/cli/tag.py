@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -168,7 +168,11 @@ def tag(
             settings = options.settings(detector, checkpoint, class_map) | {"pool": pool.value}
             settings |= {"shifts": shifts} if shifts > 1 else {}
             journal = open_journal(
-                out, {"command": "tag", **settings}, restart=restart, outputs=[out, failures_table]
+                out,
+                {"command": "tag", **settings},
+                restart=restart,
+                outputs=[out, failures_table],
+                is_result=lambda found: _is_row(found, len(detector.labels)),
             )
 
         separator = "\t" if out is not None and out.suffix.lower() == ".tsv" else ","
@@ -209,6 +213,11 @@ def tag(
             code = run.finish(failures_table)
             summarise(run, out, failures_table)
     raise typer.Exit(code)
+
+
+def _is_row(found: Any, classes: int) -> bool:
+    """Whether a result from a journal is a score for each class."""
+    return isinstance(found, list) and [type(value) for value in found] == [float] * classes
 
 
 def _show(name: str, scores: NDArray[np.float32], labels: tuple[str, ...], top: int) -> None:

@@ -164,7 +164,20 @@ class EventFiles:
 def for_journal(events: Sequence[Event], duration: float) -> dict[str, Any]:
     """What was found in a recording as a journal holds it."""
     found = [[float(e.onset), float(e.offset), e.label, float(e.score)] for e in events]
-    return {"duration": duration, "events": found}
+    return {"duration": float(duration), "events": found}
+
+
+def is_in_journal_form(result: Any) -> bool:
+    """Whether this is what `for_journal` makes."""
+    return (
+        isinstance(result, dict)
+        and isinstance(result.get("duration"), float)
+        and isinstance(result.get("events"), list)
+        and all(
+            isinstance(event, list) and [type(value) for value in event] == [float, float, str, float]
+            for event in result["events"]
+        )
+    )
 
 
 def from_journal(

@@ -3,11 +3,14 @@
 A journal is a file of JSON Lines beside the output: the settings of the run, then a line for each recording
 that is done, with what was found in it.
 
-    {"journal": 1, "settings": {"htsat-sed": "0.1.0", "threshold": 0.5, ...}}
-    {"name": "street.wav", "size": 5733044, "modified": 1763720000000000000, "result": ...}
-    {"name": "yard.wav", "size": 4096, "modified": ..., "result": ..., "defect": "truncated, it ends at ..."}
-    {"name": "street.wav", "failed": true}
-    {"finished": true}
+    {"journal": 2, "settings": {"htsat-sed": "0.1.0", "threshold": 0.5, ...}, "crc32": "9a0b6c1d"}
+    {"name": "street.wav", "size": 5733044, "modified": 1763720000000000000, "result": ..., "crc32": ...}
+    {"name": "yard.wav", "size": 4096, "modified": ..., "result": ..., "defect": "truncated", ...}
+    {"name": "street.wav", "failed": true, "crc32": ...}
+    {"finished": true, "crc32": ...}
+
+Each line ends with the CRC-32 of the line without it. Where a line has changed on the disk, its recording is done
+again.
 
 What belongs to a recording is on the disk before its line is written: whatever moment a run is killed at,
 the journal names recordings that are done and no others. A last line that was torn on the way is cut off,
@@ -20,8 +23,9 @@ import json
 import math
 import os
 import time
+import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -30,7 +34,8 @@ from typing import Any, NamedTuple, Self
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.whole_file import sync, sync_folder
 
-FORMAT = 1
+FORMAT = 2
+_BEFORE = 1  # the format without checksums
 _SHOWN = 60  # characters of a value in a message
 _SYNC_EVERY = 1.0  # seconds; to wait for the disk after every short recording would cost more than a model
 
@@ -72,6 +77,7 @@ class Journal:
         path: the file, made where it is not there; None for one without a name, which no run goes on with.
         settings: setting -> value, all that a result depends on; anything that JSON can hold.
         restart: forget what is there.
+        is_result: whether a result read from the file is one; a recording with another is done again.
 
     Attributes:
         path: as given.
@@ -83,8 +89,16 @@ class Journal:
         HtsatSedError: it cannot be written, or another process has it.
     """
 
-    def __init__(self, path: Path | None, settings: Mapping[str, Any], *, restart: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        settings: Mapping[str, Any],
+        *,
+        restart: bool = False,
+        is_result: Callable[[Any], bool] = lambda result: True,
+    ) -> None:
         self.path = path
+        self._is_result = is_result
         self._done: dict[str, _Line] = {}
         self._begun = self._end = 0  # where the first line ends, and the last
         self._synced = -math.inf
@@ -159,10 +173,17 @@ class Journal:
 
         Raises:
             KeyError: it is not.
+            HtsatSedError: the file cannot be read, or has been changed since it was opened.
         """
         line = self._done[name]
-        self._file.seek(line.begin)
-        return json.loads(self._file.read(line.length))["result"]
+        try:
+            self._file.seek(line.begin)
+            entry = _entry(self._file.read(line.length))
+        except OSError as error:
+            raise HtsatSedError(self.path or "journal", f"cannot be read: {error.strerror}") from error
+        if entry is None:
+            raise HtsatSedError(self.path or "journal", "has been changed since the run began")
+        return entry["result"]
 
     def finish(self, *, keep: bool) -> None:
         """Note that the run is through: its output is whole.
@@ -185,7 +206,7 @@ class Journal:
                 self.path.unlink()
 
     def _begin(self, settings: dict[str, Any], *, restart: bool) -> None:
-        before, finished = self._read()
+        before, finished = self._read(restart=restart)
         if before is not None and not restart and before != settings:
             if not finished and self._done:
                 raise UsageError(
@@ -206,36 +227,71 @@ class Journal:
             if self.path is not None:
                 sync_folder(self.path.parent)
 
-    def _read(self) -> tuple[dict[str, Any] | None, bool]:
+    def _read(self, *, restart: bool) -> tuple[dict[str, Any] | None, bool]:
         """Note what is done; the settings of the run before, if there was one, and whether it finished."""
         settings: dict[str, Any] | None = None
         finished = False
+        line = b""
         with open(os.dup(self._file.fileno()), "rb") as lines:  # noqa: PTH123, buffered
             lines.seek(0)
             for line in lines:
-                try:
-                    entry = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
-                    entry = None
-                if not isinstance(entry, dict):
-                    break
+                if not line.endswith(b"\n"):
+                    break  # torn on the way
+                entry = _entry(line)
                 if settings is None:
-                    if entry.get("journal") != FORMAT or not isinstance(entry.get("settings"), dict):
+                    if entry is None or entry.get("journal") != FORMAT:
                         break
-                    settings = entry["settings"]
-                elif entry.get("failed"):
-                    self._done.pop(entry["name"], None)
-                elif "name" in entry:
-                    known = None if entry["size"] is None else Stamp(entry["size"], entry["modified"])
-                    self._done[entry["name"]] = _Line(self._end, len(line), known, entry.get("defect"))
-                finished = entry == {"finished": True}
+                    settings = entry["settings"] if isinstance(entry.get("settings"), dict) else {}
+                elif entry is not None:
+                    finished = entry == {"finished": True}
+                    self._note(entry, len(line))
                 self._end += len(line)
-            else:
-                line = b""
         if settings is None and line and not _is_torn_header(line):
-            reason = f"is no journal of this version ({FORMAT}): move it away, or name another --output"
-            raise UsageError(f"{self.path}: {reason}")
+            self._refuse_other(line, restart=restart)
         return settings, finished
+
+    def _note(self, entry: dict[str, Any], length: int) -> None:
+        """Take up a line that begins at `_end`; one of another form has no effect."""
+        name, defect = entry.get("name"), entry.get("defect")
+        size, modified = entry.get("size"), entry.get("modified")
+        if not isinstance(name, str):
+            return
+        self._done.pop(name, None)  # it failed, or is done anew
+        stamps = (type(size), type(modified))
+        if (
+            "result" in entry
+            and stamps in ((int, int), (type(None), type(None)))
+            and isinstance(defect, str | None)
+            and self._is_result(entry["result"])
+        ):
+            known = None if size is None else Stamp(size, modified)  # type: ignore[arg-type]
+            self._done[name] = _Line(self._end, length, known, defect)
+
+    def _refuse_other(self, line: bytes, *, restart: bool) -> None:
+        """Refuse a file that is no journal, and an unfinished one of the format before.
+
+        Args:
+            line: the first of the file.
+            restart: whether the format before is to be forgotten, as --restart asks.
+
+        Raises:
+            UsageError: naming the file.
+        """
+        try:
+            header = json.loads(line)
+        except (ValueError, RecursionError):
+            header = None
+        if isinstance(header, dict) and header.get("journal") == _BEFORE and "settings" in header:
+            self._file.seek(0)
+            lines = self._file.read().splitlines()
+            if restart or lines[-1:] == [b'{"finished": true}'] or len(lines) < 2:
+                return
+            raise UsageError(
+                f"{self.path}: the unfinished run here is of an earlier version of htsat-sed: finish it "
+                "with that one, or say --restart to begin anew"
+            )
+        reason = f"is no journal of this version ({FORMAT}): move it away, or name another --output"
+        raise UsageError(f"{self.path}: {reason}")
 
     def _write(self, entry: dict[str, Any]) -> None:
         line = _line(entry)
@@ -260,12 +316,33 @@ class Journal:
 def _is_torn_header(line: bytes) -> bool:
     """Whether this can be what a power cut left of a journal's first line: a part of it, zeros behind."""
     line = line.rstrip(b"\0")
-    begin = _line({"journal": FORMAT})[:-2]  # without what closes it
+    begin = json.dumps({"journal": FORMAT})[:-1].encode()  # without what closes it
     return not line.endswith(b"\n") and line[: len(begin)] == begin[: len(line)]
 
 
 def _line(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry).encode() + b"\n"
+    text = json.dumps(entry).encode()
+    return text[:-1] + _checksum(text) + b"\n"
+
+
+def _checksum(text: bytes) -> bytes:
+    return b', "crc32": "%08x"}' % zlib.crc32(text)
+
+
+_CHECKSUM = len(_checksum(b""))
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """What a line holds, without its checksum; None if it is damaged."""
+    line = line.removesuffix(b"\n")
+    text = line[:-_CHECKSUM] + b"}"
+    if line[-_CHECKSUM:] != _checksum(text):
+        return None
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None
 
 
 def _locked(path: Path) -> Any:

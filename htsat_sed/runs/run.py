@@ -228,7 +228,12 @@ class Run:
 
 
 def open_journal(
-    out: Path, settings: Mapping[str, Any], *, restart: bool, outputs: Iterable[Path | None]
+    out: Path,
+    settings: Mapping[str, Any],
+    *,
+    restart: bool,
+    outputs: Iterable[Path | None],
+    is_result: Callable[[Any], bool],
 ) -> Journal:
     """The journal beside an output, or one without a name for a device or pipe.
 
@@ -239,6 +244,7 @@ def open_journal(
         settings: that results depend on.
         restart: whether to drop what an earlier run did.
         outputs: all files that the run may write.
+        is_result: whether a result is of the form that the command makes.
 
     Raises:
         ValueError: there is one of an unfinished run with other settings.
@@ -247,7 +253,7 @@ def open_journal(
     from htsat_sed.runs.journal import Journal
     from htsat_sed.whole_file import remove_unfinished
 
-    journal = Journal(beside(out, "journal"), settings, restart=restart)
+    journal = Journal(beside(out, "journal"), settings, restart=restart, is_result=is_result)
     if journal.path is not None:
         remove_unfinished([path for path in outputs if path is not None])
     return journal

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from htsat_sed.errors import HtsatSedError
-from htsat_sed.runs.journal import Journal, Stamp, stamp
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.runs.event_files import for_journal, is_in_journal_form
+from htsat_sed.runs.journal import Journal, Stamp, _line, stamp
 
 SETTINGS = {"threshold": 0.5, "hop": 10.0, "labels": ["Dog", "Cat"]}
 ONE, TWO = Stamp(100, 1), Stamp(200, 2)
@@ -172,7 +175,7 @@ def test_another_file_is_not_overwritten(tmp_path: Path) -> None:
         "[]\n",
     ):
         (tmp_path / "journal").write_text(text)
-        with pytest.raises(ValueError, match=r"journal: is no journal of this version \(1\): move it away"):
+        with pytest.raises(ValueError, match=r"journal: is no journal of this version \(2\): move it away"):
             Journal(tmp_path / "journal", SETTINGS, restart=True)
         assert (tmp_path / "journal").read_text() == text
 
@@ -218,6 +221,76 @@ def test_cannot_be_made(tmp_path: Path) -> None:
 
 def test_lines_are_json(path: Path) -> None:
     header, *lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
-    assert header == {"journal": 1, "settings": SETTINGS}
+    assert all(re.fullmatch("[0-9a-f]{8}", line.pop("crc32")) for line in (header, *lines))
+    assert header == {"journal": 2, "settings": SETTINGS}
     assert [line["name"] for line in lines] == ["a", "b\n\udcff"]
     assert lines[1] == {"name": "b\n\udcff", "size": 200, "modified": 2, "result": [1, 2]}
+
+
+def test_a_changed_line_is_done_again_and_the_others_are_not(path: Path) -> None:
+    """One digit that has changed on the disk gave an onset of 5.1 s instead of 0.1 s."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b"[[0.1,", b"[[5.1,")
+    path.write_bytes(b"".join(lines))
+    with Journal(path, SETTINGS) as journal:
+        assert [name in journal for name in ("a", "b\n\udcff")] == [False, True]
+        assert journal.result("b\n\udcff") == [1, 2]
+        journal.add("a", ONE, "anew")
+    with Journal(path, SETTINGS) as journal:
+        assert (journal.resumed, journal.result("a"), journal.result("b\n\udcff")) == (2, "anew", [1, 2])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"name": 3, "size": 1, "modified": 1, "result": 1},
+        {"name": ["c"], "failed": True},
+        {"name": "c"},
+        {"name": "c", "size": "1", "modified": 1, "result": 1},
+        {"name": "c", "size": 1, "result": 1},
+        {"name": "c", "size": 1, "modified": 1, "result": 1, "defect": {}},
+        {"name": "c", "size": 1, "modified": 1, "result": "of another form"},
+    ],
+    ids=str,
+)
+def test_odd_lines_have_no_effect(path: Path, entry: dict[str, object]) -> None:
+    with path.open("ab") as file:
+        file.write(_line(entry))
+    with Journal(path, SETTINGS, is_result=lambda result: not isinstance(result, str)) as journal:
+        assert (journal.resumed, "c" in journal) == (2, False)
+
+
+def test_a_journal_of_the_version_before_is_refused_or_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    header = json.dumps({"journal": 1, "settings": SETTINGS}) + "\n"
+    done = json.dumps({"name": "a", "size": 1, "modified": 1, "result": 1}) + "\n"
+    path.write_text(header + done)
+    with pytest.raises(UsageError, match="unfinished run here is of an earlier version of htsat-sed"):
+        Journal(path, SETTINGS)
+    assert path.read_text() == header + done
+    for text, restart in (
+        (header + done, True),
+        (header + done + '{"finished": true}\n', False),
+        (header, False),
+    ):
+        path.write_text(text)
+        with Journal(path, SETTINGS, restart=restart) as journal:
+            assert journal.resumed == 0
+            journal.add("a", ONE, 1)
+        assert path.read_bytes().count(b"crc32") == 2
+
+
+def test_results_of_detect_have_a_form() -> None:
+    events = [Event(0.0, 1.0, "Dog", 0.5)]
+    assert is_in_journal_form(json.loads(json.dumps(for_journal(events, 2.0))))
+    assert is_in_journal_form(for_journal([], 0.0))
+    for odd in (
+        None,
+        [],
+        {},
+        {"duration": 1.0},
+        {"duration": "1", "events": []},
+        {"duration": 1.0, "events": [[]]},
+    ):
+        assert not is_in_journal_form(odd)
