@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from htsat_sed.evaluation.tuning import Tuning, Worth
     from htsat_sed.model.checkpoint import CheckpointInfo
 
-METHODS = ("threshold", "change-points", "both")
+METHODS = ("threshold", "change-points", "both", "threshold-alone")
 METRICS = ("intersection", "collar", "segment")
 OUTPUT = "Output"
 SEARCH = "Search"
@@ -95,7 +95,8 @@ def tune(
         typer.Option(
             metavar="METHOD",
             help="threshold (runs of high scores), change-points (boxes between changes, cSEBBs), or both: "
-            "whichever suits a class better.",
+            "whichever suits a class better; threshold-alone: filters and gaps stay as before, which needs "
+            "fewer recordings and takes seconds.",
             rich_help_panel=SEARCH,
         ),
     ] = "threshold",

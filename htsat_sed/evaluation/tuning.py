@@ -35,7 +35,7 @@ from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.tables import Pair, Remarks, some
 from htsat_sed.evaluation.threshold_curves import Choice, MetricName, ThresholdCurves
 
-Method = Literal["threshold", "change-points", "both"]
+Method = Literal["threshold", "change-points", "both", "threshold-alone"]
 
 # Candidates, in seconds or as a share of the threshold.
 MEDIAN_FILTERS = (0.0, 0.9, 1.5, 2.2, 3.4, 5.9)
@@ -154,7 +154,8 @@ def tune(
         maps: recording -> presence map, one for each recording.
         metric: whose F1 is to be highest.
         settings: parameters of the metrics.
-        method: search runs above a threshold, boxes between change points, or both and keep the better.
+        method: search runs above a threshold, boxes between change points, or both and keep the better; or
+            the threshold alone, with the other values as before.
         before: the values before. They are candidates too, as they are and with the best threshold, so that
             on the recordings it was chosen on a choice is never worse than they are.
         folds: of the cross-validation, at least 2.
@@ -273,6 +274,7 @@ _BETTER = 1e-9  # F1 that is higher by less is the same
 _SEARCHES: Mapping[Method, Sequence[tuple[Choice, _Candidates]]] = {
     "threshold": ((Choice(), _THRESHOLD),),
     "change-points": ((Choice(step_filter=STEP_FILTERS[1]), _CHANGE_POINTS),),
+    "threshold-alone": (),  # the values before, with another threshold
     "both": ((Choice(), _THRESHOLD), (Choice(step_filter=STEP_FILTERS[1]), _CHANGE_POINTS)),
 }
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,16 @@ def test_fitting_never_loses(seed: int, choice: Choice, metric: str, method: str
         events = pair(reference, {name: find_events(each, rules) for name, each in maps.items()})
         np.testing.assert_allclose(count(events).total().tp, counts.total().tp, atol=1e-9)
         np.testing.assert_allclose(count(events).total().fp, counts.total().fp, atol=1e-9)
+
+
+def test_the_threshold_alone() -> None:
+    reference, maps = example(5)
+    before = PostProcessing(threshold=0.05, min_gap=0.5, median_filter=0.9, edge_level=0.3)
+    found = tune(pair(reference, {}), maps, method="threshold-alone", before=before, folds=2)
+    for label, choice in zip(found.labels, found.choices, strict=True):
+        assert choice.threshold != 0.05
+        assert replace(choice, threshold=0.05) == Choice.of(before, label)
+    assert found.macro().fitted > found.macro().before
 
 
 def test_values_that_cannot_be_bettered_stay() -> None:
