@@ -75,13 +75,15 @@ class Format:
         header: the text a file begins with.
         lines: (filename, events, duration or None) -> the text of one recording, to follow the header or,
             in a shared file, another recording's; None where the format is written as a whole only.
+        banded: whether `lines` takes a keyword ``sample_rate`` too, for the frequencies of events.
         read: path -> the table in it.
     """
 
     suffix: str
     shared: bool
     header: str = ""
-    lines: Callable[[str, Sequence[Event], float | None], str] | None
+    lines: Callable[..., str] | None
+    banded: bool = False
     read: Callable[[Path], Table]
 
     @property
@@ -89,11 +91,28 @@ class Format:
         """The last part of the suffix, in lower case, by which a path can be of this format."""
         return "." + self.suffix.lower().rpartition(".")[2]
 
-    def text(self, filename: str, events: Sequence[Event], duration: float | None = None) -> str:
-        """The whole file of one recording; see `lines`."""
+    def text(
+        self,
+        filename: str,
+        events: Sequence[Event],
+        duration: float | None = None,
+        sample_rate: int | None = None,
+    ) -> str:
+        """The whole file of one recording; see `part`."""
+        return self.header + self.part(filename, events, duration, sample_rate)
+
+    def part(
+        self,
+        filename: str,
+        events: Sequence[Event],
+        duration: float | None = None,
+        sample_rate: int | None = None,
+    ) -> str:
+        """The text of one recording, see `lines`, with its duration in seconds and rate in Hz, if known."""
         if self.lines is None:
             raise UsageError("this format is not text: write it with write_events")
-        return self.header + self.lines(filename, events, duration)
+        band = {"sample_rate": sample_rate} if self.banded else {}
+        return self.lines(filename, events, duration, **band)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -107,7 +126,12 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "jsonl": Format(suffix=".jsonl", shared=True, lines=jsonl_lines, read=read_jsonl),
         "audacity": Format(suffix=".txt", shared=False, lines=audacity_lines, read=read_audacity),
         "raven": Format(
-            suffix=".selections.txt", shared=False, header=RAVEN_HEADER, lines=raven_lines, read=read_raven
+            suffix=".selections.txt",
+            shared=False,
+            header=RAVEN_HEADER,
+            lines=raven_lines,
+            banded=True,
+            read=read_raven,
         ),
         "textgrid": Format(
             suffix=".TextGrid",
@@ -132,6 +156,7 @@ def write_events(
     format: str,
     *,
     durations: Mapping[str, float] | None = None,
+    sample_rates: Mapping[str, int] | None = None,
 ) -> None:
     """Write the events of recordings, every file whole or not at all.
 
@@ -141,6 +166,7 @@ def write_events(
         events: recording -> its events, in any order.
         format: one of `FORMATS`.
         durations: recording -> seconds, as far as known; JSON Lines and TextGrid hold them.
+        sample_rates: recording -> Hz, as far as known; Raven's frequencies end at half of it.
 
     Raises:
         ValueError: `format` is unknown, an event has no label or not 0 <= onset < offset, or one file was
@@ -153,7 +179,7 @@ def write_events(
         write_table(path, ((name, own, known.get(name)) for name, own in events.items()), format)
     else:
         for target, name in _targets(Path(path), events, of).items():
-            text = of.text(name, events[name], known.get(name))
+            text = of.text(name, events[name], known.get(name), (sample_rates or {}).get(name))
             with whole_file(target) as file:
                 file.write(text)
 

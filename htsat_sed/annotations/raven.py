@@ -6,7 +6,8 @@
     1	Spectrogram 1	1	0.312	1.250	50	14000	Speech	0.9312	street.wav
 
 The seven columns that Raven makes itself come first, so that ``Annotation`` is the eighth, where other
-programs look for it. Events have no frequencies: the boxes span the band that HTS-AT hears. Times have 3
+programs look for it. Events have no frequencies: the boxes span the band that HTS-AT hears, up to half the
+recording's sample rate where that is known, since Raven refuses more. Times have 3
 decimals, scores 4. Raven writes no quotes, so control characters are written as `text` has it; quotes by
 spreadsheets are understood, and a label that would read as quoted has its first quote written as `text` has
 it. One table a recording, since in a table of many Raven counts its times through all of them.
@@ -74,17 +75,21 @@ RAVEN_HEADER = "\t".join(
 )
 
 
-def raven_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
+def raven_lines(
+    filename: str, events: Sequence[Event], duration: float | None = None, *, sample_rate: int | None = None
+) -> str:
     """The selections of one recording.
 
     Args:
         filename: the recording; the table has its name without folders.
         events: its events, in any order.
         duration: without effect here.
+        sample_rate: of the recording, Hz, if known.
     """
+    high = HIGH_HZ if sample_rate is None else min(HIGH_HZ, sample_rate // 2)
     begin_file = _cell(Path(filename).name)
     return "".join(
-        f"{selection}\tSpectrogram 1\t1\t{onset}\t{offset}\t{LOW_HZ}\t{HIGH_HZ}"
+        f"{selection}\tSpectrogram 1\t1\t{onset}\t{offset}\t{LOW_HZ}\t{high}"
         f"\t{_cell(event.label)}\t{event.score:.4f}\t{begin_file}\n"
         for selection, (onset, offset, event) in enumerate(timed(events, decimals=3), start=1)
     )

@@ -245,7 +245,7 @@ def _detect(
     detector: Detector,
     run: Run,
     files: EventFiles,
-    show: Callable[[str, Sequence[Event], float], None] | None,
+    show: Callable[[str, Detection], None] | None,
 ) -> None:
     """Detect, write and note one recording after the other."""
     from htsat_sed.runs.event_files import for_journal, is_unfit
@@ -262,14 +262,14 @@ def _detect(
             run.fail(recording, found)
             continue
         try:
-            files.write(recording.name, found.events, found.duration)
+            files.write(recording.name, found.events, found.duration, found.sample_rate)
         except HtsatSedError as error:
             if not is_unfit(error):
                 raise
             run.fail(recording, error)
             continue
         if show is not None:
-            show(recording.name, found.events, found.duration)
+            show(recording.name, found)
         run.note(recording, for_journal(found.events, found.duration))
 
 
@@ -357,23 +357,21 @@ def _check_shareable(out: Path | None, targets: Sequence[Target]) -> None:
 
 def _printer(
     targets: Sequence[Target], formats: list[str] | None, progress: RecordingsProgress
-) -> Callable[[str, Sequence[Event], float], None]:
+) -> Callable[[str, Detection], None]:
     """Prints the events of a recording to standard output as soon as they are known."""
     from htsat_sed.annotations import FORMATS
 
     of = FORMATS[targets[0].format]
-    as_text = of.lines
-    assert as_text is not None  # made sure of by _on_standard_output
     as_table = formats is not None or not output.is_terminal
     if as_table:
         emit(of.header)
 
-    def show(name: str, events: Sequence[Event], duration: float) -> None:
+    def show(name: str, found: Detection) -> None:
         with progress.aside():
             if as_table:
-                emit(as_text(name, events, duration))
+                emit(of.part(name, found.events, found.duration, found.sample_rate))
             else:
-                _show(name, events)
+                _show(name, found.events)
 
     return show
 

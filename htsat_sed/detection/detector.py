@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, cast
 
@@ -50,10 +50,12 @@ class Detection:
     Attributes:
         events: ordered by onset, offset and label.
         duration: of the recording, seconds.
+        sample_rate: of the recording, Hz, if known.
     """
 
     events: list[Event]
     duration: float
+    sample_rate: int | None = field(default=None, compare=False)
 
 
 class Detector:
@@ -274,7 +276,7 @@ class Detector:
                 end = recording.end
                 if end.error is None:
                     events += stream.finish(end.duration)
-                yield recording.path, end.error or Detection(sorted(events), end.duration)
+                yield recording.path, end.error or Detection(sorted(events), end.duration, end.sample_rate)
 
     def presence_maps(
         self,

@@ -53,6 +53,7 @@ class End:
     Attributes:
         path: of the recording.
         duration: seconds; 0 if it could not be read.
+        sample_rate: of the recording, Hz; None if it could not be read.
         defect: what is wrong with it though it could be read, such as that it was cut off.
         error: why it could not be read to its end.
     """
@@ -60,6 +61,7 @@ class End:
     path: AnyPath
     duration: float = 0.0
     defect: str | None = None
+    sample_rate: int | None = None
     error: HtsatSedError | None = None
 
 
@@ -127,7 +129,7 @@ def recordings(
                     end = window.start + len(window.samples)
                     samples = window.samples if window.samples.any() else None
                     yield Part(path, end, samples, stream.expected_duration)
-            yield End(path, stream.duration, stream.defect)
+            yield End(path, stream.duration, stream.defect, stream.source_rate)
         except HtsatSedError as error:
             yield End(path, error=error)
 

@@ -119,7 +119,9 @@ class EventFiles:
                 raise
             self._unfit = error
 
-    def write(self, name: str, events: Sequence[Event], duration: float) -> None:
+    def write(
+        self, name: str, events: Sequence[Event], duration: float, sample_rate: int | None = None
+    ) -> None:
         """Write the files that a recording has for itself, its presence map of the rows that came.
 
         Raises:
@@ -135,7 +137,7 @@ class EventFiles:
                 if not self._may_write(path):
                     continue
                 make_folder(path.parent)
-                text = FORMATS[target.format].text(name, events, duration)
+                text = FORMATS[target.format].text(name, events, duration, sample_rate)
                 with whole_file(path) as file:
                     file.write(text)
         finally:

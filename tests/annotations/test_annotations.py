@@ -171,6 +171,12 @@ def test_raven(tmp_path):
     )
 
 
+def test_raven_at_low_sample_rates(tmp_path):
+    write_events(tmp_path, {"a.wav": [Event(0, 1, "Dog")]}, "raven", sample_rates={"a.wav": 22_050})
+    assert "\t50\t11025\tDog" in (tmp_path / "a.wav.selections.txt").read_text()
+    assert "\t50\t14000\tDog" in FORMATS["raven"].text("a.wav", [Event(0, 1, "Dog")], 1.0, 96_000)
+
+
 def test_rttm(tmp_path):
     events = {"a b.wav": [Event(0.3125, 1.25, "Running water", 0.5)], "silence.wav": []}
     write_events(tmp_path / "e.rttm", events, "rttm")

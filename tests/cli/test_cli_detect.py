@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -115,6 +116,17 @@ def test_many_formats_in_one_run(run: Run, checkpoint: Path, recordings: Path, t
     assert [(e.label, round(e.onset, 3)) for e in table["street.wav"]] == [
         (e.label, round(e.onset, 3)) for e in same["street.wav"]
     ]
+
+
+def test_ravens_boxes_end_at_half_the_recordings_rate(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).normal(0.0, 0.1, 16_000 * 3)
+    soundfile.write(tmp_path / "a.flac", noise, 16_000)
+    choice = ("-c", checkpoint, "-f", "raven", "--threshold", "0.0")
+    _, printed, _ = run("detect", tmp_path / "a.flac", *choice)
+    run("detect", tmp_path / "a.flac", *choice, "-o", tmp_path / "out")
+    written = (tmp_path / "out" / "a.flac.selections.txt").read_text()
+    for table in (printed, written):
+        assert {line.split("\t")[6] for line in table.splitlines()[1:]} == {"8000"}
 
 
 def test_scores_are_kept(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
