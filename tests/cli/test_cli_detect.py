@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import torch
 from golden.reference_state import recording
-from rule_made import golden_recording
+from rule_made import by_rule, golden_recording
 
 from htsat_sed.annotations import read_events, read_presence_map, read_tags
 from htsat_sed.cli.terminal import errors
@@ -26,11 +25,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Hears rule-made events: random weights, and thresholds among their scores."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        model = HTSAT(TINY, ("Dog", "Cat", "Rain, light"))
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
+    model = by_rule(HTSAT(TINY, ("Dog", "Cat", "Rain, light")), seed=3)
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     save_checkpoint(path, model, post_processing={"threshold": 0.4, "classes": {"Cat": {"min_gap": 1.0}}})
     return path

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import soundfile
-import torch
 from golden.reference_state import recording
+from rule_made import by_rule
 
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
@@ -18,11 +18,7 @@ RATE = 32_000
 
 
 def tiny(seed: int = 0, labels: tuple[str, ...] = LABELS) -> HTSAT:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = HTSAT(TINY, labels).eval()
-        for parameter in model.parameters():  # large enough for scores all over [0, 1]
-            torch.nn.init.normal_(parameter, std=0.3)
+    model = by_rule(HTSAT(TINY, labels).eval(), seed=seed)
     return model
 
 

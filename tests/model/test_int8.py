@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from golden.reference_state import recording
+from rule_made import by_rule
 
 from htsat_sed import CheckpointError, Detector, Execution, load_checkpoint
 from htsat_sed.cli import main
@@ -46,11 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        model = HTSAT(TINY)
-        for parameter in model.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
+    model = by_rule(HTSAT(TINY), seed=3)
     save_checkpoint(tmp_path / "tiny.safetensors", model)
     return tmp_path / "tiny.safetensors"
 

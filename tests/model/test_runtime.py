@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from golden.reference_state import recording
+from rule_made import by_rule
 
 from htsat_sed import CheckpointError, Detector, Execution
 from htsat_sed.cli import main
@@ -36,12 +37,7 @@ SINGLE_LABEL = HTSATConfig(
 
 
 def fresh(config: HTSATConfig) -> HTSAT:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        model = HTSAT(config).eval()
-        for parameter in model.parameters():  # large enough for scores all over [0, 1]
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
+    return by_rule(HTSAT(config).eval(), seed=2)  # scores all over [0, 1]
 
 
 def windows(config: HTSATConfig, count: int) -> torch.Tensor:
