@@ -10,7 +10,11 @@ from typing import Any
 from htsat_sed.errors import AnnotationError
 
 _DEEPEST = 20  # parts of a dotted key; tomllib takes time that grows with their square
-_QUOTED = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'[^'\n]*'")
+_TEXTS_AND_COMMENTS = re.compile(
+    r'''"""(?:\\.|[^\\])*?"""|"(?:\\.|[^"\\\n])*"|'''  # escaped
+    r"""'''.*?'''|'[^'\n]*'|\#[^\n]*""",
+    re.DOTALL,
+)
 
 
 def read_toml(path: str | Path, what: str) -> dict[str, Any]:
@@ -25,7 +29,7 @@ def read_toml(path: str | Path, what: str) -> dict[str, Any]:
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-        bare = _QUOTED.sub("q", text)
+        bare = _TEXTS_AND_COMMENTS.sub("", text)
         if any(part.count(".") > _DEEPEST for part in re.split(r"[=,\n]", bare)):
             raise RecursionError
         return tomllib.loads(text)

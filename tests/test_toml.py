@@ -43,3 +43,11 @@ def test_points_in_texts_are_no_nesting(tmp_path: Path) -> None:
     path = tmp_path / "map.toml"
     path.write_text('\ufeffA = ["' + "." * 100 + "\", '" + "." * 100 + "']\n", encoding="utf-8")
     assert read_toml(path, "a class map") == {"A": ["." * 100] * 2}
+
+
+def test_points_in_comments_and_long_texts_are_no_nesting(tmp_path: Path) -> None:
+    path = tmp_path / "map.toml"
+    line = "." * 40
+    quoted = f'# {line}\nA = ["""\n{line}\n{line}""", \'\'\'\n{line}\'\'\'] # "{line}\n'
+    path.write_text(quoted, encoding="utf-8")
+    assert read_toml(path, "a class map") == {"A": [f"{line}\n{line}", line]}
