@@ -260,6 +260,9 @@ class MetricsTable(Logger):  # type: ignore[misc]
     Args:
         run: folder.
         first: steps done; rows of later steps are dropped, since they come again.
+
+    Raises:
+        AnnotationError: the table of an earlier run cannot be read.
     """
 
     def __init__(self, run: Path, first: int) -> None:
@@ -267,8 +270,11 @@ class MetricsTable(Logger):  # type: ignore[misc]
         self._path = run / METRICS
         self._rows: list[dict[str, Any]] = []
         if first and self._path.exists():
-            with self._path.open(encoding="utf-8", newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) < first]
+            try:
+                with self._path.open(encoding="utf-8", newline="") as file:
+                    rows = [row for row in csv.DictReader(file) if row["step"] and int(row["step"]) < first]
+            except (OSError, KeyError, ValueError, csv.Error) as error:
+                raise AnnotationError(self._path, f"cannot be read: {_MEND}") from error
             self._rows = [{name: value for name, value in row.items() if value} for row in rows]
 
     @property

@@ -24,6 +24,7 @@ from htsat_sed.training.batches import Batch
 from htsat_sed.training.fit import fit
 from htsat_sed.training.module import Training
 from htsat_sed.training.recipe import AugmentationRecipe, DataRecipe, read_recipe
+from htsat_sed.training.run_folder import MetricsTable
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -115,6 +116,13 @@ def test_a_damaged_run_folder_is_one_line(name: str, data: Path, tmp_path: Path)
         with pytest.raises(HtsatSedError, match=r"give --restart"):
             fit(MIXED, data, run=run, machine=CPU)
     fit(MIXED, data, run=run, machine=CPU, restart=True)
+
+
+@pytest.mark.parametrize("damaged", [b"a,b\n1,2\n", b"step\nten\n", b"step\n\xff\n"])
+def test_a_damaged_table_of_metrics_is_one_line(damaged: bytes, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(damaged)
+    with pytest.raises(AnnotationError, match=r"metrics.csv: cannot be read: give --restart"):
+        MetricsTable(tmp_path, first=1)
 
 
 HOLDING = """
