@@ -169,7 +169,7 @@ def detect(
         from htsat_sed.runs.event_files import EventFiles, from_journal, is_in_journal_form
 
         files = EventFiles(
-            targets,
+            [] if out is None else targets,
             maps=scores,
             labels=detector.labels,
             token_seconds=detector.config.token_seconds,

@@ -91,6 +91,16 @@ def test_suffix_tells_the_format(run: Run, checkpoint: Path, recordings: Path, t
     assert [json.loads(line)["filename"] for line in written.splitlines()] == ["night/owl.flac", "street.wav"]
 
 
+@pytest.mark.parametrize("form", ["audacity", "raven", "textgrid", "webvtt"])
+def test_standard_output_leaves_no_file(
+    run: Run, checkpoint: Path, recordings: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.chdir(recordings / "night")
+    code, out, _ = run("detect", "owl.flac", "-c", checkpoint, "-f", form)
+    assert (code, bool(out)) == (0, True)
+    assert [path.name for path in Path().iterdir()] == ["owl.flac"]
+
+
 def test_many_formats_in_one_run(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
     formats = [part for name in ("tsv", "csv", "jsonl", "audacity", "raven") for part in ("-f", name)]
     code, _, _ = run("detect", recordings, "-c", checkpoint, "-o", tmp_path / "out", *formats)

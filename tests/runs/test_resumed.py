@@ -5,7 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from planted import BATCH, Run, plant
 
 from htsat_sed.annotations import read_events, read_presence_map
@@ -170,6 +172,27 @@ def test_what_changed_or_is_missing_is_done_again(
     assert {path.name for path in (out / "maps").glob("[!.]*")} == {f"{i}.wav.npz" for i in range(6)}
     assert read_presence_map(out / "maps" / "4.wav.npz").labels == ("Dog", "Cat", "Rain, light", "Owl")
     assert not (out / "htsat-sed.journal").exists()
+
+
+def test_raven_boxes_stay_within_each_recording(
+    run: Run, checkpoint: Path, tmp_path: Path, stop_after: Callable[[int], None]
+) -> None:
+    """Raven refuses frequencies beyond half the sample rate of the recording."""
+    highest = {8_000: "4000", 11_025: "5512", 16_000: "8000", 28_000: "14000", 44_100: "14000"}
+    (tmp_path / "audio").mkdir()
+    for rate in highest:
+        samples = np.random.default_rng(0).normal(0.0, 0.1, rate // 2)
+        soundfile.write(tmp_path / "audio" / f"{rate}.wav", samples, rate)
+    arguments = ["detect", tmp_path / "audio", *BATCH, "-c", checkpoint, "-f", "raven", "--threshold", "0"]
+    half_done(run, stop_after, 2, *arguments, "-o", tmp_path / "out")
+    code, _, err = run(*arguments, "-o", tmp_path / "out")
+    assert (code, "2 of 5 recordings are done already" in err) == (0, True)
+    for rate, high in highest.items():
+        text = (tmp_path / "out" / f"{rate}.wav.selections.txt").read_text()
+        rows = [row.split("\t") for row in text.splitlines()]
+        at = rows[0].index("High Freq (Hz)")
+        assert {row[at] for row in rows[1:]} == {high}
+        assert run(*arguments[:1], tmp_path / "audio" / f"{rate}.wav", *arguments[2:])[1] == text
 
 
 def test_a_device_takes_a_table_without_a_journal(
