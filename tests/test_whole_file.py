@@ -157,3 +157,16 @@ def test_a_device_that_is_full_is_an_error():
 def test_another_mode_is_refused(tmp_path):
     with pytest.raises(ValueError, match="wanted mode 'w' or 'wb', got 'a'"), whole_file(tmp_path / "x", "a"):
         raise AssertionError("unreached")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+def test_a_file_system_without_fsync_is_written_to(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    with whole_file(tmp_path / "a.txt") as file:
+        file.write("text")
+    assert (tmp_path / "a.txt").read_text() == "text"

@@ -28,7 +28,7 @@ def write_parquet(path: str | os.PathLike[str], recordings: Iterable[tuple[str, 
         AnnotationError: pyarrow is not installed.
         HtsatSedError: the file cannot be written.
     """
-    arrow, parquet = _pyarrow(path)
+    arrow, parquet = require_pyarrow(path)
     types = (arrow.string(), arrow.float64(), arrow.float64(), arrow.string(), arrow.float64())
     schema = arrow.schema(list(zip((*COLUMNS, "score"), types, strict=True)))
     rows = _rows(recordings)
@@ -57,7 +57,7 @@ def read_parquet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
         AnnotationError: pyarrow is not installed, the file cannot be read, lacks a column, or, naming the
             row, has a cell that is not what its column wants.
     """
-    arrow, parquet = _pyarrow(path)
+    arrow, parquet = require_pyarrow(path)
     try:
         rows = parquet.read_table(path).to_pylist()
     except (OSError, arrow.ArrowException) as error:
@@ -86,7 +86,12 @@ def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and 0.0 <= value < float("inf")
 
 
-def _pyarrow(path: str | os.PathLike[str]) -> tuple[Any, Any]:
+def require_pyarrow(path: str | os.PathLike[str]) -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet.
+
+    Raises:
+        AnnotationError: they are not installed; `path` is the file that needs them.
+    """
     try:
         import pyarrow  # type: ignore[import-untyped]
         import pyarrow.parquet  # type: ignore[import-untyped]

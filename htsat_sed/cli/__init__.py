@@ -131,7 +131,10 @@ def main() -> None:
 
 
 def _environment_error(error: Exception) -> Exception | None:
-    """An OSError with what it is about; None for other exceptions."""
+    """What the system refused, with what it is about; None for other exceptions."""
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        reason = "can't start new thread: the system's limit of processes and threads is reached (ulimit -u)"
+        return HtsatSedError("this process", reason)
     if not isinstance(error, OSError):
         return None
     reason = error.strerror or str(error)

@@ -12,9 +12,9 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
-from htsat_sed.cli.terminal import clock, emit, output, printable, report, say, summarise
+from htsat_sed.cli.terminal import clock, emit, output, report, say, summarise
 from htsat_sed.errors import HtsatSedError
-from htsat_sed.runs.outputs import check_apart
+from htsat_sed.runs.outputs import check_apart, check_writable
 from htsat_sed.runs.recordings import Recording, files_read, find_all
 from htsat_sed.runs.run import Results, Run, failures_place, open_journal
 from htsat_sed.runs.written import check_replaceable, recording_outputs
@@ -128,6 +128,7 @@ def detect(
         for failure in failures:
             report(failure)
         targets = _targets(out, formats, recordings)
+        _check_possible(targets if out is not None else [], scores)
         if skip_existing:
             if restart:
                 raise typer.BadParameter("wanted --restart or --skip-existing, not both")
@@ -319,6 +320,16 @@ def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[R
     ]
 
 
+def _check_possible(targets: Sequence[Target], scores: Path | None) -> None:
+    """Refuse outputs that cannot be written, before hours of work."""
+    from htsat_sed.annotations.parquet import require_pyarrow
+
+    check_writable(scores, *(target.path for target in targets))
+    for target in targets:
+        if target.format == "parquet":
+            require_pyarrow(target.path)
+
+
 def _is_in_file(folder: Path, targets: Sequence[Target]) -> bool:
     """Whether a folder would be, or lie in, what is to be a file."""
     place = Path(os.path.realpath(folder))
@@ -328,7 +339,7 @@ def _is_in_file(folder: Path, targets: Sequence[Target]) -> bool:
 
 def _on_standard_output(formats: list[str], recordings: Sequence[Recording]) -> list[Target]:
     from htsat_sed.annotations import FORMATS
-    from htsat_sed.runs.event_files import Target
+    from htsat_sed.runs.event_files import STDOUT, Target
 
     if len(formats) > 1:
         raise typer.BadParameter("several formats go to a folder: name it with -o", param_hint="--format")
@@ -338,7 +349,7 @@ def _on_standard_output(formats: list[str], recordings: Sequence[Recording]) -> 
             f"{formats[0]} does not go to standard output: name a file or folder with -o",
             param_hint="--format",
         )
-    return [Target(formats[0], Path("-"))]
+    return [Target(formats[0], STDOUT)]
 
 
 def _check_shareable(out: Path | None, targets: Sequence[Target]) -> None:
@@ -378,15 +389,13 @@ def _printer(
 
 def _show(name: str, events: Sequence[Event]) -> None:
     from rich.table import Table
-    from rich.text import Text
 
-    title = Text(printable(name))
-    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    shown = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for column in ("onset", "offset", "score"):
         shown.add_column(column, justify="right")
     shown.add_column("event")
     for event in events:
-        shown.add_row(clock(event.onset), clock(event.offset), f"{event.score:.2f}", Text(event.label))
+        shown.add_row(clock(event.onset), clock(event.offset), f"{event.score:.2f}", event.label)
     if not events:
         shown.add_row("", "", "", "no events", style="dim")
     output.print(shown)

@@ -14,6 +14,7 @@ from htsat_sed.cli import options
 from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
 from htsat_sed.cli.terminal import clock, remark, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
+from htsat_sed.runs.outputs import check_writable
 from htsat_sed.runs.recordings import STDIN
 from htsat_sed.runs.written import check_replaceable, recording_outputs
 
@@ -180,6 +181,7 @@ def plot(
     if row is not None and row <= 0.0:
         raise typer.BadParameter("wanted strips of more than 0 s", param_hint="--row")
     target = _target(out, recording)
+    check_writable(target)
     check_replaceable(target, overwrite=overwrite)
     referred = _reference(reference, recording) if reference is not None else None
     detector = options.make_detector(

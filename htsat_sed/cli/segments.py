@@ -186,6 +186,7 @@ def segments(
     from htsat_sed.segments.choice import Choice
     from htsat_sed.segments.cut import Cut
     from htsat_sed.segments.export import INDEX, plan, write_clips, write_index
+    from htsat_sed.whole_file import remove_all_unfinished
 
     before, after = _padding(padding)
     how = Cut(
@@ -215,6 +216,8 @@ def segments(
     for failure in failures:
         report(failure)
     written: dict[str, dict[Event, Bounds]] = {}
+    for folder in (out, *out.glob("*/")):  # what a run that was killed left half-written
+        remove_all_unfinished(folder)
     with RecordingsProgress("cutting", len(planned.clips)) as progress:
         for name, result in write_clips(planned, out, how):
             progress.done()

@@ -12,7 +12,7 @@ import typer
 from htsat_sed.cli import options
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
-from htsat_sed.cli.terminal import emit, output, printable, report, summarise
+from htsat_sed.cli.terminal import emit, output, report, summarise
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.runs.outputs import check_apart, check_files
 from htsat_sed.runs.recordings import files_read, find_all
@@ -222,12 +222,10 @@ def _is_row(found: Any, classes: int) -> bool:
 
 def _show(name: str, scores: NDArray[np.float32], labels: tuple[str, ...], top: int) -> None:
     from rich.table import Table
-    from rich.text import Text
 
-    title = Text(printable(name))
-    shown = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    shown = Table(title=name, title_justify="left", title_style="bold", box=None, pad_edge=False)
     shown.add_column("score", justify="right")
     shown.add_column("class")
     for i in (-scores).argsort(kind="stable")[:top]:
-        shown.add_row(f"{scores[i]:.2f}", Text(labels[i]))
+        shown.add_row(f"{scores[i]:.2f}", labels[i])
     output.print(shown)

@@ -52,8 +52,9 @@ def read_ahead(
             for source in islice(coming, most - len(desk.shelves)):
                 desk.order(source)
                 if len(threads) < workers:
-                    threads.append(threading.Thread(target=desk.work, name="read-ahead", daemon=True))
-                    threads[-1].start()
+                    thread = threading.Thread(target=desk.work, name="read-ahead", daemon=True)
+                    thread.start()
+                    threads.append(thread)  # only one that began can be waited for
             if not desk.shelves:
                 return
             yield from desk.take()

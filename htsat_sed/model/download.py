@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from htsat_sed.errors import CheckpointError, HtsatSedError
-from htsat_sed.whole_file import whole_file
+from htsat_sed.whole_file import sync, whole_file
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and the bytes that are wanted, if known."""
@@ -84,7 +84,7 @@ def download(
             if not (part.is_file() and file_sha256(part) == sha256):
                 _fetch_all(url, file, size=size, progress=progress, attempts=attempts, pause=pause)
                 file.flush()
-                os.fsync(file.fileno())
+                sync(file.fileno())
             found = file_sha256(part)
             if found != sha256:
                 part.unlink()

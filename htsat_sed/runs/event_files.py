@@ -22,6 +22,9 @@ from htsat_sed.whole_file import whole_file
 _UNFIT = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EILSEQ, errno.EINVAL, errno.ENOTEMPTY}
 
 
+STDOUT = Path("-")  # of a target that is standard output
+
+
 @dataclass(frozen=True)
 class Target:
     """Where the events go in one format.
@@ -75,6 +78,9 @@ class EventFiles:
         self.tables = [target for target in targets if target.is_table]
         self._singles = [target for target in targets if not target.is_table]
         self._maps = maps
+        self._folders = {
+            each.path if each.path.is_dir() else each.path.parent for each in targets if each.path != STDOUT
+        }
         self._columns: dict[str, Any] = {"labels": labels, "token_seconds": token_seconds}
         self._writer: PresenceMapWriter | None = None
         self._unfit: HtsatSedError | None = None
@@ -130,6 +136,9 @@ class EventFiles:
         try:
             if self._unfit is not None:
                 raise self._unfit
+            for folder in self._folders:
+                if not folder.is_dir():  # to make it anew would leave a part of the outputs without a word
+                    raise HtsatSedError(folder, "was removed while the run was writing here")
             if self._maps is not None and self._may_write(path_of(self._maps, name, ".npz")):
                 self._map_of(name, self._maps).finish(duration)
             for target in self._singles:

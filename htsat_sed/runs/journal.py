@@ -9,8 +9,8 @@ that is done, with what was found in it.
     {"name": "street.wav", "failed": true, "crc32": ...}
     {"finished": true, "crc32": ...}
 
-Each line ends with the CRC-32 of the line without it. Where a line has changed on the disk, its recording is done
-again.
+Each line ends with the CRC-32 of the line without it. Where a line has changed on the disk, its recording is
+done again.
 
 What belongs to a recording is on the disk before its line is written: whatever moment a run is killed at,
 the journal names recordings that are done and no others. A last line that was torn on the way is cut off,
@@ -105,6 +105,9 @@ class Journal:
         self._file = TemporaryFile("w+b", buffering=0) if path is None else _locked(path)  # noqa: SIM115
         try:
             self._begin(json.loads(json.dumps(dict(settings))), restart=restart)
+        except OSError as error:
+            self._file.close()
+            raise HtsatSedError(path or "journal", f"cannot be read: {error.strerror}") from error
         except BaseException:
             self._file.close()
             raise

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from htsat_sed.errors import HtsatSedError
 
@@ -25,6 +26,28 @@ def check_files(*outputs: Path | None) -> None:
             raise HtsatSedError(path, "is named like a recording, which would be lost: name another output")
         if not path.absolute().parent.is_dir():
             raise HtsatSedError(path, "cannot be written: its folder does not exist")
+        check_writable(path)
+
+
+def check_writable(*outputs: Path | None) -> None:
+    """Refuse outputs whose folder takes no files, before hours of work.
+
+    Args:
+        outputs: files, or folders that need not be there yet; None and devices pass.
+
+    Raises:
+        HtsatSedError: naming the folder.
+    """
+    for path in outputs:
+        if path is None or _is_device(path):
+            continue
+        folder = path if path.is_dir() else path.absolute().parent
+        while not folder.is_dir() and folder != folder.parent:
+            folder = folder.parent
+        try:
+            TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise HtsatSedError(folder, f"takes no files: {error.strerror}") from error
 
 
 def check_apart(outputs: Iterable[Path | None], inputs: Iterable[str | Path | None]) -> None:
@@ -72,4 +95,4 @@ def _identity(path: str | Path) -> tuple[int, int] | None:
 
 
 def _is_device(path: Path) -> bool:
-    return path.exists() and not path.is_file()
+    return path.exists() and not path.is_file() and not path.is_dir()

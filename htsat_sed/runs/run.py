@@ -190,7 +190,8 @@ class Run:
     def left(self) -> str:
         """What stands on the disk, and how to go on, for one who stopped the run."""
         of = f"{self.done} of {len(self.recordings)} recordings are done"
-        goes_on = self._skip_existing or (self._journal is not None and self._journal.path is not None)
+        journal = self._journal.path if self._journal is not None else None
+        goes_on = self._skip_existing or (journal is not None and journal.exists())
         return f"{of}; the same command goes on with the others" if goes_on else of
 
     @property

@@ -223,3 +223,13 @@ def test_mistakes_are_told(run: Run, options: list[str], code: int, reason: str)
     assert found == code
     assert reason in " ".join(err.replace("│", " ").split())
     assert not Path("clips").exists()
+
+
+def test_what_a_killed_run_half_wrote_goes(run: Run, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(32_000, np.float32), 32_000)
+    (tmp_path / "events.csv").write_text("filename,onset,offset,event_label,score\na.wav,0,0.5,Dog,0.5\n")
+    (tmp_path / "clips" / "Dog").mkdir(parents=True)
+    part = tmp_path / "clips" / "Dog" / ".0123456789ab-0123456789ab.part"
+    part.write_bytes(b"RIFF")
+    code, _, _ = run(tmp_path / "events.csv", "-a", tmp_path, "-o", tmp_path / "clips")
+    assert (code, part.exists()) == (0, False)

@@ -1,6 +1,7 @@
 """What a person sees: how far it is, how long the rest takes, and names as they are."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -225,3 +226,16 @@ def test_output_is_utf8_whatever_the_locale(locale: dict[str, str], tmp_path: Pa
     assert found.returncode == 1
     assert "error: Übung ☂.wav: is empty" in found.stderr.decode()
     assert "error: caf\\udce9.wav: is empty" in found.stderr.decode()
+
+
+def test_commands_print_through_what_escapes() -> None:
+    """No bare print, no console that interprets markup, no rich text that was not made printable."""
+    folder = Path(progress_module.__file__).parent
+    for path in folder.glob("*.py"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for line in lines:
+            bare = re.match(r"\s*print\(", line) and path.name != "terminal.py"
+            assert not bare, f"{path.name}: {line}"
+            assert not re.search(r"\bText\((?!printable)|markup=True|from_markup", line), (
+                f"{path.name}: {line}"
+            )

@@ -107,3 +107,12 @@ def test_sources_are_taken_as_they_are_needed() -> None:
     assert [next(items) for _ in range(3)] == [0, 1, 2]
     assert len(taken) <= 3 + 5
     items.close()
+
+
+def test_a_thread_that_cannot_start_is_reported_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(read_ahead([1, 2], lambda source: (each for each in [source]), workers=2, most=4))

@@ -1,12 +1,15 @@
 """What somebody has corrected is not overwritten unless it is asked for."""
 
+import errno
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from planted import BATCH, Run
 
+from htsat_sed.runs import event_files
 from htsat_sed.runs.written import RECORD, check_replaceable, is_replaceable, recording_outputs
 from htsat_sed.whole_file import whole_file
 
@@ -90,6 +93,49 @@ def test_a_table_made_by_hand_is_refused_before_the_first_recording(
     assert table.read_bytes() == written
     table.write_bytes(written + b"\n")
     assert run(*given)[0] == 2
+
+
+def test_an_output_folder_that_is_removed_ends_the_run_in_a_line(
+    run: Run, checkpoint: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "labels"
+    note = event_files.for_journal
+
+    def removed(*given: object) -> object:
+        shutil.rmtree(out)  # after the first recording
+        return note(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(event_files, "for_journal", removed)
+    code, _, err = run("detect", few, *BATCH, "-c", checkpoint, "-f", "raven", "-o", out)
+    assert (code, out.exists()) == (1, False)
+    reason = "was removed while the run was writing here; 1 of 6 recordings are done"
+    assert err == f"error: {out}: {reason}\n"
+
+
+def test_what_an_output_needs_is_checked_before_the_first_recording(
+    run: Run, checkpoint: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def detected(*_: object, **__: object) -> None:
+        raise AssertionError("a recording was read")
+
+    def full(**given: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("htsat_sed.detection.detector.Detector.detections", detected)
+    monkeypatch.setattr("htsat_sed.detection.detector.Detector.all_clip_scores", detected)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pyarrow", None)
+        code, _, err = run("detect", few, "-c", checkpoint, "-o", tmp_path / "events.parquet")
+        assert (code, "pyarrow" in err, len(err.splitlines())) == (1, True, 1)
+    monkeypatch.setattr("htsat_sed.runs.outputs.TemporaryFile", full)
+    for command in (
+        ["detect", few, "-c", checkpoint, "-o", tmp_path / "out.csv"],
+        ["detect", few, "-c", checkpoint, "-f", "tsv", "--scores", tmp_path / "maps"],
+        ["tag", few, "-c", checkpoint, "-o", tmp_path / "out.csv"],
+        ["plot", few / "0.wav", "-c", checkpoint, "-o", tmp_path / "out.png"],
+    ):
+        code, _, err = run(*command)
+        assert (code, err) == (1, f"error: {tmp_path}: takes no files: Read-only file system\n"), command
 
 
 def test_single_outputs_of_other_commands(run: Run, tmp_path: Path) -> None:
