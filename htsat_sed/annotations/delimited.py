@@ -24,7 +24,12 @@ _LONGEST_HEADER = 1 << 20
 
 def row(cells: Sequence[str], delimiter: str) -> str:
     """One line of a table, its line end included."""
-    return delimiter.join(_cell(escape(text), delimiter) for text in cells) + "\n"
+    return delimiter.join(_cell(_escape_ends(escape(text)), delimiter) for text in cells) + "\n"
+
+
+def _escape_ends(text: str) -> str:
+    """Escape a blank at either end, which readers of tables drop."""
+    return re.sub(r"^\s|\s$", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _cell(text: str, delimiter: str) -> str:
@@ -50,8 +55,11 @@ class Row:
     comma: bool
 
     def text(self, column: str) -> str:
-        """The text of a cell without blanks at its ends, empty where the table has no such column."""
-        return unescape(self.cells.get(column, "")).strip()
+        """The text of a cell without blanks at its ends, empty where the table has no such column.
+
+        Blanks that a name really has there are written escaped, and stay.
+        """
+        return unescape(self.cells.get(column, "").strip())
 
     def number(self, column: str) -> float:
         """The number in a cell, 0 or more.

@@ -60,7 +60,7 @@ def read_parquet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     arrow, parquet = require_pyarrow(path)
     try:
         rows = parquet.read_table(path).to_pylist()
-    except (OSError, arrow.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, arrow.ArrowException) as error:
         raise AnnotationError(path, f"cannot be read: {error}") from error
     collected = Collected(path)
     for line, cells in enumerate(rows, start=1):

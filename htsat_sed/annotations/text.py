@@ -147,8 +147,8 @@ class Names:
         self._first: dict[str, str] = {}
 
     def of(self, name: str) -> str:
-        """The name without blanks at its ends, as it was first met."""
-        return self._first.setdefault(normal(name), name.strip() or name)
+        """The name as it was first met."""
+        return self._first.setdefault(normal(name), name)
 
 
 class Collected:

@@ -68,9 +68,9 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, format, table):
     write_events(path, table, format, durations=dict.fromkeys(table, 300.0))
     if not table and not of.shared:
         return
-    # Blanks at the ends are not read, and composed characters are the same as decomposed ones.
+    # Blanks at the ends of labels are not read, and composed characters are the same as decomposed ones.
     table = {
-        name.strip(): [Event(e.onset, e.offset, normal(e.label), e.score) for e in own]
+        name: [Event(e.onset, e.offset, normal(e.label), e.score) for e in own]
         for name, own in table.items()
     }
     without_scores = {"tsv", "audacity", "textgrid", "webvtt"}
