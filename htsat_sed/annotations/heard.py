@@ -24,7 +24,7 @@ _A_CELL = 100  # events; spreadsheets cut cells of more than 32767 characters
 
 
 def heard_cells(events: Iterable[Event]) -> Iterator[str]:
-    """What was heard of one recording, as cells."""
+    """The events of one recording that somebody listened to, as cells."""
     found = [[event.label, float(onset), float(offset)] for onset, offset, event in timed(events, decimals=3)]
     for first in range(0, len(found), _A_CELL):
         yield json.dumps(found[first : first + _A_CELL], ensure_ascii=False)

@@ -10,13 +10,13 @@ from htsat_sed.annotations.delimited import read_rows
 
 @dataclass(frozen=True)
 class Negative:
-    """What a table says about a recording; all other classes are silent in it.
+    """A row of a table of negatives; all classes that it does not name are silent in the recording.
 
     Attributes:
         possible: classes that may sound in it, or not.
         present: classes that sound in it from beginning to end.
         fold: 1, 2, ...; None where the table has no folds.
-        kind: what it is, such as ``street``; empty where the table has no kinds.
+        kind: of recording, such as ``street``; empty where the table has no kinds.
     """
 
     possible: frozenset[str]

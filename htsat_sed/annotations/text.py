@@ -1,4 +1,4 @@
-r"""What all text formats share: characters that a file cannot hold, and times as text.
+r"""Common parts of all text formats: characters that a file cannot hold, and times as text.
 
 A label or the name of a recording may hold what a format has no place for: a tab in a table without
 quotes, a byte that is not UTF-8 (which Python keeps as a lone surrogate). Such a character is written as
@@ -27,7 +27,7 @@ from htsat_sed.labels import normal
 logger = logging.getLogger("htsat_sed")
 
 CONTROL = r"\x00-\x1f\x7f\x85\u2028\u2029"
-"""What ends a line for some program, for `escape`."""
+"""Characters that some programs take for line ends, for `escape`."""
 
 LATEST = 1e9
 """Seconds, 31 years: later events are refused, since their times have hundreds of digits."""
@@ -141,7 +141,7 @@ def signed_number(
 
 
 class Names:
-    """What recordings are called: names that differ in Unicode composition or blanks alone are the same."""
+    """Names of recordings; those that differ in Unicode composition or blanks alone are the same."""
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}

@@ -4,9 +4,9 @@
 - `memory`: sound that is not in a file: samples, bytes, file objects.
 - `folders`: finding recordings in folders.
 - `mixing`: channels to mono; `resampling`: one rate to another.
-- `patience`: decoders in threads that can be left behind.
-- `decoders`: the choice of one; `uncompressed`: libsndfile; `coded`: FFmpeg; `source`: what both offer.
-- `headers`, `signatures`: what a recording's own bytes state and its decoder does not pass on.
+- `patience`: decoders in threads, with a time limit.
+- `decoders`: the choice of one; `uncompressed`: libsndfile; `coded`: FFmpeg; `source`: their interface.
+- `headers`, `signatures`: facts in a recording's bytes that its decoder does not report.
 """
 
 from htsat_sed.audio.folders import AUDIO_SUFFIXES, find_recordings, has_audio_suffix

@@ -1,8 +1,8 @@
-"""Recordings that FFmpeg decodes (through PyAV), on the clock of their film.
+"""Recordings that FFmpeg decodes (through PyAV), with the times of the film.
 
-Blocks begin where the earliest stream of sound or pictures does, and silence stands for what is missing:
-where the sound begins later than the pictures, and where time stamps leave a gap. A stream whose rate or
-channels change on the way, or another chained to it, goes on at the first rate with the first channels.
+Blocks begin with the earliest stream of sound or pictures. Silence is inserted where the sound begins later
+than the pictures and where time stamps leave a gap. If rate or channel count change midway, or in a chained
+stream, the rest is converted to the initial ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from htsat_sed.audio.signatures import (
 from htsat_sed.audio.source import TOLERANCE, Source, block_frames
 from htsat_sed.errors import AudioError
 
-PATIENCE = 20.0  # seconds in which FFmpeg has to come up with something
+PATIENCE = 20.0  # seconds that FFmpeg may take to open a file or to read a packet
 
 # What FFmpeg may open: formats of one file each. Playlists, devices and networks are not among them.
 _FORMATS = (
@@ -73,7 +73,7 @@ class Coded(Source):
         extent: the bytes of it that are to be decoded, from the first to before the last.
         stack: gets what has to be closed, and before `file`.
         track: which of its audio streams, from 0.
-        ending: why its samples end where they do, as far as its header tells.
+        ending: why its samples end early according to its header, if they do.
         options: of FFmpeg's format.
 
     Raises:
@@ -120,7 +120,7 @@ class Coded(Source):
             raise AudioError(path, reason) from error
         self._format: str = self._container.format.name
         pieces = self._pieces()
-        # Codecs such as HE-AAC tell their rate with the first decoded frame and not before.
+        # The rate of codecs such as HE-AAC is known only from the first decoded frame.
         first = next(pieces, None)
         if first is None:
             raise AudioError(path, "holds no audio: nothing that can be decoded follows its header")
@@ -168,7 +168,7 @@ class Coded(Source):
             yield held_rate, _joined(gathered)
 
     def _matched(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """With the channels that the recording began with; the mean of other ones in each of them."""
+        """With the initial channel count; if that differs, the mean in every channel."""
         if len(values) == self.channels:
             return values
         return np.repeat(values.mean(axis=0, keepdims=True), self.channels, axis=0)
@@ -318,7 +318,7 @@ class Coded(Source):
         ]
 
     def _is_chance(self) -> bool:
-        """Whether the frames that were decoded are what a file of another kind holds by chance."""
+        """Whether so little was decoded that the file is probably of another kind."""
         return self._bytes_decoded < _LEAST_SHARE * self._size or self._packets_failed > self._packets_decoded
 
     def _packets(self) -> Iterator[av.Packet[av.AudioStream]]:
@@ -333,7 +333,7 @@ class Coded(Source):
                 return
 
     def _fix_promise(self) -> None:
-        """Take the length that the header states, where it is its word and not an estimate."""
+        """Take the length from the header, unless it is an estimate or a placeholder."""
         name = self._format
         stated = name in ("flac", _MATROSKA)
         if name == _MP4:
@@ -348,7 +348,7 @@ class Coded(Source):
             self.promised = None
 
     def _stated_length(self) -> float | None:
-        """Seconds of the sound, from its own begin, as the header states or FFmpeg estimates it."""
+        """Seconds of the sound from its own start, as the header states or FFmpeg estimates."""
         stream = self._stream
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)

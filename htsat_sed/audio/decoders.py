@@ -1,10 +1,10 @@
-"""Two decoders behind one door: libsndfile for uncompressed audio, FFmpeg (through PyAV) for the rest.
+"""Choice of the decoder: libsndfile for uncompressed audio, FFmpeg (through PyAV) for the rest.
 
 libsndfile reads WAV of any kind, RF64, W64, AIFF, AU and CAF several times faster than FFmpeg.
 Compressed formats (FLAC, OGG, Opus, MP3, M4A, MP4, WebM, Matroska, ...) go to FFmpeg, which is as fast
 there and reads on where libsndfile 1.2 stops without an error: at half of an MP3 of variable bit rate
 without a Xing header, after the first of several Ogg or FLAC streams in one file, at a damaged packet.
-What libsndfile refuses goes to FFmpeg as well.
+FFmpeg also gets the files that libsndfile refuses.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _anew(name: str) -> BinaryIO:
 
 
 def _open_libsndfile(name: str, stack: ExitStack) -> soundfile.SoundFile | None:
-    """The opened file, or None if libsndfile cannot make sense of it or finds it empty: FFmpeg may."""
+    """The opened file, or None if libsndfile cannot read it or finds it empty: FFmpeg may read it."""
     try:
         if os.name == "nt":
             file = stack.enter_context(soundfile.SoundFile(name))

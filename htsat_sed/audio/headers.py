@@ -1,4 +1,4 @@
-"""What the header of an uncompressed recording states: how its samples lie, and how many there should be."""
+"""Headers of uncompressed recordings: layout and number of samples."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Layout(NamedTuple):
 
 
 class Header(NamedTuple):
-    """What the header of an uncompressed recording states about its samples."""
+    """Length and layout of the samples according to the header of an uncompressed recording."""
 
     stated_bytes: int | None = None  # None where it promises nothing
     present_bytes: int = 0  # from the first sample to the end of the file
     runs_on: bool = False  # the samples go on to the end of the file, whatever is stated
-    layout: Layout | None = None  # None where the samples are compressed, or it does not tell
+    layout: Layout | None = None  # None where the samples are compressed or their layout is unknown
 
     @property
     def ending(self) -> str | None:
@@ -66,7 +66,7 @@ class Header(NamedTuple):
 
 
 def read_header(file: BinaryIO, start: int = 0) -> Header:
-    """Read what libsndfile takes note of but does not tell.
+    """Read the header fields that libsndfile does not report.
 
     Args:
         file: open for reading.
@@ -122,7 +122,7 @@ def peek(file: BinaryIO, position: int, size: int) -> bytes:
 
 
 def _whole_length(head: bytes, fields: str, own: int) -> int | None:
-    """What a file states about its own length, without the first 8 bytes; None if nothing."""
+    """Length of a file according to its own header, without the first 8 bytes; None if not stated."""
     if head[:4] == b"caff" or len(head) < 24:
         return None
     if own:
@@ -139,7 +139,7 @@ def _au_header(head: bytes, start: int, size: int) -> Header:
 
 
 def _avi_header(file: BinaryIO, size: int) -> Header:
-    """What the last part states; some writers count its own first bytes, or a byte of padding."""
+    """Length of the last part; some writers include its own first bytes, or a byte of padding."""
     found = Header()
     position = 0
     while len(chunk := peek(file, position, 8)) == 8 and chunk.startswith(b"RIFF"):
@@ -157,7 +157,7 @@ def _header(
     """Of a file of `size` bytes that states `stated` bytes of samples, beginning at the byte `first`."""
     present = max(0, size - first)
     placeholder = _is_placeholder(stated, present)
-    # A finished recording of no samples is as long as it says it is.
+    # A finished recording without samples has the stated length.
     unfinished = stated == 0 and (whole is None or start + whole + 8 < size or whole >= 1 << 31)
     runs_on = placeholder or unfinished or present - stated > _TRAILING_BYTES
     promises = stated > 0 and not placeholder

@@ -1,4 +1,4 @@
-"""Channels to mono: their mean or one of them, and what is wrong with the samples on the way."""
+"""Channels to mono: their mean or one of them, with warnings about unusable samples."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from htsat_sed.audio.source import NO_SOUND
 
-# Channels cancel where their mean has less than a tenth of the power that it would have if they had nothing
-# to do with each other; below -80 dB nothing counts.
+# Channels cancel where their mean has less than a tenth of the power that uncorrelated channels would give;
+# power below -80 dB does not count.
 _CANCELLED = 0.1
 _FAINT = 1e-8  # mean power of the channels
 _LEAST_SECONDS = 0.5
@@ -54,7 +54,7 @@ class Mixer:
         return self._silenced == self._samples
 
     def defects(self) -> list[str]:
-        """What was wrong with the blocks so far."""
+        """Warnings about the blocks so far."""
         found = []
         if self._silenced:
             found.append(

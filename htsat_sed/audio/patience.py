@@ -1,4 +1,4 @@
-"""Decoders run in a thread each, so that one that raises or hangs ends its own recording and nothing else."""
+"""Each decoder runs in a thread of its own, so that an error or a hang affects its recording alone."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from htsat_sed.audio.source import Source, is_silent
 from htsat_sed.errors import AudioError, HtsatSedError
 
-PATIENCE = 20.0  # seconds in which a decoder has to come up with something
-# They are counted in so many steps, of which a process that is stopped meanwhile (Ctrl-Z) loses one.
+PATIENCE = 20.0  # seconds that a decoder may take to make progress
+# Counted in steps: a process that is stopped meanwhile (Ctrl-Z) loses only one of them.
 _STEPS = 20
 _MOST_WAITING = 2  # blocks
-_FAREWELL = 1.0  # seconds that a thread has to close its file
+_CLOSING = 1.0  # seconds that a thread has to close its file
 
 
 @contextmanager
 def readers_errors(path: str, what: str) -> Iterator[None]:
-    """Whatever a reader raises becomes an AudioError that names the recording."""
+    """Turn any exception of a reader into an AudioError that names the recording."""
     try:
         yield
     except HtsatSedError:
@@ -35,7 +35,7 @@ def readers_errors(path: str, what: str) -> Iterator[None]:
 
 
 class Watched:
-    """A recording whose decoder is waited for no longer than `PATIENCE` at a time.
+    """A recording whose decoder must make progress every `PATIENCE` seconds.
 
     Args:
         path: what messages call it.
@@ -45,7 +45,7 @@ class Watched:
 
     Attributes:
         source: as opened.
-        silent_track: what to say about a track that is silent where another is not, known at the end.
+        silent_track: warning about a silent track beside one that sounds; known at the end.
 
     Raises:
         AudioError: it cannot be opened, or not in time.
@@ -88,7 +88,7 @@ class Watched:
             self._closed = True
             self._items.clear()
             self._changed.notify_all()
-        self._thread.join(_FAREWELL)
+        self._thread.join(_CLOSING)
 
     def _next(self) -> Source | NDArray[np.float32] | None:
         with self._changed:
@@ -141,7 +141,7 @@ class Watched:
                 return
 
     def _put(self, item: Source | NDArray[np.float32] | None) -> bool:
-        """Hand on what there is, when there is room; False if nobody wants it any more."""
+        """Queue an item when there is room; False once the recording is closed."""
         with self._changed:
             self._beats += 1
             self._changed.wait_for(lambda: self._closed or len(self._items) < _MOST_WAITING)

@@ -1,4 +1,4 @@
-"""What the bytes of a compressed recording state and its decoder does not pass on."""
+"""Facts in the bytes of compressed recordings that FFmpeg does not report: tags, lengths, joined streams."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _synchsafe(four: bytes) -> int:
 
 
 def stated_mp3_seconds(file: BinaryIO, first_packet: int) -> float | None:
-    """Length of an MP3 as its Xing, Info or VBRI frame states it, which FFmpeg passes over; None without.
+    """Length of an MP3 as its Xing, Info or VBRI frame states it, which FFmpeg ignores; None without.
 
     Args:
         file: open for reading.
@@ -177,7 +177,7 @@ def mp4_fragments(file: BinaryIO, start: int, end: int) -> tuple[bool, bool]:
 
 
 def why_not_audio(head: bytes) -> str:
-    """What the first bytes tell of a file that no decoder knows, as the rest of a sentence about it."""
+    """Reason why a file with these first bytes cannot be decoded, as the rest of a sentence about it."""
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the recording: run 'git lfs pull'"
     if head[4:8] == b"ftyp":

@@ -1,4 +1,4 @@
-"""What every decoder offers: a recording at its own rate, with its own channels."""
+"""Interface of the decoders: a recording at its own rate, with its own channels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOLERANCE = 0.01
 
 _BLOCK_SECONDS = 5
 _BLOCK_VALUES = 1 << 22  # of all channels together, 16 MiB
-_INTEGER_PEAK = 100.0  # floats that reach further, and exceed 1 often, are integers that nobody scaled
+_INTEGER_PEAK = 100.0  # floats with a higher peak that often exceed 1 are unscaled integers
 _INTEGER_SHARE = 0.05
 _FULL_SCALES = (2.0**15, 2.0**23, 2.0**31)
 _SILENT = 1e-4  # -80 dB
@@ -32,7 +32,7 @@ class Source(ABC):
         tolerance: seconds by which the decoded duration may miss `promised` in a whole file.
         expected: seconds, for progress.
         ending: why the recording ended where it did, known once `blocks` is exhausted; None if naturally.
-        damage: what is missing in the middle, or else was found on the way, known then too.
+        damage: warnings about gaps and the like, known then too.
         subtype: libsndfile's name of the sample type that holds what `blocks` yields, 32-bit integers and
             64-bit floats at the precision of 32-bit floats; PCM_16 for lossy codecs, which have none.
         again: opens the recording anew, with an audio track by its number from 0.
@@ -58,7 +58,7 @@ class Source(ABC):
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield (channels, frames) blocks, floats on an integer's scale divided by its full scale.
 
-        An empty block shows that the recording is being worked at.
+        An empty block reports progress.
         """
         scale: float | None = None if self.subtype == "FLOAT" else 1.0
         for block in self.samples():
@@ -79,7 +79,7 @@ class Source(ABC):
             yield block if scale is None or scale == 1.0 else block / np.float32(scale)
 
     def _full_scale(self) -> Iterator[float | None]:
-        """Go through the recording; the last is what to divide by, if its floats are integers in disguise."""
+        """Read the whole recording; the last value is the divisor if its floats are unscaled integers."""
         peak = 0.0
         sounding = beyond = 0
         with ExitStack() as stack:
@@ -93,7 +93,7 @@ class Source(ABC):
             yield next((full for full in _FULL_SCALES if peak <= 2 * full), None)
 
     def other_track(self) -> Iterator[int | None]:
-        """Go through the other audio tracks; the last is the first of them that sounds, counted from 1."""
+        """Read the other audio tracks; the last value is the first track that sounds, counted from 1."""
         for track in range(1, self.tracks):
             with ExitStack() as stack:
                 assert self.again is not None
@@ -105,12 +105,12 @@ class Source(ABC):
 
 
 def is_silent(peak: float) -> bool:
-    """Whether nothing can be heard in what reaches this peak, -80 dB of full scale."""
+    """Whether sound with this peak is silence: less than -80 dB of full scale."""
     return peak < _SILENT
 
 
 def _peak(block: NDArray[np.float32]) -> float:
-    """Highest magnitude of what is sound at all."""
+    """Highest magnitude below `NO_SOUND`."""
     if not block.size:
         return 0.0
     high = max(float(block.max()), -float(block.min()))

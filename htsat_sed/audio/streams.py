@@ -2,15 +2,15 @@
 
 Rules:
 
-- Channels are averaged, or one of them is taken; where averaging cancels the sound, a warning says so.
-- Samples beyond ±1 pass unchanged; those that are no sound at all (NaN, infinite, beyond 1e12) count as 0,
-  and one warning says how many and where. Floats on the scale of integers are divided by its full scale.
-- Times are those of the film: silence stands for what is missing before the sound begins, and in gaps.
+- Channels are averaged, or one of them is taken. A warning reports channels that cancel when averaged.
+- Samples beyond ±1 pass unchanged. Invalid samples (NaN, infinite, beyond 1e12) count as 0, and one warning
+  counts them. Floats on the scale of integers are divided by its full scale.
+- Times are those of the film: silence is inserted before late sound and in gaps.
 - The duration is that of the frames that were decoded, whatever a header promises. Encoder delay is
   cut where the file declares it.
-- Of a truncated file, what can be decoded is used, and a warning says where it ends.
+- The readable part of a truncated file is used, and a warning reports where it ends.
 - Memory does not grow with the length of a recording.
-- Whatever a decoder raises is an AudioError; one that yields nothing for 20 s is left behind.
+- Any exception of a decoder becomes an AudioError, and so does a decoder that yields nothing for 20 s.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def open_recording(
     check_choice(channel, track)
     name = os.fspath(path)
     with ExitStack() as stack:
-        # Whoever pipes a recording in may take his time.
+        # Standard input has no time limit.
         file = _keep_stdin(stack) if name == "-" else None
         if isinstance(path, InMemory):
             file = path.keep(stack)

@@ -1,4 +1,4 @@
-"""Uncompressed recordings: as libsndfile reads them, or sample by sample where it would not."""
+"""Uncompressed recordings, through libsndfile, or from raw samples where it refuses or misreads a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Seekable(Source):
     """A recording in which one can go to any sample."""
 
     def leave_out(self, frames: int) -> int:
-        """Go on so many frames later, as far as the file can be sought in; how many it were."""
+        """Skip frames if the file is seekable; returns how many were skipped."""
         raise NotImplementedError
 
 
@@ -55,10 +55,9 @@ class Uncompressed(Seekable):
 
 
 class Unwrapped(Seekable):
-    """Samples at a known place of a file, whatever its header says about their number.
+    """Samples at a known position of a file, whatever length its header states.
 
-    For recordings that were never finished or came through a pipe, that a tag comes before, or whose
-    samples do not fill their bytes.
+    For unfinished or piped recordings, those behind a tag, and those whose samples do not fill their bytes.
     """
 
     def __init__(self, file: BinaryIO, header: Header, layout: Layout) -> None:
@@ -81,7 +80,7 @@ class Unwrapped(Seekable):
         size = block_frames(self.rate, self.channels)
         width = self._layout.frame_bytes
         scale = np.float32(1.0)
-        told = self._layout.spare == 0  # whether it is known where in its bytes a sample lies
+        known = self._layout.spare == 0  # whether samples are in the high or the low bytes
         while self._position < self._frames:
             self._file.seek(self._layout.start + self._position * width)
             data = self._file.read(min(size, self._frames - self._position) * width)
@@ -90,8 +89,8 @@ class Unwrapped(Seekable):
                 self.ending = "what follows cannot be read"
                 return
             self._position += len(data) // width
-            if not told and any(data):
-                told = True
+            if not known and any(data):
+                known = True
                 if self._lies_low(data):
                     scale = np.float32(2.0 ** (8 * self._layout.spare))
             yield self._decoded(data) * scale

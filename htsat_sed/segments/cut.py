@@ -3,8 +3,8 @@
 A clip has the recording's channels and, unless another is asked for, its rate; its first sample is the
 recording's sample number round(onset · rate), so that two clips that overlap are equal where they do. WAV
 keeps the recording's own samples: 8, 16 or 24 bits or 32-bit floats (which also stand for integers and floats
-of more bits); FLAC the same but for floats, which become 24 bits, limited to ±1. What a lossy recording (MP3,
-M4A, Opus, ...) decodes to is rounded to 16 bits.
+of more bits); FLAC the same but for floats, which become 24 bits, limited to ±1. The decoded samples of lossy
+recordings (MP3, M4A, Opus, ...) are rounded to 16 bits.
 
 Memory does not grow with the length of recording or clip. Uncompressed recordings are sought in; others are
 decoded from their start to the end of the last clip: a seek does not land on a known sample, and in a damaged
@@ -264,7 +264,7 @@ class _Clip:
 
 
 def _integers(samples: NDArray[np.float32], bits: int) -> NDArray[np.int32]:
-    """The nearest integers of so many bits, those bits highest; what was such an integer is it again."""
+    """The nearest integers of so many bits, in the highest bits; integers round-trip exactly."""
     full = float(1 << (bits - 1))
     finite = np.nan_to_num(samples.astype(np.float64), nan=0.0) * full
     return np.clip(np.rint(finite), -full, full - 1).astype(np.int32) << (32 - bits)

@@ -38,7 +38,7 @@ _COLUMNS = ("clip", "filename", "onset", "offset", "event_label", "score", "clip
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be cut out of what.
+    """Recordings, and the clips to be cut out of them.
 
     Attributes:
         recordings: name in the table -> the file.

@@ -1,4 +1,4 @@
-"""What clips are called: ``Dog/street_00002.000_00003.750_Dog_0.500.wav``.
+"""Names of clips: ``Dog/street_00002.000_00003.750_Dog_0.500.wav``.
 
 A folder a class; in a name the recording without its suffix, onset, offset, label and score, with ``_``
 between them, so that names sort by recording and time and ``name.rsplit("_", 4)`` takes them apart. Names

@@ -1,4 +1,4 @@
-"""What is done to spectrograms while training, as published: SpecAugment, then mixup."""
+"""Augmentation of spectrograms during training, as published: SpecAugment, then mixup."""
 
 from __future__ import annotations
 

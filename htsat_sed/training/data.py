@@ -1,4 +1,4 @@
-"""Labelled clips: what the tables of a data set say, and where its recordings are."""
+"""Labelled clips, from the tables of a data set and the folder of its recordings."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ _FOLDS = 5  # of the tuning
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
-# What Lightning warns of and this module means to do.
+# Warnings of Lightning about settings that are intended here.
 _EXPECTED = (
     r"Found \d+ module\(s\) in eval mode",  # the averaged weights
     r"The '\w+_dataloader' does not have many workers",
@@ -63,7 +63,7 @@ _EXPECTED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What a run runs on; none of it changes the recipe.
+    """Hardware of a run; it does not change the recipe.
 
     Attributes:
         device: ``auto``, ``cpu``, ``cuda``, ``mps``: Lightning's accelerator.
@@ -89,7 +89,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class _Tables:
-    """What the tables of a run say, by part."""
+    """Contents of a run's tables, by part."""
 
     labels: tuple[str, ...]
     data: list[tuple[DataRecipe, list[Clip]]]
@@ -386,8 +386,8 @@ class _Keeper(Callback):  # type: ignore[misc]
         trainer.should_stop = trainer.strategy.reduce_boolean_decision(enough, all=False)
 
 
-class _Telling(Callback):  # type: ignore[misc]
-    """Passes on how far training is."""
+class _Reporter(Callback):  # type: ignore[misc]
+    """Calls `progress` after every step."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -401,13 +401,13 @@ class _Telling(Callback):  # type: ignore[misc]
 def _callbacks(recipe: Recipe, run: Path, epoch_steps: int, progress: Progress | None) -> list[Callback]:
     callbacks: list[Callback] = [_Keeper(run, recipe, epoch_steps)]
     if progress is not None:
-        callbacks.append(_Telling(progress))
+        callbacks.append(_Reporter(progress))
     return callbacks
 
 
 @torch.inference_mode()
 def _tune(model: HTSAT, validation: Sequence[tuple[Series, int]]) -> None:
-    """Choose post-processing on the examples with strong labels, and note what it is worth."""
+    """Choose post-processing on the examples with strong labels, and note the cross-validated score."""
     maps: dict[str, PresenceMap] = {}
     events: dict[str, list[Event]] = {}
     step = model.config.token_seconds
@@ -423,5 +423,4 @@ def _tune(model: HTSAT, validation: Sequence[tuple[Series, int]]) -> None:
         return
     found = tune(pair(events, dict.fromkeys(maps, ())), maps, folds=_FOLDS)
     model.post_processing = found.post_processing().to_dict()
-    worth = found.macro()._asdict()
-    model.provenance["tuned"] = {"metric": "intersection macro F1", **worth}
+    model.provenance["tuned"] = {"metric": "intersection macro F1", **found.macro()._asdict()}

@@ -22,8 +22,8 @@ from htsat_sed.training.muon import Muon
 from htsat_sed.training.recipe import Recipe
 
 _logger = logging.getLogger("htsat_sed")
-MONITOR = "validation"  # what best epochs and early stops look at
-PROGRESS = "htsat_sed"  # of a state: what is not weights
+MONITOR = "validation"  # metric that selects the best epoch and stops early
+PROGRESS = "htsat_sed"  # key of a state's metrics and broken clips
 
 
 class Training(lightning.LightningModule):  # type: ignore[misc]
@@ -50,16 +50,16 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self._validated: list[tuple[Batch, Tensor, Tensor]] = []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what a resumed run reports at its end."""
+        """Save the figures that a resumed run reports at its end."""
         checkpoint[PROGRESS] = {"metrics": self.metrics, "broken": self.broken}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over what `on_save_checkpoint` kept."""
+        """Restore the figures that `on_save_checkpoint` saved."""
         kept = checkpoint.get(PROGRESS, {})
         self.metrics, self.broken = kept.get("metrics", {}), kept.get("broken", {})
 
     def on_before_batch_transfer(self, batch: Any, _: int) -> Batch:
-        """Make a batch of what a reader sent."""
+        """Unpack a batch from a reader."""
         return batch if isinstance(batch, Batch) else unpack(batch)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
@@ -144,7 +144,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
                     kept.copy_(new)
 
     def _weight(self, step: int) -> float:
-        """How much the averaged weights take on after a step."""
+        """Weight of the new weights in the average after a step."""
         recipe = self.recipe
         if recipe.average == "ema":  # quickly at first
             return 1.0 - min(recipe.ema_decay, step / (9 + step))
@@ -205,7 +205,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser; what decays, `Recipe.decays` says.
+    """The recipe's optimiser; `Recipe.decays` selects the weights that decay.
 
     Raises:
         ValueError: `Recipe.frozen` names no weight.

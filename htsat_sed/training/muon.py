@@ -5,7 +5,7 @@ Sources: K. Jordan et al., *Muon: An optimizer for hidden layers in neural netwo
 rate. `torch.optim.Muon` does the same, but takes matrices alone and always iterates in bfloat16, which most
 processors compute slowly.
 
-What is one matrix in the model is made orthogonal as one, q, k and v together; convolutions are AdamW's.
+Each matrix of the model is made orthogonal as one, so q, k and v together; convolutions are left to AdamW.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A training recipe: everything that decides a run, as a TOML file."""
+"""A training recipe: all settings of a run, as a TOML file."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class DataRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """Shape of the model; see `HTSATConfig`. With a start that is no scratch, as the start's."""
+    """Shape of the model; see `HTSATConfig`. When fine-tuning, taken from the starting checkpoint."""
 
     sample_rate: int = 32_000
     hop_length: int = 320
@@ -75,7 +75,7 @@ class ModelRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationRecipe:
-    """What is done to clips and spectrograms; soundscapes have more of their own.
+    """Augmentation of clips and spectrograms; soundscapes are varied further, see `SoundscapeRecipe`.
 
     Attributes:
         time_masks: SpecAugment after `bn0`: stripes narrower than `time_mask`.
@@ -174,7 +174,7 @@ class Recipe:
 
     Attributes:
         data: what is trained on.
-        validation: what is scored after each epoch, in the same form; nothing random is done to it.
+        validation: scored after each epoch, in the same form; without augmentation.
         fold_count: folds there are.
         labels: classes in order; default AudioSet's 527 where a part is of kind audioset, else those that
             occur, sorted.
@@ -197,8 +197,8 @@ class Recipe:
         token_loss: weight of the token BCE, where labels are strong.
         presence_bias: bias of the head where it is new, with a start too; about the logit of a token's chance
             to be active. 0 leaves it random.
-        average: what is validated and saved: ``ema``, a moving average of the weights; ``epochs``, the mean
-            of the weights at the end of the last `average_epochs`; ``none``, the weights as they are.
+        average: weights that are validated and saved: ``ema``, a moving average; ``epochs``, the mean of
+            those at the end of the last `average_epochs`; ``none``, the weights as they are.
         ema_decay: of the moving average.
         average_epochs: see `average`.
         patience: stop after so many epochs without a better validation; 0 for never.

@@ -1,4 +1,4 @@
-"""The folder of a training run: its lock, what it trains on, its state and its log."""
+"""The folder of a training run: lock, description of the data, state and log."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def open_run(run: Path, recipe: Recipe, data: Mapping[str, Any], *, restart: boo
     Args:
         run: the folder.
         recipe: of the run.
-        data: what the run trains on, see `describe`.
-        restart: remove what an earlier run left, whatever it trained.
+        data: description of the data, see `describe`.
+        restart: remove the files of an earlier run.
 
     Yields:
         The state to go on from; None for a new run.
@@ -90,7 +90,7 @@ def open_run(run: Path, recipe: Recipe, data: Mapping[str, Any], *, restart: boo
 def describe(
     labels: Sequence[str], start: str, parts: Iterable[tuple[DataRecipe, Sequence[Clip]]], folder: Path
 ) -> dict[str, Any]:
-    """What a run trains on: two runs are the same only if this is.
+    """Describe the data of a run, to refuse to resume it on other data.
 
     Args:
         labels: classes in order.
@@ -142,7 +142,7 @@ def _compare(run: Path, plan: Mapping[str, Any]) -> None:
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """What of the data differs, in words."""
+    """The parts of the data that differ, in words."""
     yield from (name for name in ("classes", "start") if before.get(name) != now.get(name))
     for old, new in zip(before["tables"], now["tables"], strict=False):
         of = [key for key in ("labels", "recordings") if old[key] != new[key]]

@@ -1,9 +1,9 @@
-"""Soundscapes: 10 s mixtures of events cut from labelled clips, with strong labels for free.
+"""Soundscapes: 10 s mixtures of events cut from labelled clips, with exact strong labels.
 
-Recordings without events may play below, or alone.
+Recordings without events may be mixed in as a background, or alone.
 An event is the active part of a clip, or a piece of it; short ones may repeat. Its speed (and pitch),
-equalisation, room, level and place are drawn at random, and noise of a random colour and level lies below.
-Every soundscape follows from a seed and its number alone.
+equalisation, room, level and position are random, and noise of a random colour and level is added.
+Seed and number determine each soundscape.
 """
 
 from __future__ import annotations
