@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from htsat_sed.annotations.audacity import audacity_lines, read_audacity
 from htsat_sed.annotations.clips import read_durations, read_weak_labels
@@ -76,6 +76,7 @@ class Format:
         lines: (filename, events, duration or None) -> the text of one recording, to follow the header or,
             in a shared file, another recording's; None where the format is written as a whole only.
         banded: whether `lines` takes a keyword ``sample_rate`` too, for the frequencies of events.
+        delimited: whether `lines` takes a keyword ``safe_cells`` too, see `htsat_sed.annotations.delimited`.
         read: path -> the table in it.
     """
 
@@ -84,6 +85,7 @@ class Format:
     header: str = ""
     lines: Callable[..., str] | None
     banded: bool = False
+    delimited: bool = False
     read: Callable[[Path], Table]
 
     @property
@@ -107,21 +109,34 @@ class Format:
         events: Sequence[Event],
         duration: float | None = None,
         sample_rate: int | None = None,
+        *,
+        safe_cells: bool = False,
     ) -> str:
         """The text of one recording, see `lines`, with its duration in seconds and rate in Hz, if known."""
         if self.lines is None:
             raise UsageError("this format is not text: write it with write_events")
-        band = {"sample_rate": sample_rate} if self.banded else {}
-        return self.lines(filename, events, duration, **band)
+        more: dict[str, Any] = {"sample_rate": sample_rate} if self.banded else {}
+        more |= {"safe_cells": safe_cells} if self.delimited else {}
+        return self.lines(filename, events, duration, **more)
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         "tsv": Format(
-            suffix=".tsv", shared=True, header=TSV_HEADER, lines=tsv_lines, read=read_strong_labels
+            suffix=".tsv",
+            shared=True,
+            header=TSV_HEADER,
+            lines=tsv_lines,
+            delimited=True,
+            read=read_strong_labels,
         ),
         "csv": Format(
-            suffix=".csv", shared=True, header=CSV_HEADER, lines=csv_lines, read=read_strong_labels
+            suffix=".csv",
+            shared=True,
+            header=CSV_HEADER,
+            lines=csv_lines,
+            delimited=True,
+            read=read_strong_labels,
         ),
         "jsonl": Format(suffix=".jsonl", shared=True, lines=jsonl_lines, read=read_jsonl),
         "audacity": Format(suffix=".txt", shared=False, lines=audacity_lines, read=read_audacity),
@@ -188,6 +203,8 @@ def write_table(
     path: str | os.PathLike[str],
     recordings: Iterable[tuple[str, Sequence[Event], float | None]],
     format: str,
+    *,
+    safe_cells: bool = False,
 ) -> None:
     """Write one table of many recordings as they come, whole or not at all, in constant memory.
 
@@ -195,6 +212,7 @@ def write_table(
         path: the file to be.
         recordings: the name of each, its events in any order, and its duration in seconds if known.
         format: one of `FORMATS` that has one file for all recordings.
+        safe_cells: keep spreadsheets from running names and labels as formulas, in TSV and CSV.
 
     Raises:
         ValueError: `format` is unknown or has one file a recording; or as `write_events`.
@@ -208,7 +226,9 @@ def write_table(
     else:
         with whole_file(path) as file:
             file.write(of.header)
-            file.writelines(of.lines(name, own, duration) for name, own, duration in recordings)
+            file.writelines(
+                of.part(name, own, duration, safe_cells=safe_cells) for name, own, duration in recordings
+            )
 
 
 def _format(name: str) -> Format:

@@ -4,6 +4,13 @@ Written: a cell that holds the delimiter, a double quote or a line end, or begin
 double quotes, those inside it doubled. Read: the delimiter is a tab, a comma or a semicolon, whichever
 splits the header into most columns of those wanted; lines end in LF, CRLF or CR; a byte order mark, blank
 lines and spaces before a cell are skipped; columns may stand in any order, beside others, in any case.
+
+Spreadsheets run a cell that begins with ``=``, ``+``, ``-`` or ``@`` as a formula. With ``safe_cells`` an
+apostrophe stands before such a cell, and before one that begins with a tab or line end. Reading takes one
+apostrophe away before such a text, and writing adds one to a text that has one itself, with or without
+``safe_cells``: what is read is what was written.
+
+Source: OWASP, "CSV Injection", https://owasp.org/www-community/attacks/CSV_Injection.
 """
 
 from __future__ import annotations
@@ -20,11 +27,33 @@ from htsat_sed.errors import AnnotationError
 
 _DELIMITERS = ("\t", ",", ";")
 _LONGEST_HEADER = 1 << 20
+# Full-width signs too: some spreadsheets take them for the plain ones.
+_FORMULA = re.compile(r"['\s]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
-def row(cells: Sequence[str], delimiter: str) -> str:
-    """One line of a table, its line end included."""
-    return delimiter.join(_cell(_escape_ends(escape(text)), delimiter) for text in cells) + "\n"
+def row(cells: Sequence[str], delimiter: str, *, safe_cells: bool = False) -> str:
+    """One line of a table, its line end included.
+
+    Args:
+        cells: texts.
+        delimiter: between them.
+        safe_cells: put an apostrophe before cells that a spreadsheet would run as a formula.
+    """
+    texts = (_escape_ends(escape(_guarded(text, safe_cells))) for text in cells)
+    return delimiter.join(_cell(text, delimiter) for text in texts) + "\n"
+
+
+def _guarded(text: str, safe: bool) -> str:
+    return f"'{text}" if (safe or text[:1] == "'") and _FORMULA.match(text) else text
+
+
+def plain(cell: str) -> str:
+    """The text of a cell, or of a column name, as it was given to `row`; blanks at its ends are dropped.
+
+    Blanks that a text really has there are written escaped, and stay.
+    """
+    text = unescape(cell.strip())
+    return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
 
 
 def _escape_ends(text: str) -> str:
@@ -55,11 +84,8 @@ class Row:
     comma: bool
 
     def text(self, column: str) -> str:
-        """The text of a cell without blanks at its ends, empty where the table has no such column.
-
-        Blanks that a name really has there are written escaped, and stay.
-        """
-        return unescape(self.cells.get(column, "").strip())
+        """The text of a cell, see `plain`, empty where the table has no such column."""
+        return plain(self.cells.get(column, ""))
 
     def number(self, column: str) -> float:
         """The number in a cell, 0 or more.

@@ -23,31 +23,37 @@ TSV_HEADER = row(COLUMNS, "\t")
 CSV_HEADER = row((*COLUMNS, "score"), ",")
 
 
-def tsv_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
+def tsv_lines(
+    filename: str, events: Sequence[Event], duration: float | None = None, *, safe_cells: bool = False
+) -> str:
     """The rows of one recording in DESED's TSV, which has no scores.
 
     Args:
         filename: the recording.
         events: its events, in any order.
         duration: without effect here.
+        safe_cells: see `delimited`.
     """
     rows = [(filename, onset, offset, event.label) for onset, offset, event in timed(events, decimals=3)]
-    return "".join(row(cells, "\t") for cells in rows or [(filename, "", "", "")])
+    return "".join(row(cells, "\t", safe_cells=safe_cells) for cells in rows or [(filename, "", "", "")])
 
 
-def csv_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
+def csv_lines(
+    filename: str, events: Sequence[Event], duration: float | None = None, *, safe_cells: bool = False
+) -> str:
     """The rows of one recording in CSV.
 
     Args:
         filename: the recording.
         events: its events, in any order.
         duration: without effect here.
+        safe_cells: see `delimited`.
     """
     rows = [
         (filename, onset, offset, event.label, f"{event.score:.4f}")
         for onset, offset, event in timed(events, decimals=3)
     ]
-    return "".join(row(cells, ",") for cells in rows or [(filename, "", "", "", "")])
+    return "".join(row(cells, ",", safe_cells=safe_cells) for cells in rows or [(filename, "", "", "", "")])
 
 
 def read_strong_labels(path: str | os.PathLike[str]) -> dict[str, list[Event]]:

@@ -15,15 +15,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from htsat_sed.annotations.delimited import read_columns, read_rows, row
-from htsat_sed.annotations.text import Names, unescape
+from htsat_sed.annotations.delimited import plain, read_columns, read_rows, row
+from htsat_sed.annotations.text import Names
 from htsat_sed.errors import AnnotationError
 from htsat_sed.labels import normal
 
 
-def tags_header(labels: Sequence[str] | None = None, separator: str = ",") -> str:
+def tags_header(
+    labels: Sequence[str] | None = None, separator: str = ",", *, safe_cells: bool = False
+) -> str:
     """The header of a table with one row a recording and class, or with a column for each of `labels`."""
-    return row(("filename", "event_label", "score") if labels is None else ("filename", *labels), separator)
+    columns = ("event_label", "score") if labels is None else labels
+    return row(("filename", *columns), separator, safe_cells=safe_cells)
 
 
 def long_rows(
@@ -33,6 +36,7 @@ def long_rows(
     *,
     top: int | None = None,
     separator: str = ",",
+    safe_cells: bool = False,
 ) -> str:
     """The rows of one recording, one a class, highest score first.
 
@@ -42,14 +46,18 @@ def long_rows(
         labels: K class names; of equal scores the earlier class comes first.
         top: how many classes, the highest ones; None for all.
         separator: of the columns.
+        safe_cells: see `delimited`.
     """
     highest_first = np.argsort(-scores, kind="stable")[:top]
-    return "".join(row((filename, labels[k], f"{scores[k]:.6f}"), separator) for k in highest_first)
+    rows = ((filename, labels[k], f"{scores[k]:.6f}") for k in highest_first)
+    return "".join(row(cells, separator, safe_cells=safe_cells) for cells in rows)
 
 
-def wide_row(filename: str, scores: NDArray[np.float32], separator: str = ",") -> str:
+def wide_row(
+    filename: str, scores: NDArray[np.float32], separator: str = ",", *, safe_cells: bool = False
+) -> str:
     """The row of one recording, (K,) scores in the order of the labels in the header."""
-    return row((filename, *(f"{score:.6f}" for score in scores)), separator)
+    return row((filename, *(f"{score:.6f}" for score in scores)), separator, safe_cells=safe_cells)
 
 
 def read_tags(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
@@ -75,7 +83,7 @@ def read_tags(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
         if "event_label" in cells.cells and "score" in cells.cells:
             found = {normal(cells.text("event_label")): cells.number("score")}
         else:
-            found = {normal(unescape(name)): cells.number(name) for name in cells.cells if name != "filename"}
+            found = {normal(plain(name)): cells.number(name) for name in cells.cells if name != "filename"}
         own = tags.setdefault(filename, {})
         for label, score in found.items():
             if not label.strip():

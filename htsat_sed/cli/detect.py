@@ -84,6 +84,7 @@ def detect(
     restart: options.Restart = False,
     overwrite: options.Overwrite = False,
     failures_table: options.FailuresTable = None,
+    safe_cells: options.SafeCells = False,
     checkpoint: options.Checkpoints = None,
     class_map: options.ClassMapOption = None,
     labels: options.Labels = None,
@@ -222,11 +223,16 @@ def detect(
             recording_outputs(),
         ):
             stop.left = run.left
-            _detect(detector, run, files, _printer(targets, formats, progress) if out is None else None)
+            _detect(
+                detector,
+                run,
+                files,
+                _printer(targets, formats, progress, safe_cells) if out is None else None,
+            )
             if journal is not None and run.done:
                 for table in files.tables:
-                    write_table(table.path, from_journal(run.results()), table.format)
-            code = run.finish(failures_table)
+                    write_table(table.path, from_journal(run.results()), table.format, safe_cells=safe_cells)
+            code = run.finish(failures_table, safe_cells=safe_cells)
             summarise(run, out, failures_table)
         _say_what_was_kept(files.kept)
     raise typer.Exit(code)
@@ -367,7 +373,7 @@ def _check_shareable(out: Path | None, targets: Sequence[Target]) -> None:
 
 
 def _printer(
-    targets: Sequence[Target], formats: list[str] | None, progress: RecordingsProgress
+    targets: Sequence[Target], formats: list[str] | None, progress: RecordingsProgress, safe_cells: bool
 ) -> Callable[[str, Detection], None]:
     """Prints the events of a recording to standard output as soon as they are known."""
     from htsat_sed.annotations import FORMATS
@@ -380,7 +386,7 @@ def _printer(
     def show(name: str, found: Detection) -> None:
         with progress.aside():
             if as_table:
-                emit(of.part(name, found.events, found.duration, found.sample_rate))
+                emit(of.part(name, found.events, found.duration, found.sample_rate, safe_cells=safe_cells))
             else:
                 _show(name, found.events)
 

@@ -87,6 +87,15 @@ Overwrite = Annotated[
         rich_help_panel="Output",
     ),
 ]
+SafeCells = Annotated[
+    bool,
+    typer.Option(
+        "--safe-cells",
+        help="In CSV and TSV, put an apostrophe before names and labels that a spreadsheet would run as a "
+        "formula: those that begin with = + - or @.",
+        rich_help_panel="Output",
+    ),
+]
 FailuresTable = Annotated[
     Path | None,
     typer.Option(

@@ -165,6 +165,7 @@ def segments(
         ),
     ] = "all",
     track: options.Track = None,
+    safe_cells: options.SafeCells = False,
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
 ) -> None:
@@ -227,7 +228,7 @@ def segments(
             else:
                 written[name] = result
     if any(written.values()) or not failures:  # else the same command with the right folder would be refused
-        write_index(out, planned, written)
+        write_index(out, planned, written, safe_cells=safe_cells)
         _summarise(out / INDEX, written)
     lost = sum(len(planned.clips[name]) - len(own) for name, own in written.items())
     raise typer.Exit(1 if failures or lost else 0)

@@ -90,6 +90,7 @@ def tag(
     restart: options.Restart = False,
     overwrite: options.Overwrite = False,
     failures_table: options.FailuresTable = None,
+    safe_cells: options.SafeCells = False,
     checkpoint: options.Checkpoints = None,
     class_map: options.ClassMapOption = None,
     labels: options.Labels = None,
@@ -179,15 +180,17 @@ def tag(
 
         def rows(name: str, scores: NDArray[np.float32]) -> str:
             if wide:
-                return wide_row(name, scores, separator)
-            return long_rows(name, scores, detector.labels, top=top, separator=separator)
+                return wide_row(name, scores, separator, safe_cells=safe_cells)
+            return long_rows(
+                name, scores, detector.labels, top=top, separator=separator, safe_cells=safe_cells
+            )
 
         def read(paths: Iterable[str], progress: Progress) -> Results[NDArray[np.float32]]:
             return detector.all_clip_scores(
                 paths, pool=pool.value, shifts=shifts, progress=progress, defective=run.defective
             )
 
-        header = tags_header(detector.labels if wide else None, separator)
+        header = tags_header(detector.labels if wide else None, separator, safe_cells=safe_cells)
         as_table = wide or not output.is_terminal
         bar = RecordingsProgress("tagging", len(recordings))
         with Run(recordings, failures, display=bar, journal=journal) as run:
@@ -210,7 +213,7 @@ def tag(
                     file.write(header)
                     for name, scores in run.results():
                         file.write(rows(name, np.array(scores, np.float32)))
-            code = run.finish(failures_table)
+            code = run.finish(failures_table, safe_cells=safe_cells)
             summarise(run, out, failures_table)
     raise typer.Exit(code)
 

@@ -35,7 +35,11 @@ def check_failures(path: Path, outputs: Iterable[Path]) -> None:
 
 
 def write_failures(
-    path: Path, failures: Sequence[tuple[str, str]], defects: Sequence[tuple[str, str]] = ()
+    path: Path,
+    failures: Sequence[tuple[str, str]],
+    defects: Sequence[tuple[str, str]] = (),
+    *,
+    safe_cells: bool = False,
 ) -> None:
     """Write the table of what failed; with nothing to list, remove the one that an earlier run left.
 
@@ -43,6 +47,7 @@ def write_failures(
         path: a CSV file, with the columns filename and reason.
         failures: recording, as in the other tables, and reason.
         defects: recording, and what is wrong with it though it could be read; after the failures.
+        safe_cells: keep spreadsheets from running names as formulas, see `delimited`.
 
     Raises:
         HtsatSedError: it cannot be written.
@@ -53,8 +58,8 @@ def write_failures(
         return
     with whole_file(path) as file:
         file.write(_HEADER)
-        file.writelines(row(failure, ",") for failure in failures)
-        file.writelines(row((name, _READ + defect), ",") for name, defect in defects)
+        read = [(name, _READ + defect) for name, defect in defects]
+        file.writelines(row(cells, ",", safe_cells=safe_cells) for cells in [*failures, *read])
 
 
 def read_defects(path: Path) -> dict[str, str]:

@@ -199,13 +199,14 @@ class Run:
         """How many recordings were read though something is wrong with them."""
         return len(self._defects)
 
-    def finish(self, failures: Path | None) -> int:
+    def finish(self, failures: Path | None, *, safe_cells: bool = False) -> int:
         """List what failed and close the journal, when all output is written.
 
         Recordings that were read though something is wrong with them are listed, too, but have not failed.
 
         Args:
             failures: table for what failed, if one is wanted.
+            safe_cells: see `write_failures`.
 
         Returns:
             The exit code: 1 if something failed, else 0.
@@ -222,7 +223,9 @@ class Run:
             place = {recording.name: i for i, recording in enumerate(self.recordings)}
             failed = sorted(self.failures, key=lambda failure: place.get(failure[0], -1))
             defects = sorted(self._defects.items(), key=lambda defect: place[defect[0]])
-            write_failures(failures, [(name, error.reason) for name, error in failed], defects)
+            write_failures(
+                failures, [(name, error.reason) for name, error in failed], defects, safe_cells=safe_cells
+            )
         if self._journal is not None:
             self._journal.finish(keep=bool(self.failures or self._defects))
         return 1 if self.failures else 0

@@ -177,13 +177,16 @@ def write_clips(plan: Plan, folder: Path, how: Cut) -> Iterator[tuple[str, dict[
             yield name, {targets[target]: bounds for target, bounds in written.items()}
 
 
-def write_index(folder: Path, plan: Plan, written: Mapping[str, Mapping[Event, Bounds]]) -> None:
+def write_index(
+    folder: Path, plan: Plan, written: Mapping[str, Mapping[Event, Bounds]], *, safe_cells: bool = False
+) -> None:
     """Write ``clips.csv``, ordered by the clips' paths.
 
     Args:
         folder: of the clips.
         plan: what they are called.
         written: recording -> its events that have clips, and where these lie.
+        safe_cells: keep spreadsheets from running names as formulas, see `delimited`.
 
     Raises:
         HtsatSedError: it cannot be written.
@@ -200,4 +203,4 @@ def write_index(folder: Path, plan: Plan, written: Mapping[str, Mapping[Event, B
     make_folder(folder)
     with whole_file(folder / INDEX) as file:
         file.write(row(_COLUMNS, ","))
-        file.writelines(row(cells, ",") for cells in sorted(rows) + heard)
+        file.writelines(row(cells, ",", safe_cells=safe_cells) for cells in sorted(rows) + heard)

@@ -70,8 +70,7 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, format, table):
         return
     # Blanks at the ends of labels are not read, and composed characters are the same as decomposed ones.
     table = {
-        name: [Event(e.onset, e.offset, normal(e.label), e.score) for e in own]
-        for name, own in table.items()
+        name: [Event(e.onset, e.offset, normal(e.label), e.score) for e in own] for name, own in table.items()
     }
     without_scores = {"tsv", "audacity", "textgrid", "webvtt"}
     expected = {
