@@ -59,6 +59,7 @@ _MOST_SILENCE = 86_400.0  # seconds inserted into one recording
 # Streams as they are sent: a leap of the clock is a new programme, not a gap (as in FFmpeg).
 _BROADCAST, _LONGEST_OUTAGE = frozenset({"mpegts", "mpeg"}), 10.0
 _GUESSED = frozenset({"mp3", "aac", "ac3"})  # formats without a header: found by the suffix, frame by frame
+MOST_LINKS = 10_000  # joined streams; each is opened anew, so that more would keep a processor busy for long
 _LEAST_SHARE = 0.1  # of the bytes of such a file; what is decoded by chance is some 2 to 5 % of them
 
 Piece = tuple[int, NDArray[Any]]  # rate, and (channels, samples) as they were decoded
@@ -103,6 +104,8 @@ class Coded(Source):
             links = ogg_links(file, *extent)
         elif head[:4] == b"fLaC":
             links = flac_links(file, *extent)
+        if len(links) > MOST_LINKS:
+            raise AudioError(path, f"is joined from {len(links)} streams; at most {MOST_LINKS} are read")
         self._first_link = links[0]
         self._size = extent[1] - extent[0]
         self._links = iter(links[1:])

@@ -325,6 +325,15 @@ def test_joined_recordings_of_unlike_kinds(
     assert np.sqrt(np.mean(middle**2)) > 0.05
 
 
+def test_streams_without_number_are_refused(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.ogg", tones(0.1), format="OGG", subtype="VORBIS").read_bytes()
+    first_page = one[: 27 + one[26] + sum(one[27 : 27 + one[26]])]
+    path = tmp_path / "b.ogg"
+    path.write_bytes(first_page * 10_001)
+    with pytest.raises(AudioError, match="joined from 10001 streams"):
+        read(path, 32_000)
+
+
 # Channels, tracks, scales.
 
 
