@@ -114,7 +114,7 @@ def test_a_run_says_that_it_computes_in_bfloat16(
         settings = (out / "events.tsv.journal").read_text().splitlines()[0]
         assert f'"precision": "{precision}"' in settings
         assert '"runtime": "openvino"' in settings
-        with np.load(next((out / "maps").iterdir())) as found:
+        with np.load(next((out / "maps").glob("*.npz"))) as found:
             maps.append(found["scores"])
     labels = [
         [line.split("\t")[3] for line in (tmp_path / each / "events.tsv").read_text().splitlines()]
