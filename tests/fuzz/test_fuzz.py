@@ -32,7 +32,7 @@ from fuzz.readers import READERS
 TESTS = Path(__file__).parent.parent
 FINDINGS = Path(__file__).parent / "findings"
 MEMORY = 3 << 30  # bytes that reading one file may take, libraries included
-PATIENCE = 30.0  # seconds that reading one file may take
+PATIENCE = 60.0  # seconds that reading one file may take, the first import of torch included
 MINUTE, HOUR = 50.0, 3600.0
 
 
