@@ -219,8 +219,11 @@ class Detector:
 
         Raises:
             AudioError: with ``raise``, a recording cannot be read.
-            UsageError: a value of `sounds` is nothing that `detect` takes, or `on_error` is another word.
+            UsageError: `sounds` is one recording, a value of it is nothing that `detect` takes, or `on_error`
+                is another word.
         """
+        if isinstance(sounds, str | os.PathLike | bytes) or hasattr(sounds, "read"):
+            raise UsageError("wanted several recordings, got one: put it into a list, or call detect")
         if on_error not in ("raise", "yield"):
             raise UsageError(f"wanted on_error 'raise' or 'yield', got {on_error!r}")
         paths = (_as_path(sound, sample_rate if _is_samples(sound) else None) for sound in sounds)

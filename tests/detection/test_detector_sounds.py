@@ -68,6 +68,9 @@ def test_many_recordings_of_any_kind(tmp_path: Path) -> None:
         list(detector.detect_many(sounds, sample_rate=rate, on_error="raise"))
     with pytest.raises(UsageError, match="wanted on_error 'raise' or 'yield', got 'skip'"):
         list(detector.detect_many(sounds, on_error="skip"))  # type: ignore[arg-type]
+    for single in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
+        with pytest.raises(UsageError, match="wanted several recordings, got one"):
+            list(detector.detect_many(single))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
