@@ -245,7 +245,7 @@ def _say_what_was_kept(kept: Sequence[Path]) -> None:
     if len(kept) > KEPT_LISTED:
         say("kept", f"and {len(kept) - KEPT_LISTED} more")
     if kept:
-        say("note", f"{len(kept)} files were kept as they are: --overwrite replaces them")
+        say("note", f"files kept as they are: {len(kept)}; --overwrite replaces them")
 
 
 def _detect(

@@ -59,7 +59,7 @@ def test_corrected_labels_are_kept_and_named(run: Run, checkpoint: Path, few: Pa
     assert code == 0
     assert err.splitlines() == [
         f"kept: {files[0]}: was edited since it was written, or written by another program",
-        "note: 1 files were kept as they are: --overwrite replaces them",
+        "note: files kept as they are: 1; --overwrite replaces them",
     ]
     assert [path.read_bytes() for path in files] == [b"corrected\n", *before[1:]]
     assert run(*command, "--overwrite")[::2] == (0, "")
