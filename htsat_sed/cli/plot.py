@@ -147,8 +147,8 @@ def plot(
     """Draw a recording and what was found in it.
 
     Over one time axis: the log-mel spectrogram that the model hears, and a lane for each class.
-    A lane has the smoothed scores (grey, dark above the threshold, which is a line),
-    the events found (blue) and reference events (orange).
+    A lane has the smoothed scores (light grey, and dark above the threshold),
+    the threshold (a line), the events found (blue) and reference events (orange).
 
     A long recording becomes several strips, one below the other, after an overview of the whole.
     A strip leaves out classes that are not heard in it.

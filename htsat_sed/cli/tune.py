@@ -172,8 +172,9 @@ def tune(
 
     The gain is held out less before, with its 95 % interval over recordings.
 
-    With --negatives, F1 is the highest at so many false alarms per hour. A class that cannot keep
-    to its part of them becomes silent; more negatives, or a higher limit, give it more room.
+    With --negatives, F1 is the highest at so many false alarms per hour.
+    A class that cannot keep to its part of them becomes silent.
+    More negatives, or a higher limit, give it more room.
 
     [bold]Examples[/bold]
 
@@ -182,7 +183,7 @@ def tune(
       htsat-sed detect more/ --post-processing tuned.toml
       htsat-sed tune reference.tsv --scores maps/ -c home --into mine.safetensors
       htsat-sed tune reference.tsv --audio recordings/ --metric collar
-      htsat-sed tune reference.tsv --audio recordings/ --negatives street/ -o tuned.toml
+      htsat-sed tune reference.tsv --audio yard/ --negatives street/ -o t.toml
     """
     _check(scores, audio, method, metric, out, into, class_map)
     from htsat_sed.annotations import read_events, read_heard, read_presence_maps
