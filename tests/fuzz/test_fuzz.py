@@ -193,8 +193,9 @@ def test_a_minute_of_damaged_files(worker: Worker, tmp_path: Path) -> None:
 
 
 @pytest.mark.fuzz
-@pytest.mark.long
-def test_an_hour_of_damaged_files(worker: Worker, tmp_path: Path) -> None:
+def test_an_hour_of_damaged_files(worker: Worker, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("--long"):
+        pytest.skip("takes an hour: run with --long -m fuzz")
     seed = int(os.environ.get("HTSAT_SED_FUZZ_SEED", time.time_ns() % 1_000_000))
     seconds = float(os.environ.get("HTSAT_SED_FUZZ_SECONDS", HOUR))
     outcomes, findings = fuzz(worker, tmp_path, seconds=seconds, seed=seed)
