@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
+from htsat_sed.cli.groups import with_groups
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
 from htsat_sed.cli.terminal import clock, emit, output, report, say, summarise
@@ -32,6 +33,7 @@ OUTPUT = "Output"
 KEPT_LISTED = 30
 
 
+@with_groups
 def detect(
     paths: options.Paths,
     include: options.Include = None,
@@ -96,13 +98,7 @@ def detect(
     compile_model: options.Compile = False,
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
-    threshold: options.Threshold = None,
-    threshold_low: options.ThresholdLow = None,
-    median_filter: options.MedianFilter = None,
-    min_gap: options.MinGap = None,
-    edge_level: options.EdgeLevel = None,
-    min_event: options.MinEvent = None,
-    post_processing: options.PostProcessingFile = None,
+    wanted: options.EventOptions = options.EventOptions(),
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
 ) -> None:
@@ -151,15 +147,8 @@ def detect(
             class_map=class_map,
             labels=labels,
             fill_batches=out is not None and len(recordings) > 1,
-            post_processing_file=post_processing,
-            flags={
-                "threshold": threshold,
-                "threshold_low": threshold_low,
-                "median_filter": median_filter,
-                "min_gap": min_gap,
-                "edge_level": edge_level,
-                "min_event": min_event,
-            },
+            post_processing_file=wanted.post_processing,
+            flags=wanted.flags,
             channel=channel,
             track=track,
         )
@@ -188,7 +177,7 @@ def detect(
                 *(labels or ()),
                 label_file,
                 class_map,
-                post_processing,
+                wanted.post_processing,
             ],
         )
         if out is not None:

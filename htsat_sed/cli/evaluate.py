@@ -11,6 +11,7 @@ import typer
 
 from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show, write_csv, write_json
+from htsat_sed.cli.groups import with_groups
 from htsat_sed.cli.maps import detected_maps, kept_maps_rules, matching_recordings
 from htsat_sed.cli.negatives import NegativesOption, false_alarm_metrics, false_outcomes, negative_maps
 from htsat_sed.cli.progress import ProgressMode
@@ -32,6 +33,7 @@ METRICS = "Metrics"
 OUTPUT = "Output"
 
 
+@with_groups
 def evaluate(
     reference: Annotated[
         Path | None,
@@ -218,13 +220,7 @@ def evaluate(
     compile_model: options.Compile = False,
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
-    threshold: options.Threshold = None,
-    threshold_low: options.ThresholdLow = None,
-    median_filter: options.MedianFilter = None,
-    min_gap: options.MinGap = None,
-    edge_level: options.EdgeLevel = None,
-    min_event: options.MinEvent = None,
-    post_processing: options.PostProcessingFile = None,
+    wanted: options.EventOptions = options.EventOptions(),
     overwrite: options.Overwrite = False,
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
@@ -288,19 +284,11 @@ def evaluate(
         raise typer.BadParameter("wanted REFERENCE, or --negatives alone")
     if reference is not None and (not given or (audio is not None and len(given) > 1)):
         raise typer.BadParameter("wanted ESTIMATED, --scores, both of them, or --audio alone")
-    flags = {
-        "threshold": threshold,
-        "threshold_low": threshold_low,
-        "median_filter": median_filter,
-        "min_gap": min_gap,
-        "edge_level": edge_level,
-        "min_event": min_event,
-    }
     if (
         audio is None
         and scores is None
         and negatives is None
-        and (post_processing is not None or any(flags.values()))
+        and (wanted.post_processing is not None or any(wanted.flags.values()))
     ):
         raise typer.BadParameter(
             "events are scored as they are: --threshold and the like want --scores or --audio"
@@ -309,7 +297,16 @@ def evaluate(
     check_apart(
         [json_file, csv_file, plot],
         [
-            *(reference, estimated, scores, negatives, durations, post_processing, class_map, label_file),
+            *(
+                reference,
+                estimated,
+                scores,
+                negatives,
+                durations,
+                wanted.post_processing,
+                class_map,
+                label_file,
+            ),
             *(options.checkpoint_files(checkpoint) if checkpoint else ()),
         ],
     )
@@ -370,8 +367,8 @@ def evaluate(
             sample_rate=sample_rate,
             label_file=label_file,
             class_map=class_map,
-            post_processing_file=post_processing,
-            flags=flags,
+            post_processing_file=wanted.post_processing,
+            flags=wanted.flags,
             channel=channel,
             track=track,
         )
@@ -407,7 +404,7 @@ def evaluate(
             }
         )
         kept = {**maps, **(without.maps if without is not None else {})}
-        rules = kept_maps_rules(checkpoint, class_map, post_processing, flags, kept)
+        rules = kept_maps_rules(checkpoint, class_map, wanted.post_processing, wanted.flags, kept)
     found = Report(0, ())
     if reference is not None:
         if strong is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -316,6 +317,26 @@ Quiet = Annotated[
         rich_help_panel=MESSAGES,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class EventOptions:
+    """How presence maps become events: values for all classes or for one, and a file of values."""
+
+    threshold: Threshold = None
+    threshold_low: ThresholdLow = None
+    median_filter: MedianFilter = None
+    min_gap: MinGap = None
+    edge_level: EdgeLevel = None
+    min_event: MinEvent = None
+    post_processing: PostProcessingFile = None
+
+    @property
+    def flags(self) -> dict[str, list[str] | None]:
+        """The values as they were typed, by the name of the post-processing value."""
+        return {
+            each.name: getattr(self, each.name) for each in fields(self) if each.name != "post_processing"
+        }
 
 
 def load_models(

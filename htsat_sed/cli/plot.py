@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
+from htsat_sed.cli.groups import with_groups
 from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
 from htsat_sed.cli.terminal import clock, remark, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
@@ -50,6 +51,7 @@ def _time(text: str | float) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
+@with_groups
 def plot(
     recording: Annotated[
         str,
@@ -133,13 +135,7 @@ def plot(
     compile_model: options.Compile = False,
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
-    threshold: options.Threshold = None,
-    threshold_low: options.ThresholdLow = None,
-    median_filter: options.MedianFilter = None,
-    min_gap: options.MinGap = None,
-    edge_level: options.EdgeLevel = None,
-    min_event: options.MinEvent = None,
-    post_processing: options.PostProcessingFile = None,
+    wanted: options.EventOptions = options.EventOptions(),
     overwrite: options.Overwrite = False,
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
@@ -196,15 +192,8 @@ def plot(
         label_file=label_file,
         class_map=class_map,
         labels=labels,
-        post_processing_file=post_processing,
-        flags={
-            "threshold": threshold,
-            "threshold_low": threshold_low,
-            "median_filter": median_filter,
-            "min_gap": min_gap,
-            "edge_level": edge_level,
-            "min_event": min_event,
-        },
+        post_processing_file=wanted.post_processing,
+        flags=wanted.flags,
         channel=channel,
         track=track,
     )
