@@ -22,7 +22,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from htsat_sed.annotations.text import escape, number, read_text, unescape
+from htsat_sed.annotations.text import escape, escape_ends, number, read_text, unescape
 from htsat_sed.errors import AnnotationError
 
 _DELIMITERS = ("\t", ",", ";")
@@ -39,7 +39,7 @@ def row(cells: Sequence[str], delimiter: str, *, safe_cells: bool = False) -> st
         delimiter: between them.
         safe_cells: put an apostrophe before cells that a spreadsheet would run as a formula.
     """
-    texts = (_escape_ends(escape(_guarded(text, safe_cells))) for text in cells)
+    texts = (escape_ends(escape(_guarded(text, safe_cells))) for text in cells)
     return delimiter.join(_cell(text, delimiter) for text in texts) + "\n"
 
 
@@ -54,11 +54,6 @@ def plain(cell: str) -> str:
     """
     text = unescape(cell.strip())
     return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
-
-
-def _escape_ends(text: str) -> str:
-    """Escape a blank at either end, which readers of tables drop."""
-    return re.sub(r"^\s|\s$", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _cell(text: str, delimiter: str) -> str:

@@ -26,6 +26,7 @@ from htsat_sed.annotations.text import (
     CONTROL,
     Collected,
     escape,
+    escape_ends,
     number,
     numbered_lines,
     read_text,
@@ -87,7 +88,7 @@ def raven_lines(
         sample_rate: of the recording, Hz, if known.
     """
     high = HIGH_HZ if sample_rate is None else min(HIGH_HZ, sample_rate // 2)
-    begin_file = _cell(Path(filename).name)
+    begin_file = escape_ends(_cell(Path(filename).name))
     return "".join(
         f"{selection}\tSpectrogram 1\t1\t{onset}\t{offset}\t{LOW_HZ}\t{high}"
         f"\t{_cell(event.label)}\t{event.score:.4f}\t{begin_file}\n"

@@ -50,6 +50,11 @@ def escape(text: str, also: str = "") -> str:
     return re.sub(pattern, lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def escape_ends(text: str) -> str:
+    """Write out a blank at either end of a name, which readers of tables drop; `unescape` takes it back."""
+    return re.sub(r"^\s|\s$", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def unescape(text: str) -> str:
     """Take `escape` back."""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
