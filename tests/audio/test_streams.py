@@ -157,7 +157,7 @@ def test_memory_does_not_grow_with_length(tmp_path):
             assert count == 6 * minutes
 
     peak(1)
-    assert peak(30) < 1.05 * peak(3)
+    assert peak(30) < 1.25 * peak(3)  # 27 minutes more are 100 MB; what else is collected meanwhile varies
 
 
 def test_recordings_are_read_in_many_threads(tmp_path):
