@@ -73,13 +73,4 @@ def _error(library: str, error: BaseException, remedy: str | None = None) -> Lib
 def _remedy(library: str) -> str:
     """The pip line that installs a library anew."""
     distributions = metadata.packages_distributions().get(library, [library])
-    line = f"pip install --upgrade --force-reinstall {distributions[0]}"
-    if library == "torchaudio" and _torch_is_for_cpus():
-        # The wheel of the package index loads CUDA libraries.
-        return f"{line} --index-url https://download.pytorch.org/whl/cpu"
-    return line
-
-
-def _torch_is_for_cpus() -> bool:
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.version.cuda is None
+    return f"pip install --upgrade --force-reinstall {distributions[0]}"
