@@ -290,9 +290,8 @@ def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[R
         formats = by_suffix[:1] if out.suffix and not out.is_dir() else ["tsv"]
         as_file = bool(out.suffix) and not out.is_dir()
     else:
-        own = FORMATS[formats[0]].ending
-        single = FORMATS[formats[0]].shared or (len(recordings) == 1 and out.suffix.lower() == own)
-        as_file = len(formats) == 1 and single and not out.is_dir()
+        of = FORMATS[formats[0]]
+        as_file = len(formats) == 1 and (of.shared or out.suffix.lower() == of.ending) and not out.is_dir()
     if as_file and not FORMATS[formats[0]].shared and len(recordings) != 1:
         raise typer.BadParameter(
             f"{formats[0]} has one file a recording: name a folder for {len(recordings)} of them",

@@ -140,3 +140,16 @@ def test_devices_take_any_number_of_outputs(tmp_path: Path) -> None:
     check_apart([tmp_path / "new"], [tmp_path])
     with pytest.raises(HtsatSedError, match="would be written twice"):
         check_apart([tmp_path / "new", tmp_path / "." / "new"], [])
+
+
+@pytest.mark.parametrize(
+    "how", ["-o labels.txt", "-f audacity -o labels.txt", "-f raven -o labels.selections.txt"]
+)
+def test_a_file_for_labels_of_several_recordings_is_refused(run: Run, folder: Path, how: str) -> None:
+    """It would become a folder that is named like a file."""
+    shutil.copy(folder / "home.flac", folder / "audio" / "a.flac")
+    shutil.copy(folder / "home.flac", folder / "audio" / "b.flac")
+    code, _, err = run("detect", "audio", *how.split())
+    assert code == 2
+    assert "name a folder for 2 of them" in " ".join(err.replace("│", " ").split())
+    assert not list(folder.glob("labels.*txt"))
