@@ -38,8 +38,7 @@ def detect(
     paths: options.Paths,
     include: options.Include = None,
     exclude: options.Exclude = None,
-    channel: options.Channel = "mix",
-    track: options.Track = None,
+    channel_options: options.ChannelOptions = options.ChannelOptions(),
     out: Annotated[
         Path | None,
         typer.Option(
@@ -91,14 +90,10 @@ def detect(
     class_map: options.ClassMapOption = None,
     labels: options.Labels = None,
     hop: options.Hop = 10.0,
-    device: options.Device = "auto",
-    batch_size: options.BatchSize = "auto",
-    runtime: options.Runtime = "auto",
-    precision: options.Precision = "float32",
-    compile_model: options.Compile = False,
+    execution_options: options.ExecutionOptions = options.ExecutionOptions(),
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
-    wanted: options.EventOptions = options.EventOptions(),
+    event_options: options.EventOptions = options.EventOptions(),
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
 ) -> None:
@@ -136,21 +131,15 @@ def detect(
             )
         detector = options.make_detector(
             checkpoint,
-            device=device,
-            batch_size=batch_size,
-            runtime=runtime,
-            precision=precision,
-            compile_model=compile_model,
+            execution_options=execution_options,
+            channel_options=channel_options,
             hop=hop,
             sample_rate=sample_rate,
             label_file=label_file,
             class_map=class_map,
             labels=labels,
             fill_batches=out is not None and len(recordings) > 1,
-            post_processing_file=wanted.post_processing,
-            flags=wanted.flags,
-            channel=channel,
-            track=track,
+            event_options=event_options,
         )
         if abs(detector.hop - hop) > 1e-6:
             say(
@@ -177,7 +166,7 @@ def detect(
                 *(labels or ()),
                 label_file,
                 class_map,
-                wanted.post_processing,
+                event_options.post_processing,
             ],
         )
         if out is not None:

@@ -210,17 +210,12 @@ def evaluate(
     ] = None,
     checkpoint: options.Checkpoints = None,
     class_map: options.ClassMapOption = None,
-    channel: options.Channel = "mix",
-    track: options.Track = None,
+    channel_options: options.ChannelOptions = options.ChannelOptions(),
     hop: options.Hop = 10.0,
-    device: options.Device = "auto",
-    batch_size: options.BatchSize = "auto",
-    runtime: options.Runtime = "auto",
-    precision: options.Precision = "float32",
-    compile_model: options.Compile = False,
+    execution_options: options.ExecutionOptions = options.ExecutionOptions(),
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
-    wanted: options.EventOptions = options.EventOptions(),
+    event_options: options.EventOptions = options.EventOptions(),
     overwrite: options.Overwrite = False,
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
@@ -288,7 +283,7 @@ def evaluate(
         audio is None
         and scores is None
         and negatives is None
-        and (wanted.post_processing is not None or any(wanted.flags.values()))
+        and (event_options.post_processing is not None or any(event_options.flags.values()))
     ):
         raise typer.BadParameter(
             "events are scored as they are: --threshold and the like want --scores or --audio"
@@ -303,7 +298,7 @@ def evaluate(
                 scores,
                 negatives,
                 durations,
-                wanted.post_processing,
+                event_options.post_processing,
                 class_map,
                 label_file,
             ),
@@ -358,19 +353,13 @@ def evaluate(
     def detector() -> Detector:
         return options.make_detector(
             checkpoint,
-            device=device,
-            batch_size=batch_size,
-            runtime=runtime,
-            precision=precision,
-            compile_model=compile_model,
+            execution_options=execution_options,
+            channel_options=channel_options,
             hop=hop,
             sample_rate=sample_rate,
             label_file=label_file,
             class_map=class_map,
-            post_processing_file=wanted.post_processing,
-            flags=wanted.flags,
-            channel=channel,
-            track=track,
+            event_options=event_options,
         )
 
     failures: list[HtsatSedError] = []
@@ -388,23 +377,25 @@ def evaluate(
             "hop": detector().hop,
             "class_map": class_map,
             "runtime": detector().runtime,
-            "precision": precision,
+            "precision": execution_options.precision,
         }
     else:
         _refuse_unused(
             {
                 "--hop": hop != 10.0,
-                "--device": device != "auto",
-                "--batch-size": batch_size != "auto",
-                "--runtime": runtime != "auto",
-                "--precision": precision != "float32",
-                "--compile": compile_model,
+                "--device": execution_options.device != "auto",
+                "--batch-size": execution_options.batch_size != "auto",
+                "--runtime": execution_options.runtime != "auto",
+                "--precision": execution_options.precision != "float32",
+                "--compile": execution_options.compile_model,
                 "--sample-rate": sample_rate is not None,
                 "--label-file": label_file is not None,
             }
         )
         kept = {**maps, **(without.maps if without is not None else {})}
-        rules = kept_maps_rules(checkpoint, class_map, wanted.post_processing, wanted.flags, kept)
+        rules = kept_maps_rules(
+            checkpoint, class_map, event_options.post_processing, event_options.flags, kept
+        )
     found = Report(0, ())
     if reference is not None:
         if strong is None:

@@ -320,6 +320,25 @@ Quiet = Annotated[
 
 
 @dataclass(frozen=True)
+class ChannelOptions:
+    """Which channel and audio track of a recording is read."""
+
+    channel: Channel = "mix"
+    track: Track = None
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """What the model runs on, and how."""
+
+    device: Device = "auto"
+    batch_size: BatchSize = "auto"
+    runtime: Runtime = "auto"
+    precision: Precision = "float32"
+    compile_model: Compile = False
+
+
+@dataclass(frozen=True)
 class EventOptions:
     """How presence maps become events: values for all classes or for one, and a file of values."""
 
@@ -376,21 +395,15 @@ def own_rules(values: Mapping[str, Any] | None, class_map: ClassMap | None) -> P
 def make_detector(
     checkpoints: list[str] | None,
     *,
-    device: str,
-    batch_size: str,
+    execution_options: ExecutionOptions,
+    channel_options: ChannelOptions,
     hop: float,
     sample_rate: int | None = None,
     label_file: Path | None = None,
     class_map: str | None = None,
     labels: list[str] | None = None,
-    post_processing_file: Path | None = None,
-    flags: dict[str, list[str] | None] | None = None,
-    runtime: str = "auto",
-    precision: str = "float32",
-    compile_model: bool = False,
+    event_options: EventOptions = EventOptions(),
     fill_batches: bool = False,
-    channel: str = "mix",
-    track: int | None = None,
 ) -> Detector:
     """The detector that the options describe.
 
@@ -399,17 +412,17 @@ def make_detector(
     """
     from htsat_sed.labels import class_map as find_class_map
 
-    windows = parse_batch_size(batch_size)
-    listened = parse_channel(channel)
+    windows = parse_batch_size(execution_options.batch_size)
+    listened = parse_channel(channel_options.channel)
     with waiting_for("loading the model"):  # the imports, too, take seconds where a disk is slow
         from htsat_sed.detection.detector import Detector
         from htsat_sed.detection.events import read_post_processing
         from htsat_sed.model.runtime import Execution
 
         execution = Execution(
-            runtime=runtime,  # type: ignore[arg-type]  # it refuses others
-            precision=precision,  # type: ignore[arg-type]
-            compile=compile_model,
+            runtime=execution_options.runtime,  # type: ignore[arg-type]  # it refuses others
+            precision=execution_options.precision,  # type: ignore[arg-type]
+            compile=execution_options.compile_model,
         )
         models = load_models(checkpoints, sample_rate=sample_rate, label_file=label_file)
     mapped = find_class_map(class_map) if class_map is not None else None
@@ -417,15 +430,15 @@ def make_detector(
     if mapped is not None:
         known = Known(tuple(mapped.groups), f"class map {mapped.name}")
     rules = own_rules(models[0].post_processing, mapped)
-    if post_processing_file is not None:
-        values = read_post_processing(post_processing_file)
-        known.check_values(values.get("classes", {}), str(post_processing_file))
+    if event_options.post_processing is not None:
+        values = read_post_processing(event_options.post_processing)
+        known.check_values(values.get("classes", {}), str(event_options.post_processing))
         rules = rules.override(values)
-    values = parse_flags(flags or {})
+    values = parse_flags(event_options.flags)
     known.check_values(values["classes"])
     detector = Detector(
         models,
-        device=device,
+        device=execution_options.device,
         batch_size=windows,
         hop=hop,
         post_processing=rules.override(values),
@@ -434,10 +447,10 @@ def make_detector(
         execution=execution,
         fill_batches=fill_batches,
         channel=listened,
-        track=track,
+        track=channel_options.track,
     )
-    if precision != "float32":
-        say("note", f"{detector.runtime} computes in {precision}", "")
+    if execution_options.precision != "float32":
+        say("note", f"{detector.runtime} computes in {execution_options.precision}", "")
     return detector
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from htsat_sed.cli import options
+from htsat_sed.cli.groups import with_groups
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
 from htsat_sed.cli.terminal import emit, output, report, summarise
@@ -37,12 +38,12 @@ class Pool(StrEnum):
     mean = "mean"
 
 
+@with_groups
 def tag(
     paths: options.Paths,
     include: options.Include = None,
     exclude: options.Exclude = None,
-    channel: options.Channel = "mix",
-    track: options.Track = None,
+    channel_options: options.ChannelOptions = options.ChannelOptions(),
     out: Annotated[
         Path | None,
         typer.Option(
@@ -94,11 +95,7 @@ def tag(
     checkpoint: options.Checkpoints = None,
     class_map: options.ClassMapOption = None,
     labels: options.Labels = None,
-    device: options.Device = "auto",
-    batch_size: options.BatchSize = "auto",
-    runtime: options.Runtime = "auto",
-    precision: options.Precision = "float32",
-    compile_model: options.Compile = False,
+    execution_options: options.ExecutionOptions = options.ExecutionOptions(),
     sample_rate: options.SampleRate = None,
     label_file: options.LabelFile = None,
     show_progress: options.ShowProgress = ProgressMode.auto,
@@ -144,19 +141,14 @@ def tag(
         check_replaceable(out, overwrite=overwrite)
         detector = options.make_detector(
             checkpoint,
-            device=device,
-            batch_size=batch_size,
-            runtime=runtime,
-            precision=precision,
-            compile_model=compile_model,
+            execution_options=execution_options,
+            channel_options=channel_options,
             hop=10.0,
             sample_rate=sample_rate,
             label_file=label_file,
             class_map=class_map,
             labels=labels,
             fill_batches=out is not None and len(recordings) > 1,
-            channel=channel,
-            track=track,
         )
         import numpy as np
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli import options
+from htsat_sed.cli.groups import with_groups
 from htsat_sed.cli.maps import bundled_info, detected_maps, matching_recordings, post_processing_of
 from htsat_sed.cli.negatives import NegativesOption, negative_maps
 from htsat_sed.cli.options import MODEL
@@ -35,6 +36,7 @@ OUTPUT = "Output"
 SEARCH = "Search"
 
 
+@with_groups
 def tune(
     reference: Annotated[
         Path,
@@ -148,14 +150,9 @@ def tune(
         ),
     ] = None,
     class_map: options.ClassMapOption = None,
-    channel: options.Channel = "mix",
-    track: options.Track = None,
+    channel_options: options.ChannelOptions = options.ChannelOptions(),
     hop: options.Hop = 10.0,
-    device: options.Device = "auto",
-    batch_size: options.BatchSize = "auto",
-    runtime: options.Runtime = "auto",
-    precision: options.Precision = "float32",
-    compile_model: options.Compile = False,
+    execution_options: options.ExecutionOptions = options.ExecutionOptions(),
     overwrite: options.Overwrite = False,
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
@@ -220,15 +217,10 @@ def tune(
     def detector() -> Detector:
         return options.make_detector(
             None if checkpoint is None else [checkpoint],
-            device=device,
-            batch_size=batch_size,
-            runtime=runtime,
-            precision=precision,
-            compile_model=compile_model,
+            execution_options=execution_options,
+            channel_options=channel_options,
             hop=hop,
             class_map=class_map,
-            channel=channel,
-            track=track,
         )
 
     if audio is not None:
