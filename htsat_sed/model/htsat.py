@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -54,7 +53,7 @@ class HTSATConfig:
         n_fft: STFT size in samples.
         mel_bands: bands of the mel bank.
         fmin: lower edge of the mel bank, Hz.
-        fmax: upper edge of the mel bank, Hz.
+        fmax: upper edge of the mel bank, Hz; may lie above half the sample rate, as in a published model.
         embed_dim: channels of the first Swin stage; D is 8 times that.
         depths: blocks of each of the four stages.
         heads: attention heads of each of the four stages.
@@ -111,8 +110,8 @@ class HTSATConfig:
                 f"wanted heads of four stages that divide their widths, {self.embed_dim} x (1, 2, 4, 8), "
                 f"at most {_MOST_HEADS} x (1, 2, 4, 8), got {self.heads}"
             )
-        if not 0.0 <= self.fmin < self.fmax < math.inf:
-            raise UsageError(f"wanted 0 <= fmin < fmax, got {self.fmin} and {self.fmax}")
+        if not 0.0 <= self.fmin <= self.fmax - 1.0 < 1e6:
+            raise UsageError(f"wanted 0 <= fmin < fmax, got {self.fmin} and {self.fmax}; 1 Hz to 1 MHz apart")
         if not 0.0 <= self.drop_path < 1.0:
             raise UsageError(f"wanted drop_path in [0, 1), got {self.drop_path}")
         if self.loss not in ("clip_bce", "clip_ce"):

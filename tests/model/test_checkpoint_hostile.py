@@ -77,6 +77,8 @@ def test_a_great_configuration_is_refused_before_it_is_built(tmp_path: Path) -> 
         {"mlp_ratio": 1e9},
         {"mlp_ratio": float("nan")},
         {"fmax": float("inf")},
+        {"fmax": 1e308},
+        {"fmin": 0.0, "fmax": 1e-320},
     ]
     for number, config in enumerate(great):
         described(tmp_path / f"{number}.safetensors", config=config)
