@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +31,167 @@ if TYPE_CHECKING:
 
 METRICS = "Metrics"
 OUTPUT = "Output"
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """Parameters of the metrics, and what is computed beside them."""
+
+    onset_collar: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Collar-based F1: how far an onset may be off.", rich_help_panel=METRICS
+        ),
+    ] = 0.2
+    offset_collar: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Collar-based F1: how far an offset may be off.", rich_help_panel=METRICS
+        ),
+    ] = 0.2
+    offset_share: Annotated[
+        float,
+        typer.Option(
+            metavar="PART",
+            help="Or by this part of the reference event's duration, if that is more.",
+            rich_help_panel=METRICS,
+        ),
+    ] = 0.2
+    segment: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="Segment-based F1: length of a segment.", rich_help_panel=METRICS
+        ),
+    ] = 1.0
+    dtc: Annotated[
+        float,
+        typer.Option(
+            metavar="PART",
+            help="Intersection-based F1: least part of an estimated event inside reference events.",
+            rich_help_panel=METRICS,
+        ),
+    ] = 0.5
+    gtc: Annotated[
+        float,
+        typer.Option(
+            metavar="PART",
+            help="Intersection-based F1: least part of a reference event that estimated ones cover.",
+            rich_help_panel=METRICS,
+        ),
+    ] = 0.5
+    cttc: Annotated[
+        float,
+        typer.Option(
+            metavar="PART",
+            help="Cross-trigger tolerance, stated with F1 though without effect on it.",
+            rich_help_panel=METRICS,
+        ),
+    ] = 0.3
+    psds_thresholds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="PSDS: thresholds that approximate the curve, in the middle of N equal parts of 0 to 1.",
+            rich_help_panel=METRICS,
+        ),
+    ] = 50
+    bootstrap: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="95 % intervals of all averages from N resamplings of the recordings, such as 1000.",
+            rich_help_panel=METRICS,
+        ),
+    ] = 0
+    reliability: Annotated[
+        bool,
+        typer.Option(
+            "--reliability",
+            help="How often events of a score are right, by tenths of the score; false alarms count.",
+            rich_help_panel=METRICS,
+        ),
+    ] = False
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Compute the figures with sed_eval, psds_eval and scikit-learn, too; fail if any differs by "
+            r"more than 1e-9. Needs pip install 'htsat-sed\[reference]'.",
+            rich_help_panel=METRICS,
+        ),
+    ] = False
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Of the resampling.", rich_help_panel=METRICS)
+    ] = 0
+
+    @property
+    def settings(self) -> Settings:
+        """The parameters alone."""
+        from htsat_sed.evaluation.report import Settings
+
+        return Settings(**{each.name: getattr(self, each.name) for each in fields(Settings)})
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Files of the report, each written where it is given."""
+
+    json_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Everything: figures, counts, parameters, versions, hashes of the inputs. The same input "
+            "gives the same bytes.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    csv_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            help="A row for each metric, class and figure.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A picture (png, svg, pdf): F1 of each class, and the PSD-ROC.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+
+    @property
+    def paths(self) -> tuple[Path | None, Path | None, Path | None]:
+        """The files to be, None for one that is not wanted."""
+        return self.json_file, self.csv_file, self.plot
+
+    def write(self, found: Report, asked: Mapping[str, object]) -> None:
+        """Write the report.
+
+        Args:
+            found: what was computed.
+            asked: inputs and parameters, for the JSON file.
+        """
+        if self.json_file is not None:
+            with recording_outputs():
+                write_json(self.json_file, found, asked)
+        if self.csv_file is not None:
+            with recording_outputs():
+                write_csv(self.csv_file, found)
+        if self.plot is not None:
+            from htsat_sed.evaluation.picture import draw_report
+
+            with recording_outputs():
+                draw_report(found, self.plot)
 
 
 @with_groups
@@ -90,124 +251,8 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    onset_collar: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", help="Collar-based F1: how far an onset may be off.", rich_help_panel=METRICS
-        ),
-    ] = 0.2,
-    offset_collar: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", help="Collar-based F1: how far an offset may be off.", rich_help_panel=METRICS
-        ),
-    ] = 0.2,
-    offset_share: Annotated[
-        float,
-        typer.Option(
-            metavar="PART",
-            help="Or by this part of the reference event's duration, if that is more.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 0.2,
-    segment: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", help="Segment-based F1: length of a segment.", rich_help_panel=METRICS
-        ),
-    ] = 1.0,
-    dtc: Annotated[
-        float,
-        typer.Option(
-            metavar="PART",
-            help="Intersection-based F1: least part of an estimated event inside reference events.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 0.5,
-    gtc: Annotated[
-        float,
-        typer.Option(
-            metavar="PART",
-            help="Intersection-based F1: least part of a reference event that estimated ones cover.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 0.5,
-    cttc: Annotated[
-        float,
-        typer.Option(
-            metavar="PART",
-            help="Cross-trigger tolerance, stated with F1 though without effect on it.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 0.3,
-    psds_thresholds: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="PSDS: thresholds that approximate the curve, in the middle of N equal parts of 0 to 1.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 50,
-    bootstrap: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="95 % intervals of all averages from N resamplings of the recordings, such as 1000.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 0,
-    reliability: Annotated[
-        bool,
-        typer.Option(
-            "--reliability",
-            help="How often events of a score are right, by tenths of the score; false alarms count.",
-            rich_help_panel=METRICS,
-        ),
-    ] = False,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Compute the figures with sed_eval, psds_eval and scikit-learn, too; fail if any differs by "
-            r"more than 1e-9. Needs pip install 'htsat-sed\[reference]'.",
-            rich_help_panel=METRICS,
-        ),
-    ] = False,
-    seed: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Of the resampling.", rich_help_panel=METRICS)
-    ] = 0,
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            metavar="FILE",
-            help="Everything: figures, counts, parameters, versions, hashes of the inputs. The same input "
-            "gives the same bytes.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    csv_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--csv",
-            metavar="FILE",
-            help="A row for each metric, class and figure.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A picture (png, svg, pdf): F1 of each class, and the PSD-ROC.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    metric_options: MetricOptions = MetricOptions(),
+    report_files: ReportFiles = ReportFiles(),
     checkpoint: options.Checkpoints = None,
     class_map: options.ClassMapOption = None,
     channel_options: options.ChannelOptions = options.ChannelOptions(),
@@ -288,9 +333,9 @@ def evaluate(
         raise typer.BadParameter(
             "events are scored as they are: --threshold and the like want --scores or --audio"
         )
-    make_sure_of(json_file, csv_file, plot)
+    make_sure_of(*report_files.paths)
     check_apart(
-        [json_file, csv_file, plot],
+        report_files.paths,
         [
             *(
                 reference,
@@ -305,8 +350,8 @@ def evaluate(
             *(options.checkpoint_files(checkpoint) if checkpoint else ()),
         ],
     )
-    check_replaceable(json_file, csv_file, plot, overwrite=overwrite)
-    if check:
+    check_replaceable(*report_files.paths, overwrite=overwrite)
+    if metric_options.check:
         from htsat_sed.evaluation.check import require
 
         if reference is None:
@@ -320,21 +365,10 @@ def evaluate(
         read_weak_labels,
     )
     from htsat_sed.annotations.tags import is_tags, read_tags
-    from htsat_sed.evaluation.report import TOLERANCE, Report, Settings
+    from htsat_sed.evaluation.report import TOLERANCE, Report
     from htsat_sed.evaluation.tables import same_names
 
-    settings = Settings(
-        onset_collar=onset_collar,
-        offset_collar=offset_collar,
-        offset_share=offset_share,
-        segment=segment,
-        dtc=dtc,
-        gtc=gtc,
-        cttc=cttc,
-        psds_thresholds=psds_thresholds,
-        bootstrap=bootstrap,
-        seed=seed,
-    )
+    settings = metric_options.settings
     tagged = estimated is not None and is_tags(estimated)
     if scores is not None and tagged:
         raise typer.BadParameter("ESTIMATED has clip scores, and --scores too: leave one of them out")
@@ -403,43 +437,44 @@ def evaluate(
             known = {*of_tags, *(label for each in maps.values() for label in each.labels)}
             weak = read_weak_labels(reference, known)
         try:
-            outcomes = false_outcomes(without, rules) if reliability else None
+            outcomes = false_outcomes(without, rules) if metric_options.reliability else None
             found = _evaluate(
-                strong, weak, events, tags, maps, rules, lengths, only, settings, check, heard, outcomes
+                strong,
+                weak,
+                events,
+                tags,
+                maps,
+                rules,
+                lengths,
+                only,
+                settings,
+                metric_options.check,
+                heard,
+                outcomes,
             )
         except UsageError as error:
             raise AnnotationError(reference, str(error)) from error
     if without is not None:
         failures += without.failures
         found = replace(found, metrics=(*found.metrics, *false_alarm_metrics(without, rules, only, settings)))
-    if json_file is not None:
-        asked = {
-            "inputs": inputs(
-                reference=reference,
-                estimated=estimated,
-                scores=scores,
-                audio=audio,
-                negatives=negatives,
-                durations=durations,
-                class_map=Path(class_map) if class_map is not None and Path(class_map).is_file() else None,
-                checkpoints=options.checkpoint_files(checkpoint)
-                if detection is not None or (maps and checkpoint)
-                else None,
-            ),
-            "settings": asdict(settings) | {"classes": only},
-            "detection": detection,
-            "post_processing": rules.to_dict() if maps or without is not None else None,
-        }
-        with recording_outputs():
-            write_json(json_file, found, asked)
-    if csv_file is not None:
-        with recording_outputs():
-            write_csv(csv_file, found)
-    if plot is not None:
-        from htsat_sed.evaluation.picture import draw_report
-
-        with recording_outputs():
-            draw_report(found, plot)
+    asked = {
+        "inputs": inputs(
+            reference=reference,
+            estimated=estimated,
+            scores=scores,
+            audio=audio,
+            negatives=negatives,
+            durations=durations,
+            class_map=Path(class_map) if class_map is not None and Path(class_map).is_file() else None,
+            checkpoints=options.checkpoint_files(checkpoint)
+            if detection is not None or (maps and checkpoint)
+            else None,
+        ),
+        "settings": asdict(settings) | {"classes": only},
+        "detection": detection,
+        "post_processing": rules.to_dict() if maps or without is not None else None,
+    }
+    report_files.write(found, asked)
     show(found)
     if found.largest_difference > TOLERANCE:
         what = f"figures differ from those of other implementations by up to {found.largest_difference:.1e}"
