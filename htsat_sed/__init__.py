@@ -43,7 +43,7 @@ __all__ = [
     "write_events",
 ]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # When it is imported, ONNX Runtime reports to its makers, unless this variable is set. For OpenVINO see
 # `model/openvino_import.py`.

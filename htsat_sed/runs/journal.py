@@ -3,7 +3,7 @@
 A journal is a file of JSON Lines beside the output: the settings of the run, then a line for each recording
 that is done, with what was found in it.
 
-    {"journal": 2, "settings": {"htsat-sed": "0.1.0", "threshold": 0.5, ...}, "crc32": "9a0b6c1d"}
+    {"journal": 2, "settings": {"htsat-sed": "0.2.0", "threshold": 0.5, ...}, "crc32": "9a0b6c1d"}
     {"name": "street.wav", "size": 5733044, "modified": 1763720000000000000, "result": ..., "crc32": ...}
     {"name": "yard.wav", "size": 4096, "modified": ..., "result": ..., "defect": "truncated", ...}
     {"name": "street.wav", "failed": true, "crc32": ...}
