@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from htsat_sed.annotations.parquet_pages import page_sizes
 from htsat_sed.annotations.strong import COLUMNS
 from htsat_sed.annotations.text import Collected, escape, unescape
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
 from htsat_sed.whole_file import whole_file
 
-_ROWS = 100_000  # at a time
+_ROWS = 10_000  # at a time
+_FEW_ROWS, _ROWS_A_BYTE = 1_000_000, 16  # more than compression makes of rows that differ
+_LONGEST_TEXT = 10_000  # bytes of a name or label
+_LARGEST_PAGE = 256 << 20  # bytes, unpacked; writers begin a new page at 1 MB, or with each group of rows
+_MOST_PAGES = 1_000_000
 
 
 def write_parquet(path: str | os.PathLike[str], recordings: Iterable[tuple[str, Sequence[Event]]]) -> None:
@@ -54,32 +61,97 @@ def read_parquet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
         As `read_strong_labels`, under the same rules; rows are counted from 1.
 
     Raises:
-        AnnotationError: pyarrow is not installed, the file cannot be read, lacks a column, or, naming the
-            row, has a cell that is not what its column wants.
+        AnnotationError: pyarrow is not installed, the file cannot be read, would unfold to far more than its
+            size, lacks a column, or, naming the row, has a cell that is not what its column wants.
     """
-    arrow, parquet = require_pyarrow(path)
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (OSError, UnicodeDecodeError, arrow.ArrowException) as error:
-        raise AnnotationError(path, f"cannot be read: {error}") from error
     collected = Collected(path)
-    for line, cells in enumerate(rows, start=1):
-        if missing := [name for name in COLUMNS if name not in cells]:
-            raise AnnotationError(path, f"lacks the columns {', '.join(missing)}; it has {', '.join(cells)}")
-        filename, onset, offset, label = (cells[name] for name in COLUMNS)
+    known: dict[str, str] = {}  # each text once, however many rows have it
+    for line, cells in enumerate(_cells(path), start=1):
+        filename, onset, offset, label, score = cells
         if not (isinstance(filename, str) and filename):
             raise AnnotationError(path, f"line {line}: no filename")
-        collected.recording(unescape(filename))
+        filename = known.setdefault(filename, unescape(filename))
+        collected.recording(filename)
         if onset is None and offset is None and label is None:
             continue
-        score = 1.0 if cells.get("score") is None else cells["score"]
+        score = 1.0 if score is None else score
         if not isinstance(score, int | float):
-            raise AnnotationError(path, f"line {line}: score is no number: {score!r}")
+            raise AnnotationError(path, f"line {line}: score is no number: {score!r:.60}")
         if not (isinstance(label, str) and _is_time(onset) and _is_time(offset)):
-            raise AnnotationError(path, f"line {line}: wanted seconds of 0 or more and a label, got {cells}")
-        event = Event(float(onset), float(offset), unescape(label), float(score))
-        collected.add(line, unescape(filename), event)
+            found = f"{onset!r:.40}, {offset!r:.40}, {label!r:.60}"
+            raise AnnotationError(path, f"line {line}: wanted seconds of 0 or more and a label, got {found}")
+        label = known.setdefault(label, unescape(label))
+        collected.add(line, filename, Event(float(onset), float(offset), label, float(score)))
     return collected.table()
+
+
+def _cells(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
+    """The cells of each row in the order of `COLUMNS`, and the score, None without its column."""
+    arrow, parquet = require_pyarrow(path)
+    try:
+        metadata = parquet.read_metadata(path)
+        flat = {metadata.schema.column(i).path for i in range(metadata.num_columns)}
+        if missing := [name for name in COLUMNS if name not in flat]:
+            found = ", ".join(sorted(flat))
+            raise AnnotationError(path, f"lacks the columns {', '.join(missing)}; it has {found:.400}")
+        wanted = [name for name in (*COLUMNS, "score") if name in flat]
+        _check_size(path, metadata, wanted)
+        # Repeated texts stay repeated: unfolded, a small file can hold terabytes.
+        with parquet.ParquetFile(
+            path, metadata=metadata, read_dictionary=["filename", "event_label"]
+        ) as file:
+            for batch in file.iter_batches(_ROWS, columns=wanted):
+                columns = [_values(path, name, batch.column(name), arrow) for name in wanted]
+                columns += [[None] * len(batch)] * (len(COLUMNS) + 1 - len(wanted))
+                yield from zip(*columns, strict=True)
+    except (OSError, UnicodeDecodeError, ValueError, arrow.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise AnnotationError(path, f"cannot be read: {reason:.400}") from error
+
+
+def _values(path: str | os.PathLike[str], name: str, column: Any, arrow: Any) -> list[Any]:
+    """The cells of a column that holds texts, numbers or nothing."""
+    types, kind = arrow.types, column.type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+        values = column.dictionary
+    else:
+        values = column
+    if types.is_string(kind) or types.is_large_string(kind):
+        compute = import_module("pyarrow.compute")
+        longest = compute.max(compute.binary_length(values)).as_py() or 0
+        if longest > _LONGEST_TEXT:
+            raise AnnotationError(path, f"has a {name} of {longest} bytes, wanted {_LONGEST_TEXT} at most")
+    elif not (types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind)):
+        raise AnnotationError(path, f"has {name} as {kind!s:.60}, wanted texts or numbers")
+    return list(column.to_pylist())
+
+
+def _check_size(path: str | os.PathLike[str], metadata: Any, wanted: Sequence[str]) -> None:
+    """Refuse what would unfold to far more than the file: rows, columns and pages.
+
+    Raises:
+        AnnotationError: naming what is too much.
+        OSError: the file cannot be read.
+        ValueError: the head of a page cannot be understood.
+    """
+    most = _FEW_ROWS + _ROWS_A_BYTE * Path(path).stat().st_size
+    if metadata.num_rows > most:
+        raise AnnotationError(path, f"states {metadata.num_rows} rows, more than a file of its size holds")
+    with Path(path).open("rb") as file:
+        pages = 0
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            for column in map(group.column, range(group.num_columns)):
+                if column.path_in_schema not in wanted:
+                    continue
+                start = column.data_page_offset
+                if column.has_dictionary_page and column.dictionary_page_offset:
+                    start = min(start, column.dictionary_page_offset)
+                for size in page_sizes(file, start, start + column.total_compressed_size):
+                    pages += 1
+                    if size > _LARGEST_PAGE or pages > _MOST_PAGES:
+                        what = f"a page of {size} bytes" if pages <= _MOST_PAGES else f"{pages} pages"
+                        raise AnnotationError(path, f"states {what}: no writer of tables makes that")
 
 
 def _is_time(value: object) -> bool:

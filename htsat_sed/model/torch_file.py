@@ -11,6 +11,8 @@ from __future__ import annotations
 import pickletools
 import warnings
 import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +25,9 @@ Arrays = dict[str, Tensor]
 
 _LONGEST_PICKLE = 8 << 20  # bytes; that of a checkpoint with optimiser state has some 100 kB
 _MOST_STEPS = 1_000_000  # of a pickle; a checkpoint's has some 10 000
+_MOST_UNFOLDED = 10 * _MOST_STEPS  # objects that are reached when the tuples of a pickle are gone through
+_DEEPEST = 1_000  # containers within each other; a tuple's hash descends into each
+_LONG_INTEGER, _LONG_INTEGERS = 8, 10_000  # bytes of such, and how many: their hashes can be made to collide
 _LEGACY_PICKLES = 5  # in a file of old PyTorch: magic number, version, system, content, storage keys
 
 # Modules whose objects trainers leave in checkpoints.
@@ -182,16 +187,18 @@ def _named(path: str | Path, file: IO[bytes]) -> set[str]:
     """Names in the pickle that a file goes on with.
 
     Raises:
-        CheckpointError: it is too long, or turns bytes into more bytes.
+        CheckpointError: it is too long, unfolds to far more than it is long, or turns bytes into more bytes.
     """
     start = file.tell()
     named: set[str] = set()
     words: set[str] = set()
+    unfolding = _Unfolding(path)
     for step, (operation, argument, _) in enumerate(pickletools.genops(file)):
         if operation.name == "GLOBAL":
             named.add(str(argument).replace(" ", ".", 1).replace("__builtin__.", "builtins."))
         elif isinstance(argument, str) and len(argument) < 32:
             words.add(argument.lower().replace("-", "_").replace(" ", "_").removesuffix("_codec"))
+        unfolding.step(operation, argument)
         if step > _MOST_STEPS or file.tell() - start > _LONGEST_PICKLE:
             raise CheckpointError(
                 path,
@@ -200,6 +207,93 @@ def _named(path: str | Path, file: IO[bytes]) -> set[str]:
     if "_codecs.encode" in named and words & _LENGTHENING:
         raise CheckpointError(path, "refused: its pickle encodes bytes as more bytes, again and again")
     return named
+
+
+@dataclass(slots=True)
+class _Weight:
+    """An object of a pickle: how many objects are reached from it, counted once a way, and how deep."""
+
+    objects: int = 1
+    depth: int = 1
+
+    def hold(self, others: Sequence[_Weight | None]) -> None:
+        """Let it contain others."""
+        for other in others:
+            if other is not None:
+                self.objects = min(self.objects + other.objects, 2 * _MOST_UNFOLDED)
+                self.depth = max(self.depth, other.depth + 1)
+
+
+class _Unfolding:
+    """The stack of a pickle with the weight of each object in place of the object.
+
+    A pickle can use an object again and again: forty tuples, each with the one before twice, unfold to 10^12
+    and their hash takes hours.
+
+    Args:
+        path: what messages call the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = path
+        self._stack: list[_Weight | None] = []  # None is a mark
+        self._memo: dict[object, _Weight] = {}
+        self._used = self._long_integers = 0
+
+    def step(self, operation: pickletools.OpcodeInfo, argument: object) -> None:
+        """Do what an operation does to the stack.
+
+        Raises:
+            CheckpointError: the objects used so far unfold to too many, lie too deep within each other, or
+                are too many long integers.
+        """
+        name = operation.name
+        if name == "MARK":
+            self._stack.append(None)
+        elif name.endswith("PUT") or name == "MEMOIZE":
+            if self._stack and (top := self._stack[-1]) is not None:
+                self._memo[len(self._memo) if name == "MEMOIZE" else argument] = top
+        elif name.endswith("GET"):
+            self._use(self._memo.get(argument, _Weight()))
+        else:
+            taken = self._taken(operation)
+            if name in _FILLING and taken and (container := taken[0]) is not None:
+                container.hold(taken[1:])
+                self._stack.append(container)
+            elif operation.stack_after:
+                made = _Weight()
+                made.hold(taken)
+                self._use(made)
+        if isinstance(argument, int) and argument.bit_length() > 8 * _LONG_INTEGER:
+            self._long_integers += 1
+        if self._long_integers > _LONG_INTEGERS:
+            raise CheckpointError(
+                self._path, "refused: its pickle is full of long integers; save its state_dict"
+            )
+
+    def _taken(self, operation: pickletools.OpcodeInfo) -> list[_Weight | None]:
+        """Take from the stack what an operation takes."""
+        before = operation.stack_before
+        marked = pickletools.markobject in before
+        count = before.index(pickletools.markobject) if marked else len(before)
+        above: list[_Weight | None] = []
+        while marked and self._stack and (top := self._stack.pop()) is not None:
+            above.append(top)
+        first = max(0, len(self._stack) - count)
+        below, self._stack[first:] = self._stack[first:], []
+        return below + above
+
+    def _use(self, used: _Weight) -> None:
+        self._stack.append(used)
+        self._used += used.objects
+        if self._used > _MOST_UNFOLDED or used.depth > _DEEPEST:
+            raise CheckpointError(
+                self._path,
+                "refused: the objects in its pickle contain one another again and again; save its state_dict",
+            )
+
+
+_FILLING = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
 
 
 def shortened(names: list[str]) -> str:

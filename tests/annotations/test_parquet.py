@@ -48,3 +48,88 @@ def test_parquet_by_pandas(tmp_path):
 def test_a_broken_parquet_file_is_an_error(tmp_path):
     with pytest.raises(AnnotationError, match="cannot be read"):
         read_events(write(tmp_path / "e.parquet", b"PAR1 and no more"))
+
+
+def test_a_small_file_with_many_rows_or_long_texts_is_refused(tmp_path):
+    """Each takes a few kB on the disk."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def table(name, rows):
+        columns = {"filename": [name], "onset": [0.0], "offset": [1.0], "event_label": ["Dog"]}
+        return pa.table({key: pa.array(cells * rows) for key, cells in columns.items()})
+
+    path = tmp_path / "e.parquet"
+    pq.write_table(table("a.wav", 2_000_000), path, row_group_size=2_000_000)
+    with pytest.raises(AnnotationError, match="states 2000000 rows, more than a file of its size holds"):
+        read_events(path)
+    pq.write_table(table("a" * 1_000_000, 3), path, compression="zstd")
+    with pytest.raises(AnnotationError, match="has a filename of 1000000 bytes, wanted 10000 at most"):
+        read_events(path)
+    pq.write_table(table("a.wav", 3).set_column(1, "onset", [[[0.0]] * 3]), path)
+    with pytest.raises(AnnotationError, match=r"lacks the columns onset; it has .*onset\.list"):
+        read_events(path)
+    pq.write_table(table("a.wav", 400_000), path, compression="zstd", use_dictionary=False)
+    assert read_events(path) == {"a.wav": [Event(0.0, 1.0, "Dog")]}
+
+
+def test_a_page_that_states_gigabytes_is_refused(tmp_path):
+    """pyarrow would take the memory before it unpacks the page."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "e.parquet"
+    columns = {"filename": ["a.wav"], "onset": [0.0], "offset": [1.0], "event_label": ["Dog"]}
+    pq.write_table(pa.table(columns), path, compression="zstd", use_dictionary=False)
+    data = path.read_bytes()
+    start = pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset
+    head = data[start : start + 4]  # type 0, then the unpacked size as field 2 of 2 bytes
+    assert head[:3] == b"\x15\x00\x15"
+    length = 1 if head[3] < 128 else 2
+    # 2^31 - 1 takes five bytes as a variable-length integer, zigzag; the bytes in excess come out of the data.
+    huge = b"\xfe\xff\xff\xff\x0f"
+    path.write_bytes(data[: start + 3] + huge + data[start + 3 + length :])
+    with pytest.raises(AnnotationError, match="states a page of 2147483647 bytes"):
+        read_events(path)
+    from htsat_sed.annotations.parquet_pages import page_sizes
+
+    with path.open("rb") as file:
+        assert next(page_sizes(file, start, len(data))) == 2147483647
+
+
+def test_page_sizes_are_those_of_the_columns(tmp_path):
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from hypothesis import given, settings
+    from hypothesis import strategies as st
+
+    from htsat_sed.annotations.parquet_pages import page_sizes
+
+    @given(
+        rows=st.integers(1, 3000),
+        compression=st.sampled_from(["none", "snappy", "zstd", "gzip"]),
+        dictionary=st.booleans(),
+        version=st.sampled_from(["1.0", "2.0"]),
+        page=st.sampled_from([100, 1 << 20]),
+    )
+    @settings(max_examples=15, deadline=None)
+    def law(rows, compression, dictionary, version, page):
+        path = tmp_path / "e.parquet"
+        values = np.random.default_rng(rows).normal(size=rows)
+        texts = [f"recording {value:.1f}" for value in values]
+        pq.write_table(
+            pa.table({"a": values, "b": texts}), path, compression=compression, use_dictionary=dictionary,
+            data_page_version=version, data_page_size=page, write_page_index=True,
+        )  # fmt: skip
+        group = pq.ParquetFile(path).metadata.row_group(0)
+        for column in map(group.column, range(2)):
+            start = column.data_page_offset
+            if column.has_dictionary_page:
+                start = min(start, column.dictionary_page_offset)
+            with path.open("rb") as file:
+                sizes = list(page_sizes(file, start, start + column.total_compressed_size))
+            # The column's size has the heads as well, some 20 to 200 bytes each.
+            assert 0 <= column.total_uncompressed_size - sum(sizes) <= 300 * len(sizes)
+
+    law()

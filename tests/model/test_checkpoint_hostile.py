@@ -141,6 +141,42 @@ def test_bytes_that_grow_while_they_are_read_are_refused(tmp_path: Path) -> None
         load_checkpoint(tmp_path / "a.ckpt")
 
 
+def shared_tuples(count: int) -> bytes:
+    """Each tuple holds the one before twice; the last is the key of a dict."""
+    pairs = b"".join(b"h%c" % i + b"\x86q%c" % (i + 1) for i in range(count))
+    return b"}K\x01q\x00" + pairs + b"K\x01s"
+
+
+def shared_list(count: int) -> bytes:
+    """Sets of one list, again and again."""
+    sets = b"cbuiltins\nset\nq\x01" + b"h\x01h\x00\x85R" * count
+    return b"]q\x00(" + b"K\x01" * 20_000 + b"e" + sets
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (shared_tuples(60), "contain one another again and again"),
+        (b"}K\x01" + b"\x85" * 500_000 + b"K\x01s", "contain one another again and again"),
+        (shared_list(20_000), "contain one another again and again"),
+        (b"}(" + b"".join(b"\x8a\x0c" + bytes([*i.to_bytes(4), *[1] * 8]) + b"N" for i in range(20_000)) + b"u", "long integers"),
+    ],
+    ids=["shared tuples", "deep tuples", "sets of one list", "long integers"],
+)  # fmt: skip
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_takes_hours_to_hash_is_refused(
+    tmp_path: Path, content: bytes, reason: str, zipped: bool
+) -> None:
+    path, content = tmp_path / "a.ckpt", b"\x80\x02" + content + b"."
+    if zipped:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("archive/data.pkl", content)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=reason):
+        load_checkpoint(path)
+
+
 def official() -> dict[str, Tensor]:
     state = {f"sed_model.{key}": array for key, array in tiny_model().state_dict().items()}
     return {key.replace("backbone.", ""): array for key, array in state.items()}
