@@ -6,6 +6,7 @@
 - `mixing`: channels to mono; `resampling`: one rate to another.
 - `patience`: decoders in threads, with a time limit.
 - `decoders`: the choice of one; `uncompressed`: libsndfile; `coded`: FFmpeg; `source`: their interface.
+- `forward`: recordings from a pipe, without a copy on the disk.
 - `headers`, `signatures`: facts in a recording's bytes that its decoder does not report.
 """
 

@@ -46,10 +46,11 @@ _FORMATS = (
     "wv wve xa xvag xwma al ul alaw mulaw s8 u8 s16be s16le s24be s24le s32be s32le u16be u16le f32be "
     "f32le f64be f64le"
 ).replace(" ", ",")
-_LOSSY_TOLERANCE = 0.25  # encoder delay is in the stated duration of some formats and not of others
+LOSSY_TOLERANCE = 0.25  # encoder delay is in the stated duration of some formats and not of others
 # Other formats' durations are FFmpeg's estimates from the bit rate, or where the last packet lies.
-_MP4, _MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
-_LONGEST_PROMISE = 3e7  # seconds, a year; more is a placeholder
+MP4, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
+STATING = ("flac", MATROSKA)  # formats whose header states the length
+LONGEST_PROMISE = 3e7  # seconds, a year; more is a placeholder
 # PyAV 18 looks for a null pointer after the last plane; a frame of 8 or more has none, and it crashes.
 _MANY_PLANES = 8
 _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
@@ -60,87 +61,73 @@ _MOST_SILENCE = 86_400.0  # seconds inserted into one recording
 _BROADCAST, _LONGEST_OUTAGE = frozenset({"mpegts", "mpeg"}), 10.0
 _GUESSED = frozenset({"mp3", "aac", "ac3"})  # formats without a header: found by the suffix, frame by frame
 MOST_LINKS = 10_000  # joined streams; each is opened anew, so that more would keep a processor busy for long
-_LEAST_SHARE = 0.1  # of the bytes of such a file; what is decoded by chance is some 2 to 5 % of them
+LEAST_SHARE = 0.1  # of the bytes of such a file; what is decoded by chance is some 2 to 5 % of them
 
 Piece = tuple[int, NDArray[Any]]  # rate, and (channels, samples) as they were decoded
 
 
-class Coded(Source):
-    """A recording as FFmpeg decodes it.
+class Decoding(Source):
+    """What FFmpeg decodes, from one container after the other.
 
     Args:
         path: what messages call it.
-        file: the same, open for reading.
-        extent: the bytes of it that are to be decoded, from the first to before the last.
-        stack: gets what has to be closed, and before `file`.
+        stack: gets what has to be closed.
         track: which of its audio streams, from 0.
-        ending: why its samples end early according to its header, if they do.
-        options: of FFmpeg's format.
-
-    Raises:
-        AudioError: it is not audio, broken beyond reading, or without such an audio stream.
     """
 
-    def __init__(
-        self,
-        path: str,
-        file: BinaryIO,
-        extent: tuple[int, int],
-        stack: ExitStack,
-        *,
-        track: int = 0,
-        ending: str | None = None,
-        options: dict[str, str] | None = None,
-    ) -> None:
+    def __init__(self, path: str, stack: ExitStack, track: int) -> None:
         super().__init__(0, 0, "PCM_16")
-        self._path, self._file, self._stack, self._track = path, file, stack, track
-        self._options = options or {}
-        links = [extent]
-        file.seek(extent[0])
-        head = file.read(1024)
-        if is_playlist(head):
-            raise AudioError(path, "is a playlist: give the recordings that it lists")
-        if head[:4] == b"OggS":
-            links = ogg_links(file, *extent)
-        elif head[:4] == b"fLaC":
-            links = flac_links(file, *extent)
-        if len(links) > MOST_LINKS:
-            raise AudioError(path, f"is joined from {len(links)} streams; at most {MOST_LINKS} are read")
-        self._first_link = links[0]
-        self._size = extent[1] - extent[0]
-        self._links = iter(links[1:])
+        self._path, self._stack, self._track = path, stack, track
         self._packets_decoded = self._packets_failed = self._bytes_decoded = 0
         self._position = 0.0  # seconds yielded
         self._silence = 0.0  # of them inserted
         self._gaps: list[tuple[float, float]] = []  # where something is missing, and how much
         self._leaps: list[tuple[float, float]] = []  # the same, where no silence stands for it
-        self._jumps = False
-        try:
-            self._begin(links[0])
-        except av.FFmpegError as error:
-            stuck = isinstance(error, av.ExitError)
-            reason = f"yields nothing for {PATIENCE:g} s" if stuck else why_not_audio(head)
-            raise AudioError(path, reason) from error
-        self._format: str = self._container.format.name
-        pieces = self._pieces()
-        # The rate of codecs such as HE-AAC is known only from the first decoded frame.
+
+    def _attach(self, container: av.container.InputContainer) -> None:
+        """Decode this container next.
+
+        Raises:
+            AudioError: it has no such audio stream.
+        """
+        audio = container.streams.audio
+        if not audio:
+            raise AudioError(self._path, "holds no audio stream: it is a picture, or a film without sound")
+        if self._track >= len(audio):
+            count = "1 audio track" if len(audio) == 1 else f"{len(audio)} audio tracks"
+            raise AudioError(self._path, f"has {count}, no track {self._track + 1}")
+        if audio[self._track].codec_context is None:
+            raise AudioError(self._path, "is compressed with a codec that this build of FFmpeg does not know")
+        self._container, self._stream = container, audio[self._track]
+        self._link_begin = self._position
+        self._origin: float | None = None
+        self._lead = 0.0
+        self._first_packet: int | None = None
+        for stream in container.streams:
+            if stream.index != self._stream.index and hasattr(av.stream, "Discard"):
+                stream.discard = av.stream.Discard.all
+
+    def _take_first(self, pieces: Iterator[Piece]) -> None:
+        """Learn the form of the samples: codecs such as HE-AAC tell their rate with the first frame."""
         first = next(pieces, None)
         if first is None:
-            raise AudioError(path, "holds no audio: nothing that can be decoded follows its header")
+            raise AudioError(self._path, "holds no audio: nothing that can be decoded follows its header")
         rate, values = first
         lossless = self._stream.codec_context.codec.lossless
         self.rate, self.channels, self.subtype = rate, len(values), _subtype(values.dtype, lossless=lossless)
-        self.ending = self.ending or ending
         self.tracks = len(self._container.streams.audio)
-        self.tolerance = TOLERANCE if self._format == "flac" else _LOSSY_TOLERANCE
         self._pieces_left = chain([first], pieces)
-        length = self._stated_length()
-        self.expected = None if length is None or len(links) > 1 else self._lead + length
-        self._fix_promise()
-        if self._format == "ogg" and not has_end_of_stream(file, extent[1]):
-            self.ending = "its end-of-stream mark is missing"
-        if self._format == _MP4 and mp4_fragments(file, *extent) == (True, True):
-            self.ending = "its last fragment is cut off"
+
+    def _begun(self) -> None:
+        """Called when the time of a container's first frame is known."""
+
+    def _is_chance(self) -> bool:
+        """Whether so little was decoded that it is probably no audio."""
+        return self._packets_failed > self._packets_decoded
+
+    def _block_frames(self) -> int:
+        """Frames that are gathered into a block."""
+        return block_frames(self.rate, self.channels)
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
         """See `Source`."""
@@ -150,7 +137,7 @@ class Coded(Source):
 
     def _gathered(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Blocks of frames of one kind, each with its rate."""
-        size = block_frames(self.rate, self.channels)
+        size = self._block_frames()
         gathered: list[NDArray[Any]] = []
         held = held_rate = 0
         for rate, values in self._pieces_left:
@@ -175,63 +162,6 @@ class Coded(Source):
         if len(values) == self.channels:
             return values
         return np.repeat(values.mean(axis=0, keepdims=True), self.channels, axis=0)
-
-    def _begin(self, link: tuple[int, int]) -> None:
-        """Open a part of the file.
-
-        Raises:
-            AudioError: it has no such audio stream.
-            av.FFmpegError: it cannot be opened.
-        """
-        # FFmpeg opens the file by name: an impossible seek that a broken file makes it ask for would raise in
-        # Python where nothing can catch it. Without video decoders, cover art is not decoded to see its size.
-        options = {
-            "protocol_whitelist": "subfile,file",
-            "format_whitelist": _FORMATS,
-            "codec_whitelist": _audio_decoders(),
-            **self._options,
-        }
-        whole = link == (0, os.fstat(self._file.fileno()).st_size)
-        part = "" if whole else f"subfile,,start,{link[0]},end,{link[1]},,:"
-        container = av.open(
-            f"{part}file:{self._file.name}",
-            "r",
-            options=options,
-            metadata_errors="replace",
-            timeout=(PATIENCE, PATIENCE),
-        )
-        self._stack.enter_context(container)
-        audio = container.streams.audio
-        if not audio:
-            raise AudioError(self._path, "holds no audio stream: it is a picture, or a film without sound")
-        if self._track >= len(audio):
-            count = "1 audio track" if len(audio) == 1 else f"{len(audio)} audio tracks"
-            raise AudioError(self._path, f"has {count}, no track {self._track + 1}")
-        if audio[self._track].codec_context is None:
-            raise AudioError(self._path, "is compressed with a codec that this build of FFmpeg does not know")
-        self._container, self._stream = container, audio[self._track]
-        self._link = link
-        self._link_begin = self._position
-        self._origin: float | None = None
-        self._lead = 0.0
-        self._first_packet: int | None = None
-        for stream in container.streams:
-            if stream.index != self._stream.index and hasattr(av.stream, "Discard"):
-                stream.discard = av.stream.Discard.all
-
-    def _pieces(self) -> Iterator[Piece]:
-        """Frames of all parts of the file, and silence where they leave gaps."""
-        while True:
-            yield from self._decode()
-            link = next(self._links, None)
-            if link is None:
-                return
-            try:
-                self._begin(link)
-            except (av.FFmpegError, AudioError):
-                self.damage.append(
-                    f"{link[1] - link[0]} bytes from {self._position:.2f} s on cannot be decoded"
-                )
 
     def _decode(self) -> Iterator[Piece]:
         """Frames and silence; packets that cannot be decoded are left out.
@@ -278,8 +208,7 @@ class Coded(Source):
             self._lead = time - begin
             if not _GAP_SECONDS < self._lead <= _MOST_SILENCE:
                 self._origin, self._lead = time - self._link_begin, 0.0
-            if self._link != self._first_link:
-                self._fix_promise()
+            self._begun()
             return self._lead, 0.0
         late = lag if time is None else time - self._origin - self._position
         if late < lag - _RESET_SECONDS:
@@ -320,10 +249,6 @@ class Coded(Source):
             and stream.time_base is not None
         ]
 
-    def _is_chance(self) -> bool:
-        """Whether so little was decoded that the file is probably of another kind."""
-        return self._bytes_decoded < _LEAST_SHARE * self._size or self._packets_failed > self._packets_decoded
-
     def _packets(self) -> Iterator[av.Packet[av.AudioStream]]:
         packets = self._container.demux(self._stream)
         while True:
@@ -334,21 +259,6 @@ class Coded(Source):
             except av.FFmpegError:
                 self.ending = "what follows cannot be read"
                 return
-
-    def _fix_promise(self) -> None:
-        """Take the length from the header, unless it is an estimate or a placeholder."""
-        name = self._format
-        stated = name in ("flac", _MATROSKA)
-        if name == _MP4:
-            stated = not mp4_fragments(self._file, *self._link)[0]
-        length = self._stated_length()
-        if name == "mp3" and self._first_packet is not None:
-            length = stated_mp3_seconds(self._file, self._link[0] + self._first_packet)
-            stated = length is not None
-        if stated and length is not None and 0.0 < length < _LONGEST_PROMISE:
-            self.promised = self._link_begin + self._lead + length
-        else:
-            self.promised = None
 
     def _stated_length(self) -> float | None:
         """Seconds of the sound from its own start, as the header states or FFmpeg estimates."""
@@ -364,7 +274,7 @@ class Coded(Source):
         if len(self._container.streams) > 1 or not self._container.duration:
             return None
         duration = self._container.duration / av.time_base
-        return duration - first if self._container.format.name == _MATROSKA else duration
+        return duration - first if self._container.format.name == MATROSKA else duration
 
     def _note_what_is_missing(self) -> None:
         if self._gaps:
@@ -380,13 +290,142 @@ class Coded(Source):
             )
 
 
+class Coded(Decoding):
+    """A recording as FFmpeg decodes it.
+
+    Args:
+        path: what messages call it.
+        file: the same, open for reading.
+        extent: the bytes of it that are to be decoded, from the first to before the last.
+        stack: gets what has to be closed, and before `file`.
+        track: which of its audio streams, from 0.
+        ending: why its samples end early according to its header, if they do.
+        options: of FFmpeg's format.
+
+    Raises:
+        AudioError: it is not audio, broken beyond reading, or without such an audio stream.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        file: BinaryIO,
+        extent: tuple[int, int],
+        stack: ExitStack,
+        *,
+        track: int = 0,
+        ending: str | None = None,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(path, stack, track)
+        self._file = file
+        self._options = options or {}
+        links = [extent]
+        file.seek(extent[0])
+        head = file.read(1024)
+        if is_playlist(head):
+            raise AudioError(path, "is a playlist: give the recordings that it lists")
+        if head[:4] == b"OggS":
+            links = ogg_links(file, *extent)
+        elif head[:4] == b"fLaC":
+            links = flac_links(file, *extent)
+        if len(links) > MOST_LINKS:
+            raise AudioError(path, f"is joined from {len(links)} streams; at most {MOST_LINKS} are read")
+        self._first_link = links[0]
+        self._size = extent[1] - extent[0]
+        self._links = iter(links[1:])
+        try:
+            self._begin(links[0])
+        except av.FFmpegError as error:
+            stuck = isinstance(error, av.ExitError)
+            reason = f"yields nothing for {PATIENCE:g} s" if stuck else why_not_audio(head)
+            raise AudioError(path, reason) from error
+        self._format: str = self._container.format.name
+        self._take_first(self._pieces())
+        self.ending = self.ending or ending
+        self.tolerance = TOLERANCE if self._format == "flac" else LOSSY_TOLERANCE
+        length = self._stated_length()
+        self.expected = None if length is None or len(links) > 1 else self._lead + length
+        self._fix_promise()
+        if self._format == "ogg" and not has_end_of_stream(file, extent[1]):
+            self.ending = "its end-of-stream mark is missing"
+        if self._format == MP4 and mp4_fragments(file, *extent) == (True, True):
+            self.ending = "its last fragment is cut off"
+
+    def _begin(self, link: tuple[int, int]) -> None:
+        """Open a part of the file.
+
+        Raises:
+            AudioError: it has no such audio stream.
+            av.FFmpegError: it cannot be opened.
+        """
+        # FFmpeg opens the file by name: an impossible seek that a broken file makes it ask for would raise in
+        # Python where nothing can catch it. Without video decoders, cover art is not decoded to see its size.
+        options = {"protocol_whitelist": "subfile,file", **container_options(), **self._options}
+        whole = link == (0, os.fstat(self._file.fileno()).st_size)
+        part = "" if whole else f"subfile,,start,{link[0]},end,{link[1]},,:"
+        container = av.open(
+            f"{part}file:{self._file.name}",
+            "r",
+            options=options,
+            metadata_errors="replace",
+            timeout=(PATIENCE, PATIENCE),
+        )
+        self._stack.enter_context(container)
+        self._attach(container)
+        self._link = link
+
+    def _pieces(self) -> Iterator[Piece]:
+        """Frames of all parts of the file, and silence where they leave gaps."""
+        while True:
+            yield from self._decode()
+            link = next(self._links, None)
+            if link is None:
+                return
+            try:
+                self._begin(link)
+            except (av.FFmpegError, AudioError):
+                self.damage.append(
+                    f"{link[1] - link[0]} bytes from {self._position:.2f} s on cannot be decoded"
+                )
+
+    def _begun(self) -> None:
+        if self._link != self._first_link:
+            self._fix_promise()
+
+    def _is_chance(self) -> bool:
+        """Whether so little was decoded that the file is probably of another kind."""
+        return self._bytes_decoded < LEAST_SHARE * self._size or self._packets_failed > self._packets_decoded
+
+    def _fix_promise(self) -> None:
+        """Take the length from the header, unless it is an estimate or a placeholder."""
+        name = self._format
+        stated = name in STATING
+        if name == MP4:
+            stated = not mp4_fragments(self._file, *self._link)[0]
+        length = self._stated_length()
+        if name == "mp3" and self._first_packet is not None:
+            length = stated_mp3_seconds(self._file, self._link[0] + self._first_packet)
+            stated = length is not None
+        if stated and length is not None and 0.0 < length < LONGEST_PROMISE:
+            self.promised = self._link_begin + self._lead + length
+        else:
+            self.promised = None
+
+
+def container_options() -> dict[str, str]:
+    """What FFmpeg may open and decode."""
+    return {"format_whitelist": _FORMATS, "codec_whitelist": audio_decoders()}
+
+
 def _places(places: list[tuple[float, float]]) -> str:
     more = f" and {len(places) - 1} more places" if len(places) > 1 else ""
     return f"{places[0][0]:.2f} s{more}"
 
 
 @cache
-def _audio_decoders() -> str:
+def audio_decoders() -> str:
+    """Names of all decoders of sound, with commas between them."""
     found = []
     for name in sorted(codecs_available):
         try:

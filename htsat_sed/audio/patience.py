@@ -149,3 +149,37 @@ class Watched:
                 self._items.append(item)
                 self._changed.notify_all()
             return not self._closed
+
+
+class Unwatched:
+    """A recording that may take its time, such as one from a pipe.
+
+    Args:
+        path: what messages call it.
+        source: as opened.
+
+    Attributes:
+        source: as given.
+        silent_track: warning about a silent track beside others; known at the end.
+    """
+
+    def __init__(self, path: str, source: Source) -> None:
+        self.source = source
+        self.silent_track: str | None = None
+        self._path = path
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Blocks of the source."""
+        silent = self.source.tracks > 1 and self.source.track == 0
+        with readers_errors(self._path, "read"):
+            for block in self.source.blocks():
+                if silent and block.size:
+                    silent = is_silent(max(float(block.max()), -float(block.min())))
+                yield block
+        if silent:
+            self.silent_track = (
+                f"its first audio track of {self.source.tracks} is silent: --track 2 takes the second"
+            )
+
+    def close(self) -> None:
+        """Nothing to do: the source is closed by what it was opened on."""

@@ -12,9 +12,9 @@ from htsat_sed.audio.headers import peek
 
 _LONGEST_MP3_FRAME = 2881
 _MP3_RATES = (44_100, 48_000, 32_000)
-_LONGEST_OGG_PAGE = 65307
-_FLAC_START = b"fLaC\0\0\0\x22"  # the mark, and the head of its first block
-_OGG_START = b"OggS\0\2" + bytes(8)  # a stream's first page, at its time 0
+LONGEST_OGG_PAGE = 65307
+FLAC_START = b"fLaC\0\0\0\x22"  # the mark, and the head of its first block
+OGG_START = b"OggS\0\2" + bytes(8)  # a stream's first page, at its time 0
 _PIECE = 1 << 20
 _MOST_BOXES = 1_000_000
 _MOST_TAGS = 16
@@ -42,7 +42,7 @@ def sound_extent(file: BinaryIO) -> tuple[int, int]:
     size = end = file.seek(0, os.SEEK_END)
     start = 0
     for _ in range(_MOST_TAGS):
-        length = _leading_tag(peek(file, start, 32))
+        length = leading_tag(peek(file, start, 32))
         if not 0 < length < size - start:
             break
         start += length
@@ -54,7 +54,8 @@ def sound_extent(file: BinaryIO) -> tuple[int, int]:
     return start, end
 
 
-def _leading_tag(head: bytes) -> int:
+def leading_tag(head: bytes) -> int:
+    """Bytes of the tag that a recording begins with; 0 if none."""
     if head[:3] == b"ID3" and len(head) >= 10 and all(byte < 128 for byte in head[6:10]):
         return 10 + _synchsafe(head[6:10]) + (10 if head[5] & 16 else 0)
     if head[:8] == b"APETAGEX" and len(head) == 32:
@@ -117,7 +118,7 @@ def ogg_links(file: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
     """Where each of the streams that are chained in an Ogg file begins and ends. Source: RFC 3533."""
     starts = [start]
     group = start  # where another first page would be one of a stream beside, not behind, the one before
-    for position in _places(file, _OGG_START, start, end):
+    for position in _places(file, OGG_START, start, end):
         if position > group:
             starts.append(position)
         page = peek(file, position, 27 + 255)
@@ -127,7 +128,7 @@ def ogg_links(file: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
 
 def flac_links(file: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
     """Where each of the FLAC files that were appended to each other begins and ends. Source: RFC 9639."""
-    starts = [start, *_places(file, _FLAC_START, start + 1, end)]
+    starts = [start, *_places(file, FLAC_START, start + 1, end)]
     return list(zip(starts, [*starts[1:], end], strict=True))
 
 
@@ -148,7 +149,7 @@ def _places(file: BinaryIO, mark: bytes, start: int, end: int) -> Iterator[int]:
 
 def has_end_of_stream(file: BinaryIO, end: int) -> bool:
     """Whether the last page of an Ogg file is complete and marked as the last. Source: RFC 3533."""
-    start = max(0, end - _LONGEST_OGG_PAGE)
+    start = max(0, end - LONGEST_OGG_PAGE)
     tail = peek(file, start, end - start)
     page = tail[tail.rfind(b"OggS") :]
     if len(page) < 27 or not page[5] & 4:
@@ -174,6 +175,22 @@ def mp4_fragments(file: BinaryIO, start: int, end: int) -> tuple[bool, bool]:
             return fragmented, length >= 8
         position += length
     return fragmented, False
+
+
+def index_comes_last(head: bytes) -> bool:
+    """Whether a recording that begins so is an MP4 that cannot be read forward, as far as its head tells."""
+    position, boxes = 0, 0
+    while len(box := head[position : position + 8]) == 8:
+        length, name = struct.unpack(">I4s", box)
+        if name not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"uuid"):
+            return boxes > 0
+        if name == b"moov":
+            return False
+        if name == b"mdat" or length < 8:
+            return True
+        boxes += 1
+        position += length
+    return boxes > 0
 
 
 def why_not_audio(head: bytes) -> str:

@@ -69,7 +69,7 @@ class Source(ABC):
                     scale = 1.0
                 elif peak > 0.0:
                     scale = 1.0
-                    for found in self._full_scale():
+                    for found in self._full_scale(block):
                         scale = found or scale
                         yield np.zeros((self.channels, 0), np.float32)
                     if scale != 1.0:
@@ -78,7 +78,7 @@ class Source(ABC):
                         )
             yield block if scale is None or scale == 1.0 else block / np.float32(scale)
 
-    def _full_scale(self) -> Iterator[float | None]:
+    def _full_scale(self, _: NDArray[np.float32]) -> Iterator[float | None]:
         """Read the whole recording; the last value is the divisor if its floats are unscaled integers."""
         peak = 0.0
         sounding = beyond = 0
@@ -89,8 +89,7 @@ class Source(ABC):
                 sounding += int(np.count_nonzero(block))
                 beyond += int(np.count_nonzero(np.abs(block) > 1.0))
                 yield None
-        if peak > _INTEGER_PEAK and beyond > _INTEGER_SHARE * sounding:
-            yield next((full for full in _FULL_SCALES if peak <= 2 * full), None)
+        yield _divisor(peak, sounding, beyond)
 
     def other_track(self) -> Iterator[int | None]:
         """Read the other audio tracks; the last value is the first track that sounds, counted from 1."""
@@ -107,6 +106,17 @@ class Source(ABC):
 def is_silent(peak: float) -> bool:
     """Whether sound with this peak is silence: less than -80 dB of full scale."""
     return peak < _SILENT
+
+
+def full_scale(block: NDArray[np.float32]) -> float | None:
+    """Divisor of floats that seem to be unscaled integers; None for others."""
+    return _divisor(_peak(block), int(np.count_nonzero(block)), int(np.count_nonzero(np.abs(block) > 1.0)))
+
+
+def _divisor(peak: float, sounding: int, beyond: int) -> float | None:
+    if peak > _INTEGER_PEAK and beyond > _INTEGER_SHARE * sounding:
+        return next((full for full in _FULL_SCALES if peak <= 2 * full), None)
+    return None
 
 
 def _peak(block: NDArray[np.float32]) -> float:

@@ -18,14 +18,11 @@ from __future__ import annotations
 import io
 import logging
 import os
-import shutil
 import stat
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
@@ -33,9 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.audio.decoders import open_decoder
+from htsat_sed.audio.forward import Pipe, keep, open_forward, standard_input
 from htsat_sed.audio.memory import InMemory
 from htsat_sed.audio.mixing import Mixer
-from htsat_sed.audio.patience import Watched, readers_errors
+from htsat_sed.audio.patience import Unwatched, Watched, readers_errors
 from htsat_sed.audio.resampling import resampled
 from htsat_sed.audio.source import Source
 from htsat_sed.errors import AudioError, UsageError
@@ -60,7 +58,12 @@ class AudioStream:
     """
 
     def __init__(
-        self, path: str, watched: Watched, sample_rate: int, channel: int | None, stack: ExitStack
+        self,
+        path: str,
+        watched: Watched | Unwatched,
+        sample_rate: int,
+        channel: int | None,
+        stack: ExitStack,
     ) -> None:
         source = watched.source
         self.path = path
@@ -171,7 +174,8 @@ def open_recording(
     """Open a recording of any format, channel count and rate.
 
     Args:
-        path: a file, or ``-`` for standard input, which is kept in a temporary file meanwhile.
+        path: a file, or ``-`` for standard input, which is kept in a temporary file where it cannot be read
+            forward.
         sample_rate: wanted rate, Hz, 1000 to 768000.
         channel: take only this one, counted from 1; None for the mean of all.
         track: take this audio track, counted from 1, of a file that has several, such as a film; None for
@@ -193,11 +197,15 @@ def open_recording(
     check_choice(channel, track)
     name = os.fspath(path)
     with ExitStack() as stack:
-        # Standard input has no time limit.
-        file = _keep_stdin(stack) if name == "-" else None
-        if isinstance(path, InMemory):
-            file = path.keep(stack)
-        watched = Watched(
+        file = path.keep(stack) if isinstance(path, InMemory) else None
+        watched: Watched | Unwatched | None = None
+        if name == "-":
+            source = _open_stdin(stack, track)
+            if isinstance(source, Source):
+                watched = Unwatched(name, source)  # it has no time limit
+            else:
+                file = source
+        watched = watched or Watched(
             name,
             lambda own, beat: _open_source(name, file or Path(name), own, track, beat),
             search=track is None,
@@ -245,19 +253,33 @@ def open_source(path: str | os.PathLike[str], stack: ExitStack, *, track: int | 
     return _open_source(name, _keep_stdin(stack) if name == "-" else Path(name), stack, track)
 
 
+def _open_stdin(stack: ExitStack, track: int | None) -> Source | Path:
+    """Standard input, or a file that it was copied to where it cannot be read forward."""
+    with readers_errors("-", "read"):
+        source = open_forward(Pipe(standard_input()), stack, track=0 if track is None else track - 1)
+        if isinstance(source, Source):
+            source.track = 0 if track is None else track - 1
+            _check_rate("-", source)
+        return source
+
+
 def _open_source(
     name: str, path: Path, stack: ExitStack, track: int | None, beat: Callable[[], None] = lambda: None
 ) -> Source:
     with readers_errors(name, "opened"):
         file = stack.enter_context(_open_regular(name, path, beat))
         source = open_decoder(name, file, stack, track=0 if track is None else track - 1)
+    _check_rate(name, source)
+    return source
+
+
+def _check_rate(name: str, source: Source) -> None:
     if not _LOWEST_RATE <= source.rate <= _HIGHEST_RATE:
         raise AudioError(
             name,
             f"has a sample rate of {source.rate} Hz, wanted {_LOWEST_RATE} to {_HIGHEST_RATE} Hz: mend its "
             "header, or resample it",
         )
-    return source
 
 
 def windows(stream: AudioStream, *, window: int, hop: int) -> Iterator[Window]:
@@ -335,12 +357,5 @@ def _open_regular(name: str, path: Path, beat: Callable[[], None]) -> io.Buffere
 
 
 def _keep_stdin(stack: ExitStack) -> Path:
-    """Keep standard input in a file, since decoders seek."""
-    if sys.stdin is None or sys.stdin.isatty():
-        raise AudioError("-", "standard input is closed or a terminal: pipe a recording in")
-    kept = Path(stack.enter_context(TemporaryDirectory(prefix="htsat-sed-"))) / "stdin"
-    # Past the buffer, whose lock a thread that still waits for input would hold when the program ends.
-    source = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-    with kept.open("wb") as file:
-        shutil.copyfileobj(source, file)
-    return kept
+    """Keep standard input in a file, for those that seek in it."""
+    return keep(Pipe(standard_input()), stack)

@@ -66,6 +66,8 @@ class Unwrapped(Seekable):
         self._file = file
         self._layout = layout
         self._position = 0
+        self._scale = np.float32(1.0)
+        self._known = layout.spare == 0  # whether samples are in the high or the low bytes
         present = header.present_bytes // layout.frame_bytes
         self._frames = present
         if header.stated_bytes is not None and not header.runs_on:
@@ -79,8 +81,6 @@ class Unwrapped(Seekable):
         """See `Source`."""
         size = block_frames(self.rate, self.channels)
         width = self._layout.frame_bytes
-        scale = np.float32(1.0)
-        known = self._layout.spare == 0  # whether samples are in the high or the low bytes
         while self._position < self._frames:
             self._file.seek(self._layout.start + self._position * width)
             data = self._file.read(min(size, self._frames - self._position) * width)
@@ -89,11 +89,7 @@ class Unwrapped(Seekable):
                 self.ending = "what follows cannot be read"
                 return
             self._position += len(data) // width
-            if not known and any(data):
-                known = True
-                if self._lies_low(data):
-                    scale = np.float32(2.0 ** (8 * self._layout.spare))
-            yield self._decoded(data) * scale
+            yield self._decoded(data)
 
     def leave_out(self, frames: int) -> int:
         """See `Seekable`."""
@@ -102,6 +98,10 @@ class Unwrapped(Seekable):
 
     def _decoded(self, data: bytes) -> NDArray[np.float32]:
         layout = self._layout
+        if not self._known and any(data):
+            self._known = True
+            if self._lies_low(data):
+                self._scale = np.float32(2.0 ** (8 * layout.spare))
         samples, _ = soundfile.read(
             io.BytesIO(data),
             dtype="float32",
@@ -112,7 +112,7 @@ class Unwrapped(Seekable):
             subtype=layout.subtype,
             endian="BIG" if layout.big_endian else "LITTLE",
         )
-        found: NDArray[np.float32] = samples.T
+        found: NDArray[np.float32] = samples.T * self._scale
         return found
 
     def _lies_low(self, data: bytes) -> bool:
