@@ -13,7 +13,7 @@ PACKAGE = Path(htsat_sed.__file__).parent
 # A room knows only the rooms before it; those of one line know none of each other.
 FLOORS = [
     ["errors"],
-    ["whole_file", "audio", "libraries", "toml"],
+    ["whole_file", "audio", "clock", "libraries", "toml"],
     ["labels", "post_processing"],
     ["model"],
     ["detection"],

@@ -1,0 +1,12 @@
+"""Clock times of recordings: when they began, from their metadata or their names.
+
+Sources in order: GUANO, AudioMoth's comment, Wildlife Acoustics' metadata, the Broadcast Wave extension,
+iXML, MP4's creation time, the file name. A source whose clock was never set (before 1990) does not count.
+"""
+
+from __future__ import annotations
+
+from htsat_sed.clock.names import named_time
+from htsat_sed.clock.start import SOURCES, Clock, Start, parse_time, parse_zone
+
+__all__ = ["SOURCES", "Clock", "Start", "named_time", "parse_time", "parse_zone"]

@@ -1,0 +1,139 @@
+"""When a recording began, and the clock time of any moment in it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from htsat_sed.clock.metadata import offset, read_times
+from htsat_sed.clock.names import check_format, named_time
+from htsat_sed.errors import UsageError
+
+SOURCES = ("guano", "audiomoth", "wamd", "bext", "ixml", "mp4", "name")
+"""Where a time can come from, in this order."""
+
+_logger = logging.getLogger("htsat_sed")
+
+
+@dataclass(frozen=True)
+class Start:
+    """When a recording began.
+
+    Attributes:
+        time: with a zone, or without one where neither the recording nor the user names it.
+        source: one of `SOURCES`.
+    """
+
+    time: datetime
+    source: str
+
+    def at(self, seconds: float) -> datetime:
+        """The clock time of a moment, in seconds from the start of the recording."""
+        after = timedelta(seconds=seconds)
+        if self.time.tzinfo is None:
+            return self.time + after
+        # Through UTC, since Python adds to the clock on the wall and not to time.
+        return (self.time.astimezone(UTC) + after).astimezone(self.time.tzinfo)
+
+    def iso(self, seconds: float) -> str:
+        """The same as ISO 8601 with milliseconds."""
+        return self.at(round(seconds, 3)).isoformat(timespec="milliseconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """How clock times are found.
+
+    Attributes:
+        timezone: of times that name none; all others are converted to it.
+        time_format: of file names, see `named_time`.
+
+    Raises:
+        UsageError: the time format is none.
+    """
+
+    timezone: tzinfo | None = None
+    time_format: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.time_format is not None:
+            check_format(self.time_format)
+
+    def start(self, path: str | os.PathLike[str]) -> Start | None:
+        """When a recording began; None if neither its metadata nor its name tells."""
+        name = os.fspath(path)
+        try:
+            with Path(name).open("rb") as file:
+                found = next(read_times(file), None)
+        except (OSError, ValueError):  # whoever decodes it reports why
+            found = None
+        if found is None:
+            time = named_time(name, self.time_format)
+            found = None if time is None else ("name", time)
+        if found is None:
+            return None
+        source, time = found
+        if time.tzinfo is None and self.timezone is not None:
+            time = _placed(name, time, self.timezone)
+        elif self.timezone is not None:
+            time = time.astimezone(self.timezone)
+        return Start(time, source)
+
+
+def parse_time(text: str) -> datetime:
+    """A date, or a date and time, ISO 8601, with or without a distance from UTC.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise UsageError(
+            f"wanted a date such as 2026-05-12 or a time such as 2026-05-12T04:30, got {text!r}"
+        ) from None
+
+
+def parse_zone(text: str) -> tzinfo:
+    """A time zone by its IANA name (``Europe/Berlin``) or distance from UTC (``+02:00``).
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if re.fullmatch(r"Z|UTC|[+-]\d\d(:?\d\d)?", text, re.IGNORECASE):
+        try:
+            return offset(text)
+        except ValueError:
+            pass
+    try:
+        return ZoneInfo(text)
+    except (OSError, ValueError, LookupError):
+        raise UsageError(f"wanted a time zone such as Europe/Berlin, UTC or +02:00, got {text!r}") from None
+
+
+def _placed(name: str, time: datetime, zone: tzinfo) -> datetime:
+    """A time on the clock of a zone; warns about hours that a change of the clock repeats or leaves out."""
+    early, late = time.replace(tzinfo=zone), time.replace(tzinfo=zone, fold=1)
+    placed = early.astimezone(UTC).astimezone(zone)
+    if early.utcoffset() != late.utcoffset():
+        clock = f"its clock time {time:%Y-%m-%d %H:%M:%S}"
+        remedy = (
+            "if the recorder's clock was not changed, give its distance from UTC, such as --timezone +01:00"
+        )
+        if placed.replace(tzinfo=None) == time:
+            _logger.warning("%s: %s occurs twice in %s, the first is taken: %s", name, clock, zone, remedy)
+        else:
+            _logger.warning(
+                "%s: %s does not occur in %s, %s is taken: %s",
+                name,
+                clock,
+                zone,
+                f"{placed:%H:%M:%S}",
+                remedy,
+            )
+    return placed
