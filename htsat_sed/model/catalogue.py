@@ -19,14 +19,14 @@ class Download:
     """A published checkpoint.
 
     Attributes:
-        name: what it is called here.
-        summary: what it is, one line.
-        file_name: what its file is called.
-        url: where the file comes from directly.
-        page: where a person finds it.
-        sha256: of the file, hexadecimal.
-        size: of the file in bytes, if known.
-        licence: as far as its source states one.
+        name: short name, as `-c` takes it.
+        summary: one line.
+        file_name: name of the downloaded file.
+        url: address of the file.
+        page: web page that offers the file.
+        sha256: hash of the file, hexadecimal.
+        size: of the file, bytes; None if unknown.
+        licence: as its source states it.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Download:
 
     @property
     def path(self) -> Path:
-        """Where the file lies once downloaded."""
+        """Path of the downloaded file."""
         return checkpoint_folder() / self.file_name
 
 
@@ -71,7 +71,7 @@ CATALOGUE = (
 
 
 def checkpoint_folder() -> Path:
-    """Where downloads lie: $HTSAT_SED_HOME, else ``htsat-sed`` in the user's cache folder."""
+    """Folder of downloads: $HTSAT_SED_HOME, else ``htsat-sed`` in the user's cache folder."""
     if home := os.environ.get("HTSAT_SED_HOME"):
         return Path(home).expanduser()
     if sys.platform == "win32":
@@ -84,7 +84,7 @@ def checkpoint_folder() -> Path:
 
 
 def bundled_checkpoint() -> Path | None:
-    """The checkpoint that comes with the package; None where it was left out."""
+    """The bundled checkpoint; None if the package was built without it."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package, package.parent):  # installed; in a source tree
         path = folder / "checkpoints" / f"{BUNDLED}.safetensors"
@@ -94,10 +94,10 @@ def bundled_checkpoint() -> Path | None:
 
 
 def find_download(name: str) -> Download:
-    """Look a published checkpoint up.
+    """Look up a published checkpoint.
 
     Raises:
-        ValueError: no such name in the catalogue.
+        ValueError: unknown name.
     """
     for entry in CATALOGUE:
         if entry.name == name:
@@ -111,11 +111,11 @@ def resolve_checkpoint(name_or_path: str | Path | None = None) -> Path:
     """Find the file of a checkpoint.
 
     Args:
-        name_or_path: ``home`` for the bundled checkpoint, a name of the catalogue, or a file (one that
-            is called like a name is reached as ``./name``); None for the bundled one.
+        name_or_path: ``home`` for the bundled checkpoint, a name of the catalogue, or a path (write
+            ``./name`` for a file with the name of a checkpoint); None for the bundled one.
 
     Raises:
-        CheckpointError: not there; with what to do about it.
+        CheckpointError: it is missing; the message says how to get it.
     """
     wanted = BUNDLED if name_or_path is None else os.fspath(name_or_path)
     if wanted == BUNDLED:
@@ -150,20 +150,20 @@ def pull(
     attempts: int = 4,
     pause: float = 1.0,
 ) -> Path:
-    """Have a published checkpoint on the disk: verified, downloaded if need be.
+    """Return a verified published checkpoint, downloading it if it is not on the disk.
 
     Args:
-        entry: of the catalogue.
-        file: the same file, downloaded by other means; it is copied instead.
-        progress: as for `download`.
-        attempts: as for `download`.
-        pause: as for `download`.
+        entry: from the catalogue.
+        file: a copy downloaded by other means, used instead of the network.
+        progress: see `download`.
+        attempts: see `download`.
+        pause: see `download`.
 
     Returns:
         Its path in `checkpoint_folder`.
 
     Raises:
-        CheckpointError: it cannot be had; with the way to do it by hand.
+        CheckpointError: the download failed; the message says how to get the file by hand.
     """
     path = entry.path
     if path.is_file() and file_sha256(path) == entry.sha256:

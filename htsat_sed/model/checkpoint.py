@@ -1,15 +1,15 @@
-"""Checkpoints: a trained HTS-AT as one file that describes itself.
+"""Checkpoints: a trained HTS-AT in one self-describing file.
 
 Our own files are safetensors: the arrays of `HTSAT.state_dict()`, and one metadata entry ``htsat_sed``
 with a JSON object:
 
     format            1
     config            the fields of HTSATConfig
-    labels            one name a class
+    labels            one name for each class
     post_processing   values for PostProcessing.override, or null
-    provenance        where the weights come from: source, data, recipe, metrics, versions; free form
+    provenance        origin of the weights: source, data, recipe, metrics, versions; free form
 
-Files of the official implementation are read as well, see `htsat_sed.model.official`.
+Files of the official implementation are read too, see `htsat_sed.model.official`.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ Loss = Literal["clip_bce", "clip_ce"]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
-    """What a checkpoint says of itself.
+    """Description of a checkpoint.
 
     Attributes:
-        kind: ``htsat-sed`` for our own format, ``official`` for a PyTorch file of the authors' code.
+        kind: ``htsat-sed`` for our own format, ``official`` for a PyTorch file of the official code.
         config: shape and signal path of the model.
-        labels: one name a class.
+        labels: one name for each class.
         post_processing: values for `PostProcessing.override`, or None.
-        provenance: where the weights come from.
+        provenance: origin of the weights.
         dtype: type of the weight matrices in the file, such as ``float16``.
-        parameters: learned values, without running statistics.
+        parameters: number of learned values, without running statistics.
     """
 
     kind: Literal["htsat-sed", "official"]
@@ -65,7 +65,7 @@ class CheckpointInfo:
 
 
 def _file(path: str | Path) -> Path:
-    """The file that a string may name; a path is what it is, even if it is called like a name."""
+    """The file of a checkpoint. A string may be a name; a Path is always a path."""
     return resolve_checkpoint(path) if isinstance(path, str) else path
 
 
@@ -79,24 +79,24 @@ def load_checkpoint(
 ) -> HTSAT:
     """Load a model.
 
-    Our own files say all there is to know. For official ones the arguments state what their arrays
-    cannot tell; `htsat_sed.model.official.read_official` lists the rules that hold without them. Labels
-    of official files: those given, else AudioSet's for 527 classes, else ``class_000``, ...
+    Our own files describe themselves. For official files, the arguments state what the arrays do not
+    contain; `htsat_sed.model.official.read_official` lists the defaults. The labels of official files are
+    those given, else AudioSet's for 527 classes, else ``class_000``, ...
 
     Args:
-        path: our safetensors file or an official Lightning ``.ckpt``; as a string also a name: ``home`` for
+        path: our safetensors file or an official Lightning ``.ckpt``; or, as a string, a name: ``home`` for
             the bundled checkpoint, or a published one that was pulled.
         sample_rate: Hz.
         hop_length: STFT step, samples.
-        labels: one name a class.
+        labels: one name for each class.
         loss: ``clip_bce`` (multi-label) or ``clip_ce`` (single-label).
 
     Returns:
         The model in evaluation mode on the CPU, in float32; `post_processing` and `provenance` as saved.
 
     Raises:
-        CheckpointError: the file is missing, broken, of another kind, or not fit for detection.
-        ValueError: an argument contradicts what the file says, or labels do not fit the classes.
+        CheckpointError: the file is missing, broken, of another kind, or unsuitable for detection.
+        ValueError: an argument contradicts the file, or the labels do not fit the classes.
     """
     path = _file(path)
     info, arrays = _read(path, sample_rate=sample_rate, hop_length=hop_length, labels=labels, loss=loss)
@@ -120,18 +120,18 @@ def read_info(
     labels: Sequence[str] | None = None,
     loss: Loss | None = None,
 ) -> CheckpointInfo:
-    """Read what a checkpoint says of itself, without loading its weights.
+    """Read the description of a checkpoint without loading its weights.
 
     Args:
-        path: as for `load_checkpoint`, like the other arguments.
+        path: see `load_checkpoint`, also for the other arguments.
         sample_rate: Hz.
         hop_length: samples.
-        labels: one name a class.
+        labels: one name for each class.
         loss: of training.
 
     Raises:
-        CheckpointError: as `load_checkpoint`, except for what only the weights show.
-        ValueError: as `load_checkpoint`.
+        CheckpointError: see `load_checkpoint`; faults of the weights are not found.
+        ValueError: see `load_checkpoint`.
     """
     path = _file(path)
     options = {"sample_rate": sample_rate, "hop_length": hop_length, "loss": loss}
@@ -152,16 +152,16 @@ def save_checkpoint(
     """Save a model in our format; the file appears whole or not at all.
 
     Args:
-        path: the file to be, usually ``.safetensors``.
+        path: output file, usually ``.safetensors``.
         model: on any device, in any mode.
-        post_processing: as of `PostProcessing.to_dict`; None for the model's own, if it has any.
-        provenance: what JSON can hold; None for the model's own.
+        post_processing: from `PostProcessing.to_dict`; None for the model's own, if it has any.
+        provenance: JSON-compatible values; None for the model's own.
         dtype: of the weight matrices: float32, or float16 for a file of half the size. Vectors
             (biases, norms, running statistics) are always float32.
 
     Raises:
         CheckpointError: the file cannot be written.
-        ValueError: another dtype, weights beyond its range, or values that JSON cannot hold.
+        ValueError: another dtype, weights beyond its range, or values that are not JSON-compatible.
     """
     if dtype not in (torch.float32, torch.float16):
         raise UsageError(f"wanted dtype torch.float32 or torch.float16, got {dtype}")
@@ -189,13 +189,13 @@ def save_checkpoint(
 
 
 def average_checkpoints(paths: Sequence[str | Path]) -> HTSAT:
-    """Average the weights of several trainings of one model.
+    """Average the weights of several checkpoints of one model.
 
-    Parameters and running statistics are averaged in float64; batch counters and provenance are not
-    kept. Post-processing is kept where all checkpoints agree on it.
+    Parameters and running statistics are averaged in float64. Batch counters and provenance are dropped.
+    Post-processing is kept if it is the same in all checkpoints.
 
     Args:
-        paths: two checkpoints or more, of the same configuration and labels.
+        paths: two or more checkpoints with the same configuration and labels.
 
     Returns:
         The averaged model, in evaluation mode.
@@ -225,14 +225,14 @@ def average_checkpoints(paths: Sequence[str | Path]) -> HTSAT:
 
 
 def load_encoder(path: str | Path) -> Encoder:
-    """Read all but the head of a model, to start a training with other classes from.
+    """Read everything but the head of a model, to fine-tune it on other classes.
 
     Args:
         path: any checkpoint that `load_checkpoint` takes, or a LAION or Microsoft CLAP model with an
-            HTS-AT inside.
+            HTS-AT encoder.
 
     Raises:
-        CheckpointError: none of these.
+        CheckpointError: it is none of these.
     """
     path = _file(path)
     if _is_ours(path):
@@ -281,7 +281,7 @@ def _read_ours(path: str | Path, *, with_arrays: bool) -> tuple[CheckpointInfo, 
             types = {key: str(s.get_dtype()) for key, s in slices.items()}
             info = _described(path, entry, shapes, types)
             arrays = {}
-            if with_arrays:  # of a file that has what its description promises, and nothing larger
+            if with_arrays:  # the shapes have been checked, so nothing large is read
                 _check_shapes(path, shapes, array_shapes(info.config))
                 arrays = {key: file.get_tensor(key) for key in slices}
     except (OSError, safetensors.SafetensorError) as error:
@@ -292,7 +292,7 @@ def _read_ours(path: str | Path, *, with_arrays: bool) -> tuple[CheckpointInfo, 
 def _described(
     path: str | Path, entry: str | None, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, str]
 ) -> CheckpointInfo:
-    """What a file of ours says of itself."""
+    """Description in the metadata of one of our files."""
     if entry is None:
         raise CheckpointError(
             path, f"is a safetensors file, but not of htsat-sed: it lacks the metadata entry {_ENTRY!r}"
@@ -340,7 +340,7 @@ def _parse(path: str | Path, entry: str, *, dtype: str, parameters: int) -> Chec
 
 
 def _config(values: Mapping[str, Any]) -> HTSATConfig:
-    """The configuration out of JSON, whose lists are tuples."""
+    """The configuration from JSON; lists become tuples."""
     as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     config = HTSATConfig(**as_tuples)
     for field in fields(HTSATConfig):
@@ -352,7 +352,7 @@ def _config(values: Mapping[str, Any]) -> HTSATConfig:
 def _agreeing(
     info: CheckpointInfo, options: Mapping[str, Any], labels: Sequence[str] | None
 ) -> CheckpointInfo:
-    """The description, if nothing stated beside it says otherwise."""
+    """The description, unless an argument contradicts it."""
     for name, given in options.items():
         if given is not None and given != getattr(info.config, name):
             raise UsageError(
@@ -390,10 +390,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def _check_shapes(path: str | Path, shapes: Shapes, wanted: Shapes) -> None:
-    """Refuse arrays that are not exactly those of the model.
+    """Refuse arrays that differ from the model's in name or shape.
 
     Raises:
-        CheckpointError: naming them.
+        CheckpointError: it names them.
     """
     missing = [key for key in wanted if key not in shapes]
     unknown = [key for key in shapes if key not in wanted]
@@ -409,12 +409,12 @@ def _check_shapes(path: str | Path, shapes: Shapes, wanted: Shapes) -> None:
         raise CheckpointError(path, f"does not fit its own configuration: {what}")
 
 
-# Trained weights are far below this, and no product of weights below it overflows float32, whatever is heard.
+# Trained weights are far below this limit. Below it, no score overflows float32, whatever the input.
 _LARGEST_WEIGHT = 1e3
 
 
 def _check_values(path: str | Path, arrays: Arrays) -> None:
-    """Refuse weights that a training which diverged, or a damaged file, leaves.
+    """Refuse weights from a diverged training or a damaged file.
 
     Raises:
         CheckpointError: an array is not finite or holds an impossible number, or a variance is negative.

@@ -1,4 +1,4 @@
-"""The model behind the front end, and how torch computes it.
+"""The core of the model, after the front end, and how torch computes it.
 
     waveforms ─ front end, bn0, stretch ─▶ (B, 1024, 64) ─ core: backbone, head ─▶ presence logits (B, 32, K)
 
@@ -38,9 +38,9 @@ def torch_core(model: HTSAT, device: torch.device, dtype: torch.dtype, *, compil
     """The core of a model, computed by torch.
 
     Args:
-        model: on the device; it is kept.
-        device: where the log-mel will be.
-        dtype: less than float32 by autocast; logits are float32 in any case.
+        model: on the device; a reference is kept.
+        device: of the log-mel spectrograms.
+        dtype: float32, or a smaller type by autocast; logits are always float32.
         compiled: whether torch compiles it at the first batch.
     """
     module: Core = CoreModule(model)

@@ -1,4 +1,4 @@
-"""Download of one large file: resumed where it broke off, and verified before it gets its name."""
+"""Download of one large file: resumed after interruptions, verified before it gets its name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from htsat_sed.errors import CheckpointError, HtsatSedError
 from htsat_sed.whole_file import sync, whole_file
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and the bytes that are wanted, if known."""
+"""Called with the number of bytes downloaded and the total, if known."""
 
 _logger = logging.getLogger("htsat_sed")
 
@@ -28,7 +28,7 @@ _TIMEOUT = 30.0  # seconds without a byte
 
 
 class _Refused(Exception):
-    """The host will not give the file; trying again is no use."""
+    """The host refused the file; retrying is useless."""
 
 
 def file_sha256(path: str | Path) -> str:
@@ -56,29 +56,29 @@ def download(
 ) -> None:
     """Download a file.
 
-    What arrives goes to ``<path>.part`` and stays there when the connection breaks, the disk is full or
-    the program is stopped; the next call goes on from there. The file gets its name once size and hash
-    are right; a file of the wrong content is removed. Of several processes that download the
-    same file, one does and the others wait for it.
+    Data is written to ``<path>.part``, which is kept if the connection breaks, the disk is full or the
+    program is stopped; the next call resumes there. The file gets its name when size and hash are right; a
+    file with wrong content is removed. If several processes download the same file, one downloads and the
+    others wait.
 
     Args:
         url: http or https.
-        path: the file to be; its folder is created.
-        sha256: what the file must have, hexadecimal.
-        size: bytes it must have, if known.
+        path: output file; its folder is created.
+        sha256: expected hash, hexadecimal.
+        size: expected size, bytes; None if unknown.
         progress: called after every block.
-        attempts: connections in a row that bring nothing before giving up.
+        attempts: consecutive connections without data before giving up.
         pause: seconds before the second attempt, doubled for each further one.
 
     Raises:
-        CheckpointError: naming `path`; the host refused, the connection kept breaking, the content is
-            not what was wanted, or it cannot be written.
+        CheckpointError: it names `path`; the host refused, the connection kept breaking, the content is
+            wrong, or the file cannot be written.
     """
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(part) as file:
-            if path.is_file() and file_sha256(path) == sha256:  # another process was first
+            if path.is_file() and file_sha256(path) == sha256:  # another process has downloaded it
                 part.unlink()
                 return
             if not (part.is_file() and file_sha256(part) == sha256):
@@ -98,7 +98,7 @@ def download(
 
 @contextmanager
 def _alone(part: Path) -> Iterator[IO[bytes]]:
-    """Open an unfinished file to append to, once no other process does."""
+    """Open an unfinished file for appending when no other process has it open."""
     while True:
         with part.open("ab") as file:
             _lock(file, part)
@@ -109,7 +109,7 @@ def _alone(part: Path) -> Iterator[IO[bytes]]:
 
 
 def _lock(file: IO[bytes], part: Path) -> None:
-    """Wait for the lock of a file, which a killed process gives back."""
+    """Wait for the lock of a file; the system releases that of a killed process."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows does not let two processes rename the file anyway
@@ -122,7 +122,7 @@ def _lock(file: IO[bytes], part: Path) -> None:
 
 
 def adopt(source: str | Path, path: Path, *, sha256: str) -> None:
-    """Copy a file that was downloaded by hand to where it belongs, if it is the right one.
+    """Copy a file that was downloaded by hand to its place, if its hash is right.
 
     Raises:
         CheckpointError: it cannot be read or written, or has another hash.
@@ -143,7 +143,7 @@ def adopt(source: str | Path, path: Path, *, sha256: str) -> None:
 def _fetch_all(
     url: str, file: IO[bytes], *, size: int | None, progress: Progress | None, attempts: int, pause: float
 ) -> None:
-    """Connect until the file is complete; every connection that brings bytes resets the count."""
+    """Connect until the file is complete; every connection that yields data resets the count of attempts."""
     failures = 0
     while True:
         before = file.tell()
@@ -165,7 +165,7 @@ def _fetch_all(
 
 
 def _fetch(url: str, file: IO[bytes], *, size: int | None, progress: Progress | None) -> bool:
-    """Append what the host sends from the end of the file on; whether that completes it."""
+    """Append what the host sends, from the end of the file on; return whether it is complete."""
     start = file.tell()
     headers = {"User-Agent": "htsat-sed", "Accept-Encoding": "identity"}
     if start:
@@ -176,7 +176,7 @@ def _fetch(url: str, file: IO[bytes], *, size: int | None, progress: Progress | 
         if error.code != 416 or not start:
             raise
         error.close()
-        file.truncate(0)  # the part is no beginning of this file
+        file.truncate(0)  # the part is not a prefix of this file
         file.seek(0)
         return False
     with response:
@@ -201,7 +201,7 @@ def _fetch(url: str, file: IO[bytes], *, size: int | None, progress: Progress | 
 
 
 def _broken_off(part: Path, error: Exception) -> str:
-    """One line on a download that stopped, and on what is left of it."""
+    """One line about a download that stopped and its unfinished file."""
     cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
     there = part.stat().st_size if part.exists() else 0
     kept = f"; {there} bytes are kept, the next try goes on from there" if there else ""

@@ -46,8 +46,8 @@ def slaney_bank(*, sample_rate: int, n_fft: int, bands: int, fmin: float, fmax: 
 class LogMel(nn.Module):
     """Log-mel spectrogram: periodic Hann, centred with reflection, power, Slaney mel, decibels.
 
-    Holds no learned parameter and leaves nothing in the state dict. Computes in float32 whatever the
-    autocast state, because 100 dB do not fit half precision.
+    It has no learned parameters and no entries in the state dict. It computes in float32 even under
+    autocast, because half precision cannot represent a range of 100 dB.
 
     Args:
         sample_rate: Hz.

@@ -29,7 +29,7 @@ FRAMES = CHUNKS * IMAGE_SIDE  # frames of a stretched window
 TOKENS = 32  # presence rows a window: 1024 frames / (patch 4 x three mergings by 2)
 WINDOW_HOPS = 1000  # STFT hops a window: 10 s of 320 samples at 32 kHz
 
-# What a checkpoint's description may ask for: far beyond all known models, and yet within some GB of memory.
+# Limits on a checkpoint's description: far above all known models, and still within a few GB of memory.
 MOST_FFT = 8192
 _MOST_BLOCKS, _MOST_HEADS = 48, 32  # blocks of a stage; heads of the first stage
 _RANGES: dict[str, tuple[int, int]] = {
@@ -44,7 +44,7 @@ _RANGES: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class HTSATConfig:
-    """Everything that fixes the shape and meaning of an HTS-AT; the defaults are the AudioSet model.
+    """Shape and signal path of an HTS-AT; the defaults are the AudioSet model.
 
     Attributes:
         classes: K, number of classes.
@@ -53,13 +53,13 @@ class HTSATConfig:
         n_fft: STFT size in samples.
         mel_bands: bands of the mel bank.
         fmin: lower edge of the mel bank, Hz.
-        fmax: upper edge of the mel bank, Hz; may lie above half the sample rate, as in a published model.
+        fmax: upper edge of the mel bank, Hz; may exceed half the sample rate, as in one published model.
         embed_dim: channels of the first Swin stage; D is 8 times that.
         depths: blocks of each of the four stages.
         heads: attention heads of each of the four stages.
         attention_window: side of an attention window, in tokens.
-        mlp_ratio: hidden over outer width of the MLPs.
-        drop_path: stochastic depth of the last block, while training.
+        mlp_ratio: hidden width of the MLPs divided by their outer width.
+        drop_path: probability of stochastic depth in the last block, in training.
         loss: ``clip_bce`` for multi-label models (score = sigmoid), ``clip_ce`` for single-label
             ones (score = softmax over the classes, in each token and in each clip).
     """
@@ -80,10 +80,10 @@ class HTSATConfig:
     loss: Literal["clip_bce", "clip_ce"] = "clip_bce"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built.
+        """Refuse impossible values.
 
         Raises:
-            ValueError: naming the field, what was wanted and what was given.
+            ValueError: it names the field, the wanted and the given value.
         """
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
@@ -138,10 +138,10 @@ def _four_integers(values: tuple[int, ...]) -> bool:
 
 
 class HTSATOutput(NamedTuple):
-    """What the model says of a batch of windows.
+    """Outputs of the model for a batch of windows.
 
     Attributes:
-        presence_logits: (B, 32, K); `HTSAT.scores` makes the presence map of them.
+        presence_logits: (B, 32, K); `HTSAT.scores` turns them into presence scores.
         clip_logits: (B, K), the mean of the presence logits over time.
         embedding: (B, D), the mean of the last grid.
     """
@@ -156,14 +156,14 @@ class HTSAT(nn.Module):
 
     Args:
         config: shape of the model.
-        labels: one name a class, in the order of the outputs; default ``class_000``, ...
+        labels: one name for each class, in the order of the outputs; default ``class_000``, ...
 
     Attributes:
         post_processing: values for `PostProcessing.override` that suit these weights, or None.
-        provenance: where the weights come from; free form, empty for fresh ones.
+        provenance: origin of the weights; free form, empty for untrained ones.
 
     Raises:
-        UsageError: as many labels as classes are wanted, each of them text, none twice.
+        UsageError: labels must be text, distinct, and as many as classes.
     """
 
     def __init__(self, config: HTSATConfig, labels: tuple[str, ...] | None = None) -> None:
@@ -226,7 +226,7 @@ class HTSAT(nn.Module):
         return self.token_semantic_head(self.backbone(fold(stretch(logmel))))
 
     def token_semantic_head(self, grid: Tensor) -> HTSATOutput:
-        """Read classes off the last grid.
+        """Compute the outputs from the last grid.
 
         Args:
             grid: (B, 64, D), 8 rows of (chunk, frequency) by 8 columns of time within the chunk.
@@ -239,15 +239,15 @@ class HTSAT(nn.Module):
     def scores(self, logits: Tensor) -> Tensor:
         """Logits (..., K), of tokens or of clips, to scores in [0, 1] of the same shape.
 
-        Each class has a sigmoid of its own. Single-label models (``clip_ce``) were trained with a softmax
-        over the classes, so that only differences between their logits mean anything: their scores are
-        that softmax, in each token as in each clip.
+        Scores are the sigmoid of each logit. Single-label models (``clip_ce``) were trained with a softmax
+        over the classes, so only differences between their logits are meaningful: their scores are that
+        softmax, in tokens and in clips.
         """
         return logits.softmax(-1) if self.config.loss == "clip_ce" else logits.sigmoid()
 
 
 def array_shapes(config: HTSATConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every array in the state dict of a model, in its order, without memory for one."""
+    """Shape of every array in the state dict of a model, in its order, computed without allocating them."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def add(name: str, weight: tuple[int, ...], *, bias: bool = True) -> None:
@@ -283,7 +283,7 @@ def array_shapes(config: HTSATConfig) -> dict[str, tuple[int, ...]]:
 
 
 def stretch(logmel: Tensor) -> Tensor:
-    """Bring a spectrogram to 1024 frames: repeat while it fits whole, then stretch in time.
+    """Bring a spectrogram to 1024 frames: repeat it as often as it fits, then stretch it in time.
 
     Bicubic with aligned corners along time alone, so that the first and last frames stay where they are.
 
@@ -317,7 +317,7 @@ def fold(logmel: Tensor) -> Tensor:
 
 
 def fingerprint(model: HTSAT) -> str:
-    """What tells a model from any with another configuration or other weights: 16 hexadecimal digits."""
+    """Hash of configuration and weights: 16 hexadecimal digits."""
     digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
     for name, values in sorted(model.state_dict().items()):
         if not name.endswith("num_batches_tracked"):

@@ -1,16 +1,16 @@
-"""The core in int8: quantised once by NNCF on recordings, kept in a file, computed by OpenVINO.
+"""The core in int8: calibrated once on recordings by NNCF, saved in a file, computed by OpenVINO.
 
-    windows of recordings ─ float32 core ─▶ ranges of what lies between its layers ─▶ int8 core ─▶ file
+    windows of recordings ─ float32 core ─▶ ranges of activations ─▶ int8 core ─▶ file
 
-To calibrate takes NNCF and up to some minutes; to compute takes OpenVINO alone. The file lies in the folder
-of downloaded checkpoints and is named after the weights it was made from, so that a checkpoint finds its
-own and none that is another's. It is safetensors: OpenVINO's weights as one array of bytes, and one metadata
-entry ``htsat_sed_int8`` with a JSON object:
+Calibration needs NNCF and takes up to a few minutes; computing needs OpenVINO alone. The file is in the
+folder of downloaded checkpoints. Its name is the hash of the weights, so it is used with this checkpoint
+only. It is a safetensors file: OpenVINO's weights as one array of bytes, and one metadata entry
+``htsat_sed_int8`` with a JSON object:
 
     format      1
     model       `fingerprint` of the model
     graph       OpenVINO's description of the graph, XML
-    windows     how many it was calibrated on
+    windows     number of windows it was calibrated on
     htsat_sed   version
 """
 
@@ -43,7 +43,7 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def int8_path(model: HTSAT) -> Path:
-    """Where a model's int8 core lies, or would."""
+    """Path of a model's int8 core."""
     return checkpoint_folder() / "int8" / f"{fingerprint(model)}.safetensors"
 
 
@@ -53,11 +53,11 @@ def calibrate(model: HTSAT, windows: Sequence[Tensor]) -> openvino.Model:
     The same windows give the same graph.
 
     Args:
-        model: on the CPU, in evaluation mode; read only.
-        windows: normalised and stretched log-mel, (1, 1024, 64) each, of recordings like those to come.
+        model: on the CPU, in evaluation mode; not changed.
+        windows: normalised and stretched log-mel, (1, 1024, 64) each, of typical recordings.
 
     Returns:
-        What `openvino_graph` draws, with weights and most activations in int8.
+        The graph of `openvino_graph` with weights and most activations in int8.
 
     Raises:
         ValueError: no windows.
@@ -82,12 +82,12 @@ def calibrate(model: HTSAT, windows: Sequence[Tensor]) -> openvino.Model:
 
 
 def save_int8(model: HTSAT, graph: openvino.Model, *, windows: int) -> Path:
-    """Keep an int8 core for `load_int8`; the file appears whole or not at all.
+    """Save an int8 core for `load_int8`; the file appears whole or not at all.
 
     Args:
-        model: that the core is of.
-        graph: as of `calibrate`.
-        windows: how many it was calibrated on.
+        model: from which the core was made.
+        graph: from `calibrate`.
+        windows: number of windows it was calibrated on.
 
     Returns:
         The file.
@@ -125,11 +125,11 @@ def save_int8(model: HTSAT, graph: openvino.Model, *, windows: int) -> Path:
 
 
 def load_int8(model: HTSAT) -> openvino.Model:
-    """The int8 core of a model, as `save_int8` kept it.
+    """Load the int8 core of a model that `save_int8` saved.
 
     Raises:
-        CheckpointError: it was not calibrated on this machine, the file is broken, or another user could have
-            written it: nothing in it shows which recordings and weights it was made from.
+        CheckpointError: the model was not calibrated on this machine, the file is broken, or another user
+            could have written it. (Nothing in the file proves from which weights it was made.)
     """
     path = int8_path(model)
     if not path.is_file():
@@ -155,7 +155,7 @@ def load_int8(model: HTSAT) -> openvino.Model:
 
 
 def _refuse_others(path: Path) -> None:
-    """Refuse a file or folder that others than this user and root can write. Windows has no such bits."""
+    """Refuse a file or folder that anyone but this user and root can write. Windows has no such bits."""
     if not hasattr(os, "getuid"):
         return
     found = path.stat()
@@ -169,8 +169,8 @@ def _refuse_others(path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """NNCF without progress bars on standard output, warnings, or reports to its makers."""
-    os.environ.setdefault("NNCF_CI", "1")  # else it reports its use over the network
+    """Import NNCF without progress bars on standard output, warnings and usage reports."""
+    os.environ.setdefault("NNCF_CI", "1")  # otherwise it reports its use over the network
     muted = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

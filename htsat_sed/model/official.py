@@ -1,10 +1,10 @@
-"""Foreign checkpoints: HTS-AT as its authors save it, and the HTS-AT encoders inside CLAP.
+"""Foreign checkpoints: official HTS-AT files, and the HTS-AT encoders of CLAP models.
 
 An official checkpoint is a PyTorch file whose `state_dict` holds the arrays under the prefix
-``sed_model.`` (or under none). Besides what was learned it carries arrays that follow from the
+``sed_model.`` (or under none). Besides learned arrays it contains arrays that follow from the
 configuration (DFT and mel matrices, attention masks, position indices) and a `head` that the
-token-semantic model never uses: they are checked by shape and left out. Averaged official checkpoints
-hold everything, counters and indices too, as floating point.
+token-semantic model never uses. Their shapes are checked, and they are dropped. In averaged official
+checkpoints all arrays are floating point, also counters and indices.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from htsat_sed.model.torch_file import Arrays, check_plain, read_arrays, shorten
 
 logger = logging.getLogger("htsat_sed")
 
-_FIRST = "patch_embed.proj.weight"  # by this array an HTS-AT is known, and its prefix
+_FIRST = "patch_embed.proj.weight"  # this array identifies an HTS-AT, and its prefix
 _CLAP = {"audio_branch.": "LAION CLAP", "audio_encoder.base.htsat.": "Microsoft CLAP"}
 _SAMPLE_RATES = (32_000, 16_000, 48_000, 44_100, 24_000, 22_050, 8_000)
 _STAGES = 4
@@ -32,12 +32,12 @@ _CLIP_CE_CLASSES = 50  # ESC-50, the one published single-label model
 
 
 class Encoder(NamedTuple):
-    """The part of an HTS-AT that training can start from: everything but the head.
+    """Everything but the head of an HTS-AT, to start a training from.
 
     Attributes:
-        embed_dim: as in `HTSATConfig`.
-        depths: as in `HTSATConfig`.
-        heads: as in `HTSATConfig`.
+        embed_dim: see `HTSATConfig`.
+        depths: see `HTSATConfig`.
+        heads: see `HTSATConfig`.
         arrays: `bn0.*` and `backbone.*` of `HTSAT.state_dict()`, float32.
     """
 
@@ -56,8 +56,8 @@ def read_official(
 ) -> tuple[HTSATConfig, Arrays]:
     """Read an official checkpoint.
 
-    What the arrays tell is taken from them: classes, embed_dim, depths, heads, mlp_ratio, n_fft, and the
-    sample rate where the mel matrix is in the file. The rest:
+    Classes, embed_dim, depths, heads, mlp_ratio, n_fft and, if the file contains the mel matrix, the sample
+    rate are derived from the arrays. The other values:
 
     - sample_rate, if the matrix is missing: 32 kHz;
     - hop_length: sample_rate / 100, since a window lasts 10 s in every published model;
@@ -74,8 +74,8 @@ def read_official(
         Configuration, and the arrays named as in `HTSAT.state_dict()`.
 
     Raises:
-        CheckpointError: not an HTS-AT, a CLAP model (which has no trained detection head), arrays
-            missing, unknown or of a wrong shape, or pickled objects that may be code.
+        CheckpointError: the file is not an HTS-AT; it is a CLAP model, which has no trained detection head;
+            arrays are missing, unknown or of a wrong shape; or pickled objects could execute code.
     """
     prefix, arrays = _htsat_arrays(path, read_arrays(path))
     for part, name in _CLAP.items():
@@ -119,13 +119,13 @@ def read_official(
 
 
 def read_encoder(path: str | Path) -> Encoder:
-    """Read the encoder out of an official checkpoint or a CLAP model, to start training from.
+    """Read the encoder of an official checkpoint or a CLAP model, to start a training from.
 
     Args:
-        path: PyTorch file: official HTS-AT, LAION CLAP or Microsoft CLAP with an HTS-AT inside.
+        path: PyTorch file: official HTS-AT, LAION CLAP or Microsoft CLAP with an HTS-AT encoder.
 
     Raises:
-        CheckpointError: no HTS-AT in it, or arrays of a wrong shape.
+        CheckpointError: it contains no HTS-AT, or arrays of a wrong shape.
     """
     _, arrays = _htsat_arrays(path, read_arrays(path))
     shape = _backbone_shape(path, arrays)
@@ -160,11 +160,11 @@ def _htsat_arrays(path: str | Path, arrays: Arrays) -> tuple[str, Arrays]:
 
 
 def _backbone_shape(path: str | Path, arrays: Arrays) -> dict[str, Any]:
-    """embed_dim, depths, heads and mlp_ratio, read off the shapes."""
+    """embed_dim, depths, heads and mlp_ratio, from the shapes of arrays."""
     depths: list[int] = []
     heads: list[int] = []
     try:
-        # One stage too many is enough to see that it is none of ours.
+        # One stage too many is enough to refuse it.
         while (
             len(depths) <= _STAGES
             and (table := f"layers.{len(depths)}.blocks.0.attn.relative_position_bias_table") in arrays
@@ -184,7 +184,7 @@ def _backbone_shape(path: str | Path, arrays: Arrays) -> dict[str, Any]:
 
 
 def _sample_rate(path: str | Path, mel: Tensor | None, *, given: int | None) -> int:
-    """The sample rate given, else the one whose mel bank is in the file, else 32 kHz."""
+    """The given sample rate, else that of the mel bank in the file, else 32 kHz."""
     if mel is None:
         return HTSATConfig.sample_rate if given is None else given
     told = next((rate for rate in _SAMPLE_RATES if _is_mel_bank_of(mel, rate)), None)

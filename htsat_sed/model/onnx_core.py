@@ -1,7 +1,7 @@
-"""The model behind the front end as an ONNX graph: computed by ONNX Runtime, or exported to a file.
+"""The core as an ONNX graph: computed by ONNX Runtime, or exported to a file.
 
-Torch traces the graph, for any number of windows. What `export_onnx` writes begins at the log-mel
-spectrogram in decibels, since ONNX has no FFT that runtimes compute well.
+Torch traces the graph, for any number of windows. Exported graphs start at the log-mel spectrogram in
+decibels, because runtimes compute ONNX's FFT badly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from htsat_sed.model.htsat import FRAMES, HTSAT, WINDOW_HOPS, HTSATConfig
 from htsat_sed.whole_file import whole_file
 
 OPSET = 17
-TOLERANCE = 1e-4  # of scores against torch
+TOLERANCE = 1e-4  # largest difference from torch's scores
 _OPSETS = range(17, 21)  # LayerNormalization came with 17; torch's tracer knows none beyond 20
 
 
@@ -48,26 +48,26 @@ def export_onnx(
     opset: int = OPSET,
     provenance: Mapping[str, Any] | None = None,
 ) -> float:
-    """Write a model as ONNX, once ONNX Runtime computes from it what torch does.
+    """Export a model as ONNX, after ONNX Runtime has reproduced torch's scores with it.
 
     The graph takes ``logmel`` (batch, 1001, 64): the front end's output for whole windows, in decibels.
-    It gives ``presence`` (batch, 32, K) and ``clip`` (batch, K), scores in [0, 1], and ``embedding``
+    Its outputs are ``presence`` (batch, 32, K) and ``clip`` (batch, K), scores in [0, 1], and ``embedding``
     (batch, D). Metadata entries: ``labels``, ``config``, ``post_processing``, ``provenance`` (JSON);
     ``sample_rate`` (Hz), ``window_seconds``, ``token_seconds``, ``htsat_sed`` (version).
 
     Args:
-        path: the file to be; it appears whole or not at all.
+        path: output file; it appears whole or not at all.
         model: on the CPU, in evaluation mode.
-        waveforms: (B, window_samples) float32, what to compare on.
+        waveforms: (B, window_samples) float32 for the comparison.
         opset: of ONNX, 17 to 20.
-        provenance: what to say of the weights; None for the model's own.
+        provenance: origin of the weights; None for the model's own.
 
     Returns:
         The largest difference between scores of torch and of ONNX Runtime, at most 1e-4.
 
     Raises:
         ValueError: another opset.
-        CheckpointError: the file cannot be written, or the two do not agree.
+        CheckpointError: the file cannot be written, or the scores differ.
     """
     if opset not in _OPSETS:
         raise UsageError(f"wanted an ONNX opset of {_OPSETS[0]} to {_OPSETS[-1]}, got {opset}")
@@ -106,7 +106,7 @@ def export_onnx(
 
 
 def made_sound(config: HTSATConfig) -> Tensor:
-    """Windows to compare on where no recording is at hand, (2, window_samples): rising tones in noise."""
+    """Synthetic windows for the comparison, (2, window_samples): rising tones in noise."""
     generator = torch.Generator().manual_seed(0)
     seconds = torch.arange(config.window_samples) / config.sample_rate
     tones = [torch.sin(2 * torch.pi * (low + 150 * seconds) * seconds) for low in (200, 800)]
@@ -129,7 +129,7 @@ class _Exported(nn.Module):
 def _traced(module: nn.Module, example: Tensor, outputs: Sequence[str], opset: int) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
-        # The tracer is deprecated for one that needs a package more and gives a slower graph.
+        # The tracer is deprecated in favour of one that needs another package and makes a slower graph.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(),

@@ -15,32 +15,32 @@ from htsat_sed.errors import UsageError
 from htsat_sed.model.core import Core
 from htsat_sed.model.openvino_import import openvino
 
-_STREAMS = 8  # windows at once: each stream takes memory for packed weights (150 MB for the full-size model)
+_STREAMS = 8  # windows at once; each stream needs memory for packed weights (150 MB for the full-size model)
 
 
 def openvino_core(graph: openvino.Model, batch_size: int, *, precision: str = "float32") -> Core:
     """The core of a model, computed by OpenVINO with as many threads as torch has.
 
-    Windows of a batch are computed side by side, each by a stream of its own. A stream is a compiled graph
-    that no other shares, and streams are compiled one after another, the second when the first is busy. In
-    OpenVINO's own streams (``NUM_STREAMS`` above 1) threads build their graphs at the same time and share
-    packed weights under a key that contains an address; in one of 60 processes (OpenVINO 2026.4) a stream
-    then had a wrong tensor for as long as it lived.
+    The windows of a batch are computed in parallel, each in its own stream: a separately compiled graph.
+    Streams are compiled one by one, the second when the first is busy. With OpenVINO's own streams
+    (``NUM_STREAMS`` above 1), threads build graphs at the same time and share packed weights under a key that
+    contains an address; in 1 of 150 processes (OpenVINO 2026.4) one stream had a wrong tensor for the life of
+    the process.
 
     Args:
         graph: see `openvino_graph`.
-        batch_size: most windows at once.
+        batch_size: largest number of windows at once.
         precision: ``float32``, also for graphs whose weights are int8, or ``bfloat16``.
 
     Raises:
-        UsageError: bfloat16, and this processor has no instructions for it.
+        UsageError: bfloat16 on a processor without instructions for it.
     """
     streams, threads = _shares(torch.get_num_threads(), batch_size)
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",  # some processors would take bfloat16 unasked
+        "INFERENCE_PRECISION_HINT": "f32",  # on some processors the default is bfloat16
         "INFERENCE_NUM_THREADS": str(threads),
         "NUM_STREAMS": "1",
-        "ENABLE_CPU_PINNING": "NO",  # every compiled graph would be bound to the first processor core
+        "ENABLE_CPU_PINNING": "NO",  # otherwise every compiled graph is bound to the first processor core
     }
     core = openvino.Core()
     if precision == "bfloat16":
@@ -57,9 +57,9 @@ def openvino_core(graph: openvino.Model, batch_size: int, *, precision: str = "f
         with compiling:
             return core.compile_model(graph, "CPU", settings).create_infer_request()
 
-    ready = [stream()]  # the first here, so that a graph that cannot be compiled fails early
+    ready = [stream()]  # compile the first now, so that errors appear early
     own = threading.local()
-    executor = ThreadPoolExecutor(streams, "openvino")  # begins a thread when all others are busy
+    executor = ThreadPoolExecutor(streams, "openvino")  # starts a thread if all others are busy
 
     def logits(window: NDArray[np.float32]) -> NDArray[np.float32]:
         request: Any = getattr(own, "request", None)
@@ -78,15 +78,15 @@ def openvino_core(graph: openvino.Model, batch_size: int, *, precision: str = "f
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor multiplies matrices in bfloat16 itself, by AVX512_BF16 or AMX.
+    """Whether this processor has instructions for bfloat16 matrix products: AVX512_BF16 or AMX.
 
-    OpenVINO answers yes for every AVX-512.
+    OpenVINO reports bfloat16 for every processor with AVX-512.
     """
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _shares(threads: int, batch_size: int) -> tuple[int, int]:
-    """How many streams there are, and how many threads each has."""
+    """Number of streams, and threads of each."""
     each = -(-threads // min(threads, batch_size, _STREAMS))
     return threads // each, each

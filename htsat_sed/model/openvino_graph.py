@@ -1,16 +1,16 @@
-"""The model behind the front end as an OpenVINO graph, on the CPU.
+"""The core as an OpenVINO graph, on the CPU.
 
-Drawn op by op from the weights: a traced and converted graph takes seconds to make, and longer for a window
-(`bench/model.py`). The graph differs from the module where OpenVINO computes faster:
+The graph is built op by op from the weights: a traced and converted graph takes seconds to make and is slower
+(`bench/model.py`). It differs from the torch module where that is faster in OpenVINO:
 
-- it takes one window, so that what lies between two layers stays in the processor's cache and the bias of
-  each attention window is a constant; windows of a batch are computed side by side;
-- patches are cut from the small spectrogram straight into attention-window order, as rows of a matrix;
-- q, k and v are three products, whose results attention reads where they are; the scale of q is in its
-  weights, and of the three biases only that of q stays: softmax does not see k's, and v's goes through it;
-- tokens move once before and once after a run of shifted blocks;
-- a linear layer without an activation gets one that changes nothing: oneDNN then computes it, which is faster
-  for all but the patch embedding than OpenVINO's choice for a bare product.
+- it computes one window, so that activations stay in the processor's cache and the bias of each attention
+  window is a constant; the windows of a batch are computed in parallel;
+- patches are cut from the spectrogram directly in attention-window order, as rows of a matrix;
+- q, k and v are three products, so attention reads their results in place; the scale of q is folded into its
+  weights; the bias of k cancels in the softmax, and that of v is added after it;
+- tokens are reordered only before and after a run of shifted blocks;
+- a linear layer without an activation gets one without effect: then oneDNN computes it, which is faster than
+  OpenVINO's own kernel, except in the patch embedding.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _BOUND = float(np.finfo(np.float32).max)
 
 
 def openvino_graph(model: HTSAT) -> openvino.Model:
-    """Draw the graph of a model.
+    """Build the graph of a model.
 
     Args:
-        model: on any device; read only.
+        model: on any device; not changed.
 
     Returns:
         A graph of one input, normalised and stretched log-mel (1, 1024, 64) float32 (see
@@ -44,7 +44,7 @@ def openvino_graph(model: HTSAT) -> openvino.Model:
     with torch.no_grad():
         x = _patches(logmel, model)
         for stage in cast("list[Stage]", model.backbone.layers):
-            shifted = None  # the attention whose order the tokens are in; None for window order
+            shifted = None  # the shifted attention in whose order the tokens are; None for window order
             for block in cast("list[Block]", stage.blocks):
                 attention = block.attn
                 shift = attention if attention.order is not None else None
@@ -62,8 +62,8 @@ def openvino_graph(model: HTSAT) -> openvino.Model:
 def _patches(logmel: Node, model: HTSAT) -> Node:
     """Patch embedding: (1, 1024, 64) to (1, 4096, C) in window order."""
     embed, window = model.backbone.patch_embed, model.config.attention_window
-    across = IMAGE_SIDE // PATCH // window  # attention windows side by side
-    halves = across // CHUNKS  # attention windows one above the other in a chunk
+    across = IMAGE_SIDE // PATCH // window  # attention windows in a row
+    halves = across // CHUNKS  # attention windows in a column of a chunk
     # chunk, window column, column, pixel column, window row in the chunk, row, pixel row
     parts = ops.reshape(logmel, [CHUNKS, across, window, PATCH, halves, window, PATCH], False)
     pixels = ops.transpose(parts, [0, 4, 1, 5, 2, 6, 3])
@@ -72,13 +72,13 @@ def _patches(logmel: Node, model: HTSAT) -> Node:
 
 
 def _block(x: Node, block: Block) -> Node:
-    """A block: (1, tokens, C) in the order of its attention to the same."""
+    """One block: (1, tokens, C) to the same shape and order."""
     y = ops.add(x, _attend(_norm(x, block.norm1), block.attn))
     return ops.add(y, _mlp(_norm(y, block.norm2), block.mlp))
 
 
 def _attend(x: Node, attention: WindowAttention) -> Node:
-    """Attention inside attention windows: (1, tokens, C) to the same."""
+    """Attention within each attention window: (1, tokens, C) to the same shape."""
     _, tokens, dim = x.get_output_shape(0)
     n, heads = attention.window_tokens, attention.heads
     scale = (dim // heads) ** -0.5
@@ -98,7 +98,7 @@ def _attend(x: Node, attention: WindowAttention) -> Node:
 
 
 def _reorder(x: Node, now: WindowAttention | None, wanted: WindowAttention | None) -> Node:
-    """Tokens from one order to another: that of a shifted attention, or window order for None."""
+    """Reorder tokens between orders of shifted attention; None is window order."""
     if now is not None and wanted is None:
         return ops.gather(x, _constant(now.inverse_order), 1)
     if now is None and wanted is not None:
@@ -138,7 +138,7 @@ def _norm(x: Node, norm: nn.LayerNorm) -> Node:
 
 
 def _linear(x: Node, weight: Tensor, bias: Tensor | None = None) -> Node:
-    """A linear layer without an activation of its own, behind a bound that no float32 passes."""
+    """A linear layer without an activation, followed by a clamp that never takes effect."""
     return ops.clamp(_product(x, weight, bias), -_BOUND, _BOUND)
 
 

@@ -1,8 +1,7 @@
-"""OpenVINO, imported so that it reports nothing.
+"""Import OpenVINO without its telemetry.
 
-While it is imported, OpenVINO sends an identifier of the user, the system and its version to its makers
-if `openvino_telemetry` is installed. That module is hidden during our import alone: a program that imports
-htsat_sed can use it before and after.
+If `openvino_telemetry` is installed, importing OpenVINO sends an identifier of the user, the system and the
+version to its makers. That module is hidden during this import only; other code can use it before and after.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _TELEMETRY = "openvino_telemetry"
 
 @contextmanager
 def unreported() -> Iterator[None]:
-    """Imports inside do not find OpenVINO's telemetry."""
+    """Hide OpenVINO's telemetry from imports in this context."""
     absent = object()
     before: Any = sys.modules.get(_TELEMETRY, absent)
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # what Python has for "not to be found"

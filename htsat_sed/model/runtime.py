@@ -1,4 +1,4 @@
-"""What computes a model: how a batch of waveforms becomes presence scores and clip scores.
+"""Runtimes: from a batch of waveforms to presence scores and clip scores.
 
     waveforms ─ front end, bn0, stretch (torch, float32) ─▶ (B, 1024, 64) ─ core ─▶ presence logits ─▶ scores
 
@@ -28,19 +28,18 @@ _PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How a model is computed.
+    """Runtime and precision of a model.
 
     Attributes:
-        runtime: ``auto`` for OpenVINO on a CPU where it is installed and nothing else speaks against it,
-            else torch.
-        precision: of the core; bfloat16 and float16 move scores by some hundredths at most. On a CPU,
+        runtime: ``auto`` for OpenVINO on a CPU if it is installed and the other values allow it, else torch.
+        precision: of the core; bfloat16 and float16 change scores by a few hundredths at most. On a CPU,
             bfloat16 needs a processor that computes in it (AVX512_BF16 or AMX), unless the runtime is
             ``torch``, and float16 is refused. int8 needs OpenVINO and a calibrated model, see
             `htsat_sed.model.int8`.
-        compile: whether torch compiles the core, which takes a minute and suits long runs on a GPU.
+        compile: whether torch compiles the core. This takes a minute and pays in long runs on a GPU.
 
     Raises:
-        ValueError: a value is unknown, or the three do not go together.
+        ValueError: a value is unknown, or the values exclude one another.
     """
 
     runtime: Runtime | Literal["auto"] = "auto"
@@ -48,7 +47,7 @@ class Execution:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no device can do."""
+        """Refuse combinations that no device supports."""
         runtimes = ("auto", *get_args(Runtime))
         if self.runtime not in runtimes:
             raise UsageError(f"wanted a runtime of {', '.join(runtimes)}; got {self.runtime!r}")
@@ -68,7 +67,7 @@ class Execution:
         """The runtime that computes on a device.
 
         Raises:
-            ValueError: the device cannot do it, or a package is missing.
+            ValueError: the device does not support it, or a package is missing.
         """
         if self.precision == "float16" and device.type == "cpu":
             raise UsageError("float16 is for GPUs: choose bfloat16 or float32 on a CPU")
@@ -90,17 +89,17 @@ class Inference:
     """A model on a device, ready to score waveforms.
 
     Args:
-        model: in evaluation mode, on the device; it is kept.
-        device: where waveforms will be.
-        execution: how it is computed; None for the defaults.
-        batch_size: waveforms that usually come at once.
+        model: in evaluation mode, on the device; a reference is kept.
+        device: of the waveforms.
+        execution: runtime and precision; None for the defaults.
+        batch_size: usual number of waveforms in a call.
 
     Attributes:
-        runtime: what computes the core.
+        runtime: name of the runtime of the core.
 
     Raises:
-        ValueError: `execution` is not possible on the device.
-        CheckpointError: int8 of a model that was not calibrated.
+        ValueError: the device does not support `execution`.
+        CheckpointError: int8 without calibration.
     """
 
     def __init__(
