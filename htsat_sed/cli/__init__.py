@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from htsat_sed import __version__
 from htsat_sed.cli.checkpoints import app as checkpoints_app
 from htsat_sed.cli.detect import detect
+from htsat_sed.cli.evaluate import HELP as EVALUATE_HELP
 from htsat_sed.cli.evaluate import evaluate
 from htsat_sed.cli.plot import plot
 from htsat_sed.cli.segments import segments
@@ -24,6 +25,7 @@ from htsat_sed.cli.soundscapes import soundscapes
 from htsat_sed.cli.tag import tag
 from htsat_sed.cli.terminal import emit, printable, report, show_warnings, shown, use_utf8
 from htsat_sed.cli.train import train
+from htsat_sed.cli.tune import HELP as TUNE_HELP
 from htsat_sed.cli.tune import tune
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.libraries import failed_library
@@ -64,10 +66,10 @@ app = typer.Typer(
 )
 app.command()(detect)
 app.command()(tag)
-app.command()(evaluate)
+app.command(help=EVALUATE_HELP)(evaluate)
 app.command()(plot)
 app.command()(segments)
-app.command()(tune)
+app.command(help=TUNE_HELP)(tune)
 app.command()(train)
 app.command()(soundscapes)
 app.add_typer(checkpoints_app, name="checkpoints")

@@ -8,7 +8,7 @@
     def detect(recordings: RecordingOptions, ...) -> None: ...
 
 Typer sees the options; the command gets the dataclass. So several commands share a group, and a new option is
-declared once.
+declared once. A field of a group may be a group itself.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     groups: dict[str, type[Any]] = {}
     parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        if is_dataclass(parameter.annotation):
-            assert isinstance(parameter.annotation, type)
+        if isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation):
             groups[parameter.name] = parameter.annotation
             parameters += _parameters(parameter.annotation)
         else:
@@ -44,7 +43,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
 
     def expanded(**values: Any) -> None:
         for name, group in groups.items():
-            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+            values[name] = _filled(group, values)
         command(**values)
 
     expanded.__name__, expanded.__doc__, expanded.__module__ = (
@@ -57,15 +56,33 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     return expanded
 
 
-def _parameters(group: type[Any]) -> list[inspect.Parameter]:
-    """The options of a group, in the order of its fields."""
+def _members(group: type[Any]) -> list[tuple[str, Any, Any]]:
+    """Name, type and default of each field of a group, in their order."""
     hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=hints[field.name]
-        )
-        for field in fields(group)
-    ]
+    return [(field.name, hints[field.name], _default(field)) for field in fields(group)]
+
+
+def _parameters(group: type[Any]) -> list[inspect.Parameter]:
+    """The options of a group and of the groups in it, in the order of its fields."""
+    found: list[inspect.Parameter] = []
+    for name, kind, default in _members(group):
+        if is_dataclass(kind):
+            found += _parameters(kind)  # type: ignore[arg-type]  # a class, as all annotations here
+        else:
+            found.append(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+            )
+    return found
+
+
+def _filled(group: type[Any], values: dict[str, Any]) -> Any:
+    """A group with the values of its options, which are taken out of `values`."""
+    return group(
+        **{
+            name: _filled(kind, values) if is_dataclass(kind) else values.pop(name)  # type: ignore[arg-type]
+            for name, kind, _ in _members(group)
+        }
+    )
 
 
 def _default(field: Field[Any]) -> Any:

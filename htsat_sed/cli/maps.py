@@ -104,20 +104,13 @@ def post_processing_of(
 
 
 def kept_maps_rules(
-    checkpoints: list[str] | None,
-    class_map: str | None,
-    file: Path | None,
-    flags: dict[str, list[str] | None],
-    maps: Mapping[str, PresenceMap],
+    detector_options: options.DetectorOptions, maps: Mapping[str, PresenceMap]
 ) -> PostProcessing:
     """How events are found in maps that were kept, with what the options of a command say last.
 
     Args:
-        checkpoints: as given; the first has made the maps. None: the bundled one if it has their classes,
-            else the defaults.
-        class_map: a name or a file.
-        file: as `detect --post-processing` takes it.
-        flags: values as given, by name of the option.
+        detector_options: the first checkpoint has made the maps. None: the bundled one if it has their
+            classes, else the defaults.
         maps: the maps; without any, names of classes are not checked.
 
     Raises:
@@ -129,12 +122,13 @@ def kept_maps_rules(
     from htsat_sed.labels import class_map as find_class_map
     from htsat_sed.model.checkpoint import read_info
 
+    checkpoints, class_map = detector_options.checkpoint, detector_options.class_map
     info = None
     if maps and checkpoints:
         info = read_info(options.checkpoint_files(checkpoints)[0])
     elif class_map is None:
         info = bundled_info(maps)
-    values = parse_flags(flags)
+    values = parse_flags(detector_options.event_options.flags)
     if maps:
         known = tuple(sorted({label for each in maps.values() for label in each.labels}))
         Known(known, "these presence maps").check_values(values["classes"])
@@ -142,4 +136,6 @@ def kept_maps_rules(
             raise UsageError(
                 f"--map {class_map}: these presence maps have none of its classes, but {known[0]!r}"
             )
-    return post_processing_of(info, class_map, file).override(values)
+    return post_processing_of(info, class_map, detector_options.event_options.post_processing).override(
+        values
+    )

@@ -357,6 +357,62 @@ class EventOptions:
             each.name: getattr(self, each.name) for each in fields(self) if each.name != "post_processing"
         }
 
+    @property
+    def given(self) -> bool:
+        """Whether any value or file was given."""
+        return self.post_processing is not None or any(self.flags.values())
+
+
+@dataclass(frozen=True)
+class DetectorOptions:
+    """What makes a detector: models, classes, how they run, and how their maps become events."""
+
+    checkpoint: Checkpoints = None
+    class_map: ClassMapOption = None
+    channel_options: ChannelOptions = ChannelOptions()
+    hop: Hop = 10.0
+    execution_options: ExecutionOptions = ExecutionOptions()
+    sample_rate: SampleRate = None
+    label_file: LabelFile = None
+    event_options: EventOptions = EventOptions()
+
+    @property
+    def paths(self) -> list[Path | str | None]:
+        """The files that the options name, None for one that was not given."""
+        named = [self.event_options.post_processing, self.class_map, self.label_file]
+        return [*named, *(checkpoint_files(self.checkpoint) if self.checkpoint else ())]
+
+    def detector(self) -> Detector:
+        """The detector that the options describe."""
+        return make_detector(
+            self.checkpoint,
+            execution_options=self.execution_options,
+            channel_options=self.channel_options,
+            hop=self.hop,
+            sample_rate=self.sample_rate,
+            label_file=self.label_file,
+            class_map=self.class_map,
+            event_options=self.event_options,
+        )
+
+    def refuse_unused(self) -> None:
+        """Refuse options that would have no effect, as nothing is detected.
+
+        Raises:
+            typer.BadParameter: naming them.
+        """
+        unused = ["--hop"] if self.hop != DetectorOptions.hop else []
+        for each in fields(self.execution_options):
+            if getattr(self.execution_options, each.name) != each.default:
+                unused.append("--" + each.name.removesuffix("_model").replace("_", "-"))
+        unused += ["--sample-rate"] if self.sample_rate is not None else []
+        unused += ["--label-file"] if self.label_file is not None else []
+        if unused:
+            raise typer.BadParameter(
+                "nothing is detected here, so that this has no effect: leave it out, or give --audio",
+                param_hint=", ".join(unused),
+            )
+
 
 def load_models(
     checkpoints: list[str] | None, *, sample_rate: int | None = None, label_file: Path | None = None

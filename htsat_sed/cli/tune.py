@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,11 +22,14 @@ from htsat_sed.runs.outputs import check_apart, check_files
 from htsat_sed.runs.written import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Set
+    from collections.abc import Mapping, Sequence, Set
 
     from htsat_sed.detection.detector import Detector
+    from htsat_sed.detection.events import Event, PostProcessing
     from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.evaluation.false_alarm_limit import Limit
     from htsat_sed.evaluation.false_alarms import FalseAlarms
+    from htsat_sed.evaluation.report import Settings
     from htsat_sed.evaluation.threshold_curves import Choice
     from htsat_sed.evaluation.tuning import Tuning, Worth
     from htsat_sed.model.checkpoint import CheckpointInfo
@@ -36,24 +40,26 @@ OUTPUT = "Output"
 SEARCH = "Search"
 
 
-@with_groups
-def tune(
+@dataclass(frozen=True)
+class TuningInputs:
+    """The reference, presence maps or recordings, and the values before."""
+
     reference: Annotated[
         Path,
         typer.Argument(metavar="REFERENCE", help="Strong labels, as for evaluate.", show_default=False),
-    ],
+    ]
     scores: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR", help="Presence maps as `detect --scores` keeps them.", show_default=False
         ),
-    ] = None,
+    ] = None
     audio: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR", help="Or recordings, to make presence maps of first.", show_default=False
         ),
-    ] = None,
+    ] = None
     before: Annotated[
         Path | None,
         typer.Option(
@@ -63,7 +69,22 @@ def tune(
             "stays where nothing is better.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse both presence maps and recordings, or neither.
+
+        Raises:
+            typer.BadParameter: saying what is wanted.
+        """
+        if (self.scores is None) == (self.audio is None):
+            raise typer.BadParameter("wanted either --scores or --audio")
+
+
+@dataclass(frozen=True)
+class TunedFiles:
+    """Where the tuned values go."""
+
     out: Annotated[
         Path | None,
         typer.Option(
@@ -74,7 +95,7 @@ def tune(
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
-    ] = None,
+    ] = None
     into: Annotated[
         Path | None,
         typer.Option(
@@ -83,7 +104,13 @@ def tune(
             show_default=False,
             rich_help_panel=OUTPUT,
         ),
-    ] = None,
+    ] = None
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """What is searched for, and how."""
+
     metric: Annotated[
         str,
         typer.Option(
@@ -91,7 +118,7 @@ def tune(
             help="Whose F1 is to be highest: intersection, collar or segment.",
             rich_help_panel=SEARCH,
         ),
-    ] = "intersection",
+    ] = "intersection"
     method: Annotated[
         str,
         typer.Option(
@@ -101,8 +128,8 @@ def tune(
             "fewer recordings and takes seconds.",
             rich_help_panel=SEARCH,
         ),
-    ] = "threshold",
-    negatives: NegativesOption = None,
+    ] = "threshold"
+    negatives: NegativesOption = None
     false_alarms_per_hour: Annotated[
         float,
         typer.Option(
@@ -111,32 +138,58 @@ def tune(
             help="With --negatives: the most false alarms of all classes together.",
             rich_help_panel=SEARCH,
         ),
-    ] = 2.0,
+    ] = 2.0
     folds: Annotated[
         int,
         typer.Option(
             min=2, metavar="N", help="Parts of the cross-validation over recordings.", rich_help_panel=SEARCH
         ),
-    ] = 5,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the parts.", rich_help_panel=SEARCH)] = 0,
+    ] = 5
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the parts.", rich_help_panel=SEARCH)] = 0
     onset_collar: Annotated[
         float, typer.Option(metavar="SECONDS", help="Of the collar-based F1.", rich_help_panel=SEARCH)
-    ] = 0.2,
+    ] = 0.2
     offset_collar: Annotated[
         float, typer.Option(metavar="SECONDS", help="Of the collar-based F1.", rich_help_panel=SEARCH)
-    ] = 0.2,
+    ] = 0.2
     offset_share: Annotated[
         float, typer.Option(metavar="PART", help="Of the collar-based F1.", rich_help_panel=SEARCH)
-    ] = 0.2,
+    ] = 0.2
     segment: Annotated[
         float, typer.Option(metavar="SECONDS", help="Of the segment-based F1.", rich_help_panel=SEARCH)
-    ] = 1.0,
+    ] = 1.0
     dtc: Annotated[
         float, typer.Option(metavar="PART", help="Of the intersection-based F1.", rich_help_panel=SEARCH)
-    ] = 0.5,
+    ] = 0.5
     gtc: Annotated[
         float, typer.Option(metavar="PART", help="Of the intersection-based F1.", rich_help_panel=SEARCH)
-    ] = 0.5,
+    ] = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse names that are not known.
+
+        Raises:
+            typer.BadParameter: naming those that are.
+        """
+        for option, value, known in (("method", self.method, METHODS), ("metric", self.metric, METRICS)):
+            if value not in known:
+                raise typer.BadParameter(
+                    f"wanted one of {', '.join(known)}; got {value!r}", param_hint=f"--{option}"
+                )
+
+    @property
+    def settings(self) -> Settings:
+        """Parameters of the metrics."""
+        from htsat_sed.evaluation.report import Settings
+
+        names = ("onset_collar", "offset_collar", "offset_share", "segment", "dtc", "gtc")
+        return Settings(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class OneDetectorOptions:
+    """What makes a detector of one checkpoint."""
+
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -148,148 +201,169 @@ def tune(
             show_default=False,
             rich_help_panel=MODEL,
         ),
-    ] = None,
-    class_map: options.ClassMapOption = None,
-    channel_options: options.ChannelOptions = options.ChannelOptions(),
-    hop: options.Hop = 10.0,
-    execution_options: options.ExecutionOptions = options.ExecutionOptions(),
+    ] = None
+    class_map: options.ClassMapOption = None
+    channel_options: options.ChannelOptions = options.ChannelOptions()
+    hop: options.Hop = 10.0
+    execution_options: options.ExecutionOptions = options.ExecutionOptions()
+
+    def detector(self) -> Detector:
+        """The detector that the options describe."""
+        return options.make_detector(
+            None if self.checkpoint is None else [self.checkpoint],
+            execution_options=self.execution_options,
+            channel_options=self.channel_options,
+            hop=self.hop,
+            class_map=self.class_map,
+        )
+
+
+HELP = """Find the threshold, hysteresis, median filter, gap and shortest event that suit each class.
+
+Thresholds are searched exactly, among all scores that occur; the other values among a few.
+
+Each F1 is shown three times:
+
+- before: with the checkpoint's values, or those given
+- fitted: on the recordings the values were chosen on: always too good
+- held out: each fold with values chosen on the others: what to expect
+
+The gain is held out less before, with its 95 % interval over recordings.
+
+With --negatives, F1 is the highest at so many false alarms per hour.
+A class that cannot keep to its part of them becomes silent.
+More negatives, or a higher limit, give it more room.
+
+[bold]Examples[/bold]
+
+  htsat-sed detect recordings/ --scores maps/ -o events.tsv
+  htsat-sed tune reference.tsv --scores maps/ -o tuned.toml
+  htsat-sed detect more/ --post-processing tuned.toml
+  htsat-sed tune reference.tsv --scores maps/ -c home --into mine.safetensors
+  htsat-sed tune reference.tsv --audio recordings/ --metric collar
+  htsat-sed tune reference.tsv --audio yard/ --negatives street/ -o t.toml
+"""
+
+
+@with_groups
+def tune(
+    given: TuningInputs,
+    files: TunedFiles = TunedFiles(),
+    search: SearchOptions = SearchOptions(),
+    detector_options: OneDetectorOptions = OneDetectorOptions(),
     overwrite: options.Overwrite = False,
     show_progress: options.ShowProgress = ProgressMode.auto,
     be_quiet: options.Quiet = False,
 ) -> None:
-    """Find the threshold, hysteresis, median filter, gap and shortest event that suit each class.
-
-    Thresholds are searched exactly, among all scores that occur; the other values among a few.
-
-    Each F1 is shown three times:
-
-    - before: with the checkpoint's values, or those given
-    - fitted: on the recordings the values were chosen on: always too good
-    - held out: each fold with values chosen on the others: what to expect
-
-    The gain is held out less before, with its 95 % interval over recordings.
-
-    With --negatives, F1 is the highest at so many false alarms per hour.
-    A class that cannot keep to its part of them becomes silent.
-    More negatives, or a higher limit, give it more room.
-
-    [bold]Examples[/bold]
-
-      htsat-sed detect recordings/ --scores maps/ -o events.tsv
-      htsat-sed tune reference.tsv --scores maps/ -o tuned.toml
-      htsat-sed detect more/ --post-processing tuned.toml
-      htsat-sed tune reference.tsv --scores maps/ -c home --into mine.safetensors
-      htsat-sed tune reference.tsv --audio recordings/ --metric collar
-      htsat-sed tune reference.tsv --audio yard/ --negatives street/ -o t.toml
-    """
-    _check(scores, audio, method, metric, out, into, class_map)
-    from htsat_sed.annotations import read_events, read_heard, read_presence_maps
-    from htsat_sed.evaluation.report import Settings
-    from htsat_sed.evaluation.tables import Remarks, check_names, pair, same_names
-    from htsat_sed.evaluation.tuning import tune as search
+    """Find the post-processing that suits each class; `HELP` is what users read."""
+    checkpoint, class_map = detector_options.checkpoint, detector_options.class_map
+    _check(files, class_map)
+    from htsat_sed.annotations import read_events, read_heard
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import read_info
 
-    settings = Settings(
-        onset_collar=onset_collar,
-        offset_collar=offset_collar,
-        offset_share=offset_share,
-        segment=segment,
-        dtc=dtc,
-        gtc=gtc,
-    )
-    described = audio is not None or into is not None or checkpoint is not None
+    settings = search.settings
+    described = given.audio is not None or files.into is not None or checkpoint is not None
     file = resolve_checkpoint(checkpoint) if described else None
-    check_apart([out, into], [reference, scores, negatives, before, class_map, file])
-    check_replaceable(out, into, overwrite=overwrite)
-    strong = read_events(reference)
-    if reference.is_file() and read_heard(reference) is not None:
+    check_apart(
+        [files.out, files.into],
+        [given.reference, given.scores, search.negatives, given.before, class_map, file],
+    )
+    check_replaceable(files.out, files.into, overwrite=overwrite)
+    strong = read_events(given.reference)
+    if given.reference.is_file() and read_heard(given.reference) is not None:
         logging.getLogger("htsat_sed").warning(
             "%s: an index of clips, but tuning wants recordings that were listened to as a whole: "
             "events that nobody heard count as false positives",
-            reference,
+            given.reference,
         )
     info = read_info(file) if file is not None else None
-    failures: list[HtsatSedError] = []
-    maps: dict[str, PresenceMap] = {}
-
-    @cache
-    def detector() -> Detector:
-        return options.make_detector(
-            None if checkpoint is None else [checkpoint],
-            execution_options=execution_options,
-            channel_options=channel_options,
-            hop=hop,
-            class_map=class_map,
-        )
-
-    if audio is not None:
-        maps, failures = detected_maps(detector(), matching_recordings(audio, strong))
-    elif scores is not None:
-        maps = dict(read_presence_maps(scores))
-    limit = None
-    if negatives is not None:
-        from htsat_sed.evaluation.false_alarm_limit import Limit
-
-        quiet = negative_maps(negatives, detector)
-        failures += quiet.failures
-        limit = Limit(maps=quiet.maps, table=quiet.table, per_hour=false_alarms_per_hour)
-    if info is None and class_map is None and (info := bundled_info(maps)) is None and before is None:
+    maps, limit, failures = _presence_maps(given, search, detector_options, strong)
+    if info is None and class_map is None and (info := bundled_info(maps)) is None and given.before is None:
         say("note", "without -c, what was before is a threshold of 0.5 for all classes", "")
-    old = post_processing_of(info, class_map, before)
-    if info is not None and into is not None:
+    old = post_processing_of(info, class_map, given.before)
+    if info is not None and files.into is not None:
         _check_labels({event.label for own in strong.values() for event in own}, maps, info)
     try:
-        maps = same_names(maps, strong)
-        check_names(strong, maps)
-        mapless = [name for name in strong if name not in maps]
-        Remarks().add(mapless, "recording", "of the reference without presence map: left out")
-        events = pair({name: own for name, own in strong.items() if name in maps}, dict.fromkeys(maps, ()))
-        with RecordingsProgress("tuning", len(events.labels), "classes") as progress:
-            found = search(
-                events,
-                maps,
-                metric=metric,  # type: ignore[arg-type]
-                method=method,  # type: ignore[arg-type]
-                settings=settings,
-                before=old,
-                folds=folds,
-                seed=seed,
-                limit=limit,
-                progress=progress.done,
-            )
+        found = _search(strong, maps, search, settings=settings, before=old, limit=limit)
     except UsageError as error:
-        raise AnnotationError(reference, str(error)) from error
-    if out is not None:
-        _write_toml(found, metric, out)
-    if into is not None:
-        _write_checkpoint(found, metric, checkpoint, into)
-    _show(found, metric)
+        raise AnnotationError(given.reference, str(error)) from error
+    if files.out is not None:
+        _write_toml(found, search.metric, files.out)
+    if files.into is not None:
+        _write_checkpoint(found, search.metric, checkpoint, files.into)
+    _show(found, search.metric)
     raise typer.Exit(1 if failures else 0)
 
 
-def _check(
-    scores: Path | None,
-    audio: Path | None,
-    method: str,
-    metric: str,
-    out: Path | None,
-    into: Path | None,
-    class_map: str | None,
-) -> None:
-    """Refuse what cannot be, before minutes of work."""
-    if (scores is None) == (audio is None):
-        raise typer.BadParameter("wanted either --scores or --audio")
-    if method not in METHODS:
-        raise typer.BadParameter(f"wanted one of {', '.join(METHODS)}; got {method!r}", param_hint="--method")
-    if metric not in METRICS:
-        raise typer.BadParameter(f"wanted one of {', '.join(METRICS)}; got {metric!r}", param_hint="--metric")
+def _check(files: TunedFiles, class_map: str | None) -> None:
+    """Refuse outputs that cannot be, before minutes of work."""
+    into = files.into
     if into is not None and into.suffix != ".safetensors":
         raise typer.BadParameter(f"wanted a file ending in .safetensors, got {into}", param_hint="--into")
     if into is not None and class_map is not None:
         reason = "the classes of a map are not the checkpoint's: keep their values in a TOML file (-o)"
         raise typer.BadParameter(reason, param_hint="--into")
-    check_files(out, into)
+    check_files(files.out, into)
+
+
+def _presence_maps(
+    given: TuningInputs,
+    search: SearchOptions,
+    detector_options: OneDetectorOptions,
+    strong: Mapping[str, Sequence[Event]],
+) -> tuple[dict[str, PresenceMap], Limit | None, list[HtsatSedError]]:
+    """Presence maps by recording, the limit with those of negatives, and recordings that failed."""
+    from htsat_sed.annotations import read_presence_maps
+
+    detector = cache(detector_options.detector)
+    failures: list[HtsatSedError] = []
+    maps: dict[str, PresenceMap] = {}
+    if given.audio is not None:
+        recordings = matching_recordings(given.audio, strong)
+        maps, failures = detected_maps(detector(), recordings)
+    elif given.scores is not None:
+        maps = dict(read_presence_maps(given.scores))
+    if search.negatives is None:
+        return maps, None, failures
+    from htsat_sed.evaluation.false_alarm_limit import Limit
+
+    quiet = negative_maps(search.negatives, detector)
+    limit = Limit(maps=quiet.maps, table=quiet.table, per_hour=search.false_alarms_per_hour)
+    return maps, limit, failures + quiet.failures
+
+
+def _search(
+    strong: Mapping[str, Sequence[Event]],
+    maps: Mapping[str, PresenceMap],
+    search: SearchOptions,
+    *,
+    settings: Settings,
+    before: PostProcessing,
+    limit: Limit | None,
+) -> Tuning:
+    """Tune on the recordings that have both labels and a presence map."""
+    from htsat_sed.evaluation.tables import Remarks, check_names, pair, same_names
+    from htsat_sed.evaluation.tuning import tune as tuned
+
+    maps = same_names(maps, strong)
+    check_names(strong, maps)
+    mapless = [name for name in strong if name not in maps]
+    Remarks().add(mapless, "recording", "of the reference without presence map: left out")
+    events = pair({name: own for name, own in strong.items() if name in maps}, dict.fromkeys(maps, ()))
+    with RecordingsProgress("tuning", len(events.labels), "classes") as progress:
+        return tuned(
+            events,
+            maps,
+            metric=search.metric,  # type: ignore[arg-type]
+            method=search.method,  # type: ignore[arg-type]
+            settings=settings,
+            before=before,
+            folds=search.folds,
+            seed=search.seed,
+            limit=limit,
+            progress=progress.done,
+        )
 
 
 def _check_labels(wanted: Set[str], maps: Mapping[str, PresenceMap], info: CheckpointInfo) -> None:

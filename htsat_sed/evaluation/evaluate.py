@@ -79,10 +79,61 @@ def evaluate_strong(
     if estimated is None and not maps:
         raise UsageError("wanted estimated events or presence maps, got neither")
     chosen, rules, remarks = settings or Settings(), post_processing or PostProcessing(), Remarks()
+    events, reference, given = _beside(
+        reference, estimated, maps or {}, durations or {}, labels, rules, heard, remarks
+    )
+    lines = remarks.lines + events.remarks
+    metrics = score_events(events, chosen)
+    rocs: dict[str, tuple[Floats, Floats]] = {}
+    clips: ClipScores | None = None
+    if given and heard is not None:
+        lines += (
+            _warned("no PSDS and clip-level metrics: they want recordings that were listened to as a whole"),
+        )
+        given = {}
+    if given:
+        lacking = Remarks()
+        scored = {label for each in given.values() for label in each.labels}
+        deaf = [label for label in events.labels if label not in scored]
+        lacking.add(deaf, "label", f"of the reference not in the presence maps ({some(deaf)}): never found")
+        lines += lacking.lines
+        of_psds, rocs = score_psds(events, given, chosen, rules)
+        metrics += of_psds
+        weak = {name: {event.label for event in own} for name, own in reference.items()}
+        own_scores = {name: scores_of_map(each) for name, each in given.items() if name in reference}
+        try:
+            clips = clip_scores(weak, own_scores, labels=events.labels)
+        except UsageError as error:
+            lines += (_warned(f"no clip-level metrics: {error}"),)
+        else:
+            metrics.append(score_clips(clips, chosen))
+            lines += clips.remarks
+    if reliability is not None:
+        outcomes = outcomes_of_pair(events, dtc=chosen.dtc)
+        metrics.append(score_reliability([*outcomes, *reliability], chosen))
+    compared = check_strong(events, given, clips, metrics, chosen, rules) if check else ()
+    lines = tuple(dict.fromkeys(lines))
+    return Report(len(events.recordings), tuple(metrics), events.silent, rocs, lines, compared)
+
+
+def _beside(
+    reference: Table,
+    estimated: Table | None,
+    maps: Maps,
+    durations: Mapping[str, float],
+    labels: Sequence[str] | None,
+    rules: PostProcessing,
+    heard: Table | None,
+    remarks: Remarks,
+) -> tuple[Pair, Table, dict[str, PresenceMap]]:
+    """Reference and estimated events side by side, the reference, and the maps by its names.
+
+    Arguments as of `evaluate_strong`.
+    """
     reference = {**dict.fromkeys(heard or {}, ()), **reference}
-    listed = same_names(durations or {}, reference)
+    listed = same_names(durations, reference)
     names = reference.keys() | listed.keys()
-    given = same_names(maps or {}, names, remarks)
+    given = same_names(maps, names, remarks)
     if estimated is None:
         estimated = {name: find_events(each, rules) for name, each in given.items()}
     else:
@@ -93,41 +144,13 @@ def evaluate_strong(
     remarks.add(quiet, "recording", "with a duration but not in the reference: scored as without events")
     reference = {**reference, **dict.fromkeys(quiet, ())}
     known = {name: each.duration for name, each in given.items()} | listed
-    events = pair(reference, estimated, durations=known, labels=labels)
-    metrics = score_events(events, chosen)
-    rocs: dict[str, tuple[Floats, Floats]] = {}
-    lines = remarks.lines + events.remarks
-    clips: ClipScores | None = None
-    if given and heard is not None:
-        line = "no PSDS and clip-level metrics: they want recordings that were listened to as a whole"
-        _logger.warning("%s", line)
-        lines += (line,)
-        given = {}
-    if given:
-        lacking = Remarks()
-        scored = {label for each in given.values() for label in each.labels}
-        deaf = [label for label in events.labels if label not in scored]
-        lacking.add(deaf, "label", f"of the reference not in the presence maps ({some(deaf)}): never found")
-        of_psds, rocs = score_psds(events, given, chosen, rules)
-        metrics += of_psds
-        lines += lacking.lines
-        weak = {name: {event.label for event in own} for name, own in reference.items()}
-        own_scores = {name: scores_of_map(each) for name, each in given.items() if name in reference}
-        try:
-            clips = clip_scores(weak, own_scores, labels=events.labels)
-        except UsageError as error:
-            line = f"no clip-level metrics: {error}"
-            _logger.warning("%s", line)
-            lines += (line,)
-        else:
-            metrics.append(score_clips(clips, chosen))
-            lines += clips.remarks
-    if reliability is not None:
-        outcomes = outcomes_of_pair(events, dtc=chosen.dtc)
-        metrics.append(score_reliability([*outcomes, *reliability], chosen))
-    compared = check_strong(events, given, clips, metrics, chosen, rules) if check else ()
-    lines = tuple(dict.fromkeys(lines))
-    return Report(len(events.recordings), tuple(metrics), events.silent, rocs, lines, compared)
+    return pair(reference, estimated, durations=known, labels=labels), reference, given
+
+
+def _warned(line: str) -> str:
+    """The line, after a warning of it."""
+    _logger.warning("%s", line)
+    return line
 
 
 def evaluate_weak(

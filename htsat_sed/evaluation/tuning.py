@@ -166,6 +166,48 @@ def tune(
     Raises:
         ValueError: too few folds or recordings, a recording without map, or no class that a map has.
     """
+    labels, left_out = _labels(events, maps, folds)
+    start, settings = before or PostProcessing(), settings or Settings()
+    fold_of, masks = _folds(len(events.recordings), folds, seed)
+    quiet_fold_of, quiet = _folds(0 if limit is None else len(limit.maps), folds, seed)
+    found: list[list[Choice]] = []  # of all recordings and without each fold, class by class
+    fronts: list[list[list[Point]]] = []
+    for label in labels:
+        curves = ThresholdCurves(events, maps, label, metric, settings)
+        old = Choice.of(start, label)
+        if limit is None:
+            found.append([_search(curves, among, method, old) for among in masks])
+        else:
+            silence, counted = silence_curves(limit, label, settings)
+            own = [Front(curves, among, silence, q[counted]) for among, q in zip(masks, quiet, strict=True)]
+            fronts.append([_explored(front, method, old) for front in own])
+        if progress is not None:
+            progress()
+    if limit is not None:
+        by_mask = zip(zip(*fronts, strict=True), quiet, strict=True)
+        shared = [shared_limit(own, limit.events(q)) for own, q in by_mask]
+        found = [list(own) for own in zip(*shared, strict=True)]
+    columns = []
+    for label, choices in zip(labels, found, strict=True):
+        curves = ThresholdCurves(events, maps, label, metric, settings)
+        columns.append([curves.counts(choice) for choice in (Choice.of(start, label), *choices)])
+    untuned, fitted, *crossed = (_beside(own) for own in zip(*columns, strict=True))
+    chosen = tuple(own[0] for own in found)
+    tuning = Tuning(labels, start, chosen, fold_of, untuned, fitted, tuple(crossed), left_out)
+    if limit is None:
+        return tuning
+    rules = [start, *(_rules_of(labels, own, start) for own in zip(*found, strict=True))]
+    return replace(tuning, false_alarms=_false_alarms(limit, rules, quiet_fold_of, labels))
+
+
+def _labels(
+    events: Pair, maps: Mapping[str, PresenceMap], folds: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The classes to be tuned, and those of the reference that no map has.
+
+    Raises:
+        ValueError: as `tune`.
+    """
     missing = [name for name in events.recordings if name not in maps]
     if missing:
         raise UsageError(f"wanted a presence map of every recording, got none of {missing[0]!r}")
@@ -182,44 +224,13 @@ def tune(
     Remarks().add(
         left_out, "label", f"of the reference not in the presence maps ({some(left_out)}): left out"
     )
-    start = before or PostProcessing()
-    fold_of = np.random.default_rng(seed).permutation(len(events.recordings)) % folds
-    masks = [np.ones(len(fold_of), bool), *(fold_of != fold for fold in range(folds))]
-    quiet_fold_of = np.zeros(0, np.int64)
-    if limit is not None:
-        quiet_fold_of = np.random.default_rng(seed).permutation(len(limit.maps)) % folds
-    quiet = [np.ones(len(quiet_fold_of), bool), *(quiet_fold_of != fold for fold in range(folds))]
-    found: list[list[Choice]] = []  # of all recordings and without each fold, class by class
-    fronts: list[list[list[Point]]] = []
-    settings = settings or Settings()
-    for label in labels:
-        curves = ThresholdCurves(events, maps, label, metric, settings)
-        old = Choice.of(start, label)
-        if limit is None:
-            found.append([_search(curves, among, method, old) for among in masks])
-        else:
-            silence, counted = silence_curves(limit, label, settings)
-            own = [Front(curves, among, silence, q[counted]) for among, q in zip(masks, quiet, strict=True)]
-            fronts.append([_explored(front, method, old) for front in own])
-        if progress is not None:
-            progress()
-    if limit is not None:
-        shared = [
-            shared_limit(own, limit.events(q))
-            for own, q in zip(zip(*fronts, strict=True), quiet, strict=True)
-        ]
-        found = [list(own) for own in zip(*shared, strict=True)]
-    columns = []
-    for label, choices in zip(labels, found, strict=True):
-        curves = ThresholdCurves(events, maps, label, metric, settings)
-        columns.append([curves.counts(choice) for choice in (Choice.of(start, label), *choices)])
-    untuned, fitted, *crossed = (_beside(own) for own in zip(*columns, strict=True))
-    chosen = tuple(own[0] for own in found)
-    tuning = Tuning(labels, start, chosen, fold_of, untuned, fitted, tuple(crossed), left_out)
-    if limit is None:
-        return tuning
-    rules = [start, *(_rules_of(labels, own, start) for own in zip(*found, strict=True))]
-    return replace(tuning, false_alarms=_false_alarms(limit, rules, quiet_fold_of, labels))
+    return labels, left_out
+
+
+def _folds(number: int, folds: int, seed: int) -> tuple[NDArray[np.int64], list[NDArray[np.bool_]]]:
+    """The fold of each recording, and masks of all recordings and of those without each fold."""
+    fold_of = np.random.default_rng(seed).permutation(number) % folds
+    return fold_of, [np.ones(number, bool), *(fold_of != fold for fold in range(folds))]
 
 
 def _rules_of(labels: Sequence[str], choices: Sequence[Choice], start: PostProcessing) -> PostProcessing:

@@ -36,6 +36,25 @@ def test_options_of_a_group_reach_the_command_as_the_dataclass() -> None:
     assert runner.invoke(app, ["a", "-d", "0"]).exit_code == 2
 
 
+@dataclass(frozen=True)
+class Search:
+    filters: Filters
+    deep: bool = False
+
+
+def test_a_group_in_a_group() -> None:
+    got = []
+
+    @with_groups
+    def command(search: Search) -> None:
+        got.append(search)
+
+    app = typer.Typer()
+    app.command()(command)
+    assert CliRunner().invoke(app, ["-d", "2", "--deep"]).exit_code == 0
+    assert got == [Search(Filters(None, 2), True)]
+
+
 def test_a_name_in_two_groups_is_refused() -> None:
     with pytest.raises(TypeError, match="depth"):
 
