@@ -3,7 +3,8 @@
 An index of clips loses the rows that were wrong. So that `evaluate` can tell an event that was rejected from
 one that nobody heard, rows of their own list what was cut out of each recording, as JSON, at most 100 events
 a cell: ``[["Dog", 2.0, 3.75], ["Cat", 5.0, 6.5]]``, label, onset and offset. Their other cells but
-``filename`` are empty, so that every reader takes them for a recording without further events.
+``filename`` are empty, so that every reader takes them for a recording without further events. A column of
+that name with anything in the row of an event is somebody's own, and without meaning here.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def read_heard(path: str | os.PathLike[str]) -> dict[str, list[Event]] | None:
 
     Returns:
         Recording -> those events, as they were before anybody corrected them; None for a file without a
-        column ``heard`` or without anything in it.
+        column ``heard``, without anything in it, or with something in the row of an event.
 
     Raises:
         AnnotationError: the file cannot be read; or, naming the line, a cell is not as `heard_cells` makes
@@ -44,9 +45,11 @@ def read_heard(path: str | os.PathLike[str]) -> dict[str, list[Event]] | None:
     if HEARD not in read_columns(path):
         return None
     collected = Collected(path)
-    for row in read_rows(path, (*COLUMNS, HEARD)):
-        if not (cell := row.text(HEARD)):
-            continue
+    rows = [row for row in read_rows(path, (*COLUMNS, HEARD)) if row.text(HEARD)]
+    if any(row.text(name) for row in rows for name in COLUMNS if name != "filename"):
+        return None
+    for row in rows:
+        cell = row.text(HEARD)
         try:
             events = [Event(float(onset), float(offset), label) for label, onset, offset in json.loads(cell)]
             if not all(isinstance(event.label, str) and event.onset >= 0.0 for event in events):

@@ -59,8 +59,9 @@ def _clock(seconds: str) -> str:
 def read_webvtt(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read the cues of a WebVTT file.
 
-    A cue ends at a blank line, or where the next one begins. Its lines make one label, blanks between them;
-    tags such as ``<v Anna>`` and cue settings are left out. Notes, styles and regions are skipped.
+    A cue ends at a blank line, or where the next one begins: at its timing, or at a number alone on the line
+    above that. Its lines make one label, blanks between them; tags such as ``<v Anna>`` and cue settings are
+    left out. Notes, styles and regions are skipped.
 
     Returns:
         One recording, named as the file without ``.vtt``.
@@ -91,6 +92,8 @@ def _cues(lines: Sequence[str]) -> Iterator[tuple[int, str, list[str]]]:
     begun: tuple[int, str, list[str]] | None = None
     for line, text in enumerate(lines[1:], start=2):
         if begun is not None and ("-->" in text or not text):
+            if text and len(begun[2]) > 1 and begun[2][-1].strip().isdecimal():
+                begun[2].pop()  # identifies the cue that begins here
             yield begun
             begun = None
         if "-->" in text:

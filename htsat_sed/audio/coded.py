@@ -29,6 +29,7 @@ from htsat_sed.audio.signatures import (
     ogg_links,
     stated_mp3_seconds,
     why_not_audio,
+    without_trailing_zeros,
 )
 from htsat_sed.audio.source import TOLERANCE, Source, block_frames
 from htsat_sed.errors import AudioError
@@ -38,13 +39,13 @@ PATIENCE = 20.0  # seconds that FFmpeg may take to open a file or to read a pack
 # What FFmpeg may open: formats of one file each. Playlists, devices and networks are not among them.
 _FORMATS = (
     "aa aac aax ac3 ac4 act adf adp ads adx aea afc aiff aix amr amrnb amrwb amv apc ape apm aptx aptx_hd "
-    "asf asf_o ast au avi avr bfstm binka bonk brstm caf codec2 dfpwm dhav dsf dss dts dtshd dv ea eac3 "
-    "epaf flac flv fsb g722 g723_1 g726 g726le g728 g729 genh gsm gxf hca hcom iamf iff ircam ivr kvag "
-    "latm lc3 live_flv loas lvf lxf matroska mlp mmf mov mp3 mpc mpc8 mpeg mpegts mpegtsraw msf msp mtaf "
-    "musx mxf nistsphere nsv nut nuv ogg oma osq paf pva pvf qcp qoa rka rm rso s337m sbc sds shn siff "
-    "sln smjpeg sol sox spdif svag swf tak thp truehd tta ty usm vag voc vqf w64 wav wavarc wsaud wsd wtv "
-    "wv wve xa xvag xwma al ul alaw mulaw s8 u8 s16be s16le s24be s24le s32be s32le u16be u16le f32be "
-    "f32le f64be f64le"
+    "asf asf_o ast au avi avr bfstm bink binka bonk brstm caf codec2 daud dfpwm dhav dsf dss dts dtshd dv "
+    "ea eac3 epaf flac flv fsb g722 g723_1 g726 g726le g728 g729 genh gsm gxf hca hcom iamf iff ilbc "
+    "ircam ivr kvag latm lc3 live_flv loas lvf lxf matroska mlp mmf mov mp3 mpc mpc8 mpeg mpegts "
+    "mpegtsraw msf msp mtaf musx mxf nistsphere nsv nut nuv ogg oma osq paf pva pvf qcp qoa rka rm roq "
+    "rso s337m sbc sds shn siff smk sln smjpeg sol sox spdif svag swf tak thp truehd tta ty usm vag voc "
+    "vqf w64 wav wavarc wsaud wsd wtv wv wve xa xvag xwma al ul alaw mulaw s8 u8 s16be s16le s24be s24le "
+    "s32be s32le u16be u16le f32be f32le f64be f64le"
 ).replace(" ", ",")
 LOSSY_TOLERANCE = 0.25  # encoder delay is in the stated duration of some formats and not of others
 # Other formats' durations are FFmpeg's estimates from the bit rate, or where the last packet lies.
@@ -332,7 +333,7 @@ class Coded(Decoding):
         if len(links) > MOST_LINKS:
             raise AudioError(path, f"is joined from {len(links)} streams; at most {MOST_LINKS} are read")
         self._first_link = links[0]
-        self._size = extent[1] - extent[0]
+        self._extent = extent
         self._links = iter(links[1:])
         try:
             self._begin(links[0])
@@ -395,7 +396,10 @@ class Coded(Decoding):
 
     def _is_chance(self) -> bool:
         """Whether so little was decoded that the file is probably of another kind."""
-        return self._bytes_decoded < LEAST_SHARE * self._size or self._packets_failed > self._packets_decoded
+        start, end = self._extent
+        if self._bytes_decoded < LEAST_SHARE * (end - start):
+            end = without_trailing_zeros(self._file, start, end)
+        return self._bytes_decoded < LEAST_SHARE * (end - start) or super()._is_chance()
 
     def _fix_promise(self) -> None:
         """Take the length from the header, unless it is an estimate or a placeholder."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.audio.source import Source, is_silent
 from htsat_sed.errors import AudioError, HtsatSedError
+
+_T = TypeVar("_T")
 
 PATIENCE = 20.0  # seconds that a decoder may take to make progress
 # Counted in steps: a process that is stopped meanwhile (Ctrl-Z) loses only one of them.
@@ -183,3 +187,65 @@ class Unwatched:
 
     def close(self) -> None:
         """Nothing to do: the source is closed by what it was opened on."""
+
+
+class WatchedCalls:
+    """Calls to a decoder, one after another in a thread of its own, each of which must make progress.
+
+    For what seeks in a recording; `Watched` reads ahead.
+
+    Args:
+        path: what messages call the recording.
+
+    Attributes:
+        stack: what has to be closed; closed in that thread.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.stack = ExitStack()
+        self._path = path
+        self._beats = 0
+        self._calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="decoder", daemon=True)
+        self._thread.start()
+
+    def beat(self) -> None:
+        """Report progress, from within a long call."""
+        self._beats += 1
+
+    def call(self, function: Callable[[], _T]) -> _T:
+        """What a function returns or raises.
+
+        Raises:
+            AudioError: it makes no progress for `PATIENCE` seconds. No further call can be made then.
+        """
+        self._calls.put(function)
+        steps, beats = 0, self._beats
+        while True:
+            try:
+                value, error = self._answers.get(timeout=PATIENCE / _STEPS)
+                break
+            except queue.Empty:
+                steps, beats = (steps + 1 if beats == self._beats else 0), self._beats
+            if steps >= _STEPS:
+                raise AudioError(self._path, f"has yielded nothing for {PATIENCE:g} s: left out")
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+    def close(self) -> None:
+        """End the thread, which closes the file; one that hangs in a call is left behind."""
+        self._calls.put(None)
+        self._thread.join(_CLOSING)
+
+    def _work(self) -> None:
+        with self.stack:
+            self._answer()
+
+    def _answer(self) -> None:
+        while (function := self._calls.get()) is not None:
+            try:
+                self._answers.put((function(), None))
+            except BaseException as error:  # the caller's to raise
+                self._answers.put((None, error))

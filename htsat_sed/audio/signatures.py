@@ -147,6 +147,16 @@ def _places(file: BinaryIO, mark: bytes, start: int, end: int) -> Iterator[int]:
         position += len(piece) - len(rest)
 
 
+def without_trailing_zeros(file: BinaryIO, start: int, end: int) -> int:
+    """Where a part of a file ends without the zeros at its end, which a recorder that preallocates leaves."""
+    while end > start:
+        first = max(start, end - _PIECE)
+        if kept := peek(file, first, end - first).rstrip(b"\0"):
+            return first + len(kept)
+        end = first
+    return start
+
+
 def has_end_of_stream(file: BinaryIO, end: int) -> bool:
     """Whether the last page of an Ogg file is complete and marked as the last. Source: RFC 3533."""
     start = max(0, end - LONGEST_OGG_PAGE)

@@ -238,19 +238,26 @@ def check_channel(path: str | os.PathLike[str], channels: int, channel: int | No
         raise AudioError(path, f"has {count}, no channel {channel}")
 
 
-def open_source(path: str | os.PathLike[str], stack: ExitStack, *, track: int | None = None) -> Source:
+def open_source(
+    path: str | os.PathLike[str],
+    stack: ExitStack,
+    *,
+    track: int | None = None,
+    beat: Callable[[], None] = lambda: None,
+) -> Source:
     """Open a recording at its own rate and with its own channels.
 
     Args:
         path: see `open_recording`.
         stack: gets what has to be closed.
         track: see `open_recording`.
+        beat: called while a long search goes on.
 
     Raises:
         AudioError: see `open_recording`.
     """
     name = os.fspath(path)
-    return _open_source(name, _keep_stdin(stack) if name == "-" else Path(name), stack, track)
+    return _open_source(name, _keep_stdin(stack) if name == "-" else Path(name), stack, track, beat)
 
 
 def _open_stdin(stack: ExitStack, track: int | None) -> Source | Path:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import logging
 import os
 import shutil
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +27,7 @@ _logger = logging.getLogger("htsat_sed")
 
 _BLOCK = 1 << 18
 _TIMEOUT = 30.0  # seconds without a byte
+_WAITING = 0.2  # seconds between two attempts to take a lock
 
 
 class _Refused(Exception):
@@ -77,14 +80,15 @@ def download(
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(part) as file:
+        with _alone(part):
             if path.is_file() and file_sha256(path) == sha256:  # another process has downloaded it
-                part.unlink()
+                part.unlink(missing_ok=True)
                 return
             if not (part.is_file() and file_sha256(part) == sha256):
-                _fetch_all(url, file, size=size, progress=progress, attempts=attempts, pause=pause)
-                file.flush()
-                sync(file.fileno())
+                with part.open("ab") as file:
+                    _fetch_all(url, file, size=size, progress=progress, attempts=attempts, pause=pause)
+                    file.flush()
+                    sync(file.fileno())
             found = file_sha256(part)
             if found != sha256:
                 part.unlink()
@@ -97,28 +101,46 @@ def download(
 
 
 @contextmanager
-def _alone(part: Path) -> Iterator[IO[bytes]]:
-    """Open an unfinished file for appending when no other process has it open."""
+def _alone(part: Path) -> Iterator[None]:
+    """Keep other processes from an unfinished file; the system releases the lock of a killed process."""
+    # Windows neither renames nor removes a file that a process has open, so that it needs another file.
+    lock = part.with_name(part.name + ".lock") if sys.platform == "win32" else part
+    reported = False
     while True:
-        with part.open("ab") as file:
-            _lock(file, part)
+        with lock.open("ab") as file:
+            while not _locked(file):
+                if not reported:
+                    _logger.warning(
+                        "%s: another process downloads it; waiting for that", part.with_suffix("")
+                    )
+                    reported = True
+                time.sleep(_WAITING)
             with suppress(FileNotFoundError):  # finished or removed meanwhile
-                if os.path.samestat(os.fstat(file.fileno()), part.stat()):
-                    yield file
-                    return
+                if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                    yield
+                    break
+    if lock != part:
+        with suppress(OSError):  # another process waits, and removes it later
+            lock.unlink(missing_ok=True)
 
 
-def _lock(file: IO[bytes], part: Path) -> None:
-    """Wait for the lock of a file; the system releases that of a killed process."""
+def _locked(file: IO[bytes]) -> bool:
+    """Whether the lock of a file could be taken."""
     try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows does not let two processes rename the file anyway
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _logger.warning("%s: another process downloads it; waiting for that", part.with_suffix(""))
-        fcntl.flock(file, fcntl.LOCK_EX)
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
+    return True
 
 
 def adopt(source: str | Path, path: Path, *, sha256: str) -> None:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, get_args
@@ -29,7 +30,7 @@ import soxr
 from numpy.typing import NDArray
 
 from htsat_sed.audio import check_channel, check_choice, open_source
-from htsat_sed.audio.patience import readers_errors
+from htsat_sed.audio.patience import WatchedCalls, readers_errors
 from htsat_sed.audio.source import Source
 from htsat_sed.audio.uncompressed import Seekable
 from htsat_sed.detection.events import Event
@@ -127,7 +128,9 @@ def _one_pass(
     """Write clips as the recording goes by; those that would have needed too many open files are returned."""
     put_off: list[tuple[Event, Path]] = []
     with ExitStack() as stack:
-        source = open_source(path, stack, track=how.track)
+        decoder = WatchedCalls(os.fspath(path))
+        stack.callback(decoder.close)
+        source = decoder.call(lambda: open_source(path, decoder.stack, track=how.track, beat=decoder.beat))
         check_channel(path, source.channels, how.channel)
         channels = source.channels if how.channel is None else 1
         if how.format == "flac" and channels > _FLAC_CHANNELS:
@@ -138,8 +141,8 @@ def _one_pass(
         blocks = _blocks(path, source, how.channel)
         while coming or writing:
             if not writing and isinstance(source, Seekable):
-                position += source.leave_out(coming[0].first - position)
-            block = next(blocks, None)
+                position += decoder.call(partial(source.leave_out, coming[0].first - position))
+            block = decoder.call(lambda: next(blocks, None))
             if block is None:
                 break
             start, position = position, position + block.shape[1]

@@ -80,3 +80,10 @@ def test_captions_by_hand(tmp_path):
 def test_broken_captions_are_errors(tmp_path, text, reason):
     with pytest.raises(AnnotationError, match=reason):
         read_events(write(tmp_path / "a.vtt", text))
+
+
+def test_cues_that_follow_each_other_without_a_blank_line(tmp_path):
+    text = "WEBVTT\n\n1\n00:01.000 --> 00:02.000\nDog\n2\n00:03.000 --> 00:04.000\nTake\n5\n\n"
+    text += "3\n00:05.000 --> 00:06.000\n7\n00:07.000 --> 00:08.000\nCat\n"
+    events = [Event(1, 2, "Dog"), Event(3, 4, "Take 5"), Event(5, 6, "7"), Event(7, 8, "Cat")]
+    assert read_events(write(tmp_path / "a.vtt", text)) == {"a": events}

@@ -239,3 +239,18 @@ def test_truncated_avi_of_several_parts(tmp_path, caplog):
     path.write_bytes(path.read_bytes()[:4] + struct.pack("<I", len(data) - 8) + data[8:] + part[:1000])
     read(path, RATE)
     assert caplog.messages == [f"{path}: truncated, it ends at 2.00 s: its header promises more"]
+
+
+@pytest.mark.parametrize("zeros", [100_000, 3_000_000])
+def test_an_mp3_in_a_file_that_was_allocated_before_is_read(tmp_path, zeros):
+    """A recorder that lost its power leaves the rest of the file as zeros."""
+    path = write(tmp_path / "a.mp3", tones(2.0), format="MP3")
+    whole = read(path, RATE)
+    with path.open("ab") as file:
+        file.write(bytes(zeros))
+    got = read(path, RATE)
+    assert len(whole) <= len(got) < len(whole) + RATE // 2
+    np.testing.assert_array_equal(got[: len(whole)], whole)
+    path.write_bytes(bytes(zeros))
+    with pytest.raises(AudioError):
+        read(path, RATE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import BinaryIO
 import av
 import numpy as np
 import pytest
-from recordings_made import RATE, tones, write
+from recordings_made import RATE, encode, signal_to_noise, tones, write
 
 from htsat_sed.audio import coded, open_recording, patience, read, streams
 from htsat_sed.errors import AudioError
@@ -215,3 +216,63 @@ def test_formats_that_name_other_files_are_not_on_the_list() -> None:
         "flv",
         "avi",
     } <= allowed
+
+
+def test_a_film_whose_samples_lie_in_another_file(tmp_path: Path) -> None:
+    """QuickTime's data references: FFmpeg follows them if it is asked to."""
+    sounding = encode(tmp_path / "sounding.mov", tones(), "pcm_s16le")
+    path = str(sounding).encode() + b"\0" * (len(str(sounding)) % 2)
+    alias = bytes(10 + 28 + 12 + 64 + 16) + struct.pack(">HH", 1, 1) + bytes(16)
+    alias += struct.pack(">HH", 2, len(path)) + path + struct.pack(">HH", 0xFFFF, 0)
+    entry = struct.pack(">I4sI", 12 + len(alias), b"alis", 0) + alias
+    referring = tmp_path / "referring.mov"
+    referring.write_bytes(with_reference(sounding.read_bytes(), entry))
+    following = {"enable_drefs": "1", "use_absolute_path": "1"}
+    with av.open(str(referring), options=following) as container:
+        assert sum(frame.samples for frame in container.decode(audio=0)) == 2 * RATE
+    with pytest.raises(AudioError, match="holds no audio"):
+        read(referring, RATE)
+
+
+def with_reference(data: bytes, entry: bytes) -> bytes:
+    """A film, moov at its end, with another entry in dref; all boxes around it grow."""
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        at = data.rindex(name) - 4
+        (size,) = struct.unpack(">I", data[at : at + 4])
+        data = data[:at] + struct.pack(">I", size - 12 + len(entry)) + data[at + 4 :]
+    at = data.rindex(b"dref") + 4 + 8
+    return data[:at] + entry + data[at + 12 :]
+
+
+def test_a_matroska_file_that_names_its_continuation(tmp_path: Path) -> None:
+    """Linked segments (RFC 9559): the files that they name are not opened."""
+    path = encode(tmp_path / "a.mka", tones(), "flac")
+    whole, data = read(path, RATE), path.read_bytes()
+    for application, link in ((b"\x4d\x80", b"\x3e\x83\xbb"), (b"\x57\x41", b"\x3c\x83\xab")):
+        at = data.index(application)
+        length = data[at + 2] - 0x80
+        name = b"x" * (length - 5) + b".mka"  # the name of the element takes one byte more
+        data = data[:at] + link + bytes([0x80 + len(name)]) + name + data[at + 3 + length :]
+    os.mkfifo(tmp_path / name.decode())  # opening it would never end
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read(path, RATE), whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "layout"),
+    [("a.302", "pcm_s24daud", 96_000, "5.1(side)"), ("a.roq", "roq_dpcm", 22_050, "stereo")],
+)
+def test_rare_formats_of_one_file_are_read(
+    tmp_path: Path, name: str, codec: str, rate: int, layout: str
+) -> None:
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout)
+        sound = np.repeat(tones(1.0, 1, rate).T, stream.layout.nb_channels, axis=0)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound), "fltp", layout)
+        frame.sample_rate, frame.pts = rate, 0
+        resampler = av.AudioResampler(stream.format.name, frame_size=stream.frame_size or 1024)
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(piece))
+        container.mux(stream.encode(None))
+    got = read(tmp_path / name, rate)
+    assert signal_to_noise(sound[0], got) > 20

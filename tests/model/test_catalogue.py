@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from htsat_sed.errors import CheckpointError
-from htsat_sed.model import catalogue
+from htsat_sed.model import catalogue, download
 from htsat_sed.model.catalogue import (
     CATALOGUE,
     Download,
@@ -324,6 +326,22 @@ def test_the_bundled_checkpoint_is_found_in_the_package_and_in_a_source_tree(
     assert resolve_checkpoint() == in_package
 
 
+@pytest.fixture(params=["here", "as on Windows"])
+def locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How processes keep out each other."""
+    if request.param == "here":
+        return
+    fcntl = pytest.importorskip("fcntl")
+
+    def locking(descriptor: int, mode: int, length: int) -> None:
+        assert (mode, length) == (2, 1)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
+    monkeypatch.setattr(download, "sys", SimpleNamespace(platform="win32"))
+
+
+@pytest.mark.usefixtures("locks")
 def test_two_at_once_download_once(host: Host, home: Path, caplog: pytest.LogCaptureFixture) -> None:
     inside = threading.Event()
     found: list[Path] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import av
@@ -14,7 +15,7 @@ from htsat_sed import Event
 from htsat_sed.annotations import read_events, read_heard
 from htsat_sed.annotations.delimited import row
 from htsat_sed.annotations.heard import heard_cells
-from htsat_sed.audio import read
+from htsat_sed.audio import coded, patience, read
 from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError
 from htsat_sed.segments.choice import Choice
 from htsat_sed.segments.cut import Bounds, Cut, cut_recording
@@ -283,6 +284,15 @@ def test_a_broken_list_of_what_was_heard_is_one_line(tmp_path: Path, cell: str) 
         read_heard(tmp_path / "clips.csv")
 
 
+@pytest.mark.parametrize("cell", ["yes", '[["Dog", 0, 1]]'])
+def test_a_column_of_ones_own_called_heard_says_nothing(tmp_path: Path, cell: str) -> None:
+    rows = [("a.wav", "0", "1", "Dog", cell), ("b.wav", "", "", "", "no")]
+    text = "filename,onset,offset,event_label,heard\n" + "".join(row(cells, ",") for cells in rows)
+    (tmp_path / "own.csv").write_text(text)
+    assert read_heard(tmp_path / "own.csv") is None
+    assert read_events(tmp_path / "own.csv") == {"a.wav": [Event(0, 1, "Dog")], "b.wav": []}
+
+
 def test_a_long_list_of_what_was_heard_takes_several_cells(tmp_path: Path) -> None:
     events = [Event(i, i + 0.5, "Dog") for i in range(1000)]
     cells = list(heard_cells(events))
@@ -299,3 +309,25 @@ def test_names_do_not_depend_on_what_is_chosen(tmp_path: Path) -> None:
     part = plan(table, tmp_path, Choice(), suffix=".wav", labels=["dog"], min_score=0.85).clips["a.wav"]
     assert part == {at(0, 0.9, "dog"): whole[at(0, 0.9, "dog")]}
     assert part[at(0, 0.9, "dog")].startswith("dog-2/")
+
+
+def test_a_recording_that_stops_to_deliver_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips that are finished by then stay; the thread that hangs is left behind."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, SAMPLES, RATE, subtype="PCM_24")
+    released = threading.Event()
+    values = coded._values
+
+    def hang(frame: av.AudioFrame) -> np.ndarray:
+        if frame.time is not None and frame.time > 7.0:
+            released.wait(60)
+        return values(frame)
+
+    monkeypatch.setattr(coded, "_values", hang)
+    monkeypatch.setattr(patience, "PATIENCE", 0.5)
+    monkeypatch.setattr(patience, "_CLOSING", 0.01)
+    clips = [(Event(1, 2, "Dog"), tmp_path / "first.wav"), (Event(4, 9, "Dog"), tmp_path / "second.wav")]
+    with pytest.raises(AudioError, match=r"has yielded nothing for 0\.5 s: left out"):
+        cut_recording(path, clips, Cut())
+    released.set()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.flac", "first.wav"]
