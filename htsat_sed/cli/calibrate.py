@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htsat_sed.cli import options
-from htsat_sed.cli.progress import ProgressMode, RecordingsProgress, waiting_for
+from htsat_sed.cli.groups import Without, with_groups
+from htsat_sed.cli.options import MessageOptions, ModelOptions, RecordingOptions
+from htsat_sed.cli.progress import RecordingsProgress, waiting_for
 from htsat_sed.cli.terminal import emit, report, say
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError
-from htsat_sed.runs.recordings import find_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,12 +26,11 @@ _FEW = 20  # windows that want a word
 _FAR = 0.01  # mean deviation of presence scores that wants a word
 
 
+@with_groups
 def calibrate(
-    paths: options.Paths,
-    include: options.Include = None,
-    exclude: options.Exclude = None,
-    checkpoint: options.Checkpoints = None,
-    sample_rate: options.SampleRate = None,
+    given: RecordingOptions,
+    checkpoints: Annotated[ModelOptions, Without("class_map", "labels", "hop", "execution", "label_file")],
+    messages: MessageOptions,
     windows: Annotated[
         int,
         typer.Option(
@@ -40,8 +39,6 @@ def calibrate(
             help="10 s windows to take: of N recordings at most, the first ones of each.",
         ),
     ] = 60,
-    show_progress: options.ShowProgress = ProgressMode.auto,
-    be_quiet: options.Quiet = False,
 ) -> None:
     r"""Prepare a checkpoint for --precision int8, on recordings like those to come.
 
@@ -64,12 +61,10 @@ def calibrate(
     for package in ("nncf", "openvino"):
         if find_spec(package) is None:
             raise UsageError(f"calibrating needs {package}: pip install 'htsat-sed[int8]'")
-    recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
-    for failure in failures:
-        report(failure)
+    recordings, failures = given.find()
     files = sorted(recording.path for recording in recordings)
     chosen = files if len(files) <= windows else [files[i * len(files) // windows] for i in range(windows)]
-    for model in options.load_models(checkpoint, sample_rate=sample_rate):
+    for model in checkpoints.load():
         inputs: list[Tensor] = []
         each, more = divmod(windows, max(1, len(chosen)))
         with RecordingsProgress("reading", len(chosen)) as progress:
@@ -81,7 +76,7 @@ def calibrate(
                     report(error)
                 progress.done()
         if not inputs:
-            raise HtsatSedError(", ".join(paths), "no sound in here to calibrate on")
+            raise HtsatSedError(", ".join(given.paths), "no sound in here to calibrate on")
         _calibrate(model, inputs)
     raise typer.Exit(1 if failures else 0)
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from htsat_sed.cli import options
 from htsat_sed.cli.calibrate import calibrate
 from htsat_sed.cli.convert import average, convert, export
-from htsat_sed.cli.progress import DownloadProgress, ProgressMode
+from htsat_sed.cli.groups import with_groups
+from htsat_sed.cli.options import MessageOptions
+from htsat_sed.cli.progress import DownloadProgress
 from htsat_sed.cli.terminal import emit, output, printable
 
 if TYPE_CHECKING:
@@ -97,7 +98,9 @@ def info(
 
 
 @app.command()
+@with_groups
 def pull(
+    messages: MessageOptions,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name that `list` shows.")],
     file: Annotated[
         Path | None,
@@ -106,8 +109,6 @@ def pull(
             help="Take this file, which was downloaded by hand, once it proves to be the right one.",
         ),
     ] = None,
-    show_progress: options.ShowProgress = ProgressMode.auto,
-    be_quiet: options.Quiet = False,
 ) -> None:
     """Download a published checkpoint, verify it, and print where it lies.
 
@@ -123,7 +124,7 @@ def pull(
 
     entry = catalogue.find_download(name)
     with DownloadProgress(entry.name, entry.size) as progress:
-        path = catalogue.pull(entry, file=file, progress=progress.told)
+        path = catalogue.pull(entry, file=file, progress=progress.update)
     emit(f"{path}\n")
 
 

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from htsat_sed.cli import options
 from htsat_sed.cli.calibrate import first_windows
+from htsat_sed.cli.groups import with_groups
+from htsat_sed.cli.options import OverwriteOptions
 from htsat_sed.cli.terminal import remark
 from htsat_sed.errors import UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
@@ -23,7 +24,9 @@ Float16 = Annotated[
 ]
 
 
+@with_groups
 def convert(
+    existing: OverwriteOptions,
     source: Annotated[str, typer.Argument(metavar="IN", help="A file, or a name that `list` shows.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to be, ending in .safetensors.")],
     float16: Float16 = False,
@@ -64,7 +67,6 @@ def convert(
             help="Thresholds and filters to store with the model, as `detect` takes them.",
         ),
     ] = None,
-    overwrite: options.Overwrite = False,
 ) -> None:
     """Convert a checkpoint to htsat-sed's own format.
 
@@ -78,7 +80,7 @@ def convert(
 
     _check_suffix(target, ".safetensors")
     path = resolve_checkpoint(source)
-    _check_target(target, [path, labels, post_processing], overwrite=overwrite)
+    _check_target(target, [path, labels, post_processing], overwrite=existing.overwrite)
     if loss not in (None, "clip_bce", "clip_ce"):
         raise UsageError(f"wanted --loss clip_bce or clip_ce, got {loss}")
     model = load_checkpoint(
@@ -95,7 +97,9 @@ def convert(
     _save(target, model, float16=float16)
 
 
+@with_groups
 def average(
+    existing: OverwriteOptions,
     checkpoints: Annotated[
         list[str], typer.Argument(metavar="CHECKPOINT...", help="Two or more files or names.")
     ],
@@ -103,7 +107,6 @@ def average(
         Path, typer.Option("--output", "-o", metavar="OUT", help="The file to be, ending in .safetensors.")
     ],
     float16: Float16 = False,
-    overwrite: options.Overwrite = False,
 ) -> None:
     """Average the weights of several trainings of one model into one checkpoint.
 
@@ -115,13 +118,15 @@ def average(
 
     _check_suffix(output, ".safetensors")
     paths = [resolve_checkpoint(checkpoint) for checkpoint in checkpoints]
-    _check_target(output, paths, overwrite=overwrite)
+    _check_target(output, paths, overwrite=existing.overwrite)
     model = average_checkpoints(paths)
     model.provenance = {"average_of": [_provenance(path) for path in paths]}
     _save(output, model, float16=float16)
 
 
+@with_groups
 def export(
+    existing: OverwriteOptions,
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to be, ending in .onnx.")],
     checkpoint: Annotated[
         str | None,
@@ -144,7 +149,6 @@ def export(
             show_default=False,
         ),
     ] = None,
-    overwrite: options.Overwrite = False,
 ) -> None:
     r"""Export a checkpoint as an ONNX model, for other programs and languages.
 
@@ -162,7 +166,7 @@ def export(
 
     _check_suffix(target, ".onnx")
     path = resolve_checkpoint(checkpoint)
-    _check_target(target, [path, audio], overwrite=overwrite)
+    _check_target(target, [path, audio], overwrite=existing.overwrite)
     for package in ("onnx", "onnxruntime"):
         if find_spec(package) is None:
             raise UsageError(f"the export needs {package}: pip install 'htsat-sed[onnx]'")

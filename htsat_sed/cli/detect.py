@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 
-from htsat_sed.cli import options
-from htsat_sed.cli.groups import with_groups
+from htsat_sed.cli.groups import option, with_groups
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
-from htsat_sed.cli.terminal import clock, emit, output, report, say, summarise
+from htsat_sed.cli.options import (
+    OUTPUT,
+    ChannelOptions,
+    EventOptions,
+    MessageOptions,
+    ModelOptions,
+    RecordingOptions,
+    RunOptions,
+    flat,
+)
+from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.terminal import clock, emit, output, say, summarise
 from htsat_sed.errors import HtsatSedError
-from htsat_sed.runs.outputs import check_apart, check_writable
-from htsat_sed.runs.recordings import Recording, files_read, find_all
-from htsat_sed.runs.run import Results, Run, failures_place, open_journal
-from htsat_sed.runs.written import check_replaceable, recording_outputs
+from htsat_sed.runs.outputs import check_writable
+from htsat_sed.runs.recordings import Recording
+from htsat_sed.runs.run import Results, Run
+from htsat_sed.runs.written import recording_outputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,73 +39,81 @@ if TYPE_CHECKING:
     from htsat_sed.detection.flow import Progress
     from htsat_sed.runs.event_files import EventFiles, Target
 
-OUTPUT = "Output"
 KEPT_LISTED = 30
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where events and presence maps go."""
+
+    panel: ClassVar[str] = OUTPUT
+    out: Path | None = option(
+        None,
+        "Where to write: a file for one table of all recordings, whose suffix tells the format; a "
+        "folder for several formats, or for those with one file a recording.  \\[default: standard output]",
+        "--output",
+        "-o",
+        metavar="FILE|DIR",
+    )
+    formats: list[str] | None = option(
+        None,
+        "tsv (DESED), csv (with scores), jsonl, rttm, parquet: one file for all; audacity, raven, "
+        "textgrid, webvtt: one file a recording. Repeatable.  \\[default: by the suffix of -o, else tsv]",
+        "--format",
+        "-f",
+        metavar="FORMAT",
+    )
+    scores: Path | None = option(
+        None,
+        "Also keep the presence maps here, a file each, for `htsat-sed evaluate` and `tune`.",
+        metavar="DIR",
+    )
+    skip_existing: bool = option(
+        False,
+        "Leave out recordings whose files are there. So several processes, on several machines too, "
+        "can share the work. For formats with one file a recording.",
+        "--skip-existing",
+    )
+
+    def targets(self, recordings: Sequence[Recording], *, restart: bool) -> list[Target]:
+        """Each format with the file or folder it goes to; made sure of before hours of work.
+
+        Raises:
+            typer.BadParameter: options contradict one another.
+            HtsatSedError: an output cannot be written.
+        """
+        targets = _targets(self.out, self.formats, recordings)
+        _check_possible(targets if self.out is not None else [], self.scores)
+        if self.skip_existing:
+            if restart:
+                raise typer.BadParameter("wanted --restart or --skip-existing, not both")
+            _check_shareable(self.out, targets)
+        scores = self.scores
+        if scores is not None and not scores.is_dir() and (scores.exists() or _is_in_file(scores, targets)):
+            raise typer.BadParameter(
+                f"{scores} is a file, or lies in one: name a folder", param_hint="--scores"
+            )
+        return targets
+
+    def settings(self, detector: Detector, targets: Sequence[Target]) -> dict[str, Any]:
+        """What the files depend on beside the scores, by name, for the journal."""
+        return {
+            "hop": detector.hop,
+            **flat(detector.post_processing.to_dict()),
+            "format": ", ".join(target.format for target in targets),
+            "scores": None if self.scores is None else os.path.abspath(self.scores),  # noqa: PTH100
+        }
 
 
 @with_groups
 def detect(
-    paths: options.Paths,
-    include: options.Include = None,
-    exclude: options.Exclude = None,
-    channel_options: options.ChannelOptions = options.ChannelOptions(),
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE|DIR",
-            help="Where to write: a file for one table of all recordings, whose suffix tells the format; a "
-            "folder for several formats, or for those with one file a recording.  "
-            "\\[default: standard output]",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            metavar="FORMAT",
-            help="tsv (DESED), csv (with scores), jsonl, rttm, parquet: one file for all; audacity, raven, "
-            "textgrid, webvtt: one file a recording. Repeatable.  \\[default: by the suffix of -o, else tsv]",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    scores: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Also keep the presence maps here, a file each, for `htsat-sed evaluate` and `tune`.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    skip_existing: Annotated[
-        bool,
-        typer.Option(
-            "--skip-existing",
-            help="Leave out recordings whose files are there. So several processes, on several machines too, "
-            "can share the work. For formats with one file a recording.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    restart: options.Restart = False,
-    overwrite: options.Overwrite = False,
-    failures_table: options.FailuresTable = None,
-    safe_cells: options.SafeCells = False,
-    checkpoint: options.Checkpoints = None,
-    class_map: options.ClassMapOption = None,
-    labels: options.Labels = None,
-    hop: options.Hop = 10.0,
-    execution_options: options.ExecutionOptions = options.ExecutionOptions(),
-    sample_rate: options.SampleRate = None,
-    label_file: options.LabelFile = None,
-    event_options: options.EventOptions = options.EventOptions(),
-    show_progress: options.ShowProgress = ProgressMode.auto,
-    be_quiet: options.Quiet = False,
+    given: RecordingOptions,
+    channels: ChannelOptions,
+    output_options: OutputOptions,
+    run_options: RunOptions,
+    model: ModelOptions,
+    events: EventOptions,
+    messages: MessageOptions,
 ) -> None:
     """Find sound events in recordings: what sounds, from when to when.
 
@@ -115,105 +133,60 @@ def detect(
       htsat-sed detect dawn/ --threshold Bark=0.5 --median-filter 0.9
       ffmpeg -i film.mkv -f wav - | htsat-sed detect -
     """
+    out, skip_existing = output_options.out, output_options.skip_existing
     with Interruptible() as stop:
-        recordings, failures = find_all(paths, include=include or (), exclude=exclude or ())
-        for failure in failures:
-            report(failure)
-        targets = _targets(out, formats, recordings)
-        _check_possible(targets if out is not None else [], scores)
-        if skip_existing:
-            if restart:
-                raise typer.BadParameter("wanted --restart or --skip-existing, not both")
-            _check_shareable(out, targets)
-        if scores is not None and not scores.is_dir() and (scores.exists() or _is_in_file(scores, targets)):
-            raise typer.BadParameter(
-                f"{scores} is a file, or lies in one: name a folder", param_hint="--scores"
-            )
-        detector = options.make_detector(
-            checkpoint,
-            execution_options=execution_options,
-            channel_options=channel_options,
-            hop=hop,
-            sample_rate=sample_rate,
-            label_file=label_file,
-            class_map=class_map,
-            labels=labels,
-            fill_batches=out is not None and len(recordings) > 1,
-            event_options=event_options,
-        )
-        if abs(detector.hop - hop) > 1e-6:
-            say(
-                "note", f"windows step by {detector.hop:g} s, the whole number of tokens nearest to {hop:g} s"
-            )
-        from htsat_sed.annotations import write_table
-        from htsat_sed.runs.event_files import EventFiles, from_journal, is_in_journal_form
+        recordings, failures = given.find()
+        targets = output_options.targets(recordings, restart=run_options.restart)
+        detector = model.detector(channels, events, fill_batches=out is not None and len(recordings) > 1)
+        from htsat_sed.runs.event_files import EventFiles, is_in_journal_form
 
         files = EventFiles(
             [] if out is None else targets,
-            maps=scores,
+            maps=output_options.scores,
             labels=detector.labels,
             token_seconds=detector.config.token_seconds,
-            overwrite=overwrite,
+            overwrite=run_options.overwrite,
         )
         files.check(recording.name for recording in recordings)
-        journal = None
-        outputs = files.all_of(recording.name for recording in recordings) if out is not None else []
-        check_apart(
-            outputs,
-            [
-                *files_read(paths, recordings),
-                *options.checkpoint_files(checkpoint),
-                *(labels or ()),
-                label_file,
-                class_map,
-                event_options.post_processing,
-            ],
-        )
-        if out is not None:
-            check_replaceable(*(table.path for table in files.tables), overwrite=overwrite)
-        failures_table = failures_place(failures_table, out, outputs)
-        if out is not None and not skip_existing:
-            settings = {
-                "command": "detect",
-                **options.settings(detector, checkpoint, class_map),
-                "hop": detector.hop,
-                **options.flat(detector.post_processing.to_dict()),
-                "format": ", ".join(target.format for target in targets),
-                "scores": None if scores is None else os.path.abspath(scores),  # noqa: PTH100
-            }
-            journal = open_journal(
-                out,
-                settings,
-                restart=restart,
-                outputs=[*outputs, failures_table],
-                is_result=is_in_journal_form,
-            )
         progress = RecordingsProgress("detecting", len(recordings))
-        with (
-            Run(
-                recordings,
-                failures,
-                display=progress,
-                journal=journal,
-                exist=files.exist,
-                skip_existing=skip_existing,
-            ) as run,
-            recording_outputs(),
-        ):
+        run = run_options.start(
+            recordings,
+            failures,
+            display=progress,
+            out=out,
+            outputs=[] if out is None else files.all_of(recording.name for recording in recordings),
+            tables=[table.path for table in files.tables],
+            inputs=[*given.files(recordings), *model.files, events.post_processing],
+            settings=lambda: {
+                "command": "detect",
+                **model.settings(detector),
+                **output_options.settings(detector, targets),
+            },
+            is_result=is_in_journal_form,
+            exist=files.exist,
+            skip_existing=skip_existing,
+        )
+        with run, recording_outputs():
             stop.left = run.left
-            _detect(
-                detector,
-                run,
-                files,
-                _printer(targets, formats, progress, safe_cells) if out is None else None,
-            )
-            if journal is not None and run.done:
-                for table in files.tables:
-                    write_table(table.path, from_journal(run.results()), table.format, safe_cells=safe_cells)
-            code = run.finish(failures_table, safe_cells=safe_cells)
-            summarise(run, out, failures_table)
+            show = None
+            if out is None:
+                show = _printer(targets, output_options.formats, progress, run_options.safe_cells)
+            _detect(detector, run, files, show)
+            if out is not None and not skip_existing and run.done:
+                _write_tables(files, run, safe_cells=run_options.safe_cells)
+            code = run.finish(safe_cells=run_options.safe_cells)
+            summarise(run, out)
         _say_what_was_kept(files.kept)
     raise typer.Exit(code)
+
+
+def _write_tables(files: EventFiles, run: Run, *, safe_cells: bool) -> None:
+    """Write the tables of all recordings from the journal."""
+    from htsat_sed.annotations import write_table
+    from htsat_sed.runs.event_files import from_journal
+
+    for table in files.tables:
+        write_table(table.path, from_journal(run.results()), table.format, safe_cells=safe_cells)
 
 
 def _say_what_was_kept(kept: Sequence[Path]) -> None:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from htsat_sed.cli import options
 from htsat_sed.cli.evaluation_options import EvaluatedFiles, MetricOptions, ReportFiles
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show
 from htsat_sed.cli.groups import with_groups
 from htsat_sed.cli.maps import detected_maps, kept_maps_rules, matching_recordings
 from htsat_sed.cli.negatives import NegativeMaps, false_alarm_metrics, false_outcomes, negative_maps
-from htsat_sed.cli.progress import ProgressMode
+from htsat_sed.cli.options import DetectorOptions, MessageOptions, OverwriteOptions
 from htsat_sed.cli.terminal import report
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart
@@ -87,13 +86,12 @@ def evaluate(
     files: EvaluatedFiles,
     metric_options: MetricOptions = MetricOptions(),
     report_files: ReportFiles = ReportFiles(),
-    detector_options: options.DetectorOptions = options.DetectorOptions(),
-    overwrite: options.Overwrite = False,
-    show_progress: options.ShowProgress = ProgressMode.auto,
-    be_quiet: options.Quiet = False,
+    detector_options: DetectorOptions = DetectorOptions(),
+    existing: OverwriteOptions = OverwriteOptions(),
+    messages: MessageOptions = MessageOptions(),
 ) -> None:
     """Score detections against reference labels; `HELP` is what users read."""
-    _check_usage(files, metric_options, report_files, detector_options, overwrite)
+    _check_usage(files, metric_options, report_files, detector_options, existing.overwrite)
     from htsat_sed.evaluation.report import TOLERANCE, Report
 
     settings = metric_options.settings
@@ -125,17 +123,17 @@ def _check_usage(
     files: EvaluatedFiles,
     metric_options: MetricOptions,
     report_files: ReportFiles,
-    detector_options: options.DetectorOptions,
+    detector_options: DetectorOptions,
     overwrite: bool,
 ) -> None:
     """Refuse what cannot be, before minutes of work."""
     no_maps = files.audio is None and files.scores is None and files.negatives is None
-    if no_maps and detector_options.event_options.given:
+    if no_maps and detector_options.events.given:
         raise typer.BadParameter(
             "events are scored as they are: --threshold and the like want --scores or --audio"
         )
     make_sure_of(*report_files.paths)
-    check_apart(report_files.paths, [*files.paths, *detector_options.paths])
+    check_apart(report_files.paths, [*files.paths, *detector_options.files])
     check_replaceable(*report_files.paths, overwrite=overwrite)
     if metric_options.check:
         from htsat_sed.evaluation.check import require
@@ -227,7 +225,7 @@ class _Maps:
         return bool(self.scored) or self.negatives is not None
 
 
-def _presence_maps(files: EvaluatedFiles, given: _Given, detector_options: options.DetectorOptions) -> _Maps:
+def _presence_maps(files: EvaluatedFiles, given: _Given, detector_options: DetectorOptions) -> _Maps:
     """Read the presence maps, or detect in the recordings."""
     from htsat_sed.annotations import read_presence_maps
     from htsat_sed.evaluation.tables import same_names
@@ -247,9 +245,9 @@ def _presence_maps(files: EvaluatedFiles, given: _Given, detector_options: optio
     if files.audio is not None or (negatives is not None and negatives.detected):
         made = {
             "hop": detector().hop,
-            "class_map": detector_options.class_map,
+            "class_map": detector_options.model.class_map,
             "runtime": detector().runtime,
-            "precision": detector_options.execution_options.precision,
+            "precision": detector_options.model.execution.precision,
         }
         return _Maps(maps, negatives, detector().post_processing, made, failures)
     detector_options.refuse_unused()
@@ -292,9 +290,9 @@ def _against_reference(
         raise AnnotationError(reference, str(error)) from error
 
 
-def _inputs(files: EvaluatedFiles, detector_options: options.DetectorOptions, maps: _Maps) -> dict[str, Any]:
+def _inputs(files: EvaluatedFiles, detector_options: DetectorOptions, maps: _Maps) -> dict[str, Any]:
     """The files that the figures follow from, with hashes."""
-    class_map, checkpoint = detector_options.class_map, detector_options.checkpoint
+    class_map, checkpoint = detector_options.model.class_map, detector_options.model.checkpoint
     used = maps.detection is not None or (maps.scored and checkpoint)
     return inputs(
         reference=files.reference,
@@ -304,5 +302,5 @@ def _inputs(files: EvaluatedFiles, detector_options: options.DetectorOptions, ma
         negatives=files.negatives,
         durations=files.durations,
         class_map=Path(class_map) if class_map is not None and Path(class_map).is_file() else None,
-        checkpoints=options.checkpoint_files(checkpoint) if used else None,
+        checkpoints=detector_options.model.checkpoints if used else None,
     )

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from htsat_sed.cli import options
 from htsat_sed.cli.class_values import Known, parse_flags
+from htsat_sed.cli.options import DetectorOptions, own_rules
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import report, say
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError
@@ -99,13 +99,11 @@ def post_processing_of(
     from htsat_sed.labels import class_map as find_class_map
 
     mapped = find_class_map(class_map) if class_map is not None else None
-    rules = options.own_rules(info.post_processing if info is not None else None, mapped)
+    rules = own_rules(info.post_processing if info is not None else None, mapped)
     return rules if file is None else rules.override(read_post_processing(file))
 
 
-def kept_maps_rules(
-    detector_options: options.DetectorOptions, maps: Mapping[str, PresenceMap]
-) -> PostProcessing:
+def kept_maps_rules(detector_options: DetectorOptions, maps: Mapping[str, PresenceMap]) -> PostProcessing:
     """How events are found in maps that were kept, with what the options of a command say last.
 
     Args:
@@ -120,15 +118,16 @@ def kept_maps_rules(
         HtsatSedError: a file cannot be read.
     """
     from htsat_sed.labels import class_map as find_class_map
+    from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import read_info
 
-    checkpoints, class_map = detector_options.checkpoint, detector_options.class_map
+    checkpoints, class_map = detector_options.model.checkpoint, detector_options.model.class_map
     info = None
     if maps and checkpoints:
-        info = read_info(options.checkpoint_files(checkpoints)[0])
+        info = read_info(resolve_checkpoint(checkpoints[0]))
     elif class_map is None:
         info = bundled_info(maps)
-    values = parse_flags(detector_options.event_options.flags)
+    values = parse_flags(detector_options.events.flags)
     if maps:
         known = tuple(sorted({label for each in maps.values() for label in each.labels}))
         Known(known, "these presence maps").check_values(values["classes"])
@@ -136,6 +135,4 @@ def kept_maps_rules(
             raise UsageError(
                 f"--map {class_map}: these presence maps have none of its classes, but {known[0]!r}"
             )
-    return post_processing_of(info, class_map, detector_options.event_options.post_processing).override(
-        values
-    )
+    return post_processing_of(info, class_map, detector_options.events.post_processing).override(values)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, ClassVar
 
 import typer
 
-from htsat_sed.cli import options
-from htsat_sed.cli.groups import with_groups
-from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
+from htsat_sed.cli.groups import REQUIRED, argument, option, with_groups
+from htsat_sed.cli.options import ChannelOptions, EventOptions, MessageOptions, ModelOptions, OverwriteOptions
+from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import clock, remark, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_writable
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import Event
     from htsat_sed.detection.presence import PresenceMap
-
-PICTURE = "Picture"
 
 
 def seconds(text: str) -> float:
@@ -51,89 +50,76 @@ def _time(text: str | float) -> float:
         raise typer.BadParameter(str(error)) from None
 
 
+@dataclass(frozen=True)
+class PictureOptions:
+    """The recording, and what of it the picture shows."""
+
+    panel: ClassVar[str] = "Picture"
+    recording: str = argument(REQUIRED, "A recording of any format and length.", metavar="RECORDING")
+    out: Path | None = option(
+        None,
+        "The picture to be, whose suffix tells the format: .png, .svg or .pdf; or a folder for "
+        "it.  \\[default: RECORDING.png in the current folder, such as street.wav.png]",
+        "--output",
+        "-o",
+        metavar="FILE|DIR",
+    )
+    reference: Path | None = option(
+        None,
+        "Reference events to draw below the events found: strong labels (DESED TSV) or any other "
+        "format that detect writes. In a table of many recordings, this one is found by its name.",
+        "--reference",
+        "-r",
+        metavar="FILE|DIR",
+    )
+    start: float = option(0.0, "Begin here: seconds, min:s or h:min:s.", metavar="TIME", parser=_time)
+    end: float | None = option(
+        None,
+        "End here. The model runs on what the range needs alone.  \\[default: the recording's end]",
+        metavar="TIME",
+        parser=_time,
+    )
+    row: float | None = option(
+        None,
+        "Duration of a strip; a longer range is drawn as several, one below the other.  "
+        "\\[default: up to 2 min one strip, else the round duration that makes at most 6]",
+        metavar="TIME",
+        parser=_time,
+    )
+    classes: int = option(
+        12,
+        "Show at most so many classes: those with reference events first, then those with events, "
+        "then those that score 0.1 or more, each by their highest score. With --labels, all of these "
+        "are shown.",
+        min=1,
+        metavar="N",
+    )
+
+    def check(self) -> None:
+        """Refuse what cannot be drawn.
+
+        Raises:
+            typer.BadParameter: naming the option.
+        """
+        if self.recording == STDIN:
+            raise typer.BadParameter("a recording is read twice for its picture: name a file")
+        if self.end is not None and not self.start < self.end:
+            raise typer.BadParameter(
+                f"wanted a range that ends after its start, got {self.start:g} to {self.end:g} s",
+                param_hint="--end",
+            )
+        if self.row is not None and self.row <= 0.0:
+            raise typer.BadParameter("wanted strips of more than 0 s", param_hint="--row")
+
+
 @with_groups
 def plot(
-    recording: Annotated[
-        str,
-        typer.Argument(metavar="RECORDING", help="A recording of any format and length.", show_default=False),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE|DIR",
-            help="The picture to be, whose suffix tells the format: .png, .svg or .pdf; or a folder for "
-            "it.  \\[default: RECORDING.png in the current folder, such as street.wav.png]",
-            show_default=False,
-            rich_help_panel=PICTURE,
-        ),
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            "--reference",
-            "-r",
-            metavar="FILE|DIR",
-            help="Reference events to draw below the events found: strong labels (DESED TSV) or any other "
-            "format that detect writes. In a table of many recordings, this one is found by its name.",
-            show_default=False,
-            rich_help_panel=PICTURE,
-        ),
-    ] = None,
-    start: Annotated[
-        float,
-        typer.Option(
-            metavar="TIME",
-            parser=_time,
-            help="Begin here: seconds, min:s or h:min:s.",
-            rich_help_panel=PICTURE,
-        ),
-    ] = 0.0,
-    end: Annotated[
-        float | None,
-        typer.Option(
-            metavar="TIME",
-            parser=_time,
-            help="End here. The model runs on what the range needs alone.  \\[default: the recording's end]",
-            show_default=False,
-            rich_help_panel=PICTURE,
-        ),
-    ] = None,
-    row: Annotated[
-        float | None,
-        typer.Option(
-            metavar="TIME",
-            parser=_time,
-            help="Duration of a strip; a longer range is drawn as several, one below the other.  "
-            "\\[default: up to 2 min one strip, else the round duration that makes at most 6]",
-            show_default=False,
-            rich_help_panel=PICTURE,
-        ),
-    ] = None,
-    classes: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Show at most so many classes: those with reference events first, then those with events, "
-            "then those that score 0.1 or more, each by their highest score. With --labels, all of these "
-            "are shown.",
-            rich_help_panel=PICTURE,
-        ),
-    ] = 12,
-    checkpoint: options.Checkpoints = None,
-    class_map: options.ClassMapOption = None,
-    labels: options.Labels = None,
-    channel_options: options.ChannelOptions = options.ChannelOptions(),
-    hop: options.Hop = 10.0,
-    execution_options: options.ExecutionOptions = options.ExecutionOptions(),
-    sample_rate: options.SampleRate = None,
-    label_file: options.LabelFile = None,
-    event_options: options.EventOptions = options.EventOptions(),
-    overwrite: options.Overwrite = False,
-    show_progress: options.ShowProgress = ProgressMode.auto,
-    be_quiet: options.Quiet = False,
+    picture: PictureOptions,
+    model: ModelOptions,
+    channels: ChannelOptions,
+    events: EventOptions,
+    existing: OverwriteOptions,
+    messages: MessageOptions,
 ) -> None:
     """Draw a recording and what was found in it.
 
@@ -153,6 +139,29 @@ def plot(
       htsat-sed plot night.flac --row 10:00 -o overview.pdf
       htsat-sed plot street.wav -c audioset --labels "Car passing by"
     """
+    picture.check()
+    target = _target(picture.out, picture.recording)
+    check_writable(target)
+    check_replaceable(target, overwrite=existing.overwrite)
+    reference = _reference(picture.reference, picture.recording) if picture.reference is not None else None
+    detector = model.detector(channels, events)
+    presence_map = _presence_map(detector, picture)
+    with recording_outputs():
+        _draw(detector, presence_map, picture, reference, target, chosen=model.labels is not None)
+    if picture.out is None or picture.out.is_dir():
+        remark(f"wrote {target}")
+
+
+def _draw(
+    detector: Detector,
+    presence_map: PresenceMap,
+    picture: PictureOptions,
+    reference: list[Event] | None,
+    target: Path,
+    *,
+    chosen: bool,
+) -> None:
+    """Draw the picture; of classes that were not chosen, those that matter."""
     from htsat_sed.detection.events import smoothed
     from htsat_sed.pictures.recording import (
         classes_that_matter,
@@ -163,40 +172,12 @@ def plot(
     )
     from htsat_sed.pictures.spectrogram import read_spectrogram
 
-    if recording == STDIN:
-        raise typer.BadParameter("a recording is read twice for its picture: name a file")
-    if end is not None and not start < end:
-        raise typer.BadParameter(
-            f"wanted a range that ends after its start, got {start:g} to {end:g} s", param_hint="--end"
-        )
-    if row is not None and row <= 0.0:
-        raise typer.BadParameter("wanted strips of more than 0 s", param_hint="--row")
-    target = _target(out, recording)
-    check_writable(target)
-    check_replaceable(target, overwrite=overwrite)
-    referred = _reference(reference, recording) if reference is not None else None
-    detector = options.make_detector(
-        checkpoint,
-        execution_options=execution_options,
-        channel_options=channel_options,
-        hop=hop,
-        sample_rate=sample_rate,
-        label_file=label_file,
-        class_map=class_map,
-        labels=labels,
-        event_options=event_options,
-    )
-    presence_map = _presence_map(detector, recording, start, end)
-    if start >= presence_map.duration:
-        raise typer.BadParameter(
-            f"{recording} ends at {clock(presence_map.duration)}, before the range begins at {clock(start)}",
-            param_hint="--start",
-        )
-    stop = presence_map.duration if end is None else min(end, presence_map.duration)
-    strip = row_seconds(stop - start) if row is None else min(row, stop - start)
+    start, duration = picture.start, presence_map.duration
+    stop = duration if picture.end is None else min(picture.end, duration)
+    strip = row_seconds(stop - start) if picture.row is None else min(picture.row, stop - start)
     with _second_reading():
         spectrogram = read_spectrogram(
-            recording,
+            picture.recording,
             detector.config,
             start=start,
             end=stop,
@@ -204,28 +185,27 @@ def plot(
             channel=detector.channel,
             track=detector.track,
         )
-    events = detector.events(presence_map)
+    found = detector.events(presence_map)
     presence_map = smoothed(presence_map, detector.post_processing)
     shown = list(detector.labels)
-    if labels is None:
-        shown = classes_that_matter(presence_map, events, referred, start=start, end=stop, most=classes)
-        _say_what_is_left_out([*events, *(referred or [])], shown, start, stop)
+    if not chosen:
+        shown = classes_that_matter(
+            presence_map, found, reference, start=start, end=stop, most=picture.classes
+        )
+        _say_what_is_left_out([*found, *(reference or [])], shown, start, stop)
     figure = draw_recording(
         spectrogram,
         presence_map,
-        events,
-        referred,
+        found,
+        reference,
         labels=shown,
         start=start,
         end=stop,
         row=strip,
-        title=Path(recording).name,
+        title=Path(picture.recording).name,
         post_processing=detector.post_processing,
     )
-    with recording_outputs():
-        save(figure, target)
-    if out is None or out.is_dir():
-        remark(f"wrote {target}")
+    save(figure, target)
 
 
 def _target(out: Path | None, recording: str) -> Path:
@@ -280,18 +260,24 @@ def _some(names: list[str]) -> str:
     return f"it has {', '.join(names[:3])}{more}"
 
 
-def _presence_map(detector: Detector, recording: str, start: float, end: float | None) -> PresenceMap:
+def _presence_map(detector: Detector, picture: PictureOptions) -> PresenceMap:
     """Scores of the range, and of a window to both sides for what post-processing needs."""
     margin = detector.config.window_seconds
     with RecordingsProgress("detecting", 1) as progress:
         ((_, result),) = detector.presence_maps(
-            [recording],
-            start=start - margin,
-            end=float("inf") if end is None else end + margin,
+            [picture.recording],
+            start=picture.start - margin,
+            end=float("inf") if picture.end is None else picture.end + margin,
             progress=progress.heard,
         )
     if isinstance(result, HtsatSedError):
         raise result
+    if picture.start >= result.duration:
+        raise typer.BadParameter(
+            f"{picture.recording} ends at {clock(result.duration)}, before the range begins at "
+            f"{clock(picture.start)}",
+            param_hint="--start",
+        )
     return result
 
 

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Self
 
@@ -29,15 +28,6 @@ from htsat_sed.errors import HtsatSedError
 _BAR = 20  # characters
 _EVERY, _APART = 30.0, 10.0  # seconds between lines: at most where anything moves, at least
 _STRIDE, _MEMORY = 1.0, 60.0  # seconds between the marks of a pace, and that they reach back
-
-
-class ProgressMode(StrEnum):
-    """How progress is shown."""
-
-    auto = "auto"
-    bar = "bar"
-    lines = "lines"
-    none = "none"
 
 
 @contextmanager
@@ -267,7 +257,7 @@ class DownloadProgress(_Progress):
     def __init__(self, name: str, size: int | None) -> None:
         super().__init__(name, size, "MB", [DownloadColumn(), TransferSpeedColumn()])
 
-    def told(self, there: int, wanted: int | None) -> None:
+    def update(self, there: int, wanted: int | None) -> None:
         """Note how many bytes are there; the first call says where an earlier download stopped."""
         if not self._done:
             self._before = float(there)
@@ -294,7 +284,7 @@ class TrainingProgress(_Progress):
         super().__init__("reading data", None, "steps", [MofNCompleteColumn()], hidden=not shown)
         self._epochs = epochs
 
-    def told(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
+    def update(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
         """Note how far it is; see `htsat_sed.training.fit.fit`.
 
         Steps before the first call are an earlier run's.

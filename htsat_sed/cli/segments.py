@@ -3,171 +3,145 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
-from htsat_sed.cli import options
 from htsat_sed.cli.class_values import Known
-from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
+from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
+from htsat_sed.cli.options import ChannelOptions, MessageOptions, RunOptions, parse_channel
+from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import remark, report
 from htsat_sed.errors import AudioError, HtsatSedError
 from htsat_sed.runs.outputs import check_apart
 
 if TYPE_CHECKING:
     from htsat_sed.detection.events import Event
-    from htsat_sed.segments.cut import Bounds
-
-CHOICE = "Which events"
-CLIPS = "Clips"
-
-
-class Order(StrEnum):
-    """In which order the events of a class are taken."""
-
-    highest = "highest"
-    random = "random"
-    bands = "bands"
+    from htsat_sed.segments.choice import Choice
+    from htsat_sed.segments.cut import Bounds, Cut
+    from htsat_sed.segments.export import Plan
 
 
-class ClipFormat(StrEnum):
-    """What clips are written as."""
+@dataclass(frozen=True)
+class PlaceOptions:
+    """What is read, and where the clips go."""
 
-    wav = "wav"
-    flac = "flac"
+    events: Path = argument(
+        REQUIRED,
+        "Events in any format that detect writes: a table, a label track or selection table, or a "
+        "folder of these.",
+        metavar="EVENTS",
+    )
+    audio: Path = option(
+        REQUIRED,
+        "The folder with the recordings, or the recording if EVENTS is of one alone.",
+        "--audio",
+        "-a",
+        metavar="DIR|FILE",
+    )
+    out: Path = option(
+        REQUIRED,
+        "The folder for the clips, with a folder for each class, and their index, clips.csv.",
+        "--output",
+        "-o",
+        metavar="CLIPS",
+    )
+    overwrite: bool = option(
+        False,
+        "Cut anew where CLIPS has a clips.csv already. Clips of the same name and clips.csv are "
+        "replaced; other files stay.",
+        "--overwrite",
+    )
 
 
+@dataclass(frozen=True)
+class ChoiceOptions:
+    """Which events become clips."""
+
+    panel: ClassVar[str] = "Which events"
+    limit: int | None = option(
+        None, "At most N clips a class.  \\[default: all]", "--limit", "-n", min=1, metavar="N"
+    )
+    choose: Literal["highest", "random", "bands"] = option(
+        "highest",
+        "Which N: those with the highest scores (any, where there are none); any at random; or as "
+        "many from each band of scores, at random within it, to hear how often a score is right.",
+    )
+    bands: int = option(10, "Equal bands of scores from 0 to 1, for bands.", min=1, metavar="N")
+    spread: bool = option(
+        False, "Take from the recordings in turn, so that none of them fills the N.", "--spread"
+    )
+    seed: int = option(0, "Random seed.")
+    labels: list[str] | None = option(
+        None,
+        "Only events of this class; repeat it for more, or name a file with one label a line.",
+        "--labels",
+        metavar="LABEL|FILE",
+    )
+    min_score: float = option(0.0, "Only events that score at least this.", min=0.0, max=1.0, metavar="SCORE")
+
+    @property
+    def choice(self) -> Choice:
+        """The choice without labels and scores."""
+        from htsat_sed.segments.choice import Choice
+
+        return Choice(
+            limit=self.limit, order=self.choose, spread=self.spread, bands=self.bands, seed=self.seed
+        )
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """How clips are cut."""
+
+    panel: ClassVar[str] = "Clips"
+    padding: str = option(
+        "0",
+        "Sound to keep on either side of an event, as far as the recording reaches; or before and "
+        "after it, such as 0.5,2.",
+        metavar="SECONDS",
+    )
+    format: Literal["wav", "flac"] = option(
+        "wav", "Format of the clips; both are lossless.", "--format", "-f"
+    )
+    sample_rate: int | None = option(
+        None,
+        "Sample rate of the clips.  \\[default: the recording's]",
+        min=1000,
+        max=768_000,
+        metavar="HZ",
+    )
+    channel: str = option(
+        "all",
+        "Which channels of a recording to keep: all, or one by its number from 1 on.",
+        metavar="all|N",
+    )
+
+    def cut(self, track: int | None) -> Cut:
+        """How a recording is cut, of which a track is read."""
+        from htsat_sed.segments.cut import Cut
+
+        before, after = _padding(self.padding)
+        return Cut(
+            before=before,
+            after=after,
+            format=self.format,
+            sample_rate=self.sample_rate,
+            channel=None if self.channel == "all" else parse_channel(self.channel),
+            track=track,
+        )
+
+
+@with_groups
 def segments(
-    events: Annotated[
-        Path,
-        typer.Argument(
-            metavar="EVENTS",
-            help="Events in any format that detect writes: a table, a label track or selection table, or a "
-            "folder of these.",
-            show_default=False,
-        ),
-    ],
-    audio: Annotated[
-        Path,
-        typer.Option(
-            "--audio",
-            "-a",
-            metavar="DIR|FILE",
-            help="The folder with the recordings, or the recording if EVENTS is of one alone.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="CLIPS",
-            help="The folder for the clips, with a folder for each class, and their index, clips.csv.",
-            show_default=False,
-        ),
-    ],
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Cut anew where CLIPS has a clips.csv already. Clips of the same name and clips.csv are "
-            "replaced; other files stay.",
-        ),
-    ] = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            "-n",
-            min=1,
-            metavar="N",
-            help="At most N clips a class.  \\[default: all]",
-            show_default=False,
-            rich_help_panel=CHOICE,
-        ),
-    ] = None,
-    choose: Annotated[
-        Order,
-        typer.Option(
-            help="Which N: those with the highest scores (any, where there are none); any at random; or as "
-            "many from each band of scores, at random within it, to hear how often a score is right.",
-            rich_help_panel=CHOICE,
-        ),
-    ] = Order.highest,
-    bands: Annotated[
-        int,
-        typer.Option(
-            min=1, metavar="N", help="Equal bands of scores from 0 to 1, for bands.", rich_help_panel=CHOICE
-        ),
-    ] = 10,
-    spread: Annotated[
-        bool,
-        typer.Option(
-            "--spread",
-            help="Take from the recordings in turn, so that none of them fills the N.",
-            rich_help_panel=CHOICE,
-        ),
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Another seed, another chance.", rich_help_panel=CHOICE)] = 0,
-    labels: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--labels",
-            metavar="LABEL|FILE",
-            help="Only events of this class; repeat it for more, or name a file with one label a line.",
-            show_default=False,
-            rich_help_panel=CHOICE,
-        ),
-    ] = None,
-    min_score: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            metavar="SCORE",
-            help="Only events that score at least this.",
-            rich_help_panel=CHOICE,
-        ),
-    ] = 0.0,
-    padding: Annotated[
-        str,
-        typer.Option(
-            metavar="SECONDS",
-            help="Sound to keep on either side of an event, as far as the recording reaches; or before and "
-            "after it, such as 0.5,2.",
-            rich_help_panel=CLIPS,
-        ),
-    ] = "0",
-    format: Annotated[
-        ClipFormat,
-        typer.Option("--format", "-f", help="Format of the clips; both are lossless.", rich_help_panel=CLIPS),
-    ] = ClipFormat.wav,
-    sample_rate: Annotated[
-        int | None,
-        typer.Option(
-            min=1000,
-            max=768_000,
-            metavar="HZ",
-            help="Sample rate of the clips.  \\[default: the recording's]",
-            show_default=False,
-            rich_help_panel=CLIPS,
-        ),
-    ] = None,
-    channel: Annotated[
-        str,
-        typer.Option(
-            metavar="all|N",
-            help="Which channels of a recording to keep: all, or one by its number from 1 on.",
-            rich_help_panel=CLIPS,
-        ),
-    ] = "all",
-    track: options.Track = None,
-    safe_cells: options.SafeCells = False,
-    show_progress: options.ShowProgress = ProgressMode.auto,
-    be_quiet: options.Quiet = False,
+    place: PlaceOptions,
+    chosen: ChoiceOptions,
+    clips: ClipOptions,
+    channels: Annotated[ChannelOptions, Without("channel")],
+    run: Annotated[RunOptions, Without("restart", "overwrite", "failures_table")],
+    messages: MessageOptions,
 ) -> None:
     """Cut events out of their recordings, as clips to listen to.
 
@@ -184,35 +158,32 @@ def segments(
       htsat-sed segments events.csv -a recordings/ -o check/ -n 99 --choose bands
     """
     from htsat_sed.annotations import read_events
-    from htsat_sed.segments.choice import Choice
-    from htsat_sed.segments.cut import Cut
-    from htsat_sed.segments.export import INDEX, plan, write_clips, write_index
-    from htsat_sed.whole_file import remove_all_unfinished
+    from htsat_sed.segments.export import INDEX, plan
 
-    before, after = _padding(padding)
-    how = Cut(
-        before=before,
-        after=after,
-        format=format.value,
-        sample_rate=sample_rate,
-        channel=None if channel == "all" else options.parse_channel(channel),
-        track=track,
-    )
-    choice = Choice(limit=limit, order=choose.value, spread=spread, bands=bands, seed=seed)
-    check_apart([out / INDEX], [events])
-    if (out / INDEX).exists() and not overwrite:
+    cut, choice, index = clips.cut(channels.track), chosen.choice, place.out / INDEX
+    check_apart([index], [place.events])
+    if index.exists() and not place.overwrite:
         raise typer.BadParameter(
-            f"{out / INDEX} is there already: name another folder, or say --overwrite", param_hint="--output"
+            f"{index} is there already: name another folder, or say --overwrite", param_hint="--output"
         )
-    table = read_events(events)
+    table = read_events(place.events)
     planned = plan(
         table,
-        audio,
+        place.audio,
         choice,
-        suffix=f".{format.value}",
-        labels=_known(labels, table, events),
-        min_score=min_score,
+        suffix=f".{clips.format}",
+        labels=_known(chosen.labels, table, place.events),
+        min_score=chosen.min_score,
     )
+    code = _cut(planned, place.out, cut, safe_cells=run.safe_cells)
+    raise typer.Exit(code)
+
+
+def _cut(planned: Plan, out: Path, cut: Cut, *, safe_cells: bool) -> int:
+    """Cut the clips and list them; the exit code says whether some could not be cut."""
+    from htsat_sed.segments.export import INDEX, write_clips, write_index
+    from htsat_sed.whole_file import remove_all_unfinished
+
     failures: list[HtsatSedError] = [*planned.failures]
     for failure in failures:
         report(failure)
@@ -220,7 +191,7 @@ def segments(
     for folder in (out, *out.glob("*/")):  # what a run that was killed left half-written
         remove_all_unfinished(folder)
     with RecordingsProgress("cutting", len(planned.clips)) as progress:
-        for name, result in write_clips(planned, out, how):
+        for name, result in write_clips(planned, out, cut):
             progress.done()
             if isinstance(result, AudioError):
                 failures.append(result)
@@ -231,7 +202,7 @@ def segments(
         write_index(out, planned, written, safe_cells=safe_cells)
         _summarise(out / INDEX, written)
     lost = sum(len(planned.clips[name]) - len(own) for name, own in written.items())
-    raise typer.Exit(1 if failures or lost else 0)
+    return 1 if failures or lost else 0
 
 
 def _padding(text: str) -> tuple[float, float]:

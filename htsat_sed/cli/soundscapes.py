@@ -2,66 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from htsat_sed.cli import options
-from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
+from htsat_sed.cli.groups import REQUIRED, argument, option, with_groups
+from htsat_sed.cli.options import MessageOptions
+from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.errors import HtsatSedError, UsageError
 
 if TYPE_CHECKING:
     from htsat_sed.training.recipe import Recipe
 
 
-def soundscapes(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE",
-            help="A recipe, as for train: its data are mixed as its part \\[soundscapes] says.",
-            show_default=False,
-        ),
-    ],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="Clips, as for train.", show_default=False)],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="A folder without soundscapes; gets audio/, reference.tsv and durations.tsv, as in DESED.",
-            show_default=False,
-        ),
-    ],
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="How many soundscapes.")] = 100,
-    fold: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="N",
-            help=r"Only clips of this fold; repeatable.  \[default: those the recipe does not train on]",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of the soundscapes.")] = 0,
-    show_progress: options.ShowProgress = ProgressMode.auto,
-    be_quiet: options.Quiet = False,
-) -> None:
+@dataclass(frozen=True)
+class MixingOptions:
+    """What is mixed, and how many soundscapes."""
+
+    recipe: str = argument(
+        REQUIRED,
+        "A recipe, as for train: its data are mixed as its part \\[soundscapes] says.",
+        metavar="RECIPE",
+    )
+    data: Path = option(REQUIRED, "Clips, as for train.", metavar="DIR")
+    out: Path = option(
+        REQUIRED,
+        "A folder without soundscapes; gets audio/, reference.tsv and durations.tsv, as in DESED.",
+        "--output",
+        "-o",
+        metavar="DIR",
+    )
+    count: int = option(100, "How many soundscapes.", min=1, metavar="N")
+    fold: list[int] | None = option(
+        None,
+        r"Only clips of this fold; repeatable.  \[default: those the recipe does not train on]",
+        metavar="N",
+    )
+    seed: int = option(0, "Random seed of the soundscapes.", metavar="N")
+
+
+@with_groups
+def soundscapes(options: MixingOptions, messages: MessageOptions) -> None:
     """Mix labelled clips into 10 s soundscapes with strong labels, for evaluation or training elsewhere.
 
     [bold]Example[/bold]
 
       htsat-sed soundscapes home --data homesounds/ -o scenes/
     """
-    from dataclasses import replace
-
     from htsat_sed.training.data import read_clips
     from htsat_sed.training.recipe import read_recipe
     from htsat_sed.training.rendering import render
     from htsat_sed.training.soundscapes import Soundscapes, read_sources
 
-    made = read_recipe(recipe)
+    made, data, out, fold = read_recipe(options.recipe), options.data, options.out, options.fold
     _check_place(out, data, made)
     trained = {f for part in made.data for f in part.folds}
     every = range(1, made.fold_count + 1)
@@ -75,12 +68,12 @@ def soundscapes(
             for clip in read_clips(replace(part, folds=folds), data, fold_count=made.fold_count)
         ]
         sources = read_sources(clips, sample_rate=rate)
-        series = Soundscapes(sources, made.soundscapes, sample_rate=rate, seed=seed)
+        series = Soundscapes(sources, made.soundscapes, sample_rate=rate, seed=options.seed)
     except UsageError as error:
         raise HtsatSedError(data, str(error)) from error
-    with RecordingsProgress("mixing", count, "soundscapes") as progress:
+    with RecordingsProgress("mixing", options.count, "soundscapes") as progress:
         seconds = made.soundscapes.seconds
-        render(series, out, count=count, sample_rate=rate, seconds=seconds, progress=progress.done)
+        render(series, out, count=options.count, sample_rate=rate, seconds=seconds, progress=progress.done)
 
 
 def _check_place(out: Path, data: Path, recipe: Recipe) -> None:

@@ -117,7 +117,7 @@ def show_warnings() -> None:
     logger.propagate = False
 
 
-def summarise(run: Run, out: Path | None, table: Path | None) -> None:
+def summarise(run: Run, out: Path | None) -> None:
     """Show what became of a run that is finished.
 
     What failed is listed once more, as it may have scrolled away among other output.
@@ -125,8 +125,8 @@ def summarise(run: Run, out: Path | None, table: Path | None) -> None:
     Args:
         run: after `Run.finish`.
         out: its output; None for standard output.
-        table: file that lists the failures, too.
     """
+    table = run.failures_table
     if shown.quiet:
         return
     if run.failures and run.done + len(run.failures) > 1:

@@ -2,111 +2,92 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, ClassVar
 
 import typer
 
-from htsat_sed.cli import options
-from htsat_sed.cli.progress import ProgressMode, TrainingProgress
+from htsat_sed.cli.groups import REQUIRED, argument, option, with_groups
+from htsat_sed.cli.options import MessageOptions
+from htsat_sed.cli.progress import TrainingProgress
 from htsat_sed.cli.terminal import remark, say
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
 
-MACHINE = "Machine"
+if TYPE_CHECKING:
+    from htsat_sed.training.fit import Machine
+
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
-def train(
-    data: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="Where the tables and recordings that the recipe names are.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="SAFETENSORS", help="The checkpoint to be.", show_default=False
-        ),
-    ],
-    recipe: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RECIPE",
-            help="What to train on and how: a TOML file, or the name of one that comes with the package: "
-            "audioset, esc50, speech-commands, desed, home, home-all, home-silent. docs/training.md says "
-            "what a recipe may hold.",
-            show_default=False,
-        ),
-    ] = None,
-    named: Annotated[
-        str | None,
-        typer.Option("--recipe", metavar="RECIPE", help="The same, as an option.", show_default=False),
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="State and log (metrics.csv; TensorBoard's, if that is installed). An interrupted run goes "
-            "on from here, to the same weights.  \\[default: the output with the suffix .run]",
-            show_default=False,
-        ),
-    ] = None,
-    restart: Annotated[bool, typer.Option(help="Train anew, whatever --run holds.")] = False,
-    float16: Annotated[bool, typer.Option(help="Store the weights as float16: half the size.")] = False,
-    device: Annotated[
-        str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, mps.", rich_help_panel=MACHINE)
-    ] = "auto",
-    devices: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Processes a node, each with a GPU (or CPU share) of its own.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = 1,
-    nodes: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Machines; start the command on each by SLURM or torchrun.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = 1,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="TYPE",
-            help="float32, or bfloat16 or float16 mixed with float32 weights.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = "float32",
-    accumulate: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=1,
-            help="Make each step of so many smaller batches, where the recipe's do not fit into memory.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = 1,
-    workers: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Processes a device that read, decode and mix recordings.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = 1,
-    show_progress: options.ShowProgress = ProgressMode.auto,
-    be_quiet: options.Quiet = False,
-) -> None:
+@dataclass(frozen=True)
+class TrainingOptions:
+    """What is trained on, and where the checkpoint goes."""
+
+    data: Path = option(REQUIRED, "Where the tables and recordings that the recipe names are.", metavar="DIR")
+    out: Path = option(REQUIRED, "The checkpoint to be.", "--output", "-o", metavar="SAFETENSORS")
+    recipe: str | None = argument(
+        None,
+        "What to train on and how: a TOML file, or the name of one that comes with the package: "
+        "audioset, esc50, speech-commands, desed, home, home-all, home-silent. docs/training.md says "
+        "what a recipe may hold.",
+        metavar="RECIPE",
+    )
+    named: str | None = option(None, "The same, as an option.", "--recipe", metavar="RECIPE")
+    run: Path | None = option(
+        None,
+        "State and log (metrics.csv; TensorBoard's, if that is installed). An interrupted run goes "
+        "on from here, to the same weights.  \\[default: the output with the suffix .run]",
+        metavar="DIR",
+    )
+    restart: bool = option(False, "Train anew, whatever --run holds.")
+    float16: bool = option(False, "Store the weights as float16: half the size.")
+
+    @property
+    def folder(self) -> Path:
+        """Where state and log are."""
+        return self.run or self.out.with_suffix(".run")
+
+
+@dataclass(frozen=True)
+class MachineOptions:
+    """What the training runs on."""
+
+    panel: ClassVar[str] = "Machine"
+    device: str = option("auto", "auto, cpu, cuda, mps.", metavar="DEVICE")
+    devices: int = option(
+        1, "Processes a node, each with a GPU (or CPU share) of its own.", metavar="N", min=1
+    )
+    nodes: int = option(1, "Machines; start the command on each by SLURM or torchrun.", metavar="N", min=1)
+    precision: str = option(
+        "float32", "float32, or bfloat16 or float16 mixed with float32 weights.", metavar="TYPE"
+    )
+    accumulate: int = option(
+        1,
+        "Make each step of so many smaller batches, where the recipe's do not fit into memory.",
+        metavar="N",
+        min=1,
+    )
+    workers: int = option(1, "Processes a device that read, decode and mix recordings.", metavar="N", min=0)
+
+    @property
+    def machine(self) -> Machine:
+        """The same for the training."""
+        from htsat_sed.training.fit import Machine
+
+        return Machine(
+            device=self.device,
+            devices=self.devices,
+            nodes=self.nodes,
+            precision=PRECISIONS[self.precision],
+            accumulate=self.accumulate,
+            workers=self.workers,
+        )
+
+
+@with_groups
+def train(options: TrainingOptions, machine: MachineOptions, messages: MessageOptions) -> None:
     r"""Train a model from weak or strong labels, or on soundscapes mixed from clips.
 
     Labels of whole clips are enough for a model that localises in time.
@@ -121,60 +102,60 @@ def train(
       htsat-sed train esc50 --data ESC-50/ -o esc50.safetensors
       htsat-sed train mine.toml --data . -o mine.safetensors --devices 4
     """
-    if (recipe is None) == (named is None):
+    _check(options, machine)
+    import logging
+
+    import torch
+
+    from htsat_sed.training.fit import fit
+    from htsat_sed.training.recipe import find_recipe, read_recipe
+    from htsat_sed.training.run_folder import is_first_process
+
+    first = is_first_process()
+    # Only the first of several processes logs, also how the run started.
+    logging.getLogger("htsat_sed").setLevel(logging.INFO if first else logging.ERROR)
+    out = options.out
+    path = find_recipe(options.recipe or options.named or "")
+    recipe = read_recipe(path)
+    check_apart([out], [path, recipe.start])
+    try:
+        with TrainingProgress(recipe.epochs, shown=first) as progress:
+            model = fit(
+                recipe,
+                options.data,
+                run=options.folder,
+                machine=machine.machine,
+                progress=progress.update,
+                out=out,
+                dtype=torch.float16 if options.float16 else torch.float32,
+                restart=options.restart,
+            )
+    except KeyboardInterrupt:
+        say("stopped", f"the same command goes on from what {options.folder} holds", "bold yellow")
+        raise typer.Exit(130) from None
+    except UsageError as error:
+        raise HtsatSedError(path, str(error)) from error
+    if not first:
+        return
+    reported = {**model.provenance["validation"], **model.provenance.get("tuned", {})}
+    figures = "".join(f", {name} {value:.3f}" for name, value in reported.items() if isinstance(value, float))
+    remark(f"{out}: {model.provenance['steps']} steps{figures}")
+
+
+def _check(options: TrainingOptions, machine: MachineOptions) -> None:
+    """Refuse what cannot be trained or written, before hours of work."""
+    if (options.recipe is None) == (options.named is None):
         raise typer.BadParameter("wanted one recipe: a file or a name", param_hint="RECIPE")
-    if precision not in PRECISIONS:
+    if machine.precision not in PRECISIONS:
         raise typer.BadParameter(
-            f"wanted one of {', '.join(PRECISIONS)}; got {precision!r}", param_hint="--precision"
+            f"wanted one of {', '.join(PRECISIONS)}; got {machine.precision!r}", param_hint="--precision"
         )
     try:
         import lightning as _  # noqa: F401
     except ModuleNotFoundError:
         raise typer.BadParameter("training needs Lightning: pip install 'htsat-sed[train]'") from None
-    if out.suffix != ".safetensors":
-        raise typer.BadParameter(f"wanted a file ending in .safetensors, got {out}", param_hint="--output")
-    check_files(out)
-    import logging
-
-    import torch
-
-    from htsat_sed.training.fit import Machine, fit
-    from htsat_sed.training.recipe import find_recipe, read_recipe
-    from htsat_sed.training.run_folder import is_first_process
-
-    speaker = is_first_process()
-    # Only the first of several processes logs, also what the start took.
-    logging.getLogger("htsat_sed").setLevel(logging.INFO if speaker else logging.ERROR)
-    folder = run or out.with_suffix(".run")
-    path = find_recipe(recipe or named or "")
-    made = read_recipe(path)
-    check_apart([out], [path, made.start])
-    try:
-        with TrainingProgress(made.epochs, shown=speaker) as progress:
-            model = fit(
-                made,
-                data,
-                run=folder,
-                machine=Machine(
-                    device=device,
-                    devices=devices,
-                    nodes=nodes,
-                    precision=PRECISIONS[precision],
-                    accumulate=accumulate,
-                    workers=workers,
-                ),
-                progress=progress.told,
-                out=out,
-                dtype=torch.float16 if float16 else torch.float32,
-                restart=restart,
-            )
-    except KeyboardInterrupt:
-        say("stopped", f"the same command goes on from what {folder} holds", "bold yellow")
-        raise typer.Exit(130) from None
-    except UsageError as error:
-        raise HtsatSedError(path, str(error)) from error
-    if not speaker:
-        return
-    told = {**model.provenance["validation"], **model.provenance.get("tuned", {})}
-    figures = "".join(f", {name} {value:.3f}" for name, value in told.items() if isinstance(value, float))
-    remark(f"{out}: {model.provenance['steps']} steps{figures}")
+    if options.out.suffix != ".safetensors":
+        raise typer.BadParameter(
+            f"wanted a file ending in .safetensors, got {options.out}", param_hint="--output"
+        )
+    check_files(options.out)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htsat_sed.cli import options
-from htsat_sed.cli.groups import with_groups
+from htsat_sed.cli.groups import Without, with_groups
 from htsat_sed.cli.maps import bundled_info, detected_maps, matching_recordings, post_processing_of
 from htsat_sed.cli.negatives import NegativesOption, negative_maps
-from htsat_sed.cli.options import MODEL
-from htsat_sed.cli.progress import ProgressMode, RecordingsProgress
+from htsat_sed.cli.options import MODEL, ChannelOptions, MessageOptions, ModelOptions, OverwriteOptions
+from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import output, remark, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
@@ -202,20 +201,15 @@ class OneDetectorOptions:
             rich_help_panel=MODEL,
         ),
     ] = None
-    class_map: options.ClassMapOption = None
-    channel_options: options.ChannelOptions = options.ChannelOptions()
-    hop: options.Hop = 10.0
-    execution_options: options.ExecutionOptions = options.ExecutionOptions()
+    model: Annotated[ModelOptions, Without("checkpoint", "labels", "sample_rate", "label_file")] = (
+        ModelOptions()
+    )
+    channels: ChannelOptions = ChannelOptions()
 
     def detector(self) -> Detector:
         """The detector that the options describe."""
-        return options.make_detector(
-            None if self.checkpoint is None else [self.checkpoint],
-            execution_options=self.execution_options,
-            channel_options=self.channel_options,
-            hop=self.hop,
-            class_map=self.class_map,
-        )
+        checkpoint = None if self.checkpoint is None else [self.checkpoint]
+        return replace(self.model, checkpoint=checkpoint).detector(self.channels)
 
 
 HELP = """Find the threshold, hysteresis, median filter, gap and shortest event that suit each class.
@@ -251,12 +245,11 @@ def tune(
     files: TunedFiles = TunedFiles(),
     search: SearchOptions = SearchOptions(),
     detector_options: OneDetectorOptions = OneDetectorOptions(),
-    overwrite: options.Overwrite = False,
-    show_progress: options.ShowProgress = ProgressMode.auto,
-    be_quiet: options.Quiet = False,
+    existing: OverwriteOptions = OverwriteOptions(),
+    messages: MessageOptions = MessageOptions(),
 ) -> None:
     """Find the post-processing that suits each class; `HELP` is what users read."""
-    checkpoint, class_map = detector_options.checkpoint, detector_options.class_map
+    checkpoint, class_map = detector_options.checkpoint, detector_options.model.class_map
     _check(files, class_map)
     from htsat_sed.annotations import read_events, read_heard
     from htsat_sed.model.catalogue import resolve_checkpoint
@@ -269,7 +262,7 @@ def tune(
         [files.out, files.into],
         [given.reference, given.scores, search.negatives, given.before, class_map, file],
     )
-    check_replaceable(files.out, files.into, overwrite=overwrite)
+    check_replaceable(files.out, files.into, overwrite=existing.overwrite)
     strong = read_events(given.reference)
     if given.reference.is_file() and read_heard(given.reference) is not None:
         logging.getLogger("htsat_sed").warning(

@@ -55,8 +55,9 @@ class Run:
         journal: what is done already; None where nothing is kept, or where the files of the recordings
             tell by themselves.
         exist: name -> whether all files of a recording are there; one whose files are not is not done.
-        skip_existing: leave out what `exist` finds when its turn comes. Recordings then come in an order
-            of chance, so that several processes that share a folder seldom meet.
+        skip_existing: leave out what `exist` finds when its turn comes. Recordings then come in random
+            order, so that several processes that share a folder seldom meet.
+        failures_table: file for what failed, if one is wanted.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Run:
         journal: Journal | None,
         exist: Callable[[str], bool] = lambda name: True,
         skip_existing: bool = False,
+        failures_table: Path | None = None,
     ) -> None:
         from htsat_sed.runs.journal import stamp
 
@@ -78,6 +80,7 @@ class Run:
         self._journal = journal
         self._exist = exist
         self._skip_existing = skip_existing
+        self.failures_table = failures_table
         self._handed: deque[tuple[Recording, Stamp | None]] = deque()
         self._stamp: Stamp | None = None
         self._defects: dict[str, str] = {}
@@ -199,13 +202,12 @@ class Run:
         """How many recordings were read though something is wrong with them."""
         return len(self._defects)
 
-    def finish(self, failures: Path | None, *, safe_cells: bool = False) -> int:
+    def finish(self, *, safe_cells: bool = False) -> int:
         """List what failed and close the journal, when all output is written.
 
         Recordings that were read though something is wrong with them are listed, too, but have not failed.
 
         Args:
-            failures: table for what failed, if one is wanted.
             safe_cells: see `write_failures`.
 
         Returns:
@@ -216,16 +218,17 @@ class Run:
         """
         from htsat_sed.runs.failures import read_defects, write_failures
 
-        if failures is not None:
+        if self.failures_table is not None:
             if self._existed:
-                found = read_defects(failures)  # of those that another process did, or an earlier run
+                found = read_defects(
+                    self.failures_table
+                )  # of those that another process did, or an earlier run
                 self._defects |= {name: found[name] for name in self._existed & found.keys()}
             place = {recording.name: i for i, recording in enumerate(self.recordings)}
             failed = sorted(self.failures, key=lambda failure: place.get(failure[0], -1))
             defects = sorted(self._defects.items(), key=lambda defect: place[defect[0]])
-            write_failures(
-                failures, [(name, error.reason) for name, error in failed], defects, safe_cells=safe_cells
-            )
+            reasons = [(name, error.reason) for name, error in failed]
+            write_failures(self.failures_table, reasons, defects, safe_cells=safe_cells)
         if self._journal is not None:
             self._journal.finish(keep=bool(self.failures or self._defects))
         return 1 if self.failures else 0

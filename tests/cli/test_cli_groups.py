@@ -1,13 +1,14 @@
 """Option groups: what Typer sees, and what the command gets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from htsat_sed.cli.groups import with_groups
+from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,42 @@ def test_options_of_a_group_reach_the_command_as_the_dataclass() -> None:
 
 
 @dataclass(frozen=True)
-class Search:
-    filters: Filters
-    deep: bool = False
+class Machine:
+    panel: ClassVar[str] = "Hardware"
+    device: str = option("cpu", "Where it runs.", metavar="NAME")
 
 
-def test_a_group_in_a_group() -> None:
-    got = []
+@dataclass(frozen=True)
+class Model:
+    panel: ClassVar[str] = "Weights"
+    path: str = argument(REQUIRED, "A file.", metavar="FILE")
+    hop: float = option(10.0, "Step.", "--hop", "-s")
+    machine: Machine = Machine()
 
-    @with_groups
-    def command(search: Search) -> None:
-        got.append(search)
 
+def run(command: Callable[..., None], *arguments: str) -> Any:
     app = typer.Typer()
-    app.command()(command)
-    assert CliRunner().invoke(app, ["-d", "2", "--deep"]).exit_code == 0
-    assert got == [Search(Filters(None, 2), True)]
+    app.command()(with_groups(command))
+    return CliRunner().invoke(app, arguments)
+
+
+def test_groups_in_groups_and_options_left_out() -> None:
+    got: list[object] = []
+
+    def whole(model: Model) -> None:
+        got.append(model)
+
+    def part(model: Annotated[Model, Without("hop", "machine")], device: str = "mine") -> None:
+        got.append((model, device))
+
+    assert run(whole, "a", "-s", "5", "--device", "cuda").exit_code == 0
+    assert run(part, "b", "--device", "other").exit_code == 0
+    assert got == [Model("a", 5.0, Machine("cuda")), (Model("b", 10.0, Machine("cpu")), "other")]
+    assert run(part, "b", "--hop", "5").exit_code == 2
+    assert run(whole).exit_code == 2  # the argument is missing
+    shown = run(whole, "--help").output
+    assert "Weights" in shown
+    assert "Hardware" in shown
 
 
 def test_a_name_in_two_groups_is_refused() -> None:

@@ -114,7 +114,7 @@ def test_progress_can_be_switched_off(
             for step in range(9):
                 now += 100.0
                 if isinstance(progress, TrainingProgress):
-                    progress.told(step, 9, {})
+                    progress.update(step, 9, {})
                 else:
                     progress.done()
     assert capsys.readouterr() == ("", "")
@@ -128,11 +128,11 @@ def test_lines_of_downloads_and_training(
     with DownloadProgress("audioset", 100_000_000) as download:
         for megabytes in (50, 60, 70):  # 49 MB were there already
             now += 10.0
-            download.told(megabytes * 1_000_000, 100_000_000)
+            download.update(megabytes * 1_000_000, 100_000_000)
     with TrainingProgress(4, shown=True) as training:
         for step in (101, 102, 104):
             now += 20.0
-            training.told(step, 400, {"clip_loss": 0.25, "rate": 1.0})
+            training.update(step, 400, {"clip_loss": 0.25, "rate": 1.0})
     assert capsys.readouterr().err.splitlines() == [
         "audioset: 50.0 of 100.0 MB (50%), -:--:-- left",
         "audioset: 60.0 of 100.0 MB (60%), 1 MB/s, 0:00:40 left",
