@@ -19,7 +19,7 @@ FLOORS = [
     ["detection"],
     ["annotations"],
     ["evaluation", "pictures", "runs", "segments"],
-    ["training"],
+    ["report", "training"],
     ["cli"],
     ["__main__"],
 ]
@@ -40,6 +40,7 @@ OWNERS = {
     "sklearn": {"evaluation"},
     "matplotlib": {"evaluation", "pictures"},
     "av": {"audio"},
+    "PIL": {"report"},
 }
 # Annotations and evaluation know events and presence maps, never the model.
 STRANGERS = [

@@ -20,6 +20,7 @@ from htsat_sed.cli.detect import detect
 from htsat_sed.cli.evaluate import HELP as EVALUATE_HELP
 from htsat_sed.cli.evaluate import evaluate
 from htsat_sed.cli.plot import plot
+from htsat_sed.cli.report import report as make_report
 from htsat_sed.cli.segments import segments
 from htsat_sed.cli.soundscapes import soundscapes
 from htsat_sed.cli.tag import tag
@@ -69,6 +70,7 @@ app.command()(tag)
 app.command(help=EVALUATE_HELP)(evaluate)
 app.command()(plot)
 app.command()(segments)
+app.command("report")(make_report)
 app.command(help=TUNE_HELP)(tune)
 app.command()(train)
 app.command()(soundscapes)

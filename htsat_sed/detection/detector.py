@@ -38,6 +38,7 @@ from htsat_sed.model.runtime import Execution, Runtime
 AnyModel = HTSAT | str | os.PathLike[str]
 Sound = AnyPath | bytes | IO[bytes] | NDArray[Any] | Tensor
 Rows = Callable[[AnyPath, NDArray[np.float32]], None]
+Tap = Callable[[AudioStream, Iterator[Window]], Iterator[Window]]
 _Result = TypeVar("_Result")
 
 _logger = logging.getLogger("htsat_sed")
@@ -288,6 +289,8 @@ class Detector:
         start: float = 0.0,
         end: float = math.inf,
         progress: Progress | None = None,
+        defective: Defective | None = None,
+        tap: Tap | None = None,
     ) -> Iterator[tuple[AnyPath, PresenceMap | HtsatSedError]]:
         """Presence maps of many recordings, in their order.
 
@@ -302,6 +305,9 @@ class Detector:
             end: seconds, exclusive.
             progress: called with a path, the seconds of it that have passed the model, and its duration
                 as far as its header tells, else None; window by window.
+            defective: as in `detections`.
+            tap: called in a worker with a recording and its windows; passes the windows on, and may compute
+                something of its own from them, so that a recording is decoded once.
 
         Yields:
             Each path with its presence map, or with the error that kept it from being read.
@@ -309,11 +315,12 @@ class Detector:
         rate = self.config.sample_rate
 
         def cut(stream: AudioStream) -> Iterator[Window]:
-            for window in self._windows(stream):
+            through = self._windows(stream)
+            for window in through if tap is None else tap(stream, through):
                 wanted = window.start < end * rate and window.start + len(window.samples) > start * rate
                 yield window if wanted else Window(window.start, np.zeros_like(window.samples))
 
-        with closing(self._presence_of(paths, cut, progress)) as through:
+        with closing(self._presence_of(paths, cut, progress, defective)) as through:
             for recording, blocks in through:
                 rows = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *blocks])
                 yield (

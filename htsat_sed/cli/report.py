@@ -1,0 +1,268 @@
+"""`htsat-sed report`: a page to look at, listen to and correct what was found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+from urllib.parse import quote
+
+import typer
+
+from htsat_sed.cli.groups import option, with_groups
+from htsat_sed.cli.interruption import Interruptible
+from htsat_sed.cli.options import (
+    ChannelOptions,
+    EventOptions,
+    MessageOptions,
+    ModelOptions,
+    OverwriteOptions,
+    RecordingOptions,
+)
+from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.terminal import remark, summarise
+from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError, UsageError
+from htsat_sed.runs.outputs import check_apart, check_writable
+from htsat_sed.runs.recordings import STDIN, Recording
+from htsat_sed.runs.run import Results, Run
+from htsat_sed.runs.written import check_replaceable, recording_outputs
+
+if TYPE_CHECKING:
+    from htsat_sed.audio import AudioStream, Window
+    from htsat_sed.detection.detector import Detector
+    from htsat_sed.detection.events import Event
+    from htsat_sed.detection.flow import Progress
+    from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.report.page import Shown
+
+INDEX = "index.html"
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """The page, and the sound in it."""
+
+    panel: ClassVar[str] = "Page"
+    out: Path = option(
+        Path("report.html"),
+        "The page to be; or a folder, for a page a recording and an index of them.",
+        "--output",
+        "-o",
+        metavar="HTML|DIR",
+    )
+    reference: Path | None = option(
+        None,
+        "Reference events to show below the events found, in any format that detect writes.",
+        "--reference",
+        "-r",
+        metavar="FILE|DIR",
+    )
+    title: str | None = option(
+        None, "Title of the page.  \\[default: the recording, or how many there are]", metavar="TEXT"
+    )
+    audio: Literal["auto", "whole", "events", "link", "none"] = option(
+        "auto",
+        "Sound in the page, as Opus. whole: all of it; events: with some seconds around each; link: the "
+        "recordings' own files, which have to stay where they are; none; auto: whole if it fits the limit, "
+        "else events.",
+    )
+    audio_limit: float = option(
+        12.0, "Sound in a page at most; of long events the beginning is kept.", min=0.0, metavar="MB"
+    )
+    bit_rate: int = option(24, "Kilobits a second of sound.", min=6, max=256, metavar="KBIT")
+    padding: float = option(
+        2.0, "Sound to keep before and after an event, where not all is kept.", min=0.0, metavar="SECONDS"
+    )
+
+    @property
+    def folder(self) -> bool:
+        """Whether the output is a folder of pages."""
+        return self.out.is_dir() or not self.out.suffix
+
+    def pages(self, recordings: Sequence[Recording]) -> list[Path]:
+        """The files to be: of a folder the index, and a page for each recording.
+
+        Raises:
+            typer.BadParameter: the output is not called like a page.
+            HtsatSedError: its folder cannot be made, or takes no files.
+        """
+        from htsat_sed.annotations import path_of
+
+        if not self.folder and self.out.suffix.lower() not in (".html", ".htm"):
+            raise typer.BadParameter(f"a page is called .html, got {self.out}", param_hint="--output")
+        _make_folder(self.out if self.folder else self.out.parent)
+        check_writable(self.out)
+        if not self.folder:
+            return [self.out]
+        return [self.out / INDEX, *(path_of(self.out, each.name, ".html") for each in recordings)]
+
+
+@with_groups
+def report(
+    given: RecordingOptions,
+    channels: ChannelOptions,
+    options: PageOptions,
+    existing: OverwriteOptions,
+    model: ModelOptions,
+    events: EventOptions,
+    messages: MessageOptions,
+) -> None:
+    """Make a page to look at, listen to and correct what is found in recordings.
+
+    One file that any browser opens without a server or network.
+    It shows the spectrogram, the scores and the events, and plays the sound.
+    Sliders change the thresholds, and the events follow.
+    Keys say whether an event is right or wrong; missed events are drawn.
+    The page exports labels, and a review table, which evaluate reads.
+
+    [bold]Examples[/bold]
+
+      htsat-sed report street.wav -o street.html
+      htsat-sed report recordings/ -o report.html
+      htsat-sed report night/ -o pages/ --audio events
+      htsat-sed report street.wav -o street.html --reference labels.tsv
+    """
+    with Interruptible() as stop:
+        recordings, failures = given.find()
+        pages = options.pages(recordings)
+        inputs = [*given.files(recordings), *model.files, options.reference, events.post_processing]
+        check_apart(pages, inputs)
+        check_replaceable(*pages, overwrite=existing.overwrite)
+        referred = _references(options.reference, recordings) if options.reference is not None else {}
+        detector = model.detector(channels, events, fill_batches=len(recordings) > 1)
+        display = RecordingsProgress("detecting", len(recordings))
+        with Run(recordings, failures, display=display, journal=None) as run, recording_outputs():
+            stop.left = run.left
+            shown = _shown(detector, run, options, referred)
+            if options.folder:
+                _write_folder(shown, detector, options)
+            else:
+                _write_one(list(shown), detector, options)
+            code = run.finish()
+            summarise(run, None)
+    raise typer.Exit(code)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HtsatSedError(folder, f"cannot be made: {error.strerror}") from error
+
+
+def _pages(folder: Path, recordings: Sequence[Recording]) -> list[Path]:
+    """The index, and a page for each recording."""
+    from htsat_sed.annotations import path_of
+
+    return [folder / INDEX, *(path_of(folder, each.name, ".html") for each in recordings)]
+
+
+def _references(path: Path, recordings: Sequence[Recording]) -> dict[str, list[Event]]:
+    """Name of a recording -> its reference events."""
+    from htsat_sed.annotations import read_events
+    from htsat_sed.evaluation.names import matching_names
+
+    table = read_events(path)
+    names = [each.name for each in recordings]
+    try:
+        match = matching_names(names, table)
+    except UsageError as error:
+        raise AnnotationError(path, str(error)) from error
+    found = {our: table[their] for their, our in match.items()}
+    if not found and len(table) == len(names) == 1 and path.name.startswith(f"{next(iter(table))}."):
+        found = {names[0]: next(iter(table.values()))}
+    if not found:
+        raise AnnotationError(path, f"has none of the {len(names)} recordings")
+    return found
+
+
+def _shown(
+    detector: Detector, run: Run, options: PageOptions, referred: dict[str, list[Event]]
+) -> Iterator[Shown]:
+    """Each recording that can be read, with what is drawn and played; decoded once, for all of it."""
+    from htsat_sed.clock import Clock
+    from htsat_sed.report.page import Shown
+    from htsat_sed.report.sketch import Sketch
+
+    sketches: dict[str, Sketch] = {}
+    count = 1 if options.folder else len(run.recordings)
+    bit_rate = None if options.audio in ("link", "none") else options.bit_rate * 1000
+    beside = options.out if options.folder else options.out.parent
+
+    def tap(stream: AudioStream, windows: Iterator[Window]) -> Iterator[Window]:
+        seconds = (stream.expected_duration or 0.0) * count
+        sketches[stream.path] = Sketch(detector.config, seconds=seconds, bit_rate=bit_rate)
+        return sketches[stream.path].through(windows)
+
+    def read(paths: Iterable[str], progress: Progress) -> Results[PresenceMap]:
+        return detector.presence_maps(paths, progress=progress, defective=run.defective, tap=tap)
+
+    for recording, found in run.through(read):
+        sketch = sketches.pop(recording.path, None)
+        if isinstance(found, HtsatSedError):
+            run.fail(recording, found)
+            continue
+        assert sketch is not None
+        link = None
+        if options.audio == "link":
+            if recording.path == STDIN:
+                run.fail(recording, AudioError(recording.path, "standard input has no file to link to"))
+                continue
+            link = quote(Path(os.path.relpath(recording.path, beside)).as_posix(), errors="surrogateescape")
+        run.note(recording, None)
+        start = Clock().start(recording.path)
+        begins = None if start is None else start.iso(0.0)
+        yield Shown(recording.name, found, sketch, referred.get(recording.name), begins, link)
+
+
+def _write(path: Path, shown: Sequence[Shown], detector: Detector, options: PageOptions, title: str) -> None:
+    """Write one page, whole or not at all."""
+    from htsat_sed.report.page import page
+    from htsat_sed.whole_file import whole_file
+
+    with whole_file(path) as file:
+        file.writelines(
+            page(
+                shown,
+                title=title,
+                post_processing=detector.post_processing,
+                audio=options.audio,
+                limit=options.audio_limit * 1e6,
+                padding=options.padding,
+            )
+        )
+
+
+def _write_one(shown: Sequence[Shown], detector: Detector, options: PageOptions) -> None:
+    if not shown:
+        return
+    default = shown[0].name if len(shown) == 1 else f"{len(shown)} recordings"
+    _write(options.out, shown, detector, options, options.title or default)
+    size = options.out.stat().st_size
+    remark(f"wrote {options.out}, {size / 1e6:.1f} MB: open it in a browser")
+
+
+def _write_folder(shown: Iterable[Shown], detector: Detector, options: PageOptions) -> None:
+    """Write a page as soon as its recording is through, and at the end the index."""
+    from htsat_sed.annotations import path_of
+    from htsat_sed.report.page import Listed, index
+    from htsat_sed.whole_file import whole_file
+
+    folder, listed = options.out, []
+    for each in shown:
+        path = path_of(folder, each.name, ".html")
+        _make_folder(path.parent)
+        if each.link is not None:
+            each = replace(each, link="../" * (len(path.relative_to(folder).parts) - 1) + each.link)
+        _write(path, [each], detector, options, each.name)
+        events = detector.events(each.presence_map)
+        link = quote(path.relative_to(folder).as_posix(), errors="surrogateescape")
+        listed.append(Listed(each.name, link, each.presence_map.duration, events, each.begins))
+    if listed:
+        title = options.title or folder.resolve().name
+        with whole_file(folder / INDEX) as file:
+            file.write(index(listed, title=title, labels=detector.labels))
+        pages = "1 page" if len(listed) == 1 else f"{len(listed)} pages"
+        remark(f"wrote {pages} and {folder / INDEX}: open it in a browser")

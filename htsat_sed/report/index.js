@@ -1,0 +1,120 @@
+/* The index of a folder of pages: recordings, with their events by class and time. */
+"use strict";
+
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const data = JSON.parse($("data").textContent);
+  const HEADS = [["name", "Recording"], ["begins", "Begins"], ["duration", "Duration"], ["events", "Events"], ["share", "Covered"], ["line", "Over time"]];
+  const dated = data.recordings.some((one) => one.begins !== null);
+  let chosen = null; // a class
+  let order = { by: "name", down: false };
+
+  const element = (tag, attributes = {}, ...children) => {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name === "text") made.textContent = value;
+      else made.setAttribute(name, value);
+    }
+    made.append(...children);
+    return made;
+  };
+  const count = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+
+  function clock(seconds) {
+    const whole = Math.round(seconds);
+    const rest = `${String(Math.floor(whole / 60) % 60).padStart(whole >= 3600 ? 2 : 1, "0")}:${String(whole % 60).padStart(2, "0")}`;
+    return whole >= 3600 ? `${Math.floor(whole / 3600)}:${rest}` : rest;
+  }
+
+  const own = (recording) => recording.events.filter(([, , k]) => chosen === null || k === chosen);
+
+  /** Seconds that events cover, counted once where they overlap; events are in order of their onset. */
+  function covered(events) {
+    let [sum, reached] = [0, 0];
+    for (const [onset, offset] of events) {
+      sum += Math.max(0, offset - Math.max(onset, reached));
+      reached = Math.max(reached, offset);
+    }
+    return sum;
+  }
+
+  function line(canvas, recording, events) {
+    const style = getComputedStyle(document.documentElement);
+    const bins = new Float32Array(180);
+    for (const [onset, offset] of events) {
+      const first = (onset / recording.duration) * bins.length;
+      const last = Math.max(first + 0.2, (offset / recording.duration) * bins.length);
+      for (let b = Math.floor(first); b < Math.min(bins.length, last); b++) bins[b] += Math.min(last, b + 1) - Math.max(first, b);
+    }
+    const most = Math.max(1, ...bins);
+    canvas.width = 720;
+    canvas.height = 56;
+    const context = canvas.getContext("2d");
+    context.fillStyle = style.getPropertyValue("--line");
+    context.fillRect(0, 54, 720, 2);
+    context.fillStyle = style.getPropertyValue("--accent");
+    bins.forEach((value, b) => { if (value > 0) context.fillRect(4 * b, 54 - Math.max(4, (value / most) * 54), 3, 56); });
+  }
+
+  function draw() {
+    const text = $("find").value.toLowerCase();
+    const rows = data.recordings.map((recording) => {
+      const events = own(recording);
+      return { recording, list: events, name: recording.name, begins: recording.begins ?? "", duration: recording.duration,
+        events: events.length, share: covered(events) / recording.duration };
+    }).filter((row) => row.name.toLowerCase().includes(text) && row.events >= ($("least").valueAsNumber || 0));
+    rows.sort((a, b) => (a[order.by] < b[order.by] ? -1 : a[order.by] > b[order.by] ? 1 : 0) * (order.down ? -1 : 1));
+    $("rows").replaceChildren(...rows.map((row) => {
+      const canvas = element("canvas", { role: "img", "aria-label": `${count(row.events, "event", "events")} over time` });
+      line(canvas, row.recording, row.list);
+      const cells = {
+        name: element("td", {}, element("a", { href: row.recording.link, text: row.name, title: row.name })),
+        begins: element("td", { text: row.begins.replace("T", " ").slice(0, 16) }),
+        duration: element("td", { class: "number", text: clock(row.duration) }),
+        events: element("td", { class: "number", text: row.events.toLocaleString("en") }),
+        share: element("td", { class: "number", text: `${Math.round(100 * row.share)} %` }),
+        line: element("td", { class: "line" }, canvas),
+      };
+      return element("tr", {}, ...HEADS.filter(([id]) => id !== "begins" || dated).map(([id]) => cells[id]));
+    }));
+    $("none").hidden = rows.length > 0;
+    $("listed").textContent = rows.length === data.recordings.length ? "" : `${rows.length} of ${count(data.recordings.length, "recording", "recordings")}`;
+    for (const head of $("heads").children) {
+      const by = head.dataset.by;
+      head.setAttribute("aria-sort", by !== order.by ? "none" : order.down ? "descending" : "ascending");
+    }
+    for (const button of $("classes").children) {
+      button.setAttribute("aria-pressed", String(button.dataset.k === String(chosen ?? "")));
+    }
+  }
+
+  const totals = new Map();
+  for (const recording of data.recordings) for (const [, , k] of recording.events) totals.set(k, (totals.get(k) ?? 0) + 1);
+  const all = [...totals.values()].reduce((sum, n) => sum + n, 0);
+  const seconds = data.recordings.reduce((sum, one) => sum + one.duration, 0);
+  $("name").textContent = data.title;
+  $("facts").textContent = `${count(data.recordings.length, "recording", "recordings")} · ${clock(seconds)} · ${count(all, "event", "events")}`;
+  for (const [id, text] of HEADS) {
+    if (id === "begins" && !dated) continue;
+    const head = element("th", { scope: "col", "data-by": id });
+    if (id === "line") head.textContent = text;
+    else {
+      const button = element("button", { type: "button", text });
+      button.addEventListener("click", () => {
+        order = { by: id, down: order.by === id ? !order.down : id === "events" || id === "share" || id === "duration" };
+        draw();
+      });
+      head.append(button);
+    }
+    $("heads").append(head);
+  }
+  for (const [k, n] of [["", all], ...[...totals].sort((a, b) => b[1] - a[1])]) {
+    const button = element("button", { type: "button", "data-k": k }, element("span", { text: k === "" ? "All classes" : data.labels[k] }), element("small", { text: n.toLocaleString("en") }));
+    button.addEventListener("click", () => { chosen = k === "" || chosen === k ? null : k; draw(); });
+    $("classes").append(button);
+  }
+  for (const id of ["find", "least"]) $(id).addEventListener("input", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  draw();
+  document.documentElement.dataset.ready = "true";
+})();

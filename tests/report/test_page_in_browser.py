@@ -1,0 +1,320 @@
+"""The page in a real browser: it plays, follows sliders as Python does, takes reviews, and lets nothing out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pages_made import LABELS, TOKEN, random_scores, shown, write_page
+
+from htsat_sed.annotations import read_events, read_heard
+from htsat_sed.detection.events import Event, PostProcessing, find_events, read_post_processing
+from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.report.page import rule_values
+
+Opened = Callable[[Path], Any]
+
+
+def one_class(tokens: int, *runs: tuple[int, int, float]) -> np.ndarray:
+    """Scores of the five classes: the first is as high as said in some runs of tokens, else 0."""
+    scores = np.zeros((tokens, len(LABELS)), np.float32)
+    for first, end, score in runs:
+        scores[first:end, 0] = score
+    return scores
+
+
+def until(page: Any, expression: str) -> None:
+    """Wait until an expression is true; Playwright's own way needs eval, which the page forbids."""
+    for _ in range(300):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(30)
+    pytest.fail(f"never: {expression}")
+
+
+def rows(page: Any) -> list[str]:
+    """What the list of events says, as far as it is in view."""
+    return page.eval_on_selector_all("#list .item b", "nodes => nodes.map(node => node.textContent)")
+
+
+def exported(page: Any, kind: str, tmp_path: Path) -> Path:
+    page.click("#open-export")
+    with page.expect_download() as download:
+        page.click(f"[data-export={kind}]")
+    target = tmp_path / download.value.suggested_filename
+    download.value.save_as(target)
+    page.keyboard.press("Escape")
+    return target
+
+
+def random_rules(rng: np.random.Generator) -> PostProcessing:
+    threshold = round(float(rng.random()), 2)
+    return PostProcessing(
+        threshold=threshold,
+        threshold_low=None if rng.random() < 0.5 else threshold * float(rng.random()),
+        median_filter=float(rng.choice([0.0, 0.9, 1.5, 5.9])),
+        min_event=float(rng.choice([0.0, 0.4, 1.5])),
+        min_gap=float(rng.choice([0.0, 0.5, 2.0])),
+        step_filter=float(rng.choice([0.0, 0.0, 1.3, 3.8])),
+        merge_absolute=float(rng.choice([0.0, 0.1, 0.3])),
+        merge_relative=float(rng.choice([0.0, 0.2, 0.6])),
+        edge_level=float(rng.choice([0.0, 0.5, 0.9])),
+    )
+
+
+def test_rules_are_those_of_detect_on_random_maps(opened: Opened, tmp_path: Path) -> None:
+    page = opened(write_page(tmp_path / "page.html", shown("a.wav", random_scores(20, 5, 0))))
+    rng = np.random.default_rng(1)
+    cases, wanted = [], []
+    for seed in range(200):
+        tokens = int(rng.integers(1, 300))
+        scores = random_scores(tokens, 1, seed)
+        rules = random_rules(rng)
+        duration = (tokens - 0.99 * float(rng.random())) * TOKEN
+        presence_map = PresenceMap(scores, ("Dog",), TOKEN, duration)
+        wanted.append([[e.onset, e.offset, e.score] for e in find_events(presence_map, rules)])
+        cases.append([scores[:, 0].tolist(), rule_values(("Dog",), rules, TOKEN)[0], duration])
+    found = page.evaluate(
+        """([cases, token]) => cases.map(([scores, rule, duration]) => Rules.findEvents(
+            Rules.medianFilter(new Float32Array(scores), rule.median), rule, token, duration)
+            .map(event => [event.onset, event.offset, event.score]))""",
+        [cases, TOKEN],
+    )
+    assert sum(map(len, wanted)) > 500
+    for ours, theirs in zip(wanted, found, strict=True):
+        assert len(ours) == len(theirs)
+        np.testing.assert_allclose(theirs, ours, atol=1e-9)
+
+
+def test_events_follow_sliders(opened: Opened, tmp_path: Path) -> None:
+    rules = PostProcessing(threshold=0.6, threshold_low=0.3, median_filter=0.9, min_gap=0.5, edge_level=0.5)
+    scores = random_scores(150, 5, 3)
+    page = opened(write_page(tmp_path / "page.html", shown("a.wav", scores), post_processing=rules))
+    presence_map = PresenceMap(scores, LABELS, TOKEN, 150 * TOKEN)
+
+    def count(values: PostProcessing) -> str:
+        return str(len(find_events(presence_map, values)))
+
+    assert page.inner_text("#count") == count(rules)
+    page.click("#tab-thresholds")
+    page.fill("#slider1", "0.9")
+    own = rules.override({"classes": {"Cat": {"threshold": 0.9}}})
+    until(page, f"document.querySelector('#count').textContent === '{count(own)}'")
+    assert count(own) != count(rules)
+    with page.expect_download() as download:
+        page.click("#save-rules")
+    download.value.save_as(tmp_path / "tuned.toml")
+    kept = PostProcessing().override(read_post_processing(tmp_path / "tuned.toml"))
+    assert find_events(presence_map, kept) == find_events(presence_map, own)
+    page.fill("#slider-1", "0.8")
+    until(
+        page,
+        f"document.querySelector('#count').textContent === '{count(rules.override({'threshold': 0.8}))}'",
+    )
+
+
+def test_playback_advances_and_pauses(opened: Opened, tmp_path: Path) -> None:
+    page = opened(write_page(tmp_path / "page.html", shown("a.wav", one_class(60, (10, 20, 0.9)))))
+    assert page.inner_text("#clock") == "0:00.0"
+    page.keyboard.press("Space")
+    until(page, "document.querySelector('#clock').textContent > '0:00.3'")
+    page.keyboard.press("Space")
+    until(page, "document.querySelector('#play').getAttribute('aria-label') === 'Play'")
+    stopped = page.inner_text("#clock")
+    page.wait_for_timeout(150)
+    assert page.inner_text("#clock") == stopped
+    page.keyboard.press("ArrowRight")  # a second
+    assert float(page.inner_text("#clock")[2:]) == pytest.approx(float(stopped[2:]) + 1.0, abs=0.11)
+    page.keyboard.press("n")  # plays the event, which begins at 3.1 s
+    until(page, "document.querySelector('#clock').textContent > '0:03.3'")
+
+
+def test_sound_of_events_alone_is_played_where_it_belongs(opened: Opened, tmp_path: Path) -> None:
+    recording = shown("a.wav", one_class(200, (30, 34, 0.9), (150, 154, 0.8)))
+    page = opened(write_page(tmp_path / "page.html", recording, audio="events", padding=1.0))
+    assert "around events" in page.inner_text("#facts")
+    page.keyboard.press("n")
+    page.keyboard.press("n")  # begins at 46.9 s
+    until(page, "document.querySelector('#clock').textContent > '0:47.0'")
+
+
+def test_review_by_keyboard(opened: Opened, tmp_path: Path) -> None:
+    runs = [(10 * i, 10 * i + 4, 0.6 + 0.01 * i) for i in range(20)]
+    path = write_page(tmp_path / "page.html", shown("night/a.wav", one_class(210, *runs), sound=False))
+    page = opened(path)
+    page.keyboard.press("n")
+    verdicts = ["right", "wrong", "unsure", "other"] * 5
+    for verdict in verdicts:
+        page.keyboard.press(str(["right", "wrong", "unsure", "other"].index(verdict) + 1))
+        if verdict == "other":
+            page.keyboard.type("Wolf")
+            page.keyboard.press("Enter")
+    assert page.inner_text("#heard-text") == "20 of 20 judged"
+    table = exported(page, "review", tmp_path)
+    lines = table.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == (
+        "filename,onset,offset,event_label,score,verdict,detected_onset,detected_offset,detected_label,heard"
+    )
+    assert lines[1] == ('night/a.wav,0.000,1.250,Dog,0.6000,right,0.000,1.250,Dog,"[[""Dog"",0,1.25]]"')
+    assert lines[2] == 'night/a.wav,,,,0.6100,wrong,3.125,4.375,Dog,"[[""Dog"",3.125,4.375]]"'
+    assert lines[3] == "night/a.wav,,,,0.6200,unsure,6.250,7.500,Dog,"
+    assert lines[4] == (
+        'night/a.wav,9.375,10.625,Wolf,0.6300,other,9.375,10.625,Dog,"[[""Dog"",9.375,10.625]]"'
+    )
+    truth = read_events(table)["night/a.wav"]
+    assert [e.label for e in truth] == ["Dog", "Wolf"] * 5
+    heard = read_heard(table)
+    assert heard is not None
+    assert len(heard["night/a.wav"]) == 15
+
+    page.reload()
+    page.wait_for_selector("html[data-ready]", state="attached")
+    assert page.inner_text("#heard-text") == "20 of 20 judged"
+    page.keyboard.press("z")  # nothing to undo after a reload
+    assert page.inner_text("#heard-text") == "20 of 20 judged"
+    assert exported(page, "review", tmp_path).read_text(encoding="utf-8").splitlines() == lines
+
+
+def test_verdicts_are_undone_and_taken_back(opened: Opened, tmp_path: Path) -> None:
+    page = opened(write_page(tmp_path / "page.html", shown("a.wav", one_class(60, (10, 20, 0.9)))))
+    page.keyboard.press("n")
+    page.keyboard.press("2")
+    assert page.inner_text("#heard-text") == "1 of 1 judged"
+    page.keyboard.press("z")
+    assert page.inner_text("#heard-text") == "0 of 1 judged"
+    page.keyboard.press("1")
+    page.keyboard.press("Backspace")
+    assert page.inner_text("#heard-text") == "0 of 1 judged"
+
+
+def test_edges_are_dragged_and_missed_events_drawn(opened: Opened, tmp_path: Path) -> None:
+    page = opened(write_page(tmp_path / "page.html", shown("a.wav", one_class(64, (16, 32, 0.9)))))
+    page.keyboard.press("n")
+    page.keyboard.press("Escape")  # stops playing
+    page.keyboard.press("0")
+    page.wait_for_timeout(100)
+    box = page.locator("#spectrogram").bounding_box()
+    x = lambda seconds: box["x"] + box["width"] * seconds / 20.0  # noqa: E731
+    page.mouse.move(x(10.0), box["y"] + 50)
+    page.mouse.down()
+    page.mouse.move(x(12.0), box["y"] + 50, steps=4)
+    page.mouse.up()
+    lanes = page.locator("#lanes").bounding_box()
+    page.keyboard.press("d")
+    page.mouse.move(x(15.0), lanes["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(x(17.0), lanes["y"] + 20, steps=4)
+    page.mouse.up()
+    page.keyboard.press("h")
+    table = exported(page, "review", tmp_path)
+    first, second = read_events(table)["a.wav"]
+    assert (first.onset, first.offset) == pytest.approx((5.0, 12.0), abs=0.05)
+    assert (second.onset, second.offset, second.label) == (
+        pytest.approx(15.0, abs=0.05),
+        pytest.approx(17.0, abs=0.05),
+        "Dog",
+    )
+    heard = read_heard(table)
+    assert heard is not None
+    assert Event(0.0, 20.0, "*") in heard["a.wav"]
+    for kind in ("tsv", "audacity", "raven"):
+        (own,) = read_events(exported(page, kind, tmp_path)).values()
+        assert [(e.label, round(e.onset, 2)) for e in own] == [
+            ("Dog", round(first.onset, 2)),
+            ("Dog", round(second.onset, 2)),
+        ]
+
+
+def test_a_review_is_imported_into_a_later_page(opened: Opened, tmp_path: Path) -> None:
+    scores = one_class(60, (10, 20, 0.9), (30, 40, 0.7))
+    first = opened(write_page(tmp_path / "first.html", shown("a.wav", scores)))
+    first.keyboard.press("n")
+    first.keyboard.press("1")
+    first.keyboard.press("2")
+    table = exported(first, "review", tmp_path)
+    later = shown("a.wav", one_class(60, (10, 19, 0.9), (30, 40, 0.8), (50, 55, 0.9)))
+    page = opened(write_page(tmp_path / "later.html", later))
+    page.set_input_files("#file", table)
+    page.wait_for_selector("#notice:not([hidden])")
+    assert page.inner_text("#notice") == f"Imported 2 verdicts from {table.name}."
+    assert page.inner_text("#heard-text") == "2 of 3 judged"
+    page.set_input_files("#file", write_page(tmp_path / "other.html", later))
+    until(page, "document.querySelector('#notice').textContent.includes('cannot be imported')")
+
+
+def test_hostile_names_are_text(opened: Opened, tmp_path: Path) -> None:
+    name = "</script><script>alert(1)</script><img src=x onerror=alert(2)>.wav"
+    labels = ("<b onclick=alert(3)>bold</b>", "]]><!--", "=cmd()", "\u202egod", "x" * 300)
+    scores = np.full((40, 5), 0.9, np.float32)
+    reference = [Event(1.0, 2.0, "<script>alert(4)</script>")]
+    recordings = [
+        shown(name, scores, labels=labels, reference=reference),
+        shown("b\udcff", scores, labels=labels),
+    ]
+    page = opened(write_page(tmp_path / "page.html", *recordings, title="</title><script>alert(5)</script>"))
+    assert page.inner_text("#name") == name
+    assert page.evaluate("document.querySelectorAll('img, b[onclick]').length") == 0
+    assert labels[0] in rows(page)
+    page.keyboard.press("n")
+    page.keyboard.press("1")
+    table = exported(page, "review", tmp_path)
+    events = read_events(table)
+    assert set(events) == {name, "b\udcff"}
+    page.goto("about:blank")
+
+
+def test_ten_thousand_events_are_listed(opened: Opened, tmp_path: Path) -> None:
+    scores = np.zeros((20_000, 1), np.float32)
+    scores[::2] = 0.9
+    recording = shown("a.wav", scores[:64], labels=("Dog",), sound=False)
+    long = type(recording)("a.wav", PresenceMap(scores, ("Dog",), TOKEN, 20_000 * TOKEN), recording.sketch)
+    page = opened(write_page(tmp_path / "page.html", long))
+    assert page.inner_text("#count") == "10,000"
+    page.evaluate("document.querySelector('#list').scrollTop = 46 * 9000")
+    until(page, "document.querySelector('#event9001') !== null")
+    assert page.evaluate("document.querySelectorAll('#list .item').length") < 60
+
+
+def test_filters_sort_and_sample(opened: Opened, tmp_path: Path) -> None:
+    runs = [(4 * i, 4 * i + 2, 0.51 + 0.004 * i) for i in range(100)]
+    page = opened(write_page(tmp_path / "page.html", shown("a.wav", one_class(420, *runs), sound=False)))
+    page.select_option("#sort", "high")
+    assert page.inner_text("#list .item .score") == "0.91"
+    page.fill("#sample", "3")
+    assert page.inner_text("#count") == "14 of 100"
+    page.fill("#score-from", "0.8")
+    assert page.inner_text("#count") == "5 of 100"
+
+
+def test_names_of_controls(opened: Opened, tmp_path: Path) -> None:
+    """Every control has a name, and what is chosen is announced."""
+    page = opened(write_page(tmp_path / "page.html", shown("a.wav", one_class(60, (10, 20, 0.9)))))
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, select')].filter(one =>
+            !one.hidden && !(one.getAttribute('aria-label') || one.textContent.trim() || one.labels?.length))
+            .map(one => one.id)"""
+    )
+    assert unnamed == []
+    page.keyboard.press("n")
+    assert page.inner_text("#live") == "Dog, 0:03.1 to 0:06.3, score 0.90"
+    assert page.get_attribute("#list", "aria-activedescendant") == "event0"
+    assert page.get_attribute("#event0", "aria-selected") == "true"
+
+
+def test_json_of_rules(tmp_path: Path) -> None:
+    values = rule_values(("Dog",), PostProcessing(median_filter=0.9, step_filter=1.3), TOKEN)[0]
+    assert json.loads(json.dumps(values)) == {
+        "threshold": 0.5,
+        "threshold_low": None,
+        "median": 3,
+        "min_gap": 0.0,
+        "min_event": 0.0,
+        "side": 2,
+        "merge_absolute": 0.0,
+        "merge_relative": 0.0,
+        "edge_level": 0.0,
+    }
