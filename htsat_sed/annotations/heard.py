@@ -20,6 +20,8 @@ from htsat_sed.detection.events import Event
 from htsat_sed.errors import UsageError
 
 HEARD = "heard"
+ANY_LABEL = "*"
+"""Label of a stretch in which somebody listened for every class."""
 
 _A_CELL = 100  # events; spreadsheets cut cells of more than 32767 characters
 

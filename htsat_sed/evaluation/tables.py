@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeVar
 
+from htsat_sed.annotations.heard import ANY_LABEL
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.names import matching_names
@@ -136,8 +137,8 @@ def same_names(
 def only_heard(reference: Table, estimated: Table, heard: Table, remarks: Remarks) -> dict[str, list[Event]]:
     """Leave out estimated events that nobody listened to: they are neither right nor wrong.
 
-    An event counts if it overlaps one of the same class that was heard, or a reference event of its class
-    (which whoever listened put there).
+    An event counts if it overlaps one of the same class that was heard, a stretch in which every class was
+    (`ANY_LABEL`), or a reference event of its class (which whoever listened put there).
 
     Args:
         reference: recording -> events, corrected by ear.
@@ -153,16 +154,19 @@ def only_heard(reference: Table, estimated: Table, heard: Table, remarks: Remark
             spans.setdefault(span.label, []).append(span)
         kept[name] = []
         for event in events:
-            of_class = spans.get(event.label, [])
-            first = bisect_right(of_class, event.onset, key=lambda span: span.offset)
-            last = bisect_left(of_class, event.offset, key=lambda span: span.onset)
-            overlapping = of_class[first:last]
-            reach = sum(min(s.offset, event.offset) - max(s.onset, event.onset) for s in overlapping)
+            reach = max(_reach(event, spans.get(label, [])) for label in (event.label, ANY_LABEL))
             # Rounded to milliseconds, neighbours may overlap by one.
             counts = reach > min(_SLACK, 0.5 * (event.offset - event.onset))
             (kept[name] if counts else unheard).append(event)
     remarks.add(unheard, "estimated event", "that nobody listened to: left out")
     return kept
+
+
+def _reach(event: Event, spans: Sequence[Event]) -> float:
+    """Seconds of an event that spans cover, which are disjoint and in order."""
+    first = bisect_right(spans, event.onset, key=lambda span: span.offset)
+    last = bisect_left(spans, event.offset, key=lambda span: span.onset)
+    return sum(min(s.offset, event.offset) - max(s.onset, event.onset) for s in spans[first:last])
 
 
 def check_names(reference: Collection[str], estimated: Collection[str]) -> None:

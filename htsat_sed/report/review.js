@@ -41,8 +41,6 @@ const Review = (() => {
       ? [onset, offset] : [onset, (Number(onset) + 10 ** -decimals).toFixed(decimals)];
   }
 
-  const heardCell = (label, event) => JSON.stringify([[label, ...times(event, 3).map(Number)]]);
-
   /** What of a stretch remains without spans, such as events that nobody is sure of. */
   function without(stretch, spans) {
     let parts = [[stretch.onset, stretch.offset]];
@@ -53,26 +51,48 @@ const Review = (() => {
     return parts;
   }
 
-  /** The review table: a row for each event, judged or not, and for each stretch listened to. */
+  const A_CELL = 100; // spreadsheets cut cells of more than 32767 characters
+
+  /** Rows that say what was listened to; they are apart from events, so that no other table has them by chance. */
+  function heardRows(review) {
+    const heard = new Map();
+    const add = (name, label, event) => {
+      if (!heard.has(name)) heard.set(name, []);
+      heard.get(name).push([label, ...times(event, 3).map(Number)]);
+    };
+    for (const event of review.events) {
+      if (event.detected && event.verdict !== "unsure") add(event.recording, event.detected.label, event.detected);
+    }
+    for (const stretch of review.stretches) {
+      const unsure = review.events.filter((e) => e.recording === stretch.recording && e.verdict === "unsure");
+      const parts = without(stretch, unsure.map((e) => e.detected ?? e));
+      for (const [onset, offset] of parts) add(stretch.recording, ANY, { onset, offset });
+    }
+    return [...heard].flatMap(([name, own]) => {
+      const rows = [];
+      for (let i = 0; i < own.length; i += A_CELL) {
+        rows.push(row([name, "", "", "", "", "", "", "", "", JSON.stringify(own.slice(i, i + A_CELL))], ","));
+      }
+      return rows;
+    });
+  }
+
+  /** The review table: a row for each event, judged or not, for each stretch, and for what was listened to. */
   function table(review, open) {
     const lines = [row(COLUMNS, ",")];
     const score = (value) => (value === null ? "" : value.toFixed(4));
     for (const event of review.events) {
       const truth = TRUE.has(event.verdict) ? [...times(event, 3), event.label] : ["", "", ""];
       const found = event.detected ? [...times(event.detected, 3), event.detected.label] : ["", "", ""];
-      const heard = event.verdict === "unsure" ? "" : event.detected ? heardCell(event.detected.label, event.detected) : "";
-      lines.push(row([event.recording, ...truth, score(event.score), event.verdict, ...found, heard], ","));
+      lines.push(row([event.recording, ...truth, score(event.score), event.verdict, ...found, ""], ","));
     }
     for (const stretch of review.stretches) {
-      const unsure = review.events.filter((e) => e.recording === stretch.recording && e.verdict === "unsure");
-      const parts = without(stretch, unsure.map((e) => e.detected ?? e));
-      const heard = JSON.stringify(parts.map(([onset, offset]) => [ANY, Number(onset.toFixed(3)), Number(offset.toFixed(3))]));
-      lines.push(row([stretch.recording, "", "", "", "", LISTENED, ...times(stretch, 3), "", heard], ","));
+      lines.push(row([stretch.recording, "", "", "", "", LISTENED, ...times(stretch, 3), "", ""], ","));
     }
     for (const event of open) {
       lines.push(row([event.recording, "", "", "", score(event.score), "", ...times(event, 3), event.label, ""], ","));
     }
-    return lines.join("");
+    return [...lines, ...heardRows(review)].join("");
   }
 
   function cells(text) {
