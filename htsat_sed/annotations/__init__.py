@@ -15,10 +15,15 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from htsat_sed.annotations.audacity import audacity_lines, read_audacity
+from htsat_sed.annotations.audioset import AUDIOSET_HEADER, audioset_lines, read_audioset
 from htsat_sed.annotations.clips import read_durations, read_weak_labels
+from htsat_sed.annotations.crowsetta import read_crowsetta, write_crowsetta
+from htsat_sed.annotations.elan import ELAN_HEADER, elan_lines, read_elan
 from htsat_sed.annotations.folders import files_below, make_folder, path_of
 from htsat_sed.annotations.heard import read_heard
 from htsat_sed.annotations.jsonl import jsonl_lines, read_jsonl
+from htsat_sed.annotations.kaleidoscope import KALEIDOSCOPE_HEADER, kaleidoscope_lines, read_kaleidoscope
+from htsat_sed.annotations.label_studio import read_label_studio, write_label_studio
 from htsat_sed.annotations.negatives import Negative, read_negatives
 from htsat_sed.annotations.parquet import read_parquet, write_parquet
 from htsat_sed.annotations.presence_maps import (
@@ -28,12 +33,25 @@ from htsat_sed.annotations.presence_maps import (
     read_presence_maps,
     write_presence_map,
 )
-from htsat_sed.annotations.raven import RAVEN_HEADER, raven_lines, read_raven
+from htsat_sed.annotations.raven import (
+    RAVEN_CLOCK,
+    RAVEN_HEADER,
+    raven_lines,
+    read_raven,
+    write_raven_folder,
+)
 from htsat_sed.annotations.rttm import read_rttm, rttm_lines
+from htsat_sed.annotations.sonic_visualiser import (
+    SONIC_VISUALISER_HEADER,
+    read_sonic_visualiser,
+    sonic_visualiser_lines,
+)
 from htsat_sed.annotations.strong import CSV_HEADER, TSV_HEADER, csv_lines, read_strong_labels, tsv_lines
 from htsat_sed.annotations.tags import long_rows, read_tags, tags_header, wide_row
+from htsat_sed.annotations.text import CHANNEL, CLOCK, Described
 from htsat_sed.annotations.textgrid import TEXTGRID_HEADER, read_textgrid, textgrid_lines
 from htsat_sed.annotations.webvtt import WEBVTT_HEADER, read_webvtt, webvtt_lines
+from htsat_sed.clock import Start
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError, UsageError
 from htsat_sed.whole_file import whole_file
@@ -75,17 +93,22 @@ class Format:
         header: the text a file begins with.
         lines: (filename, events, duration or None) -> the text of one recording, to follow the header or,
             in a shared file, another recording's; None where the format is written as a whole only.
-        banded: whether `lines` takes a keyword ``sample_rate`` too, for the frequencies of events.
-        delimited: whether `lines` takes a keyword ``safe_cells`` too, see `htsat_sed.annotations.delimited`.
+        takes: further keywords of `lines`: ``sample_rate``, ``start``, ``safe_cells`` (see
+            `htsat_sed.annotations.delimited`) and ``columns``.
+        channel: the columns that a table has for channels where events have them.
+        clock: the columns that a table has for clock times where recordings have them.
+        write: (path, recordings, columns) -> None, where there is no `lines`.
         read: path -> the table in it.
     """
 
     suffix: str
     shared: bool
     header: str = ""
-    lines: Callable[..., str] | None
-    banded: bool = False
-    delimited: bool = False
+    lines: Callable[..., str] | None = None
+    takes: tuple[str, ...] = ()
+    channel: tuple[str, ...] = ()
+    clock: tuple[str, ...] = ()
+    write: Callable[[str | os.PathLike[str], Iterable[Described], Sequence[str]], None] | None = None
     read: Callable[[Path], Table]
 
     @property
@@ -93,15 +116,31 @@ class Format:
         """The last part of the suffix, in lower case, by which a path can be of this format."""
         return "." + self.suffix.lower().rpartition(".")[2]
 
+    def columns(self, *, channels: bool = False, clock: bool = False) -> tuple[str, ...]:
+        """The further columns of a table whose events have channels, or whose recordings clock times."""
+        return (self.channel if channels else ()) + (self.clock if clock else ())
+
+    def heading(self, columns: Sequence[str] = ()) -> str:
+        """The text that a file begins with, with further columns."""
+        if not columns:
+            return self.header
+        delimiter = "," if "," in self.header else "\t"
+        return self.header.rstrip("\n") + "".join(delimiter + name for name in columns) + self.header[-1:]
+
     def text(
         self,
         filename: str,
         events: Sequence[Event],
         duration: float | None = None,
         sample_rate: int | None = None,
+        *,
+        start: Start | None = None,
     ) -> str:
         """The whole file of one recording; see `part`."""
-        return self.header + self.part(filename, events, duration, sample_rate)
+        columns = self.columns(channels=any(event.channel for event in events), clock=start is not None)
+        return self.heading(columns) + self.part(
+            filename, events, duration, sample_rate, start=start, columns=columns
+        )
 
     def part(
         self,
@@ -110,14 +149,17 @@ class Format:
         duration: float | None = None,
         sample_rate: int | None = None,
         *,
+        start: Start | None = None,
         safe_cells: bool = False,
+        columns: Sequence[str] = (),
     ) -> str:
         """The text of one recording, see `lines`, with its duration in seconds and rate in Hz, if known."""
         if self.lines is None:
             raise UsageError("this format is not text: write it with write_events")
-        more: dict[str, Any] = {"sample_rate": sample_rate} if self.banded else {}
-        more |= {"safe_cells": safe_cells} if self.delimited else {}
-        return self.lines(filename, events, duration, **more)
+        given: dict[str, Any] = {
+            "sample_rate": sample_rate, "start": start, "safe_cells": safe_cells, "columns": columns
+        }  # fmt: skip
+        return self.lines(filename, events, duration, **{name: given[name] for name in self.takes})
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -127,7 +169,8 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             shared=True,
             header=TSV_HEADER,
             lines=tsv_lines,
-            delimited=True,
+            takes=("safe_cells", "columns"),
+            channel=CHANNEL,
             read=read_strong_labels,
         ),
         "csv": Format(
@@ -135,17 +178,20 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             shared=True,
             header=CSV_HEADER,
             lines=csv_lines,
-            delimited=True,
+            takes=("start", "safe_cells", "columns"),
+            channel=CHANNEL,
+            clock=CLOCK,
             read=read_strong_labels,
         ),
-        "jsonl": Format(suffix=".jsonl", shared=True, lines=jsonl_lines, read=read_jsonl),
+        "jsonl": Format(suffix=".jsonl", shared=True, lines=jsonl_lines, takes=("start",), read=read_jsonl),
         "audacity": Format(suffix=".txt", shared=False, lines=audacity_lines, read=read_audacity),
         "raven": Format(
             suffix=".selections.txt",
             shared=False,
             header=RAVEN_HEADER,
             lines=raven_lines,
-            banded=True,
+            takes=("sample_rate", "start", "columns"),
+            clock=RAVEN_CLOCK,
             read=read_raven,
         ),
         "textgrid": Format(
@@ -159,7 +205,50 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "webvtt": Format(
             suffix=".vtt", shared=False, header=WEBVTT_HEADER, lines=webvtt_lines, read=read_webvtt
         ),
-        "parquet": Format(suffix=".parquet", shared=True, lines=None, read=read_parquet),
+        "parquet": Format(
+            suffix=".parquet",
+            shared=True,
+            channel=CHANNEL,
+            clock=CLOCK,
+            write=write_parquet,
+            read=read_parquet,
+        ),
+        "raven-folder": Format(
+            suffix=".table.selections.txt",
+            shared=True,
+            clock=RAVEN_CLOCK,
+            write=write_raven_folder,
+            read=read_raven,
+        ),
+        "kaleidoscope": Format(
+            suffix=".kaleidoscope.csv",
+            shared=True,
+            header=KALEIDOSCOPE_HEADER,
+            lines=kaleidoscope_lines,
+            takes=("safe_cells",),
+            read=read_kaleidoscope,
+        ),
+        "elan": Format(suffix=".eaf", shared=False, header=ELAN_HEADER, lines=elan_lines, read=read_elan),
+        "label-studio": Format(
+            suffix=".labelstudio.json", shared=True, write=write_label_studio, read=read_label_studio
+        ),
+        "sonic-visualiser": Format(
+            suffix=".svl",
+            shared=False,
+            header=SONIC_VISUALISER_HEADER,
+            lines=sonic_visualiser_lines,
+            takes=("sample_rate",),
+            read=read_sonic_visualiser,
+        ),
+        "crowsetta": Format(suffix=".crowsetta.csv", shared=True, write=write_crowsetta, read=read_crowsetta),
+        "audioset": Format(
+            suffix=".strong.tsv",
+            shared=True,
+            header=AUDIOSET_HEADER,
+            lines=audioset_lines,
+            takes=("safe_cells",),
+            read=read_audioset,
+        ),
     }
 )
 """Name -> format, the names as on the command line."""
@@ -172,6 +261,7 @@ def write_events(
     *,
     durations: Mapping[str, float] | None = None,
     sample_rates: Mapping[str, int] | None = None,
+    starts: Mapping[str, Start] | None = None,
 ) -> None:
     """Write the events of recordings, every file whole or not at all.
 
@@ -182,6 +272,8 @@ def write_events(
         format: one of `FORMATS`.
         durations: recording -> seconds, as far as known; JSON Lines and TextGrid hold them.
         sample_rates: recording -> Hz, as far as known; Raven's frequencies end at half of it.
+        starts: recording -> when it began, as far as known; CSV, JSON Lines, Parquet and Raven's tables then
+            have clock times.
 
     Raises:
         ValueError: `format` is unknown, an event has no label or not 0 <= onset < offset, or one file was
@@ -190,11 +282,15 @@ def write_events(
     """
     of = _format(format)
     known = durations or {}
+    began = starts or {}
     if of.shared:
-        write_table(path, ((name, own, known.get(name)) for name, own in events.items()), format)
+        channels = any(event.channel for own in events.values() for event in own)
+        rows = ((name, own, known.get(name)) for name, own in events.items())
+        write_table(path, rows, format, starts=began, channels=channels)
     else:
         for target, name in _targets(Path(path), events, of).items():
-            text = of.text(name, events[name], known.get(name), (sample_rates or {}).get(name))
+            rate, start = (sample_rates or {}).get(name), began.get(name)
+            text = of.text(name, events[name], known.get(name), rate, start=start)
             with whole_file(target) as file:
                 file.write(text)
 
@@ -204,6 +300,8 @@ def write_table(
     recordings: Iterable[tuple[str, Sequence[Event], float | None]],
     format: str,
     *,
+    starts: Mapping[str, Start] | None = None,
+    channels: bool = False,
     safe_cells: bool = False,
 ) -> None:
     """Write one table of many recordings as they come, whole or not at all, in constant memory.
@@ -212,6 +310,8 @@ def write_table(
         path: the file to be.
         recordings: the name of each, its events in any order, and its duration in seconds if known.
         format: one of `FORMATS` that has one file for all recordings.
+        starts: recording -> when it began; see `write_events`.
+        channels: whether events have channels.
         safe_cells: keep spreadsheets from running names and labels as formulas, in TSV and CSV.
 
     Raises:
@@ -221,14 +321,17 @@ def write_table(
     of = _format(format)
     if not of.shared:
         raise UsageError(f"wanted a format with one file for all recordings, got {format}")
-    if of.lines is None:
-        write_parquet(path, ((name, own) for name, own, _ in recordings))
+    began = starts or {}
+    columns = of.columns(channels=channels, clock=bool(began))
+    if of.write is not None:
+        found = (Described(name, own, duration, began.get(name)) for name, own, duration in recordings)
+        of.write(path, found, columns)
     else:
         with whole_file(path) as file:
-            file.write(of.header)
-            file.writelines(
-                of.part(name, own, duration, safe_cells=safe_cells) for name, own, duration in recordings
-            )
+            file.write(of.heading(columns))
+            for name, own, duration in recordings:
+                start = began.get(name)
+                file.write(of.part(name, own, duration, start=start, safe_cells=safe_cells, columns=columns))
 
 
 def _format(name: str) -> Format:
@@ -311,6 +414,8 @@ def _recognise(path: Path) -> str | None:
         return "parquet"
     text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="replace")
     first = next((line for line in text.splitlines() if line.strip()), "")
+    if first.startswith("<"):
+        return next((name for name, mark in _XML_MARKS.items() if mark in text), None)
     for name, pattern in _FIRST_LINES.items():
         if re.match(pattern, first):
             return name
@@ -320,9 +425,16 @@ def _recognise(path: Path) -> str | None:
     return max(fitting, key=lambda name: len(FORMATS[name].suffix), default=None)
 
 
+_XML_MARKS = {"elan": "<ANNOTATION_DOCUMENT", "sonic-visualiser": "<sv>"}
+
 # Tried in this order; TSV stands for every table of strong labels, whose reader finds the delimiter.
 _FIRST_LINES = {
     "webvtt": r"WEBVTT(\s|$)",
+    "kaleidoscope": r"(?i).*\bIN FILE\b.*\bOFFSET\b",
+    "label-studio": r"\s*\[",
+    "crowsetta": r"label,.*\bnotated_path\b",
+    "audioset": r"segment_id\tstart_time_seconds",
+    "raven-folder": r"(?i).*Begin Time \(s\).*Begin Path\tFile Offset \(s\)",
     "textgrid": r'File type = "ooTextFile',
     "jsonl": r"\s*\{",
     "raven": r"(?i).*Begin Time \(s\)",

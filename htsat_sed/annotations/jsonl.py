@@ -3,8 +3,10 @@ r"""JSON Lines: one object a recording, on one line.
     {"filename": "street.wav", "duration": 65.0, "events":
      [{"onset": 0.3125, "offset": 1.25, "label": "Speech", "score": 0.931204}]}
 
-(here on two). Times, durations and scores are rounded to 6 decimals; ``duration`` is null where it is not
-known. Any text is kept; a byte of a file name that is not UTF-8 stands as JSON's ``\udcff``.
+(here on two). Where it is known when the recording began, it has ``begin`` (ISO 8601) and ``clock``, the
+source of the time, and each event ``begin`` and ``end``. Events of one channel have ``channel``. Times,
+durations and scores are rounded to 6 decimals; ``duration`` is null where it is not known. Any text is kept;
+a byte of a file name that is not UTF-8 stands as JSON's ``\udcff``.
 """
 
 from __future__ import annotations
@@ -16,28 +18,40 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from htsat_sed.annotations.text import Collected, numbered_lines, read_text, timed
+from htsat_sed.annotations.text import Collected, channel_of, numbered_lines, read_text, timed
+from htsat_sed.clock import Start
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError, UsageError
 
 
-def jsonl_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
+def jsonl_lines(
+    filename: str, events: Sequence[Event], duration: float | None = None, *, start: Start | None = None
+) -> str:
     """The line of one recording.
 
     Args:
         filename: the recording.
         events: its events, in any order.
         duration: of the recording, seconds, if known.
+        start: when it began, if known.
     """
+    clock = {} if start is None else {"begin": start.iso(0.0), "clock": start.source}
     recording = {
         "filename": filename,
         "duration": None if duration is None else round(duration, 6),
+        **clock,
         "events": [
             {
                 "onset": float(onset),
                 "offset": float(offset),
                 "label": event.label,
                 "score": round(event.score, 6),
+                **({"channel": event.channel} if event.channel else {}),
+                **(
+                    {}
+                    if start is None
+                    else {"begin": start.iso(float(onset)), "end": start.iso(float(offset))}
+                ),
             }
             for onset, offset, event in timed(events, decimals=6)
         ],
@@ -67,6 +81,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
                     _number(e["offset"], "seconds"),
                     _text(e["label"]),
                     _number(e.get("score", 1.0), "a score"),
+                    channel_of(str(e.get("channel", 0))),
                 )
                 for e in recording["events"]
             ]

@@ -1,8 +1,9 @@
 """Parquet: one file for all recordings, columns as in CSV; needs pyarrow (extra ``parquet``).
 
 The columns filename (text), onset and offset (float64, seconds), event_label (text) and score (float64); a
-recording without events has one row whose other cells are null. Nothing is rounded. Bytes of a file name
-that are not UTF-8 are written as `text` has it.
+recording without events has one row whose other cells are null. There may be the further columns of CSV,
+channel (int32) and those of clock times (text, recording_duration float64). Nothing is rounded. Bytes of a
+file name that are not UTF-8 are written as `text` has it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from htsat_sed.annotations.parquet_pages import page_sizes
 from htsat_sed.annotations.strong import COLUMNS
-from htsat_sed.annotations.text import Collected, escape, unescape
+from htsat_sed.annotations.text import Collected, Described, channel_of, escape, unescape
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
 from htsat_sed.whole_file import whole_file
@@ -28,30 +29,50 @@ _LARGEST_PAGE = 256 << 20  # bytes, unpacked; writers begin a new page at 1 MB, 
 _MOST_PAGES = 1_000_000
 
 
-def write_parquet(path: str | os.PathLike[str], recordings: Iterable[tuple[str, Sequence[Event]]]) -> None:
+def write_parquet(
+    path: str | os.PathLike[str], recordings: Iterable[Described], columns: Sequence[str] = ()
+) -> None:
     """Write a table of all recordings, as they come.
+
+    Args:
+        path: the file to be.
+        recordings: with their events.
+        columns: further ones: `CHANNEL`, `CLOCK` or both.
 
     Raises:
         AnnotationError: pyarrow is not installed.
         HtsatSedError: the file cannot be written.
     """
     arrow, parquet = require_pyarrow(path)
-    types = (arrow.string(), arrow.float64(), arrow.float64(), arrow.string(), arrow.float64())
-    schema = arrow.schema(list(zip((*COLUMNS, "score"), types, strict=True)))
-    rows = _rows(recordings)
+    text, number = arrow.string(), arrow.float64()
+    types = dict.fromkeys(("filename", "event_label", "begin", "end", "clock"), text)
+    types["channel"] = arrow.int32()
+    names = (*COLUMNS, "score", *columns)
+    schema = arrow.schema([(name, types.get(name, number)) for name in names])
+    rows = ([cells[name] for name in names] for each in recordings for cells in _rows(each))
     with whole_file(path, "wb") as file, parquet.ParquetWriter(file, schema) as writer:
         while batch := list(islice(rows, _ROWS)):
-            columns = zip(*batch, strict=True)
-            writer.write_table(arrow.table([list(column) for column in columns], schema=schema))
+            by_column = zip(*batch, strict=True)
+            writer.write_table(arrow.table([list(column) for column in by_column], schema=schema))
 
 
-def _rows(recordings: Iterable[tuple[str, Sequence[Event]]]) -> Iterator[tuple[object, ...]]:
-    for filename, events in recordings:
-        cells: list[tuple[object, ...]] = [
-            (e.onset, e.offset, escape(e.label), e.score) for e in sorted(events)
-        ]
-        for of_event in cells or [(None,) * 4]:
-            yield escape(filename), *of_event
+def _rows(described: Described) -> Iterator[dict[str, object]]:
+    """The cells of each row of a recording by their columns, all that there can be."""
+    start, duration = described.start, described.duration
+    common: dict[str, object] = {"filename": escape(described.filename), "recording_duration": duration}
+    common["clock"] = None if start is None else start.source
+    events: list[Event | None] = [*sorted(described.events)]
+    for event in events or [None]:
+        known = (start.iso(event.onset), start.iso(event.offset)) if start and event else (None, None)
+        if start is not None and event is None:
+            known = start.iso(0.0), start.iso(duration or 0.0)
+        cells = dict(zip(("begin", "end"), known, strict=True))
+        if event is None:
+            yield common | cells | dict.fromkeys(("onset", "offset", "event_label", "score", "channel"))
+        else:
+            own = {"onset": event.onset, "offset": event.offset, "score": event.score}
+            label, channel = escape(event.label), event.channel or None
+            yield common | cells | own | {"event_label": label, "channel": channel}
 
 
 def read_parquet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
@@ -67,7 +88,7 @@ def read_parquet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     collected = Collected(path)
     known: dict[str, str] = {}  # each text once, however many rows have it
     for line, cells in enumerate(_cells(path), start=1):
-        filename, onset, offset, label, score = cells
+        filename, onset, offset, label, score, channel = cells
         if not (isinstance(filename, str) and filename):
             raise AnnotationError(path, f"line {line}: no filename")
         filename = known.setdefault(filename, unescape(filename))
@@ -81,12 +102,13 @@ def read_parquet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
             found = f"{onset!r:.40}, {offset!r:.40}, {label!r:.60}"
             raise AnnotationError(path, f"line {line}: wanted seconds of 0 or more and a label, got {found}")
         label = known.setdefault(label, unescape(label))
-        collected.add(line, filename, Event(float(onset), float(offset), label, float(score)))
+        event = Event(float(onset), float(offset), label, float(score), channel_of(str(channel)))
+        collected.add(line, filename, event)
     return collected.table()
 
 
 def _cells(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
-    """The cells of each row in the order of `COLUMNS`, and the score, None without its column."""
+    """The cells of each row in the order of `COLUMNS`, score and channel, None without their columns."""
     arrow, parquet = require_pyarrow(path)
     try:
         metadata = parquet.read_metadata(path)
@@ -94,16 +116,17 @@ def _cells(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
         if missing := [name for name in COLUMNS if name not in flat]:
             found = ", ".join(sorted(flat))
             raise AnnotationError(path, f"lacks the columns {', '.join(missing)}; it has {found:.400}")
-        wanted = [name for name in (*COLUMNS, "score") if name in flat]
+        order = (*COLUMNS, "score", "channel")
+        wanted = [name for name in order if name in flat]
         _check_size(path, metadata, wanted)
         # Repeated texts stay repeated: unfolded, a small file can hold terabytes.
         with parquet.ParquetFile(
             path, metadata=metadata, read_dictionary=["filename", "event_label"]
         ) as file:
             for batch in file.iter_batches(_ROWS, columns=wanted):
-                columns = [_values(path, name, batch.column(name), arrow) for name in wanted]
-                columns += [[None] * len(batch)] * (len(COLUMNS) + 1 - len(wanted))
-                yield from zip(*columns, strict=True)
+                columns = {name: _values(path, name, batch.column(name), arrow) for name in wanted}
+                nothing = [None] * len(batch)
+                yield from zip(*(columns.get(name, nothing) for name in order), strict=True)
     except (OSError, UnicodeDecodeError, ValueError, arrow.ArrowException) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise AnnotationError(path, f"cannot be read: {reason:.400}") from error

@@ -7,10 +7,11 @@
 
 The seven columns that Raven makes itself come first, so that ``Annotation`` is the eighth, where other
 programs look for it. Events have no frequencies: the boxes span the band that HTS-AT hears, up to half the
-recording's sample rate where that is known, since Raven refuses more. Times have 3
-decimals, scores 4. Raven writes no quotes, so control characters are written as `text` has it; quotes by
-spreadsheets are understood, and a label that would read as quoted has its first quote written as `text` has
-it. One table a recording, since in a table of many Raven counts its times through all of them.
+recording's sample rate where that is known, since Raven refuses more. Times have 3 decimals, scores 4. Raven
+writes no quotes, so control characters are written as `text` has it; quotes by spreadsheets are understood,
+and a label that would read as quoted has its first quote written as `text` has it. A table of many recordings
+has their paths as ``Begin Path``, and ``File Offset (s)``, since Raven counts the other times through all of
+them. ``Channel`` is 1 where it is not known; where all of a table are, none is read.
 
 Source: Raven Pro User's Manual, "Selection tables"; columns as in BirdNET-Analyzer's and opensoundscape's.
 """
@@ -19,12 +20,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from htsat_sed.annotations.text import (
     CONTROL,
     Collected,
+    Described,
+    channel_of,
     escape,
     escape_ends,
     number,
@@ -33,8 +36,10 @@ from htsat_sed.annotations.text import (
     timed,
     unescape,
 )
+from htsat_sed.clock import Start
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import AnnotationError
+from htsat_sed.errors import AnnotationError, UsageError
+from htsat_sed.whole_file import whole_file
 
 SUFFIX = ".selections.txt"
 
@@ -71,13 +76,22 @@ _SUFFIXES = re.compile(r"((\.Table\.\d+|\.BirdNET)?\.selections?(\.table)?)?\.tx
 
 _OURS = ("Annotation", "Score", "Begin File\n")
 
+RAVEN_CLOCK = ("Begin Clock Time", "Begin Date")
+"""The columns of tables with clock times."""
+
 RAVEN_HEADER = "\t".join(
     ("Selection", "View", "Channel", _BEGIN, _END, "Low Freq (Hz)", "High Freq (Hz)", *_OURS)
 )
 
 
 def raven_lines(
-    filename: str, events: Sequence[Event], duration: float | None = None, *, sample_rate: int | None = None
+    filename: str,
+    events: Sequence[Event],
+    duration: float | None = None,
+    *,
+    sample_rate: int | None = None,
+    start: Start | None = None,
+    columns: Sequence[str] = (),
 ) -> str:
     """The selections of one recording.
 
@@ -86,14 +100,58 @@ def raven_lines(
         events: its events, in any order.
         duration: without effect here.
         sample_rate: of the recording, Hz, if known.
+        start: when it began, if known.
+        columns: further ones: `RAVEN_CLOCK` or none.
     """
     high = HIGH_HZ if sample_rate is None else min(HIGH_HZ, sample_rate // 2)
     begin_file = escape_ends(_cell(Path(filename).name))
     return "".join(
-        f"{selection}\tSpectrogram 1\t1\t{onset}\t{offset}\t{LOW_HZ}\t{high}"
-        f"\t{_cell(event.label)}\t{event.score:.4f}\t{begin_file}\n"
+        f"{selection}\tSpectrogram 1\t{event.channel or 1}\t{onset}\t{offset}\t{LOW_HZ}\t{high}"
+        f"\t{_cell(event.label)}\t{event.score:.4f}\t{begin_file}{_clock(start, onset) if columns else ''}\n"
         for selection, (onset, offset, event) in enumerate(timed(events, decimals=3), start=1)
     )
+
+
+def _clock(start: Start | None, onset: str) -> str:
+    """The cells of `RAVEN_CLOCK`, each after a tab."""
+    if start is None:
+        return "\t\t"
+    at = start.at(float(onset))
+    return f"\t{at:%H:%M:%S}.{at.microsecond // 1000:03d}\t{at:%Y/%m/%d}"
+
+
+def write_raven_folder(
+    path: str | os.PathLike[str], recordings: Iterable[Described], columns: Sequence[str] = ()
+) -> None:
+    """Write one table of many recordings, as Raven has it where they are opened together.
+
+    Begin and end times count through all recordings, in the order of the table; ``File Offset (s)`` counts
+    from the start of each.
+
+    Raises:
+        UsageError: the duration of a recording is not known.
+        HtsatSedError: the file cannot be written.
+    """
+    before, selection = 0.0, 0
+    with whole_file(path) as file:
+        names = (*RAVEN_HEADER.rstrip("\n").split("\t"), "Begin Path", _OFFSET, *columns)
+        file.write("\t".join(names) + "\n")
+        for each in recordings:
+            if each.duration is None:
+                reason = "Raven counts times through all recordings, so the durations are needed"
+                raise UsageError(f"the duration of {each.filename} is not known: {reason}")
+            for onset, offset, event in timed(each.events, decimals=3):
+                selection += 1
+                bounds = f"{before + float(onset):.3f}\t{before + float(offset):.3f}\t{LOW_HZ}\t{HIGH_HZ}"
+                begin_file, begin_path = (
+                    escape_ends(_cell(text)) for text in (Path(each.filename).name, each.filename)
+                )
+                file.write(
+                    f"{selection}\tSpectrogram 1\t{event.channel or 1}\t{bounds}\t{_cell(event.label)}"
+                    f"\t{event.score:.4f}\t{begin_file}\t{begin_path}\t{onset}"
+                    f"{_clock(each.start, onset) if columns else ''}\n"
+                )
+            before += each.duration
 
 
 def _cell(text: str) -> str:
@@ -137,25 +195,36 @@ def read_raven(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
         wanted = "wanted a column of labels, such as Annotation or Species"
         raise AnnotationError(path, f"{wanted}; it has {', '.join(columns)}")
     score = next((name for name in _SCORES if name in map(str.lower, columns)), "")
+    # All tables have a channel, 1 for recordings of one and where nobody chose it.
+    channels = any(cells.get("channel", "1") != "1" for _, cells in rows)
     seen: set[tuple[str | None, str, Event]] = set()
     for line, cells in rows:
         begin = number(path, line, _BEGIN, cells.get(_BEGIN.lower(), ""))
         end = number(path, line, _END, cells.get(_END.lower(), ""))
         if end < begin:
             raise AnnotationError(path, f"line {line}: End Time {end:g} lies before Begin Time {begin:g}")
-        begin_file = cells.get("begin file") or re.split(r"[/\\]", cells.get("begin path", ""))[-1]
-        recording = unescape(begin_file) or own_name
+        recording = _recording(cells) or own_name
         if cells.get(_OFFSET.lower()):
             onset = number(path, line, _OFFSET, cells[_OFFSET.lower()])
             begin, end = onset, round(onset + end - begin, 6)
         certainty = number(path, line, score, cells[score]) if cells.get(score) else 1.0
-        event = Event(begin, end, unescape(cells.get(label or "", "")), certainty)
+        channel = channel_of(cells.get("channel", "")) if channels else 0
+        event = Event(begin, end, unescape(cells.get(label or "", "")), certainty, channel)
         if (listed := (cells.get("selection"), recording, event)) not in seen:
             seen.add(listed)
             collected.add(line, recording, event)
-    if not seen:
+    of_many = {"begin file", "begin path", _OFFSET.lower()} <= {name.lower() for name in columns}
+    if not (seen or of_many):
         collected.recording(own_name)
     return collected.table()
+
+
+def _recording(cells: Mapping[str, str]) -> str:
+    """The name of the recording of a selection; its path below the folder where a table of ours has it."""
+    begin_file, begin_path = cells.get("begin file", ""), cells.get("begin path", "")
+    if begin_file and begin_path.endswith(f"/{begin_file}") and begin_path[0] not in "/~.":
+        return unescape(begin_path)
+    return unescape(begin_file or re.split(r"[/\\]", begin_path)[-1])
 
 
 def _cells(text: str) -> list[str]:

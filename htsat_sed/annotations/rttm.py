@@ -16,7 +16,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from htsat_sed.annotations.text import Collected, escape, number, numbered_lines, read_text, timed, unescape
+from htsat_sed.annotations.text import (
+    Collected,
+    channel_of,
+    escape,
+    number,
+    numbered_lines,
+    read_text,
+    timed,
+    unescape,
+)
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
 
@@ -34,7 +43,7 @@ def rttm_lines(filename: str, events: Sequence[Event], duration: float | None = 
     """
     file = escape(filename, _NOT_IN_CELLS)
     rows = [
-        f"SPEAKER {file} 1 {onset} {float(offset) - float(onset):.3f} {_NA} {_NA} "
+        f"SPEAKER {file} {event.channel or 1} {onset} {float(offset) - float(onset):.3f} {_NA} {_NA} "
         f"{_cell(event.label)} {event.score:.4f} {_NA}\n"
         for onset, offset, event in timed(events, decimals=3)
     ]
@@ -59,8 +68,10 @@ def read_rttm(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
             number of 0 or more, a score outside [0, 1].
     """
     collected = Collected(path)
-    for line, text in numbered_lines(read_text(path)):
-        cells = text.split()
+    rows = [(line, text.split()) for line, text in numbered_lines(read_text(path))]
+    # All rows have a channel, 1 for recordings of one and where nobody chose it.
+    channels = any(cells[2:3] not in ([], ["1"]) for _, cells in rows if cells[0] == "SPEAKER")
+    for line, cells in rows:
         if cells[0].startswith(";;"):
             continue
         if len(cells) < (8 if cells[0] == "SPEAKER" else 2):
@@ -73,5 +84,7 @@ def read_rttm(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
         onset, duration = number(path, line, "onset", cells[3]), number(path, line, "duration", cells[4])
         known = len(cells) > 8 and cells[8] != _NA
         score = number(path, line, "confidence", cells[8]) if known else 1.0
-        collected.add(line, filename, Event(onset, round(onset + duration, 6), unescape(cells[7]), score))
+        channel = channel_of(cells[2]) if channels else 0
+        event = Event(onset, round(onset + duration, 6), unescape(cells[7]), score, channel)
+        collected.add(line, filename, event)
     return collected.table()

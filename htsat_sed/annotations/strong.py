@@ -4,8 +4,11 @@
     street.wav	0.312	1.250	Speech                 street.wav,0.312,1.250,Speech,0.9312
     silence.wav				                           silence.wav,,,,
 
-A recording without events has one row whose other cells are empty. Times have 3 decimals, scores 4.
-Quotes and delimiters: see `delimited`; characters that are not Unicode: see `text`.
+A recording without events has one row whose other cells are empty. Times have 3 decimals, scores 4. Tables of
+events that have channels end in a column ``channel``. CSV may have the columns ``begin`` and ``end``, clock
+times of the event in ISO 8601, or where there is none of the recording; ``clock``, the source of the time;
+and ``recording_duration``, seconds. Quotes and delimiters: see `delimited`; characters that are not Unicode:
+see `text`.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import os
 from collections.abc import Sequence
 
 from htsat_sed.annotations.delimited import read_rows, row
-from htsat_sed.annotations.text import Collected, timed
+from htsat_sed.annotations.text import CHANNEL, CLOCK, Collected, channel_of, clock_cells, timed
+from htsat_sed.clock import Start
 from htsat_sed.detection.events import Event
 
 COLUMNS = ("filename", "onset", "offset", "event_label")
@@ -24,7 +28,12 @@ CSV_HEADER = row((*COLUMNS, "score"), ",")
 
 
 def tsv_lines(
-    filename: str, events: Sequence[Event], duration: float | None = None, *, safe_cells: bool = False
+    filename: str,
+    events: Sequence[Event],
+    duration: float | None = None,
+    *,
+    safe_cells: bool = False,
+    columns: Sequence[str] = (),
 ) -> str:
     """The rows of one recording in DESED's TSV, which has no scores.
 
@@ -33,27 +42,48 @@ def tsv_lines(
         events: its events, in any order.
         duration: without effect here.
         safe_cells: see `delimited`.
+        columns: further ones, of which `CHANNEL` is written.
     """
-    rows = [(filename, onset, offset, event.label) for onset, offset, event in timed(events, decimals=3)]
+    rows: list[tuple[str, ...]] = [
+        (filename, onset, offset, event.label, *([_channel(event)] if set(CHANNEL) <= set(columns) else []))
+        for onset, offset, event in timed(events, decimals=3)
+    ]
     return "".join(row(cells, "\t", safe_cells=safe_cells) for cells in rows or [(filename, "", "", "")])
 
 
 def csv_lines(
-    filename: str, events: Sequence[Event], duration: float | None = None, *, safe_cells: bool = False
+    filename: str,
+    events: Sequence[Event],
+    duration: float | None = None,
+    *,
+    start: Start | None = None,
+    safe_cells: bool = False,
+    columns: Sequence[str] = (),
 ) -> str:
     """The rows of one recording in CSV.
 
     Args:
         filename: the recording.
         events: its events, in any order.
-        duration: without effect here.
+        duration: seconds, if known.
+        start: when the recording began, if known.
         safe_cells: see `delimited`.
+        columns: further ones: `CHANNEL`, `CLOCK` or both.
     """
-    rows = [
-        (filename, onset, offset, event.label, f"{event.score:.4f}")
-        for onset, offset, event in timed(events, decimals=3)
-    ]
-    return "".join(row(cells, ",", safe_cells=safe_cells) for cells in rows or [(filename, "", "", "", "")])
+    channels, clock = set(CHANNEL) <= set(columns), set(CLOCK) <= set(columns)
+    rows: list[tuple[str, ...]] = []
+    for onset, offset, event in timed(events, decimals=3):
+        cells: tuple[str, ...] = (filename, onset, offset, event.label, f"{event.score:.4f}")
+        cells += (_channel(event),) if channels else ()
+        rows.append(cells + (clock_cells(start, onset, offset, duration) if clock else ()))
+    if not rows:
+        whole = clock_cells(start, "0", f"{duration or 0:.3f}", duration) if clock else ()
+        rows.append((filename, "", "", "", "", *([""] if channels else []), *whole))
+    return "".join(row(cells, ",", safe_cells=safe_cells) for cells in rows)
+
+
+def _channel(event: Event) -> str:
+    return str(event.channel) if event.channel else ""
 
 
 def read_strong_labels(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
@@ -84,7 +114,11 @@ def read_strong_labels(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
             empty = " and ".join(name for name in COLUMNS[1:] if name not in filled)
             raise cells.error(f"{empty} empty: wanted all of onset, offset and event_label, or none of them")
         event = Event(
-            cells.number("onset"), cells.number("offset"), label, cells.number("score") if score else 1.0
+            cells.number("onset"),
+            cells.number("offset"),
+            label,
+            cells.number("score") if score else 1.0,
+            channel_of(cells.text("channel")),
         )
         collected.add(cells.line, filename, event)
     return collected.table()

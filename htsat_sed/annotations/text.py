@@ -17,9 +17,11 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from htsat_sed.clock import Start
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError, UsageError
 from htsat_sed.labels import normal
@@ -112,6 +114,45 @@ def timed(events: Iterable[Event], *, decimals: int) -> Iterator[tuple[str, str,
         yield f"{onset:.{decimals}f}", f"{offset:.{decimals}f}", event
 
 
+@dataclass(frozen=True)
+class Described:
+    """A recording with its events, and what is known of it, for a writer.
+
+    Attributes:
+        filename: the recording.
+        events: its events, in any order.
+        duration: seconds, if known.
+        start: when it began, if known.
+    """
+
+    filename: str
+    events: Sequence[Event]
+    duration: float | None = None
+    start: Start | None = None
+
+
+CHANNEL = ("channel",)
+"""The column of tables of events that have channels."""
+
+CLOCK = ("begin", "end", "clock", "recording_duration")
+"""The columns of tables with clock times: ISO 8601, the source of the time, and seconds."""
+
+
+def clock_cells(
+    start: Start | None, onset: str, offset: str, duration: float | None
+) -> tuple[str, str, str, str]:
+    """The cells of `CLOCK` of an event; empty where it is not known when the recording began."""
+    length = "" if duration is None else f"{duration:.3f}"
+    if start is None:
+        return "", "", "", length
+    return start.iso(float(onset)), start.iso(float(offset)), start.source, length
+
+
+def channel_of(text: str) -> int:
+    """A channel counted from 1, from a cell; 0 where the cell is no such number."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
+
+
 def number(path: str | os.PathLike[str], line: int, name: str, text: str, *, comma: bool = False) -> float:
     """A number of 0 or more from a cell.
 
@@ -160,8 +201,8 @@ class Collected:
     """Events as they are read, under the rules that hold for every format.
 
     No label, or an offset before the onset, is an error. An event without length and an event that was there
-    before (all of recording, onset, offset, label and score alike) are dropped; `table` warns how many were.
-    Labels become `normal`; names of recordings lose the blanks at their ends.
+    before (all of recording, onset, offset, label, score and channel alike) are dropped; `table` warns how
+    many were. Labels become `normal`; names of recordings lose the blanks at their ends.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -188,7 +229,7 @@ class Collected:
         label = normal(event.label)
         if not label:
             raise AnnotationError(self._path, f"line {line}: no label")
-        event = Event(event.onset, event.offset, label, event.score)
+        event = replace(event, label=label)
         if event.offset < event.onset:
             reason = f"line {line}: offset {event.offset:g} lies before onset {event.onset:g}"
             raise AnnotationError(self._path, reason)

@@ -40,7 +40,7 @@ def textgrid_lines(filename: str, events: Sequence[Event], duration: float | Non
         events: its events, in any order.
         duration: of the recording, seconds, if known.
     """
-    tiers = _tiers([(onset, offset, event.label) for onset, offset, event in timed(events, decimals=6)])
+    tiers = tiers_of([(onset, offset, event.label) for onset, offset, event in timed(events, decimals=6)])
     last = max((float(intervals[-1][1]) for intervals in tiers.values() if intervals), default=0.0)
     xmax = f"{max(last, duration or 0.0) or 1.0:.6f}"
     lines = ["xmin = 0", f"xmax = {xmax}", "tiers? <exists>", f"size = {len(tiers)}", "item []:"]
@@ -54,8 +54,8 @@ def textgrid_lines(filename: str, events: Sequence[Event], duration: float | Non
     return "\n".join(lines) + "\n"
 
 
-def _tiers(intervals: Sequence[_Interval]) -> dict[str, list[_Interval]]:
-    """Put each interval into the first tier of its label that is free by then."""
+def tiers_of(intervals: Sequence[_Interval]) -> dict[str, list[_Interval]]:
+    """Put each interval (onset, offset, label) into the first tier of its label that is free by then."""
     labels = {label for _, _, label in intervals}
     tiers: dict[str, list[_Interval]] = {label: [] for label in sorted(labels)}
     for interval in intervals:

@@ -78,11 +78,17 @@ class Clock:
         if found is None:
             return None
         source, time = found
-        if time.tzinfo is None and self.timezone is not None:
-            time = _placed(name, time, self.timezone)
-        elif self.timezone is not None:
-            time = time.astimezone(self.timezone)
-        return Start(time, source)
+        return self.shown(name, Start(time, source))
+
+    def shown(self, name: str, start: Start) -> Start:
+        """A start in the time zone, if there is one; `name` is what a warning calls the recording."""
+        if self.timezone is None:
+            return start
+        time = start.time
+        return Start(
+            _placed(name, time, self.timezone) if time.tzinfo is None else time.astimezone(self.timezone),
+            start.source,
+        )
 
 
 def parse_time(text: str) -> datetime:

@@ -40,12 +40,14 @@ class Event:
         label: class name.
         score: in [0, 1], the highest smoothed presence score inside the event, or of a box between change
             points the mean one; 1.0 for a reference event.
+        channel: of the recording, counted from 1; 0 for all of them together, or where it is not known.
     """
 
     onset: float
     offset: float
     label: str
     score: float = 1.0
+    channel: int = 0
 
 
 def median_filter_tokens(seconds: float, token_seconds: float) -> int:

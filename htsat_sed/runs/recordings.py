@@ -53,9 +53,7 @@ def find_all(
     """
 
     def kept(name: str) -> bool:
-        return (not include or any(_fits(name, pattern) for pattern in include)) and not any(
-            _fits(name, pattern) for pattern in exclude
-        )
+        return is_kept(name, include, exclude)
 
     found: dict[Path | str, Recording] = {}
     failures: list[HtsatSedError] = []
@@ -70,6 +68,13 @@ def find_all(
             for each in recordings
         ]
     return recordings, failures
+
+
+def is_kept(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether a recording fits one of the first patterns, or there are none, and none of the others."""
+    return (not include or any(_fits(name, pattern) for pattern in include)) and not any(
+        _fits(name, pattern) for pattern in exclude
+    )
 
 
 def files_read(paths: Sequence[str], recordings: Sequence[Recording]) -> list[str]:

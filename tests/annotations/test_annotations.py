@@ -72,7 +72,10 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, format, table):
     table = {
         name: [Event(e.onset, e.offset, normal(e.label), e.score) for e in own] for name, own in table.items()
     }
-    without_scores = {"tsv", "audacity", "textgrid", "webvtt"}
+    without_scores = {"tsv", "audacity", "textgrid", "webvtt", "elan", "crowsetta", "audioset"}
+    without_silence = {"crowsetta", "audioset", "raven-folder"}
+    if format in without_silence:
+        table = {name: own for name, own in table.items() if own}
     expected = {
         name: sorted(
             {Event(e.onset, e.offset, e.label) for e in own} if format in without_scores else set(own)
@@ -82,7 +85,7 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, format, table):
     assert read_events(path, format) == expected
 
 
-@pytest.mark.parametrize("format", sorted(set(FORMATS) - {"parquet"}))
+@pytest.mark.parametrize("format", [name for name, of in FORMATS.items() if of.lines is not None])
 @given(table=tables(min_size=1, max_size=2))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10, deadline=None)
 def test_the_text_of_every_format_is_unicode_and_reads_the_same_when_put_together_by_hand(
@@ -274,7 +277,7 @@ def test_files_stay_below_their_folder(filename, below):
 @pytest.mark.parametrize("format", sorted(FORMATS))
 def test_the_content_tells_the_format(tmp_path, format):
     path = tmp_path / ("x" + FORMATS[format].suffix)
-    write_events(path, {"x.wav": STREET}, format)
+    write_events(path, {"x.wav": STREET}, format, durations={"x.wav": 65.0})
     assert [e.label for own in read_events(path).values() for e in own] == ["Speech", "Dog"]
     path.rename(tmp_path / "unnamed")
     assert [e.label for own in read_events(tmp_path / "unnamed").values() for e in own] == ["Speech", "Dog"]

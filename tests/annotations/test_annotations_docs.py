@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from htsat_sed.annotations import FORMATS, long_rows, tags_header, wide_row, write_presence_map
+from htsat_sed.annotations import FORMATS, long_rows, tags_header, wide_row, write_events, write_presence_map
 from htsat_sed.detection.events import Event
 from htsat_sed.detection.presence import PresenceMap
 
@@ -16,10 +16,12 @@ STREET = [Event(0.3125, 1.25, "Speech", 0.93117), Event(2.0, 3.75, "Dog", 0.5)]
 
 
 @pytest.mark.parametrize("format", sorted(set(FORMATS) - {"parquet"}))
-def test_the_example_of_every_format(format):
+def test_the_example_of_every_format(format, tmp_path):
     of = FORMATS[format]
-    text = of.text("street.wav", STREET, 65.0) + (of.lines("silence.wav", [], 10.0) if of.shared else "")
-    assert ("text", text) in BLOCKS
+    table = {"street.wav": STREET} | ({"silence.wav": []} if of.shared else {})
+    path = tmp_path / f"events{of.suffix}"
+    write_events(path, table, format, durations={"street.wav": 65.0, "silence.wav": 10.0})
+    assert ("text", path.read_text()) in BLOCKS
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))

@@ -289,7 +289,10 @@ def texts(*wholes: str) -> Callable[[Path], list[bytes]]:
     return lambda _: [whole.encode() for whole in wholes]
 
 
-FORMATS = ("tsv", "csv", "jsonl", "audacity", "raven", "textgrid", "rttm", "webvtt", "parquet")
+FORMATS = (
+    *("tsv", "csv", "jsonl", "audacity", "raven", "textgrid", "rttm", "webvtt", "parquet", "raven-folder"),
+    *("kaleidoscope", "elan", "label-studio", "sonic-visualiser", "crowsetta", "audioset"),
+)
 SUFFIXES = {"audacity": ".txt", "raven": ".selections.txt", "textgrid": ".TextGrid", "webvtt": ".vtt"}
 
 READERS: dict[str, Reader] = {

@@ -1,0 +1,102 @@
+"""Kaleidoscope's CSV: one file for all recordings, one row an event.
+
+    INDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,TOP1MATCH,SCORE,MANUAL ID
+    ,day1,street.wav,0,0.312,0.938,Speech,0.9312,
+
+``IN FILE`` lies in ``FOLDER`` below ``INDIR``. Times are seconds with 3 decimals; channels count from 0, and
+the cell is empty where none is known. A recording without events has a row with ``NoID``, as Kaleidoscope has
+it. Read are Kaleidoscope's own tables too: the label is in MANUAL ID or else in TOP1MATCH, AUTO ID or
+common_name (with or without ``*``), the score in SCORE or confidence.
+
+Source: Wildlife Acoustics, Kaleidoscope Pro 5 User Guide, "Metadata"; columns as in BirdNET-Analyzer's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+
+from htsat_sed.annotations.delimited import Row, read_rows, row
+from htsat_sed.annotations.text import Collected, timed
+from htsat_sed.detection.events import Event
+
+SUFFIX = ".kaleidoscope.csv"
+_NO_ID = "NoID"
+_WANTED = ("IN FILE", "OFFSET", "DURATION")
+_LABELS = ("MANUAL ID", "TOP1MATCH", "AUTO ID", "COMMON_NAME")
+_SCORES = ("SCORE", "CONFIDENCE")
+
+KALEIDOSCOPE_HEADER = row(
+    ("INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION", "TOP1MATCH", "SCORE", "MANUAL ID"), ","
+)
+
+
+def kaleidoscope_lines(
+    filename: str, events: Sequence[Event], duration: float | None = None, *, safe_cells: bool = False
+) -> str:
+    """The rows of one recording.
+
+    Args:
+        filename: the recording.
+        events: its events, in any order.
+        duration: seconds, if known.
+        safe_cells: see `delimited`.
+    """
+    path = PurePath(filename)
+    place = ("", "" if path.parent == PurePath() else path.parent.as_posix(), path.name or filename)
+    rows = [
+        (
+            *place,
+            str(event.channel - 1) if event.channel else "",
+            onset,
+            f"{float(offset) - float(onset):.3f}",
+            event.label,
+            f"{event.score:.4f}",
+            "",
+        )
+        for onset, offset, event in timed(events, decimals=3)
+    ]
+    silence = (*place, "", "0.000", f"{duration or 0:.3f}", _NO_ID, "", "")
+    return "".join(row(cells, ",", safe_cells=safe_cells) for cells in rows or [silence])
+
+
+def read_kaleidoscope(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
+    """Read a table of Kaleidoscope's, its own or one of other programs.
+
+    Returns:
+        As `read_strong_labels`, under the same rules for events; recordings are named by FOLDER and IN FILE.
+
+    Raises:
+        AnnotationError: the file cannot be read or lacks a column; or, naming the line: no IN FILE, or a time
+            that is no number of 0 or more.
+    """
+    collected = Collected(path)
+    for cells in read_rows(path, _WANTED):
+        columns = {name.upper().rstrip("*"): name for name in cells.cells}
+        folder, name = _first(cells, columns, ("FOLDER",)), cells.text("IN FILE")
+        if not name:
+            raise cells.error("no IN FILE")
+        filename = f"{folder.replace(chr(92), '/').rstrip('/')}/{name}" if folder else name
+        collected.recording(filename)
+        label = _first(cells, columns, _LABELS)
+        if label in ("", _NO_ID):
+            continue
+        score = next((columns[each] for each in _SCORES if each in columns), "")
+        channel = _first(cells, columns, ("CHANNEL",))
+        onset = cells.number("OFFSET")
+        event = Event(
+            onset,
+            round(onset + cells.number("DURATION"), 6),
+            label,
+            cells.number(score) if score and cells.text(score) else 1.0,
+            int(channel) + 1 if channel.isascii() and channel.isdecimal() and len(channel) < 6 else 0,
+        )
+        collected.add(cells.line, filename, event)
+    return collected.table()
+
+
+def _first(cells: Row, columns: Mapping[str, str], wanted: Sequence[str]) -> str:
+    """The first text in columns of these names."""
+    texts = (cells.text(columns[name]) for name in wanted if name in columns)
+    return next(filter(None, texts), "")

@@ -1,0 +1,130 @@
+"""Label Studio's JSON: one file for all recordings, a task each, to import into a project and to export.
+
+The events of a task are regions of the control ``label`` (Labels) on ``audio`` (Audio), as its own exports
+have them. Times have 6 decimals, scores 6; channels count from 0. Read are exports as JSON, where the last
+annotation of a task counts, or else its last prediction; and as JSON-MIN.
+
+Source: HumanSignal, "Label Studio JSON format of annotated tasks"; label_studio_sdk.converter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from htsat_sed.annotations.text import Collected, Described, escape, number, read_text, timed, unescape
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import AnnotationError
+from htsat_sed.whole_file import whole_file
+
+SUFFIX = ".labelstudio.json"
+
+
+def write_label_studio(
+    path: str | os.PathLike[str], recordings: Iterable[Described], columns: object = ()
+) -> None:
+    """Write the tasks of all recordings.
+
+    Raises:
+        HtsatSedError: the file cannot be written.
+    """
+    with whole_file(path) as file:
+        file.write("[")
+        for index, each in enumerate(recordings):
+            file.write(
+                (",\n" if index else "\n") + json.dumps({"id": index + 1} | _task(each), ensure_ascii=False)
+            )
+        file.write("\n]\n")
+
+
+def _task(each: Described) -> dict[str, Any]:
+    filename = escape(each.filename)
+    regions = []
+    for onset, offset, event in timed(each.events, decimals=6):
+        value = {"start": float(onset), "end": float(offset), "labels": [escape(event.label)]}
+        if event.channel:
+            value["channel"] = event.channel - 1
+        key = f"{filename} {onset} {offset} {event.label!r} {event.channel} {event.score}"
+        region = {
+            "id": hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:10],
+            "from_name": "label",
+            "to_name": "audio",
+            "type": "labels",
+            "value": value,
+            "score": round(event.score, 6),
+        }
+        if each.duration is not None:
+            region["original_length"] = round(each.duration, 6)
+        regions.append(region)
+    return {"data": {"audio": filename}, "annotations": [{"result": regions}]}
+
+
+def read_label_studio(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
+    """Read tasks with their annotations.
+
+    Recordings are named by their ``audio``: of an upload or a URL the last part of the path without the mark
+    that Label Studio puts before it, of a file of local storage its path; another name is taken as it is.
+
+    Returns:
+        As `read_strong_labels`, under the same rules for events; lines are those of the tasks, from 1.
+
+    Raises:
+        AnnotationError: the file cannot be read or is no such list; or, naming the task, a region is none.
+    """
+    collected = Collected(path)
+    try:
+        tasks = json.loads(read_text(path))
+        if not isinstance(tasks, list):
+            raise TypeError("no list of tasks")
+        for place, task in enumerate(tasks, start=1):
+            data = task.get("data", task)
+            audio = data["audio"] if "audio" in data else next(v for v in data.values() if _is_path(v))
+            filename = _name(str(audio))
+            collected.recording(filename)
+            for region in _regions(task):
+                value = region.get("value", region)
+                onset, offset = (number(path, place, key, str(value[key])) for key in ("start", "end"))
+                score = region.get("score")
+                certainty = 1.0 if score is None else number(path, place, "score", str(score))
+                channel = value.get("channel")
+                own = channel + 1 if type(channel) is int and channel >= 0 else 0
+                for label in value.get("labels") or value.get("hypertextlabels") or ():
+                    collected.add(place, filename, Event(onset, offset, unescape(str(label)), certainty, own))
+    except (ValueError, TypeError, KeyError, AttributeError, StopIteration, RecursionError) as error:
+        if isinstance(error, AnnotationError):
+            raise
+        raise AnnotationError(
+            path, f"is no Label Studio JSON: {type(error).__name__} {error}"[:300]
+        ) from error
+    return collected.table()
+
+
+def _regions(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The regions of the last annotation or prediction of a task, or those of JSON-MIN."""
+    if "data" in task:
+        results = [each for each in task.get("annotations") or () if not each.get("was_cancelled")]
+        results = results or task.get("predictions") or []
+        regions = results[-1]["result"] if results else []
+    else:
+        lists = (value for value in task.values() if isinstance(value, list) and value)
+        regions = next((each for each in lists if isinstance(each[0], dict) and "start" in each[0]), [])
+    yield from (region for region in regions if "start" in region.get("value", region))
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _name(audio: str) -> str:
+    parts = urlsplit(audio) if re.match(r"(https?|s3|gs)://|/data/", audio) else None
+    if parts is None:
+        return unescape(audio)
+    if local := parse_qs(parts.query).get("d"):
+        return local[0]
+    return re.sub(r"^[0-9a-f]{8}-", "", PurePosixPath(unquote(parts.path)).name)
