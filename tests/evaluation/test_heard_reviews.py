@@ -42,7 +42,8 @@ def test_evaluate_takes_a_review(run: Callable[..., tuple[int, str, str]], tmp_p
     counts = {
         tuple(row.split(",")[:3]): float(row.split(",")[3])
         for row in (tmp_path / "found.csv").read_text(encoding="utf-8").splitlines()
-        if row.startswith("intersection,") and row.split(",")[2] in ("tp", "fp", "fn")
+        if row.startswith(("intersection,Dog", "intersection,Cat"))
+        and row.split(",")[2] in ("tp", "fp", "fn")
     }
     assert counts == {
         ("intersection", "Dog", "tp"): 1.0,
