@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from htsat_sed import __version__
 from htsat_sed.cli.checkpoints import app as checkpoints_app
+from htsat_sed.cli.convert_labels import convert
 from htsat_sed.cli.detect import detect
 from htsat_sed.cli.evaluate import HELP as EVALUATE_HELP
 from htsat_sed.cli.evaluate import evaluate
@@ -71,6 +72,7 @@ app.command(help=EVALUATE_HELP)(evaluate)
 app.command()(plot)
 app.command()(segments)
 app.command("report")(make_report)
+app.command()(convert)
 app.command(help=TUNE_HELP)(tune)
 app.command()(train)
 app.command()(soundscapes)

@@ -1,0 +1,96 @@
+"""When recordings began and how long they are, as tables of events say."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from htsat_sed.annotations.delimited import read_columns, read_rows
+from htsat_sed.annotations.parquet import require_pyarrow
+from htsat_sed.annotations.text import CLOCK, Names, numbered_lines, read_text, unescape
+from htsat_sed.clock import SOURCES, Start, parse_time
+from htsat_sed.errors import AnnotationError, UsageError
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a table says of a recording.
+
+    Attributes:
+        start: when it began; None if the table does not say.
+        duration: seconds; None if the table does not say.
+    """
+
+    start: Start | None = None
+    duration: float | None = None
+
+
+def read_recorded(path: str | os.PathLike[str]) -> dict[str, Recorded]:
+    """Read when recordings began and how long they are, from CSV, JSON Lines or Parquet that `detect` wrote.
+
+    Returns:
+        Recording -> what the table says; nothing for folders and other formats.
+
+    Raises:
+        AnnotationError: the file cannot be read, or, naming the line, a time or duration is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return {}
+    rows = _rows(path)
+    names = Names()
+    found: dict[str, Recorded] = {}
+    for line, name, cells in rows:
+        known = found.setdefault(names.of(name), Recorded())
+        start, duration = known.start, known.duration
+        try:
+            if start is None and (begin := cells.get("begin")):
+                clock = str(cells.get("clock") or "")
+                moment = parse_time(str(begin))
+                onset = timedelta(seconds=float(cells.get("onset") or 0.0))
+                start = Start(moment - onset, clock if clock in SOURCES else "name")
+            if duration is None and (given := cells.get("recording_duration")) not in (None, ""):
+                duration = float(str(given))
+                if not 0.0 <= duration < math.inf:
+                    raise UsageError(f"wanted a duration of 0 s or more, got {duration}")
+        except (ValueError, OverflowError) as error:
+            raise AnnotationError(path, f"line {line}: {error}") from error
+        found[names.of(name)] = Recorded(start, duration)
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    """The rows of a table: line, recording, and the cells that concern time."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline(1 << 16).lstrip(b"\xef\xbb\xbf \t\r\n")
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
+    if first.startswith(b"PAR1"):
+        yield from _parquet_rows(path)
+    elif first.startswith(b"{"):
+        for line, text in numbered_lines(read_text(path)):
+            given = json.loads(text)
+            yield line, given["filename"], given | {"recording_duration": given.get("duration")}
+    elif {"filename", "begin"} <= set(read_columns(path)):
+        for row in read_rows(path, ("filename", "onset")):
+            yield row.line, row.filename(), {name: row.text(name) for name in (*CLOCK, "onset")}
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
+    _, parquet = require_pyarrow(path)
+    with parquet.ParquetFile(path) as file:
+        columns = [name for name in ("filename", "onset", *CLOCK) if name in file.schema_arrow.names]
+        if not {"filename", "begin"} <= set(columns):
+            return
+        line = 0
+        for batch in file.iter_batches(10_000, columns=columns):
+            for cells in batch.to_pylist():
+                line += 1
+                yield line, unescape(cells["filename"]), cells

@@ -1,0 +1,273 @@
+"""`htsat-sed convert`: label files into other formats, merged, renamed and filtered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
+
+import typer
+
+from htsat_sed.cli.class_values import Known
+from htsat_sed.cli.clock_options import ClockOptions
+from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
+from htsat_sed.cli.options import OUTPUT, MessageOptions, OverwriteOptions
+from htsat_sed.cli.terminal import remark, report, say
+from htsat_sed.errors import HtsatSedError
+from htsat_sed.runs.outputs import check_apart
+from htsat_sed.runs.written import check_replaceable, recording_outputs
+
+if TYPE_CHECKING:
+    from htsat_sed.annotations import Table
+    from htsat_sed.annotations.recorded import Recorded
+    from htsat_sed.clock import Start
+    from htsat_sed.labels import ClassMap
+
+CHOICE = "Which events"
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """What is read, and where it goes."""
+
+    labels: list[Path] = argument(
+        REQUIRED,
+        "Label files of any format, and folders with one file a recording. Several are merged.",
+        metavar="LABELS",
+    )
+    out: Path = option(
+        REQUIRED,
+        "Where to write: a file, whose suffix tells the format, or a folder for formats with one file a "
+        "recording.",
+        "--output",
+        "-o",
+        metavar="FILE|DIR",
+    )
+    format: str | None = option(
+        None,
+        "tsv, csv, jsonl, rttm, parquet, raven-folder, kaleidoscope, label-studio, crowsetta, audioset: one "
+        "file for all; audacity, raven, textgrid, webvtt, elan, sonic-visualiser: one file a recording.  "
+        "\\[default: by the suffix of -o]",
+        "--format",
+        "-f",
+        metavar="FORMAT",
+    )
+    source: str | None = option(
+        None, "Format of LABELS.  \\[default: by their content]", "--from", metavar="FORMAT"
+    )
+    audio: Path | None = option(
+        None,
+        "The recordings, for durations, sample rates and clock times.",
+        "--audio",
+        "-a",
+        metavar="DIR",
+    )
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """Which events are kept, and under which labels."""
+
+    panel: ClassVar[str] = CHOICE
+    only: list[str] | None = option(
+        None,
+        "Keep only this class, as it is called in the output; repeat it for more, or name a file with one "
+        "label a line.",
+        "--labels",
+        metavar="LABEL|FILE",
+    )
+    class_map: str | None = option(
+        None,
+        "Rename or join classes by a class map, a TOML or CSV file; classes that it does not name go.",
+        "--map",
+        metavar="desed|FILE",
+    )
+    keep_others: bool = option(False, "Keep classes that --map does not name.", "--keep-others")
+    min_score: float = option(0.0, "Keep events that score at least this.", min=0.0, max=1.0, metavar="SCORE")
+    include: list[str] | None = option(
+        None,
+        "Keep only recordings that fit this: a name of a file or folder, or a path. Repeatable.",
+        metavar="PATTERN",
+    )
+    exclude: list[str] | None = option(
+        None, "Leave out recordings that fit this. Repeatable.", metavar="PATTERN"
+    )
+
+    def apply(self, table: Table) -> Table:
+        """Recordings and events that are asked for, under their new labels."""
+        from htsat_sed.labels import class_map
+        from htsat_sed.runs.recordings import is_kept
+
+        patterns = self.include or (), self.exclude or ()
+        table = {name: own for name, own in table.items() if is_kept(name, *patterns)}
+        if self.class_map is not None:
+            table = _renamed(table, class_map(self.class_map), keep_others=self.keep_others)
+        known = sorted({event.label for own in table.values() for event in own})
+        wanted = Known(tuple(known), "these labels").select(self.only)
+        return {
+            name: [e for e in own if e.score >= self.min_score and (wanted is None or e.label in wanted)]
+            for name, own in table.items()
+        }
+
+
+@with_groups
+def convert(
+    given: LabelOptions,
+    filters: FilterOptions,
+    clock_options: ClockOptions,
+    overwriting: OverwriteOptions,
+    safe_cells: Annotated[
+        bool,
+        typer.Option(
+            "--safe-cells",
+            help="In CSV and TSV, put an apostrophe before what a spreadsheet would run as a formula.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    *,
+    messages: Annotated[MessageOptions, Without("progress")],
+) -> None:
+    """Convert label files into another format; merge, rename and filter them.
+
+    What a format cannot hold is lost: docs/formats.md lists it.
+
+    [bold]Examples[/bold]
+
+      htsat-sed convert events.csv -f raven-folder -a recordings/ -o season.selections.txt
+      htsat-sed convert labels/ -f label-studio -o tasks.json
+      htsat-sed convert site1.csv site2.csv -o all.jsonl --min-score 0.8
+      htsat-sed convert audioset_eval_strong.tsv --map desed -o reference.tsv
+    """
+    from htsat_sed.annotations import FORMATS, path_of, read_events
+    from htsat_sed.annotations.recorded import read_recorded
+
+    name, out = _format(given.format, given.out), given.out
+    table: Table = {}
+    recorded: dict[str, Recorded] = {}
+    failures: list[HtsatSedError] = []
+    for path in given.labels:
+        try:
+            _merge(table, read_events(path, given.source))
+            recorded |= read_recorded(path)
+        except HtsatSedError as error:
+            failures.append(error)
+            report(error)
+    if not table and failures:
+        raise typer.Exit(1)
+    table = filters.apply(table)
+    facts = _facts(table, recorded, given.audio, clock_options, failures)
+    of = FORMATS[name]
+    single = len(table) == 1 and out.suffix.lower() == of.ending and not out.is_dir()
+    target = out / f"events{of.suffix}" if of.shared and out.is_dir() else out
+    outputs = [target] if of.shared or single else [path_of(out, each, of.suffix) for each in table]
+    check_apart(outputs, [*given.labels, filters.class_map])
+    check_replaceable(*outputs, overwrite=overwriting.overwrite)
+    with recording_outputs():
+        _write(target, table, name, facts, safe_cells=safe_cells)
+    remark(f"{sum(map(len, table.values()))} events of {len(table)} recordings: {target}")
+    raise typer.Exit(1 if failures else 0)
+
+
+def _format(given: str | None, out: Path) -> str:
+    """The format that was named, or that the suffix of the output tells."""
+    from htsat_sed.annotations import FORMATS
+
+    if given is not None:
+        if given not in FORMATS:
+            raise typer.BadParameter(
+                f"wanted one of {', '.join(FORMATS)}; got {given!r}", param_hint="--format"
+            )
+        return given
+    name = out.name.lower()
+    fitting = [each for each, of in FORMATS.items() if name.endswith(of.suffix.lower())]
+    fitting = fitting or [each for each, of in FORMATS.items() if out.suffix.lower() == of.ending]
+    if not fitting or out.is_dir():
+        raise typer.BadParameter(
+            f"cannot tell the format of {out}: name it with --format", param_hint="--output"
+        )
+    longest = max(len(FORMATS[each].suffix) for each in fitting)
+    return next(each for each in fitting if len(FORMATS[each].suffix) == longest or len(fitting) == 1)
+
+
+def _merge(table: Table, more: Table) -> None:
+    """Add the events of recordings to those that are there; one that is there already is not added again."""
+    for name, events in more.items():
+        table[name] = sorted({*table.get(name, []), *events})
+
+
+def _renamed(table: Table, mapped: ClassMap, *, keep_others: bool) -> Table:
+    """The same events under the labels of a class map; an event of several groups becomes one of each."""
+    joined: dict[str, list[str]] = {}
+    for label, sources in mapped.groups.items():
+        for source in sources:
+            joined.setdefault(source, []).append(label)
+    others = sorted({event.label for own in table.values() for event in own} - joined.keys())
+    if others and not keep_others:
+        say("note", f"dropped, as --map does not name them: {', '.join(others)}")
+    return {
+        name: sorted(
+            {
+                replace(event, label=label)
+                for event in own
+                for label in joined.get(event.label, [event.label] if keep_others else [])
+            }
+        )
+        for name, own in table.items()
+    }
+
+
+class _Facts(NamedTuple):
+    """What is known of recordings, by name: seconds, Hz, and when they began."""
+
+    durations: dict[str, float]
+    rates: dict[str, int]
+    starts: dict[str, Start]
+
+
+def _facts(
+    table: Table,
+    recorded: Mapping[str, Recorded],
+    audio: Path | None,
+    clock_options: ClockOptions,
+    failures: list[HtsatSedError],
+) -> _Facts:
+    """What the tables, the recordings and their names tell; the tables come first."""
+    from htsat_sed.audio import open_recording
+    from htsat_sed.segments.export import locate
+
+    clock = clock_options.clock()
+    known = {name: each for name, each in recorded.items() if name in table}
+    durations = {name: each.duration for name, each in known.items() if each.duration is not None}
+    begun = {name: each.start for name, each in known.items() if each.start is not None}
+    facts = _Facts(durations, {}, {name: clock.shown(name, start) for name, start in begun.items()})
+    found, missing = ({}, []) if audio is None else locate(list(table), audio)
+    failures += missing
+    for error in missing:
+        report(error)
+    for name, path in found.items():
+        try:
+            with open_recording(path, 32_000) as stream:
+                facts.rates[name] = stream.source_rate
+                if stream.expected_duration is not None:
+                    durations.setdefault(name, stream.expected_duration)
+        except HtsatSedError as error:
+            failures.append(error)
+            report(error)
+    if audio is not None or clock_options.given:
+        for name in table.keys() - begun.keys():
+            if (start := clock.start(found.get(name, name))) is not None:
+                facts.starts[name] = start
+    return facts
+
+
+def _write(target: Path, table: Table, name: str, facts: _Facts, *, safe_cells: bool) -> None:
+    from htsat_sed.annotations import FORMATS, write_events, write_table
+
+    durations, rates, starts = facts
+    if FORMATS[name].shared:
+        channels = any(event.channel for own in table.values() for event in own)
+        rows = ((recording, own, durations.get(recording)) for recording, own in table.items())
+        write_table(target, rows, name, starts=starts, channels=channels, safe_cells=safe_cells)
+    else:
+        write_events(target, table, name, durations=durations, sample_rates=rates, starts=starts)
