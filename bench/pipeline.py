@@ -23,7 +23,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from model import processor
 from htsat_sed.annotations import write_events
 from htsat_sed.audio import open_recording
 from htsat_sed.detection.detector import Detection, Detector
-from htsat_sed.detection.devices import Place, Samples
+from htsat_sed.detection.ensemble import Ensemble, Samples
 from htsat_sed.model.checkpoint import load_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.model.runtime import Execution
@@ -116,11 +116,11 @@ def main() -> None:
     windows = 60 * given.minutes // WINDOW // BATCH * BATCH
     total = windows * WINDOW / 3600  # hours
 
-    def infer(rows: list[Samples], place: Place) -> torch.Tensor:
-        return place.models[0].presence_scores(waveforms[: len(rows)])
+    def core(ensemble: Ensemble, rows: Sequence[Samples]) -> torch.Tensor:
+        return ensemble.models[0].presence_scores(waveforms[: len(rows)])
 
     def bare() -> None:
-        with detector._devices.computing(infer) as begin:
+        with detector._devices.computing(core) as begin:
             for wait in [begin(list(waveforms.numpy())) for _ in range(windows // BATCH)]:
                 wait()
 

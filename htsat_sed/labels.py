@@ -200,6 +200,17 @@ class ClassMap:
         Raises:
             ValueError: the map names labels that are not among `labels`.
         """
+        joined = np.empty((len(scores), len(self.groups)), scores.dtype)
+        for column, sources in enumerate(self.columns(labels)):
+            joined[:, column] = scores[:, sources].max(axis=1)
+        return joined, tuple(self.groups)
+
+    def columns(self, labels: Sequence[str]) -> list[list[int]]:
+        """Where the classes of each group are among the labels of a model.
+
+        Raises:
+            ValueError: the map names labels that are not among `labels`.
+        """
         place = {label: i for i, label in enumerate(labels)}
         lacking = [source for sources in self.groups.values() for source in sources if source not in place]
         if lacking:
@@ -209,10 +220,7 @@ class ClassMap:
             raise UsageError(
                 f"class map {self.name} joins classes that the model lacks: {lacking[0]!r}{more}{hint}"
             )
-        joined = np.empty((len(scores), len(self.groups)), scores.dtype)
-        for column, sources in enumerate(self.groups.values()):
-            joined[:, column] = scores[:, [place[source] for source in sources]].max(axis=1)
-        return joined, tuple(self.groups)
+        return [[place[source] for source in sources] for sources in self.groups.values()]
 
 
 @cache

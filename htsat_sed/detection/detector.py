@@ -13,17 +13,17 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from htsat_sed.audio import AudioStream, InMemory, Window, check_choice, open_recording, windows
-from htsat_sed.detection.devices import Devices, Infer, Place, Samples
-from htsat_sed.detection.ensemble import Ensemble
+from htsat_sed.detection.devices import Compute, Devices
+from htsat_sed.detection.ensemble import ClassSelection, Ensemble
 from htsat_sed.detection.events import Event, PostProcessing, find_events
 from htsat_sed.detection.flow import AnyPath, Cut, Defective, Progress, Recording, recordings
 from htsat_sed.detection.presence import PresenceMap, stitch
@@ -130,8 +130,8 @@ class Detector:
         several = isinstance(model, Sequence) and not isinstance(model, str)
         given = cast("Sequence[AnyModel]", model if several else [model])
         models = [_loaded(each) for each in given]
-        self._ensemble = Ensemble(models, class_map=class_map, labels=labels)
-        self.models, self.labels = self._ensemble.models, self._ensemble.labels
+        classes = ClassSelection.of(models, class_map=class_map, labels=labels)
+        self.models, self.labels = models, classes.labels
         self._fill_batches = fill_batches
         self._workers = _cores() if workers is None else workers
         if self._workers < 1:
@@ -146,8 +146,8 @@ class Detector:
             self.models[0].post_processing, class_map
         )
         self.execution = execution or Execution()
-        self._devices = Devices(self.models, device, batch_size, self.execution)
-        self.runtime: Runtime = self._devices.places[0].models[0].runtime
+        self._devices = Devices(models, device, batch_size, self.execution, classes)
+        self.runtime: Runtime = self._devices.ensembles[0].models[0].runtime
 
     def __reduce__(self) -> tuple[object, ...]:
         """Copy and pickle by the arguments, models included; the copy is made anew, for its own process."""
@@ -192,7 +192,7 @@ class Detector:
         silent = np.zeros(dim, np.float32)
         paths = [_as_path(sound, sample_rate)]
         rows: list[NDArray[np.float32]] = []
-        scored = self._scored(paths, self._windows, self._embedding, silent, None, None, chosen=False)
+        scored = self._scored(paths, self._windows, Ensemble.embedding, silent, None, None)
         with closing(scored) as through:
             for recording, windows_of in through:
                 rows += windows_of
@@ -374,10 +374,8 @@ class Detector:
                 yield Window(start, np.pad(samples, (0, max(0, shortest - len(samples)))))
                 before = window.samples
 
-        def clip(batch: list[Samples], place: Place) -> Tensor:
-            return self._clip(batch, place, shifts)
-
         silent = np.zeros(len(self.labels), np.float32)
+        clip = partial(Ensemble.clip, shifts=shifts)
         with closing(self._scored(paths, cut, clip, silent, progress, defective)) as through:
             for recording, scored in through:
                 score = silent
@@ -401,7 +399,7 @@ class Detector:
     ) -> Generator[tuple[Recording, Iterator[NDArray[np.float32]]]]:
         """Each recording with the rows of its presence map, in blocks, as they become known."""
         silent = np.zeros((TOKENS, len(self.labels)), np.float32)
-        with closing(self._scored(paths, cut, self._presence, silent, progress, defective)) as through:
+        with closing(self._scored(paths, cut, Ensemble.presence, silent, progress, defective)) as through:
             for recording, scored in through:
                 yield recording, self._rows(recording, scored)
 
@@ -421,12 +419,10 @@ class Detector:
         self,
         paths: Iterable[AnyPath],
         cut: Cut,
-        infer: Infer,
+        compute: Compute,
         silent: NDArray[np.float32],
         progress: Progress | None,
         defective: Defective | None,
-        *,
-        chosen: bool = True,
     ) -> Generator[tuple[Recording, Iterator[NDArray[np.float32]]]]:
         """Each recording with the scores of its windows, which are to be taken to the end."""
         if os.getpid() != self._process:
@@ -444,12 +440,7 @@ class Detector:
             if defective is not None and recording.end.defect is not None:
                 defective(recording.path, recording.end.defect)
 
-        with self._devices.computing(infer) as begin:
-
-            def launch(batch: list[Samples]) -> Callable[[], NDArray[np.float32]]:
-                result = begin(batch)
-                return (lambda: self._ensemble.chosen(result())) if chosen else result
-
+        with self._devices.computing(compute) as launch:
             through = recordings(
                 paths,
                 open_stream=lambda path: open_recording(path, rate, channel=self.channel, track=self.track),
@@ -464,26 +455,6 @@ class Detector:
             with closing(through):
                 for recording in through:
                     yield recording, scores(recording)
-
-    def _presence(self, batch: list[Samples], place: Place) -> Tensor:
-        """Presence scores (B, 32, K) of windows, zero-padded to full length."""
-        waveforms = place.tensor(batch, self.config.window_samples)
-        return self._ensemble.mean([model.presence_scores(waveforms) for model in place.models])
-
-    def _embedding(self, batch: list[Samples], place: Place) -> Tensor:
-        """Embeddings (B, D of all models) of windows, zero-padded to full length."""
-        waveforms = place.tensor(batch, self.config.window_samples)
-        return torch.cat([model.embeddings(waveforms) for model in place.models], dim=1)
-
-    def _clip(self, batch: list[Samples], place: Place, shifts: int) -> Tensor:
-        """Clip scores (B, K) of windows of any length: each is stretched before they share a batch."""
-        waveforms = [place.tensor([samples], len(samples)) for samples in batch]
-        scores = []
-        for shift in range(shifts):
-            # Each copy is a shift of the one before, as in the official code.
-            waveforms = [waveform.roll(-100 * shift, dims=-1) for waveform in waveforms]
-            scores.append(self._ensemble.mean([model.clip_scores(waveforms) for model in place.models]))
-        return torch.stack(scores).mean(dim=0)
 
 
 def _made_of(kind: type[Detector], arguments: Mapping[str, Any]) -> Detector:

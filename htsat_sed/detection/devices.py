@@ -1,4 +1,4 @@
-"""Where batches are computed: one device or several, each with a copy of the models.
+"""Where batches are computed: one device or several, each with its own ensemble of the models.
 
 A batch is only begun; whoever wants the scores waits for them. On CUDA its copy to the device, the model and
 the copy back wait in the device's queue while the next batch is put together. On a CPU threads that hardly
@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import cycle
 from typing import Literal
 
@@ -24,11 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from htsat_sed.detection.ensemble import ClassSelection, Ensemble, Samples
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.model.htsat import HTSAT
 from htsat_sed.model.runtime import Execution, Inference
 
-Samples = NDArray[np.float32]
 Scores = NDArray[np.float32]
 
 _WINDOWS = {"cpu": 8, "mps": 16, "cuda": 128}  # of a batch, where nobody says; fewer if they do not fit
@@ -36,27 +35,7 @@ _WINDOWS = {"cpu": 8, "mps": 16, "cuda": 128}  # of a batch, where nobody says; 
 _logger = logging.getLogger("htsat_sed")
 
 
-@dataclass(frozen=True, eq=False)
-class Place:
-    """A device and its own copy of each model.
-
-    Attributes:
-        device: where the models are.
-        models: ready to score waveforms there.
-    """
-
-    device: torch.device
-    models: list[Inference]
-
-    def tensor(self, windows: Sequence[Samples], length: int) -> Tensor:
-        """Windows on the device, (B, length), zero-padded."""
-        padded = torch.zeros(len(windows), length, pin_memory=self.device.type == "cuda")
-        for row, samples in zip(padded.numpy(), windows, strict=True):
-            row[: len(samples)] = samples
-        return padded.to(self.device, non_blocking=True)
-
-
-Infer = Callable[[list[Samples], Place], Tensor]
+Compute = Callable[[Ensemble, Sequence[Samples]], Tensor]  # such as Ensemble.presence
 Launch = Callable[[list[Samples]], Callable[[], Scores]]
 
 
@@ -69,9 +48,10 @@ class Devices:
             between several.
         batch_size: windows of a batch; ``auto`` for a number that suits the device.
         execution: how the models are computed.
+        classes: what becomes of their scores.
 
     Attributes:
-        places: the devices.
+        ensembles: one a device.
         batch_size: as of now; halved whenever a device runs out of memory.
         in_flight: batches to begin before the scores of the first are asked for.
 
@@ -81,7 +61,12 @@ class Devices:
     """
 
     def __init__(
-        self, models: Sequence[HTSAT], names: str, batch_size: int | Literal["auto"], execution: Execution
+        self,
+        models: Sequence[HTSAT],
+        names: str,
+        batch_size: int | Literal["auto"],
+        execution: Execution,
+        classes: ClassSelection,
     ) -> None:
         devices = [_device(name.strip()) for name in names.split(",")]
         kind = devices[0].type
@@ -89,48 +74,49 @@ class Devices:
         if self.batch_size < 1:
             raise UsageError(f"wanted batch_size of at least 1, got {batch_size}")
         self.in_flight = len(devices) * (1 if kind == "mps" else 2)
-        # Copies: the caller's models stay where they are, in the mode that they are in.
-        self.places = [
-            Place(
-                device,
+        self.ensembles = [
+            Ensemble(
                 [
+                    # A copy: the caller's model stays where it is, in the mode that it is in.
                     Inference(
                         copy.deepcopy(model).to(device).eval(), device, execution, batch_size=self.batch_size
                     )
                     for model in models
                 ],
+                device,
+                classes,
             )
             for device in devices
         ]
-        self._turns = cycle(self.places)
+        self._turns = cycle(self.ensembles)
 
     @contextmanager
-    def computing(self, infer: Infer) -> Iterator[Launch]:
+    def computing(self, compute: Compute) -> Iterator[Launch]:
         """Be ready for batches; at the end, those that are begun are dropped.
 
         A batch that does not fit into the device's memory is repeated in halves, and those after it are
         halved from the start.
 
         Args:
-            infer: computes the scores of windows, one entry each.
+            compute: the method of the ensemble that scores windows, one entry each.
 
         Yields:
             What begins with a batch, not empty, on the device whose turn it is, and returns what waits for
             its scores or raises HtsatSedError: not even one window fits.
         """
-        if self.places[0].device.type != "cpu":
-            yield lambda windows: self._begin(windows, infer, next(self._turns))
+        if self.ensembles[0].device.type != "cpu":
+            yield lambda windows: self._begin(windows, compute, next(self._turns))
             return
         threads = torch.get_num_threads()
         lanes = math.gcd(threads, self.batch_size)  # parts of one size: another shows in the last bits
         executor = _lanes(lanes, threads)
 
         def launch(windows: list[Samples]) -> Callable[[], Scores]:
-            place, size = next(self._turns), -(-len(windows) // lanes)
+            ensemble, size = next(self._turns), -(-len(windows) // lanes)
             if len(windows) < lanes:  # here and now, with all of torch's threads
-                return self._begin(windows, infer, place)
+                return self._begin(windows, compute, ensemble)
             parts = [windows[i : i + size] for i in range(0, len(windows), size)]
-            begun = [executor.submit(self._begin, part, infer, place) for part in parts]
+            begun = [executor.submit(self._begin, part, compute, ensemble) for part in parts]
             return lambda: np.concatenate([part.result()() for part in begun])
 
         try:
@@ -138,27 +124,27 @@ class Devices:
         finally:
             executor.shutdown(cancel_futures=True)
 
-    def _begin(self, windows: list[Samples], infer: Infer, place: Place) -> Callable[[], Scores]:
+    def _begin(self, windows: list[Samples], compute: Compute, ensemble: Ensemble) -> Callable[[], Scores]:
         try:
             with torch.inference_mode():
-                return _to_host(infer(windows, place))
+                return _to_host(compute(ensemble, windows))
         except torch.OutOfMemoryError as error:
             if len(windows) == 1:
                 reason = "has no memory for a single window: end other programs on it, or choose --device cpu"
-                raise HtsatSedError(str(place.device), reason) from error
+                raise HtsatSedError(str(ensemble.device), reason) from error
         # Only now: the error held on to what had been computed.
-        if place.device.type == "cuda":
+        if ensemble.device.type == "cuda":
             torch.cuda.empty_cache()
         half = (len(windows) + 1) // 2
         if half < self.batch_size:
             self.batch_size = half
             _logger.warning(
                 "%s has no memory for a batch of %d windows: going on with %d",
-                place.device,
+                ensemble.device,
                 len(windows),
                 half,
             )
-        parts = [self._begin(part, infer, place) for part in (windows[:half], windows[half:])]
+        parts = [self._begin(part, compute, ensemble) for part in (windows[:half], windows[half:])]
         return lambda: np.concatenate([part() for part in parts])
 
 

@@ -1,8 +1,9 @@
-"""Several models heard as one: the mean of their scores, for the classes that are wanted."""
+"""Several models as one: the mean of their scores, for the classes that are wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,59 +13,135 @@ from torch import Tensor
 from htsat_sed.errors import UsageError
 from htsat_sed.labels import ClassMap, select
 from htsat_sed.model.htsat import HTSAT
+from htsat_sed.model.runtime import Inference
+
+Samples = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ClassSelection:
+    """Which scores of several models become the K columns of a result.
+
+    Attributes:
+        labels: K class names.
+        orders: for each model, where it has the first one's classes; None if in the same places.
+        columns: for each of the K, the first model's classes whose highest score counts; None for all.
+    """
+
+    labels: tuple[str, ...]
+    orders: tuple[list[int] | None, ...]
+    columns: tuple[list[int], ...] | None
+
+    @classmethod
+    def of(
+        cls, models: Sequence[HTSAT], *, class_map: ClassMap | None, labels: Sequence[str] | None
+    ) -> ClassSelection:
+        """The classes of an ensemble.
+
+        Args:
+            models: at least one.
+            class_map: joins the models' classes into others.
+            labels: keep only these classes (after the class map).
+
+        Raises:
+            ValueError: there is no model, the models disagree, or a label is unknown.
+        """
+        if not models:
+            raise UsageError("wanted at least one model, got none")
+        own = models[0].labels
+        orders = tuple(_same_task(models[0], other) for other in models)
+        if class_map is None and labels is None:
+            return cls(own, orders, None)
+        columns = [[i] for i in range(len(own))] if class_map is None else class_map.columns(own)
+        known = own if class_map is None else tuple(class_map.groups)
+        kept = range(len(known)) if labels is None else select(known, labels)
+        return cls(tuple(known[i] for i in kept), orders, tuple(columns[i] for i in kept))
 
 
 class Ensemble:
-    """Models of one task, and what is kept of their classes.
+    """Models on one device, which score windows together.
 
     Args:
-        models: at least one.
-        class_map: joins the models' classes into others.
-        labels: keep only these classes (after the class map).
+        models: at least one, of one task.
+        device: where they are.
+        classes: what becomes of their scores.
 
     Attributes:
         models: as given.
-        labels: K class names, in the order of the columns of `chosen`.
-
-    Raises:
-        ValueError: there is no model, the models disagree, or a label is unknown.
+        device: as given.
     """
 
-    def __init__(
-        self, models: Sequence[HTSAT], *, class_map: ClassMap | None, labels: Sequence[str] | None
-    ) -> None:
-        if not models:
-            raise UsageError("wanted at least one model, got none")
+    def __init__(self, models: Sequence[Inference], device: torch.device, classes: ClassSelection) -> None:
         self.models = list(models)
-        self._orders = [_same_task(models[0], other) for other in models]
-        self._class_map = class_map
-        self.labels = models[0].labels
-        if class_map is not None:
-            no_rows = np.zeros((0, len(self.labels)), np.float32)
-            _, self.labels = class_map.apply(no_rows, self.labels)
-        self._columns: list[int] | None = None
-        if labels is not None:
-            self._columns = list(select(self.labels, labels))
-            self.labels = tuple(self.labels[i] for i in self._columns)
+        self.device = device
+        self._orders = [None if order is None else self._index(order) for order in classes.orders]
+        self._columns: list[Tensor] | Tensor | None = None
+        if classes.columns is not None:
+            single = all(len(column) == 1 for column in classes.columns)
+            self._columns = (
+                self._index([column[0] for column in classes.columns])
+                if single
+                else [self._index(column) for column in classes.columns]
+            )
 
-    def mean(self, of_models: Sequence[Tensor]) -> Tensor:
+    def presence(self, windows: Sequence[Samples]) -> Tensor:
+        """Presence scores (B, 32, K) of windows, zero-padded to full length."""
+        waveforms = self._whole(windows)
+        return self._chosen(self._mean([model.presence_scores(waveforms) for model in self.models]))
+
+    def clip(self, windows: Sequence[Samples], *, shifts: int = 1) -> Tensor:
+        """Clip scores (B, K) of windows of any length: each is stretched before they share a batch.
+
+        Args:
+            windows: B.
+            shifts: copies of each window, shifted round by 0, 100, 300, 600, ... samples; scores are the mean
+                of theirs.
+        """
+        waveforms = [self._tensor([samples], len(samples)) for samples in windows]
+        scores = []
+        for shift in range(shifts):
+            # Each copy is a shift of the one before, as in the official code.
+            waveforms = [waveform.roll(-100 * shift, dims=-1) for waveform in waveforms]
+            scores.append(self._mean([model.clip_scores(waveforms) for model in self.models]))
+        return self._chosen(torch.stack(scores).mean(dim=0))
+
+    def embedding(self, windows: Sequence[Samples]) -> Tensor:
+        """Embeddings (B, D of all models) of windows, zero-padded to full length."""
+        waveforms = self._whole(windows)
+        return torch.cat([model.embeddings(waveforms) for model in self.models], dim=1)
+
+    def _mean(self, of_models: Sequence[Tensor]) -> Tensor:
         """Mean of the scores (..., K of a model) of each, with the classes in the first model's order."""
         ordered = [s if o is None else s[..., o] for s, o in zip(of_models, self._orders, strict=True)]
         return torch.stack(ordered).mean(dim=0)
 
-    def chosen(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _chosen(self, scores: Tensor) -> Tensor:
         """(..., K of the first model) to (..., K): mapped and selected classes."""
-        if self._class_map is not None:
-            mapped, _ = self._class_map.apply(scores.reshape(-1, scores.shape[-1]), self.models[0].labels)
-            scores = mapped.reshape(*scores.shape[:-1], -1)
-        return scores if self._columns is None else scores[..., self._columns]
+        if self._columns is None:
+            return scores
+        if isinstance(self._columns, Tensor):
+            return scores[..., self._columns]
+        return torch.stack([scores[..., column].amax(dim=-1) for column in self._columns], dim=-1)
+
+    def _whole(self, windows: Sequence[Samples]) -> Tensor:
+        return self._tensor(windows, self.models[0].window_samples)
+
+    def _tensor(self, windows: Sequence[Samples], length: int) -> Tensor:
+        """Windows on the device, (B, length), zero-padded."""
+        padded = torch.zeros(len(windows), length, pin_memory=self.device.type == "cuda")
+        for row, samples in zip(padded.numpy(), windows, strict=True):
+            row[: len(samples)] = samples
+        return padded.to(self.device, non_blocking=True)
+
+    def _index(self, places: list[int]) -> Tensor:
+        return torch.tensor(places, dtype=torch.int64, device=self.device)
 
 
 def _same_task(first: HTSAT, other: HTSAT) -> list[int] | None:
     """Where the first model's classes stand in another's; None if in the same places.
 
     Raises:
-        ValueError: the two do not hear the same classes, sample rate or window.
+        ValueError: the two do not have the same classes, sample rate or window.
     """
     one, two = ((m.config.sample_rate, m.config.window_samples) for m in (first, other))
     if one != two:

@@ -16,7 +16,8 @@ from itertools import chain
 
 from htsat_sed.audio import AudioStream, Window
 from htsat_sed.detection.ahead import read_ahead
-from htsat_sed.detection.devices import Launch, Samples, Scores
+from htsat_sed.detection.devices import Launch, Scores
+from htsat_sed.detection.ensemble import Samples
 from htsat_sed.errors import HtsatSedError
 
 AnyPath = str | os.PathLike[str]

@@ -96,6 +96,7 @@ class Inference:
 
     Attributes:
         runtime: name of the runtime of the core.
+        window_samples: samples of a whole window.
 
     Raises:
         ValueError: the device does not support `execution`.
@@ -107,6 +108,7 @@ class Inference:
     ) -> None:
         execution = execution or Execution()
         self.runtime = execution.on(device)
+        self.window_samples = model.config.window_samples
         self._model = model
         self._core: Core
         if self.runtime == "openvino":

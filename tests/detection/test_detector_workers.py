@@ -14,7 +14,7 @@ from tiny_detector import RATE, tiny, write
 
 from htsat_sed import Detector, PresenceMap
 from htsat_sed.detection.detector import Detection
-from htsat_sed.detection.devices import Place
+from htsat_sed.detection.ensemble import Ensemble
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
@@ -67,13 +67,13 @@ def test_parts_of_a_batch_side_by_side_leave_torchs_threads_alone(
     torch_threads(4)
     detector = Detector(tiny(), batch_size=6)
     seen: set[tuple[str, int, int]] = set()
-    presence = detector._presence
+    presence = Ensemble.presence
 
-    def watched(batch: list[np.ndarray], place: Place) -> torch.Tensor:
+    def watched(ensemble: Ensemble, batch: list[np.ndarray]) -> torch.Tensor:
         seen.add((threading.current_thread().name[:5], len(batch), torch.get_num_threads()))
-        return presence(batch, place)
+        return presence(ensemble, batch)
 
-    monkeypatch.setattr(detector, "_presence", watched)
+    monkeypatch.setattr(Ensemble, "presence", watched)
     results = detector.presence_maps([long_recording] * 6)  # of 7 windows
     next(results)
     others: list[int] = []
@@ -172,15 +172,15 @@ def test_a_batch_that_does_not_fit_is_halved(
     whole = Detector(tiny(), batch_size=2).presence_map(long_recording)
     detector = Detector(tiny(), batch_size=7)
     sizes: list[int] = []
-    presence = detector._presence
+    presence = Ensemble.presence
 
-    def scarce(batch: list[np.ndarray], place: Place) -> torch.Tensor:
+    def scarce(ensemble: Ensemble, batch: list[np.ndarray]) -> torch.Tensor:
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("no more")
-        return presence(batch, place)
+        return presence(ensemble, batch)
 
-    monkeypatch.setattr(detector, "_presence", scarce)
+    monkeypatch.setattr(Ensemble, "presence", scarce)
     found = detector.presence_map(long_recording)
     np.testing.assert_allclose(found.scores, whole.scores, rtol=0, atol=1e-5)
     assert sizes == [7, 4, 2, 2, 3, 2, 1]
@@ -195,10 +195,10 @@ def test_a_batch_that_does_not_fit_is_halved(
 def test_a_window_that_does_not_fit_is_an_error(
     long_recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def scarce(batch: list[np.ndarray], place: Place) -> torch.Tensor:
+    def scarce(ensemble: Ensemble, batch: list[np.ndarray]) -> torch.Tensor:
         raise torch.OutOfMemoryError("no more")
 
     detector = Detector(tiny(), batch_size=2)
-    monkeypatch.setattr(detector, "_presence", scarce)
+    monkeypatch.setattr(Ensemble, "presence", scarce)
     with pytest.raises(HtsatSedError, match="cpu: has no memory for a single window: end other"):
         detector.presence_map(long_recording)
