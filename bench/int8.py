@@ -33,11 +33,11 @@ from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.evaluation.evaluate import evaluate_strong
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.model.catalogue import resolve_checkpoint
-from htsat_sed.model.core import core_input
 from htsat_sed.model.htsat import FRAMES, HTSAT, HTSATConfig
 from htsat_sed.model.int8 import calibrate
 from htsat_sed.model.openvino_graph import openvino_graph
 from htsat_sed.model.openvino_import import openvino, ops
+from htsat_sed.model.torch_core import core_input
 
 Array = NDArray[np.float32]
 Infer = Callable[[Array], Array]

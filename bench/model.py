@@ -34,9 +34,9 @@ from torch.utils import mkldnn
 
 from htsat_sed import load_checkpoint
 from htsat_sed.model.catalogue import resolve_checkpoint
-from htsat_sed.model.core import Core, CoreModule
 from htsat_sed.model.htsat import FRAMES, HTSAT, IMAGE_SIDE, PATCH, TOKENS, HTSATConfig, stretch
 from htsat_sed.model.runtime import Execution, Inference, Precision, Runtime
+from htsat_sed.model.torch_core import Core, CoreModule
 
 MATMUL_SIDE = 2048
 MATMULS = 4  # of a round, which should not be much shorter than what it is compared with

@@ -101,7 +101,7 @@ def _inputs(model: HTSAT, recording: str, count: int) -> list[Tensor]:
     """What the core takes for the first windows of a recording that are not silent: (1, 1024, 64) each."""
     import torch
 
-    from htsat_sed.model.core import core_input
+    from htsat_sed.model.torch_core import core_input
 
     with torch.inference_mode():
         return [

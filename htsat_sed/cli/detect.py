@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from htsat_sed.detection.detector import Detection, Detector
     from htsat_sed.detection.events import Event
-    from htsat_sed.detection.flow import Progress
+    from htsat_sed.detection.scheduler import RecordingProgress
     from htsat_sed.runs.event_files import EventFiles, Target
 
 KEPT_LISTED = 30
@@ -211,7 +211,7 @@ def _detect(
     def keep(path: object, scores: NDArray[np.float32]) -> None:
         files.rows(run.next.name, scores)
 
-    def read(paths: Iterable[str], progress: Progress) -> Results[Detection]:
+    def read(paths: Iterable[str], progress: RecordingProgress) -> Results[Detection]:
         return detector.detections(paths, progress=progress, rows=keep, defective=run.defective)
 
     for recording, found in run.through(read):

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from htsat_sed.audio import AudioStream, Window
     from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import Event
-    from htsat_sed.detection.flow import Progress
     from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.detection.scheduler import RecordingProgress
     from htsat_sed.report.page import Shown
 
 INDEX = "index.html"
@@ -196,7 +196,7 @@ def _shown(
         sketches[stream.path] = Sketch(detector.config, seconds=seconds, bit_rate=bit_rate)
         return sketches[stream.path].through(windows)
 
-    def read(paths: Iterable[str], progress: Progress) -> Results[PresenceMap]:
+    def read(paths: Iterable[str], progress: RecordingProgress) -> Results[PresenceMap]:
         return detector.presence_maps(paths, progress=progress, defective=run.defective, tap=tap)
 
     for recording, found in run.through(read):

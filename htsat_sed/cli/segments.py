@@ -19,8 +19,8 @@ from htsat_sed.runs.outputs import check_apart
 
 if TYPE_CHECKING:
     from htsat_sed.detection.events import Event
-    from htsat_sed.segments.choice import Choice
-    from htsat_sed.segments.cut import Bounds, Cut
+    from htsat_sed.segments.choice import ClipChoice
+    from htsat_sed.segments.cut import Bounds, ClipSettings
     from htsat_sed.segments.export import Plan
 
 
@@ -83,11 +83,11 @@ class ChoiceOptions:
     min_score: float = option(0.0, "Only events that score at least this.", min=0.0, max=1.0, metavar="SCORE")
 
     @property
-    def choice(self) -> Choice:
+    def choice(self) -> ClipChoice:
         """The choice without labels and scores."""
-        from htsat_sed.segments.choice import Choice
+        from htsat_sed.segments.choice import ClipChoice
 
-        return Choice(
+        return ClipChoice(
             limit=self.limit, order=self.choose, spread=self.spread, bands=self.bands, seed=self.seed
         )
 
@@ -119,12 +119,12 @@ class ClipOptions:
         metavar="all|N",
     )
 
-    def cut(self, track: int | None) -> Cut:
+    def cut(self, track: int | None) -> ClipSettings:
         """How a recording is cut, of which a track is read."""
-        from htsat_sed.segments.cut import Cut
+        from htsat_sed.segments.cut import ClipSettings
 
         before, after = _padding(self.padding)
-        return Cut(
+        return ClipSettings(
             before=before,
             after=after,
             format=self.format,
@@ -179,7 +179,7 @@ def segments(
     raise typer.Exit(code)
 
 
-def _cut(planned: Plan, out: Path, cut: Cut, *, safe_cells: bool) -> int:
+def _cut(planned: Plan, out: Path, cut: ClipSettings, *, safe_cells: bool) -> int:
     """Cut the clips and list them; the exit code says whether some could not be cut."""
     from htsat_sed.segments.export import INDEX, write_clips, write_index
     from htsat_sed.whole_file import remove_all_unfinished

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from htsat_sed.detection.detector import Detector
-    from htsat_sed.detection.flow import Progress
+    from htsat_sed.detection.scheduler import RecordingProgress
 
 SHOWN = 5  # classes a recording, on a terminal
 _OTHERS = (".json", ".jsonl", ".parquet", ".rttm", ".vtt", ".xlsx")  # suffixes of what is not written
@@ -171,7 +171,7 @@ def _tag(
     rows = options.rows(labels, safe_cells=safe_cells)
     as_table = options.wide or not output.is_terminal
 
-    def read(paths: Iterable[str], progress: Progress) -> Results[NDArray[np.float32]]:
+    def read(paths: Iterable[str], progress: RecordingProgress) -> Results[NDArray[np.float32]]:
         return detector.all_clip_scores(
             paths, pool=options.pool, shifts=options.shifts, progress=progress, defective=run.defective
         )

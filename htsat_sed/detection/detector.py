@@ -25,8 +25,15 @@ from htsat_sed.audio import AudioStream, InMemory, Window, check_choice, open_re
 from htsat_sed.detection.devices import Compute, Devices
 from htsat_sed.detection.ensemble import ClassSelection, Ensemble
 from htsat_sed.detection.events import Event, PostProcessing, find_events
-from htsat_sed.detection.flow import AnyPath, Cut, Defective, Progress, Recording, recordings
 from htsat_sed.detection.presence import PresenceMap, stitch
+from htsat_sed.detection.scheduler import (
+    AnyPath,
+    Defective,
+    RecordingProgress,
+    ScoredRecording,
+    Windowing,
+    scored_recordings,
+)
 from htsat_sed.detection.streaming import EventStream
 from htsat_sed.errors import CheckpointError, HtsatSedError, UsageError
 from htsat_sed.labels import ClassMap
@@ -243,7 +250,7 @@ class Detector:
         self,
         paths: Iterable[AnyPath],
         *,
-        progress: Progress | None = None,
+        progress: RecordingProgress | None = None,
         rows: Rows | None = None,
         defective: Defective | None = None,
     ) -> Generator[tuple[AnyPath, Detection | HtsatSedError]]:
@@ -288,7 +295,7 @@ class Detector:
         *,
         start: float = 0.0,
         end: float = math.inf,
-        progress: Progress | None = None,
+        progress: RecordingProgress | None = None,
         defective: Defective | None = None,
         tap: Tap | None = None,
     ) -> Iterator[tuple[AnyPath, PresenceMap | HtsatSedError]]:
@@ -335,7 +342,7 @@ class Detector:
         *,
         pool: Literal["max", "mean"] = "max",
         shifts: int = 1,
-        progress: Progress | None = None,
+        progress: RecordingProgress | None = None,
         defective: Defective | None = None,
     ) -> Iterator[tuple[AnyPath, NDArray[np.float32] | HtsatSedError]]:
         """Clip-level scores of many recordings, in their order.
@@ -393,10 +400,10 @@ class Detector:
     def _presence_of(
         self,
         paths: Iterable[AnyPath],
-        cut: Cut,
-        progress: Progress | None,
+        cut: Windowing,
+        progress: RecordingProgress | None,
         defective: Defective | None = None,
-    ) -> Generator[tuple[Recording, Iterator[NDArray[np.float32]]]]:
+    ) -> Generator[tuple[ScoredRecording, Iterator[NDArray[np.float32]]]]:
         """Each recording with the rows of its presence map, in blocks, as they become known."""
         silent = np.zeros((TOKENS, len(self.labels)), np.float32)
         with closing(self._scored(paths, cut, Ensemble.presence, silent, progress, defective)) as through:
@@ -404,7 +411,7 @@ class Detector:
                 yield recording, self._rows(recording, scored)
 
     def _rows(
-        self, recording: Recording, scored: Iterator[NDArray[np.float32]]
+        self, recording: ScoredRecording, scored: Iterator[NDArray[np.float32]]
     ) -> Iterator[NDArray[np.float32]]:
         """Blocks of rows of a recording's presence map, cut where the recording ends."""
         told = 0
@@ -418,12 +425,12 @@ class Detector:
     def _scored(
         self,
         paths: Iterable[AnyPath],
-        cut: Cut,
+        cut: Windowing,
         compute: Compute,
         silent: NDArray[np.float32],
-        progress: Progress | None,
+        progress: RecordingProgress | None,
         defective: Defective | None,
-    ) -> Generator[tuple[Recording, Iterator[NDArray[np.float32]]]]:
+    ) -> Generator[tuple[ScoredRecording, Iterator[NDArray[np.float32]]]]:
         """Each recording with the scores of its windows, which are to be taken to the end."""
         if os.getpid() != self._process:
             raise UsageError(
@@ -432,7 +439,7 @@ class Detector:
             )
         rate = self.config.sample_rate
 
-        def scores(recording: Recording) -> Iterator[NDArray[np.float32]]:
+        def scores(recording: ScoredRecording) -> Iterator[NDArray[np.float32]]:
             for part, of_window in recording.windows():
                 if progress is not None:
                     progress(recording.path, part.end / rate, part.expected_duration)
@@ -441,7 +448,7 @@ class Detector:
                 defective(recording.path, recording.end.defect)
 
         with self._devices.computing(compute) as launch:
-            through = recordings(
+            through = scored_recordings(
                 paths,
                 open_stream=lambda path: open_recording(path, rate, channel=self.channel, track=self.track),
                 cut=cut,

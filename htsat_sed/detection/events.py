@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
 from htsat_sed.detection.change_points import step_filter_tokens
+from htsat_sed.detection.event_arrays import SLACK, EventArrays, EventRules, find_event_arrays
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.detection.spans import SLACK, SpanRules, Spans, find_spans
 from htsat_sed.post_processing import PostProcessing as PostProcessing
 from htsat_sed.post_processing import read_post_processing as read_post_processing
 
@@ -85,11 +85,11 @@ class ClassRules(NamedTuple):
 
     Attributes:
         widths: (K,) widths of the median filter, tokens.
-        spans: all other values.
+        events: all other values.
     """
 
     widths: tuple[int, ...]
-    spans: SpanRules
+    events: EventRules
 
 
 @lru_cache(maxsize=16)
@@ -100,14 +100,14 @@ def class_rules(
     others = replace(post_processing, classes={})
     rules = [post_processing.of(k) if k in post_processing.classes else others for k in labels]
     widths = tuple(median_filter_tokens(rule.median_filter, token_seconds) for rule in rules)
-    return ClassRules(widths, span_rules(rules, token_seconds))
+    return ClassRules(widths, event_rules(rules, token_seconds))
 
 
-def span_rules(rules: Sequence[PostProcessing], token_seconds: float) -> SpanRules:
+def event_rules(rules: Sequence[PostProcessing], token_seconds: float) -> EventRules:
     """The values of each of K classes, without the median filter, as arrays."""
     lows = [r.threshold if r.threshold_low is None else r.threshold_low for r in rules]
     sides = [step_filter_tokens(r.step_filter, token_seconds) if r.step_filter else 0 for r in rules]
-    return SpanRules(
+    return EventRules(
         np.array([r.threshold for r in rules]),
         np.array(lows),
         np.array([r.min_gap for r in rules]),
@@ -136,11 +136,11 @@ def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> l
     step = presence_map.token_seconds
     rules = class_rules(tuple(presence_map.labels), token_seconds=step, post_processing=post_processing)
     smoothed = smooth(presence_map.scores, widths=rules.widths)
-    found = find_spans(smoothed, rules.spans, token_seconds=step, duration=presence_map.duration)
+    found = find_event_arrays(smoothed, rules.events, token_seconds=step, duration=presence_map.duration)
     return sorted(named(found, presence_map.labels))
 
 
-def named(found: Spans, labels: Sequence[str]) -> list[Event]:
+def named(found: EventArrays, labels: Sequence[str]) -> list[Event]:
     """The same as events, in the order of the columns."""
     return [
         Event(onset, offset, labels[column], peak)

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import Boxes
 from htsat_sed.detection.edges import LONG_AGO, REACH, EdgeScores, find_edges
+from htsat_sed.detection.event_arrays import EventRules, close_gaps, find_event_arrays, find_runs, in_seconds
 from htsat_sed.detection.events import Event, PostProcessing, class_rules, named, smooth
-from htsat_sed.detection.spans import SpanRules, close_gaps, find_runs, find_spans, in_seconds
 from htsat_sed.errors import UsageError
 
 _BLOCK = 256  # rows worth the overhead of a round, 80 s
@@ -62,7 +62,7 @@ class EventStream:
         self._half = max(self._widths, default=1) // 2
         self._block = max(block, self._half)
         self._boxed = np.flatnonzero(self._rules.sides)
-        self._boxed_rules = SpanRules._make(values[self._boxed] for values in self._rules)
+        self._boxed_rules = EventRules._make(values[self._boxed] for values in self._rules)
         self._boxed_rows: list[NDArray[np.float32]] = []
         self._edged = np.flatnonzero((self._rules.edge_level > 0.0) & (self._rules.sides == 0))
         self._edge_level = np.where(self._rules.sides == 0, self._rules.edge_level, 0.0)
@@ -115,7 +115,7 @@ class EventStream:
         found = self._advance(duration)
         if len(self._boxed):
             scores = np.concatenate(self._boxed_rows)
-            boxes = find_spans(scores, self._boxed_rules, token_seconds=self._step, duration=duration)
+            boxes = find_event_arrays(scores, self._boxed_rules, token_seconds=self._step, duration=duration)
             found += named(boxes._replace(column=self._boxed[boxes.column]), self._labels)
         return found
 

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from htsat_sed.detection.event_arrays import EventArrays
 from htsat_sed.detection.events import Event
-from htsat_sed.detection.spans import Spans
 from htsat_sed.evaluation.counts import Counts, Floats
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.tables import Pair
 
 Ints = NDArray[np.int64]
-ColumnCounter = Callable[[Spans, Ints, "References", Settings], tuple[Floats, Floats]]
+ColumnCounter = Callable[[EventArrays, Ints, "References", Settings], tuple[Floats, Floats]]
 
 
 class References(NamedTuple):
@@ -97,12 +97,12 @@ def segment_counts(events: Pair, *, resolution: float = 1.0) -> Counts:
     return _by_recording(found, wanted("segment", references, settings), events)
 
 
-def _columns(events: Pair) -> tuple[Spans, References]:
+def _columns(events: Pair) -> tuple[EventArrays, References]:
     """Estimated and reference events; each class of each recording is a column and a row."""
     size = len(events.recordings) * len(events.labels)
     column, spans = stacked(events.estimated, events.labels)
     row, reference = stacked(events.reference, events.labels)
-    estimated = Spans(column, spans[:, 0], spans[:, 1], np.zeros(len(column), np.float32))
+    estimated = EventArrays(column, spans[:, 0], spans[:, 1], np.zeros(len(column), np.float32))
     return estimated, References(reference, np.bincount(row, minlength=size))
 
 
@@ -124,7 +124,7 @@ def _by_recording(found: tuple[Floats, Floats], present: Floats, events: Pair) -
 
 
 def intersection(
-    spans: Spans, row: Ints, references: References, settings: Settings
+    spans: EventArrays, row: Ints, references: References, settings: Settings
 ) -> tuple[Floats, Floats]:
     """True and false positives of each column.
 
@@ -154,7 +154,9 @@ def intersection(
     return tp, fp
 
 
-def collar(spans: Spans, row: Ints, references: References, settings: Settings) -> tuple[Floats, Floats]:
+def collar(
+    spans: EventArrays, row: Ints, references: References, settings: Settings
+) -> tuple[Floats, Floats]:
     """True and false positives of each column.
 
     An estimated event matches a reference event if their onsets differ by at most `onset_collar`, and their
@@ -166,7 +168,7 @@ def collar(spans: Spans, row: Ints, references: References, settings: Settings) 
 
 
 def _matched(
-    spans: Spans,
+    spans: EventArrays,
     row: Ints,
     references: References,
     onset_collar: float,
@@ -193,7 +195,9 @@ def _matched(
     return tp, every - tp
 
 
-def segment(spans: Spans, row: Ints, references: References, settings: Settings) -> tuple[Floats, Floats]:
+def segment(
+    spans: EventArrays, row: Ints, references: References, settings: Settings
+) -> tuple[Floats, Floats]:
     """True and false positives of each column, in segments of `segment` seconds from 0.
 
     An event is active in every segment that it reaches into. Arguments as of `intersection`.

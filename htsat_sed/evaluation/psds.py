@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from htsat_sed.detection.events import PostProcessing, median_filter_tokens, smooth, span_rules
+from htsat_sed.detection.event_arrays import find_event_arrays
+from htsat_sed.detection.events import PostProcessing, event_rules, median_filter_tokens, smooth
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.detection.spans import find_spans
 from htsat_sed.evaluation.counting import Ints, References, criterion, overlaps, stacked, sums
 from htsat_sed.evaluation.counts import Floats, event_numbers, event_seconds, ratio
 from htsat_sed.evaluation.tables import Pair
@@ -211,7 +211,7 @@ def _detections(
         own = [rules.of(label) for label in labels]
         widths = [median_filter_tokens(rule.median_filter, found.token_seconds) for rule in own]
         scores = smooth(found.scores[:, [found.labels.index(label) for label in labels]], widths=widths)
-        given = span_rules(own, found.token_seconds)
+        given = event_rules(own, found.token_seconds)
         share = np.where(given.high > 0.0, given.low / np.where(given.high > 0.0, given.high, 1.0), 1.0)
         size = max(1, _CELLS // (tokens * classes))
         for first in range(0, len(at), size):
@@ -219,7 +219,7 @@ def _detections(
             high = np.repeat(some, classes)
             tiled = given._replace(**{name: np.tile(v, len(some)) for name, v in given._asdict().items()})
             tiled = tiled._replace(high=high, low=high * np.tile(share, len(some)))
-            spans = find_spans(
+            spans = find_event_arrays(
                 np.tile(scores, len(some)),
                 tiled,
                 token_seconds=found.token_seconds,

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import find_boxes, step_filter_tokens
+from htsat_sed.detection.event_arrays import EventRules, find_event_arrays
 from htsat_sed.detection.events import PostProcessing, median_filter_tokens, smooth
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.detection.spans import SpanRules, find_spans
 from htsat_sed.evaluation.counting import COUNTERS, References, wanted
 from htsat_sed.evaluation.counts import Counts, Floats
 from htsat_sed.evaluation.report import Settings
@@ -235,7 +235,7 @@ class ThresholdCurves:
         for step, some in self._alike(smoothed, numbers):
             recording = np.repeat(some, numbers[some])
             place = np.concatenate([np.arange(first[i], first[i + 1]) for i in some])
-            spans = find_spans(
+            spans = find_event_arrays(
                 np.repeat(np.stack([smoothed[i] for i in some], axis=1), numbers[some], axis=1),
                 _rules(choice, thresholds[place], step),
                 token_seconds=step,
@@ -264,14 +264,14 @@ def between(thresholds: Floats, place: int) -> float:
     return middle if np.float32(middle) < upper else lower
 
 
-def _rules(choice: Choice, thresholds: Floats, token_seconds: float) -> SpanRules:
+def _rules(choice: Choice, thresholds: Floats, token_seconds: float) -> EventRules:
     """One choice with many thresholds."""
     sides = step_filter_tokens(choice.step_filter, token_seconds) if choice.step_filter else 0
 
     def every(value: float) -> Floats:
         return np.full(len(thresholds), value)
 
-    return SpanRules(
+    return EventRules(
         high=thresholds,
         low=choice.low_share * thresholds,
         min_gap=every(choice.min_gap),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from htsat_sed.errors import CheckpointError, UsageError
 from htsat_sed.labels import did_you_mean
-from htsat_sed.model.download import Progress, adopt, download, file_sha256
+from htsat_sed.model.download import ByteProgress, adopt, download, file_sha256
 
 BUNDLED = "home"
 
@@ -146,7 +146,7 @@ def pull(
     entry: Download,
     *,
     file: str | Path | None = None,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
     attempts: int = 4,
     pause: float = 1.0,
 ) -> Path:

@@ -20,7 +20,7 @@ from typing import IO
 from htsat_sed.errors import CheckpointError, HtsatSedError
 from htsat_sed.whole_file import sync, whole_file
 
-Progress = Callable[[int, int | None], None]
+ByteProgress = Callable[[int, int | None], None]
 """Called with the number of bytes downloaded and the total, if known."""
 
 _logger = logging.getLogger("htsat_sed")
@@ -53,7 +53,7 @@ def download(
     *,
     sha256: str,
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: ByteProgress | None = None,
     attempts: int = 4,
     pause: float = 1.0,
 ) -> None:
@@ -163,7 +163,7 @@ def adopt(source: str | Path, path: Path, *, sha256: str) -> None:
 
 
 def _fetch_all(
-    url: str, file: IO[bytes], *, size: int | None, progress: Progress | None, attempts: int, pause: float
+    url: str, file: IO[bytes], *, size: int | None, progress: ByteProgress | None, attempts: int, pause: float
 ) -> None:
     """Connect until the file is complete; every connection that yields data resets the count of attempts."""
     failures = 0
@@ -186,7 +186,7 @@ def _fetch_all(
         time.sleep(pause * 2 ** (failures - 1))
 
 
-def _fetch(url: str, file: IO[bytes], *, size: int | None, progress: Progress | None) -> bool:
+def _fetch(url: str, file: IO[bytes], *, size: int | None, progress: ByteProgress | None) -> bool:
     """Append what the host sends, from the end of the file on; return whether it is complete."""
     start = file.tell()
     headers = {"User-Agent": "htsat-sed", "Accept-Encoding": "identity"}

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from htsat_sed.errors import CheckpointError, HtsatSedError, UsageError
-from htsat_sed.model.core import Core, CoreModule
 from htsat_sed.model.htsat import FRAMES, HTSAT, WINDOW_HOPS, HTSATConfig
+from htsat_sed.model.torch_core import Core, CoreModule
 from htsat_sed.whole_file import whole_file
 
 OPSET = 17

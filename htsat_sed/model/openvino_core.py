@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from htsat_sed.errors import UsageError
-from htsat_sed.model.core import Core
 from htsat_sed.model.openvino_import import openvino
+from htsat_sed.model.torch_core import Core
 
 _STREAMS = 8  # windows at once; each stream needs memory for packed weights (150 MB for the full-size model)
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from htsat_sed.errors import UsageError
-from htsat_sed.model.core import Core, core_input, torch_core
 from htsat_sed.model.htsat import HTSAT, HTSATOutput
+from htsat_sed.model.torch_core import Core, core_input, torch_core
 
 Runtime = Literal["torch", "openvino", "onnx"]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]

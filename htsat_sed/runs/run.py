@@ -13,7 +13,7 @@ from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.recordings import Recording
 
 if TYPE_CHECKING:
-    from htsat_sed.detection.flow import AnyPath, Progress
+    from htsat_sed.detection.scheduler import AnyPath, RecordingProgress
     from htsat_sed.runs.journal import Journal, Stamp
 
 _Result = TypeVar("_Result")
@@ -127,7 +127,7 @@ class Run:
         return self._handed[0][0]
 
     def through(
-        self, read: Callable[[Iterable[str], Progress], Results[_Result]]
+        self, read: Callable[[Iterable[str], RecordingProgress], Results[_Result]]
     ) -> Iterator[tuple[Recording, _Result | HtsatSedError]]:
         """Go through the recordings that are not done, and show how far it is.
 

@@ -29,7 +29,7 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class ClipChoice:
     """How many events of each class, and which.
 
     Attributes:
@@ -57,7 +57,7 @@ class Choice:
             raise UsageError(f"wanted 1 band or more, got {self.bands}")
 
 
-def choose(table: Mapping[str, Sequence[Event]], choice: Choice) -> list[Found]:
+def choose(table: Mapping[str, Sequence[Event]], choice: ClipChoice) -> list[Found]:
     """Choose events.
 
     Args:
@@ -79,7 +79,7 @@ def choose(table: Mapping[str, Sequence[Event]], choice: Choice) -> list[Found]:
     ]
 
 
-def _ordered(label: str, own: Iterable[Found], choice: Choice) -> list[Found]:
+def _ordered(label: str, own: Iterable[Found], choice: ClipChoice) -> list[Found]:
     """The events of a class in the order in which they are taken."""
     ordered = sorted(own)
     random.Random(f"{choice.seed} {label}").shuffle(ordered)

@@ -51,7 +51,7 @@ _logger = logging.getLogger("htsat_sed")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class ClipSettings:
     """How clips are cut.
 
     Attributes:
@@ -99,7 +99,7 @@ class _Span(NamedTuple):
     target: Path
 
 
-def cut_recording(path: Path, clips: Iterable[tuple[Event, Path]], how: Cut) -> dict[Path, Bounds]:
+def cut_recording(path: Path, clips: Iterable[tuple[Event, Path]], how: ClipSettings) -> dict[Path, Bounds]:
     """Write clips of one recording, each file whole or not at all.
 
     Args:
@@ -123,7 +123,7 @@ def cut_recording(path: Path, clips: Iterable[tuple[Event, Path]], how: Cut) -> 
 
 
 def _one_pass(
-    path: Path, clips: list[tuple[Event, Path]], how: Cut, written: dict[Path, Bounds]
+    path: Path, clips: list[tuple[Event, Path]], how: ClipSettings, written: dict[Path, Bounds]
 ) -> list[tuple[Event, Path]]:
     """Write clips as the recording goes by; those that would have needed too many open files are returned."""
     put_off: list[tuple[Event, Path]] = []
@@ -178,7 +178,7 @@ def _counted(count: int, one: str, many: str) -> str:
     return f"1 event {one}" if count == 1 else f"{count} events {many}"
 
 
-def _span(event: Event, target: Path, rate: int, how: Cut) -> _Span:
+def _span(event: Event, target: Path, rate: int, how: ClipSettings) -> _Span:
     first = max(0, round(min((event.onset - how.before) * rate, _NEVER)))
     last = max(first + 1, round(min((event.offset + how.after) * rate, _NEVER)))
     return _Span(first, last, event, target)
@@ -197,7 +197,7 @@ class _Unfinished(Exception):
 class _Clip:
     """A clip that is being written; unless `finish` is called, there is no file."""
 
-    def __init__(self, span: _Span, source: Source, channels: int, how: Cut) -> None:
+    def __init__(self, span: _Span, source: Source, channels: int, how: ClipSettings) -> None:
         self.span = span
         self._rate, self._clip_rate = source.rate, how.sample_rate or source.rate
         self._end = span.first

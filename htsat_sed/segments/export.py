@@ -26,8 +26,8 @@ from htsat_sed.audio import find_recordings
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AudioError, UsageError
 from htsat_sed.labels import normal
-from htsat_sed.segments.choice import Choice, choose
-from htsat_sed.segments.cut import Bounds, Cut, cut_recording
+from htsat_sed.segments.choice import ClipChoice, choose
+from htsat_sed.segments.cut import Bounds, ClipSettings, cut_recording
 from htsat_sed.segments.names import clip_names
 from htsat_sed.whole_file import whole_file
 
@@ -54,7 +54,7 @@ class Plan:
 def plan(
     table: Mapping[str, Sequence[Event]],
     audio: Path,
-    choice: Choice,
+    choice: ClipChoice,
     *,
     suffix: str,
     labels: Collection[str] | None = None,
@@ -149,7 +149,9 @@ def _directly_below(audio: Path, name: str) -> list[Path]:
     return [found] if ".." not in path.parts and path.parts and os.path.lexists(found) else []
 
 
-def write_clips(plan: Plan, folder: Path, how: Cut) -> Iterator[tuple[str, dict[Event, Bounds] | AudioError]]:
+def write_clips(
+    plan: Plan, folder: Path, how: ClipSettings
+) -> Iterator[tuple[str, dict[Event, Bounds] | AudioError]]:
     """Cut the clips of a plan, recording by recording.
 
     Args:

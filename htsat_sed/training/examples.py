@@ -51,7 +51,7 @@ class Series(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class ExampleShape:
     """Shape of an example.
 
     Attributes:
@@ -94,7 +94,7 @@ class ClipSeries:
     def __init__(
         self,
         clips: Sequence[Clip],
-        window: Window,
+        window: ExampleShape,
         *,
         seed: int,
         balanced: bool = False,
@@ -191,7 +191,7 @@ class SoundscapeSeries:
         window: shape of an example.
     """
 
-    def __init__(self, soundscapes: Soundscapes, window: Window) -> None:
+    def __init__(self, soundscapes: Soundscapes, window: ExampleShape) -> None:
         self._soundscapes = soundscapes
         self._window = window
 

@@ -27,7 +27,7 @@ from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, TOKENS, HTSATConfig
 from htsat_sed.training.batches import Batches, Deal, ValidationBatches, fits_shared_memory, loader
 from htsat_sed.training.data import Clip, read_clips
-from htsat_sed.training.examples import ClipSeries, Series, SoundscapeSeries, Window
+from htsat_sed.training.examples import ClipSeries, ExampleShape, Series, SoundscapeSeries
 from htsat_sed.training.module import MONITOR, PROGRESS, Training
 from htsat_sed.training.recipe import DataRecipe, Recipe
 from htsat_sed.training.run_folder import (
@@ -47,7 +47,7 @@ from htsat_sed.whole_file import remove_unfinished, whole_file
 
 _FOLDS = 5  # of the tuning
 
-Progress = Callable[[int, int, Mapping[str, float]], None]
+StepProgress = Callable[[int, int, Mapping[str, float]], None]
 
 # Warnings of Lightning about settings that are intended here.
 _EXPECTED = (
@@ -112,7 +112,7 @@ def fit(
     *,
     run: Path,
     machine: Machine | None = None,
-    progress: Progress | None = None,
+    progress: StepProgress | None = None,
     out: Path | None = None,
     dtype: torch.dtype = torch.float32,
     restart: bool = False,
@@ -183,7 +183,7 @@ def _train(
     run: Path,
     state: Path | None,
     machine: Machine,
-    progress: Progress | None,
+    progress: StepProgress | None,
 ) -> None:
     """Train from a state, or from the beginning, to the end, and note how it ended."""
     recipe, epoch_steps = training.recipe, training.epoch_steps
@@ -252,10 +252,10 @@ def _train(
     trainer.strategy.barrier()
 
 
-def _window(recipe: Recipe) -> Window:
+def _window(recipe: Recipe) -> ExampleShape:
     """Shape of an example; its labels are not known yet."""
     shape = replace(HTSATConfig(), sample_rate=recipe.model.sample_rate, hop_length=recipe.model.hop_length)
-    return Window(sample_rate=shape.sample_rate, samples=shape.window_samples, tokens=TOKENS, labels=())
+    return ExampleShape(sample_rate=shape.sample_rate, samples=shape.window_samples, tokens=TOKENS, labels=())
 
 
 def _read_tables(recipe: Recipe, folder: Path) -> _Tables:
@@ -389,7 +389,7 @@ class _Keeper(Callback):  # type: ignore[misc]
 class _Reporter(Callback):  # type: ignore[misc]
     """Calls `progress` after every step."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: StepProgress) -> None:
         self._progress = progress
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
@@ -398,7 +398,7 @@ class _Reporter(Callback):  # type: ignore[misc]
             self._progress(trainer.global_step, trainer.max_steps, figures)
 
 
-def _callbacks(recipe: Recipe, run: Path, epoch_steps: int, progress: Progress | None) -> list[Callback]:
+def _callbacks(recipe: Recipe, run: Path, epoch_steps: int, progress: StepProgress | None) -> list[Callback]:
     callbacks: list[Callback] = [_Keeper(run, recipe, epoch_steps)]
     if progress is not None:
         callbacks.append(_Reporter(progress))

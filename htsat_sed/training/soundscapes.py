@@ -31,7 +31,7 @@ _NOISE_EXPONENTS = (0.0, 0.5, 1.0, 1.0, 1.5, 2.0)  # power falls as 1 / f ** exp
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class ClipSource:
     """A recording with the places where its class is active.
 
     Attributes:
@@ -74,7 +74,7 @@ class Soundscape(NamedTuple):
     unknown: frozenset[str]
 
 
-def read_sources(clips: Iterable[Clip], *, sample_rate: int) -> list[Source]:
+def read_sources(clips: Iterable[Clip], *, sample_rate: int) -> list[ClipSource]:
     """Read clips to cut events from; those that cannot be read are reported and left out.
 
     Args:
@@ -84,7 +84,7 @@ def read_sources(clips: Iterable[Clip], *, sample_rate: int) -> list[Source]:
     Raises:
         ValueError: a clip has several weak labels.
     """
-    sources: list[Source] = []
+    sources: list[ClipSource] = []
     for clip in clips:
         if not clip.labels:
             continue
@@ -99,7 +99,7 @@ def read_sources(clips: Iterable[Clip], *, sample_rate: int) -> list[Source]:
         end = len(whole) / sample_rate
         for label in sorted(clip.labels):
             spans = [(e.onset, min(e.offset, end)) for e in clip.events or () if e.label == label]
-            sources.append(Source(whole, label, np.array(spans or [(0.0, end)]), clip.unknown))
+            sources.append(ClipSource(whole, label, np.array(spans or [(0.0, end)]), clip.unknown))
     return sources
 
 
@@ -139,7 +139,7 @@ class Soundscapes:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[ClipSource],
         recipe: SoundscapeRecipe,
         *,
         sample_rate: int,
@@ -226,7 +226,7 @@ class Soundscapes:
         first, last = max(0, place), min(self._length, place + len(samples))
         mixture[first:last] += samples[first - place : last - place]
 
-    def _event(self, source: Source, rng: np.random.Generator) -> tuple[Samples, NDArray[np.float64]]:
+    def _event(self, source: ClipSource, rng: np.random.Generator) -> tuple[Samples, NDArray[np.float64]]:
         """An event: samples, and the spans in seconds where it is active."""
         samples, spans = _cut(source, rng, self._rate)
         if len(spans) == 1 and len(samples) < 2 * self._rate and rng.random() < 0.3:
@@ -281,7 +281,7 @@ def token_targets(
     return targets.clip(0.0, 1.0)
 
 
-def _cut(source: Source, rng: np.random.Generator, rate: int) -> tuple[Samples, NDArray[np.float64]]:
+def _cut(source: ClipSource, rng: np.random.Generator, rate: int) -> tuple[Samples, NDArray[np.float64]]:
     """The active part of a clip or a piece of it; of a recording with many spans, some seconds."""
     total = len(source.samples)
     if len(source.spans) > 1:

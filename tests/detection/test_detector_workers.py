@@ -48,7 +48,7 @@ def test_results_are_the_same_to_the_bit_for_any_workers(
 
 
 def threads_at_work() -> list[str]:
-    names = ("read-ahead", "model")
+    names = ("prefetch", "model")
     return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith(names))
 
 
@@ -56,7 +56,7 @@ def test_closing_ends_the_workers(long_recording: Path, torch_threads: Callable[
     torch_threads(2)
     results = Detector(tiny(), batch_size=2, workers=2).detections([long_recording] * 50)
     next(results)
-    assert threads_at_work() == ["model_0", "model_1", "read-ahead", "read-ahead"]
+    assert threads_at_work() == ["model_0", "model_1", "prefetch", "prefetch"]
     results.close()
     assert threads_at_work() == []
 

@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import arrays
 
 from htsat_sed.detection.change_points import Boxes
 from htsat_sed.detection.edges import REACH, find_edges
+from htsat_sed.detection.event_arrays import find_runs
 from htsat_sed.detection.events import Event, PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.detection.spans import find_runs
 
 
 def edges(scores: list[float], runs: list[tuple[int, int]], level: float) -> list[tuple[float, float]]:

@@ -17,8 +17,8 @@ from htsat_sed.annotations.delimited import row
 from htsat_sed.annotations.heard import heard_cells
 from htsat_sed.audio import coded, patience, read
 from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError
-from htsat_sed.segments.choice import Choice
-from htsat_sed.segments.cut import Bounds, Cut, cut_recording
+from htsat_sed.segments.choice import ClipChoice
+from htsat_sed.segments.cut import Bounds, ClipSettings, cut_recording
 from htsat_sed.segments.export import locate, plan, write_clips, write_index
 
 resource = pytest.importorskip("resource", reason="memory is bounded by POSIX's means")
@@ -95,7 +95,7 @@ def test_clips_hold_the_recordings_own_samples(
     recording = record(tmp_path / name, subtype=subtype)
     target = tmp_path / f"clip.{format}"
     event = Event(7.00007, 8.30001, "Dog")  # samples 56 000.56 and 66 400.08
-    found = cut_recording(recording, [(event, target)], Cut(format=format))  # type: ignore[arg-type]
+    found = cut_recording(recording, [(event, target)], ClipSettings(format=format))  # type: ignore[arg-type]
     assert found == {target: Bounds(56_001 / RATE, 66_400 / RATE)}
     information = soundfile.info(target)
     assert (information.subtype, information.samplerate, information.channels) == (expected, RATE, 2)
@@ -105,7 +105,7 @@ def test_clips_hold_the_recordings_own_samples(
 @pytest.mark.parametrize("subtype", ["PCM_32", "DOUBLE"])
 def test_more_bits_become_floats(tmp_path: Path, subtype: str) -> None:
     recording = record(tmp_path / "a.wav", SAMPLES + 77, subtype)
-    cut_recording(recording, [(Event(1, 2, "Dog"), tmp_path / "clip.wav")], Cut())
+    cut_recording(recording, [(Event(1, 2, "Dog"), tmp_path / "clip.wav")], ClipSettings())
     assert soundfile.info(tmp_path / "clip.wav").subtype == "FLOAT"
     wanted = soundfile.read(recording, dtype="float32")[0][RATE : 2 * RATE]
     np.testing.assert_array_equal(soundfile.read(tmp_path / "clip.wav", dtype="float32")[0], wanted)
@@ -116,7 +116,7 @@ def test_floats_beyond_full_scale_are_kept_as_wav_and_limited_as_flac(tmp_path: 
     recording = record(tmp_path / "a.wav", samples, "FLOAT")
     targets = tmp_path / "clip.wav", tmp_path / "clip.flac"
     for target in targets:
-        cut_recording(recording, [(Event(0, 1, "Dog"), target)], Cut(format=target.suffix[1:]))  # type: ignore[arg-type]
+        cut_recording(recording, [(Event(0, 1, "Dog"), target)], ClipSettings(format=target.suffix[1:]))  # type: ignore[arg-type]
     np.testing.assert_array_equal(soundfile.read(targets[0], dtype="float32")[0], samples)
     limited = soundfile.read(targets[1], dtype="float64")[0][:5]
     np.testing.assert_array_equal(limited, [0.5, 1 - 2.0**-23, -1, 0, 0])
@@ -126,7 +126,7 @@ def test_a_lossy_recording_is_cut_where_its_decoder_puts_the_samples(tmp_path: P
     recording = record(tmp_path / "a.mp3", SAMPLES // 4, "MPEG_LAYER_III", format="MP3")
     with av.open(str(recording)) as container:
         decoded = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
-    cut_recording(recording, [(Event(6, 7, "Dog"), tmp_path / "clip.wav")], Cut())
+    cut_recording(recording, [(Event(6, 7, "Dog"), tmp_path / "clip.wav")], ClipSettings())
     assert soundfile.info(tmp_path / "clip.wav").subtype == "PCM_16"
     clip = soundfile.read(tmp_path / "clip.wav", dtype="float32")[0].T
     np.testing.assert_allclose(clip, decoded[:, 6 * RATE : 7 * RATE], atol=2.0**-16)
@@ -137,7 +137,7 @@ def test_padding_stays_inside_the_recording_and_clips_may_overlap(tmp_path: Path
     recording = record(tmp_path / name)
     events = [Event(0.25, 1, "Dog"), Event(0.5, 11.5, "Rain"), Event(5, 6, "Dog"), Event(11, 12, "Dog")]
     clips = [(event, tmp_path / f"{i}.wav") for i, event in enumerate(events)]
-    found = cut_recording(recording, clips, Cut(before=0.5, after=1))
+    found = cut_recording(recording, clips, ClipSettings(before=0.5, after=1))
     assert list(found.values()) == [Bounds(0, 2), Bounds(4.5, 7), Bounds(0, 12), Bounds(10.5, 12)]
     for target, (onset, offset) in found.items():
         np.testing.assert_array_equal(raw(target), raw(recording)[int(onset * RATE) : int(offset * RATE)])
@@ -155,7 +155,7 @@ def test_a_damaged_recording_is_cut_where_events_are_found_in_it(tmp_path: Path)
     events = [Event(onset, onset + 0.3, "Dog") for onset in (4.1, 53.00012)] + [Event(60.1, 60.2, "Dog")]
     for chosen in (events, events[1:]):  # whatever else is cut
         clips = [(event, tmp_path / f"{event.onset}.wav") for event in chosen]
-        found = cut_recording(recording, clips, Cut())
+        found = cut_recording(recording, clips, ClipSettings())
         assert len(found) == len(chosen) - 1
         for target, (onset, offset) in found.items():
             clip = soundfile.read(target, dtype="float32")[0].mean(axis=1)
@@ -168,7 +168,7 @@ def test_events_past_the_end(tmp_path: Path, name: str, caplog: pytest.LogCaptur
     recording = record(tmp_path / name)
     events = [Event(12, 13, "Dog"), Event(11.5, 12.005, "Dog"), Event(11, 15, "Dog"), Event(300, 301, "Dog")]
     clips = [(event, tmp_path / f"{i}.wav") for i, event in enumerate(events)]
-    found = cut_recording(recording, clips, Cut(before=1))
+    found = cut_recording(recording, clips, ClipSettings(before=1))
     assert found == {tmp_path / "1.wav": Bounds(10.5, 12), tmp_path / "2.wav": Bounds(10, 12)}
     assert caplog.messages == [
         f"{recording}: 2 events begin after its end at 12.00 s: no clip",
@@ -179,12 +179,16 @@ def test_events_past_the_end(tmp_path: Path, name: str, caplog: pytest.LogCaptur
 
 def test_padding_and_offsets_past_all_bounds(tmp_path: Path) -> None:
     target = tmp_path / "clip.wav"
-    found = cut_recording(record(tmp_path / "a.wav"), [(Event(1, 1e308, "hum"), target)], Cut(after=1e308))
+    found = cut_recording(
+        record(tmp_path / "a.wav"), [(Event(1, 1e308, "hum"), target)], ClipSettings(after=1e308)
+    )
     assert found == {target: Bounds(1, 12)}
 
 
 def test_an_event_shorter_than_a_sample_has_one(tmp_path: Path) -> None:
-    cut_recording(record(tmp_path / "a.wav"), [(Event(1, 1.00001, "click"), tmp_path / "clip.wav")], Cut())
+    cut_recording(
+        record(tmp_path / "a.wav"), [(Event(1, 1.00001, "click"), tmp_path / "clip.wav")], ClipSettings()
+    )
     np.testing.assert_array_equal(raw(tmp_path / "clip.wav"), raw(tmp_path / "a.wav")[RATE : RATE + 1])
 
 
@@ -193,7 +197,7 @@ def test_another_rate(tmp_path: Path, rate: int) -> None:
     time = np.arange(3 * RATE) / RATE
     record(tmp_path / "a.wav", np.stack([np.sin(500 * time), 0.5 * np.cos(500 * time)], axis=1), "FLOAT")
     clips = [(Event(0.5, 1.75003, "hum"), tmp_path / "clip.wav")]
-    cut_recording(tmp_path / "a.wav", clips, Cut(sample_rate=rate))
+    cut_recording(tmp_path / "a.wav", clips, ClipSettings(sample_rate=rate))
     clip, found = soundfile.read(tmp_path / "clip.wav")
     assert (found, clip.shape) == (rate, (round(1.25 * rate), 2))
     inside = slice(rate // 20, -rate // 20)  # a filter rings where a sound is cut off
@@ -205,7 +209,7 @@ def test_another_rate(tmp_path: Path, rate: int) -> None:
 def test_more_clips_at_once_than_open_files(tmp_path: Path) -> None:
     recording = record(tmp_path / "a.wav", SAMPLES[: 2 * RATE])
     clips = [(Event(i / 1000, 1 + i / 1000, "Dog"), tmp_path / f"{i}.wav") for i in range(120)]
-    assert set(cut_recording(recording, clips, Cut())) == {target for _, target in clips}
+    assert set(cut_recording(recording, clips, ClipSettings())) == {target for _, target in clips}
     for i in (0, 99, 100, 119):
         np.testing.assert_array_equal(raw(tmp_path / f"{i}.wav"), raw(recording)[8 * i : 8 * i + RATE])
 
@@ -217,7 +221,7 @@ def test_what_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # as if the disk were full
         with pytest.raises(HtsatSedError, match=r"clip\.wav: cannot be written"):
-            cut_recording(recording, [(Event(0, 10, "Dog"), tmp_path / "clips/clip.wav")], Cut())
+            cut_recording(recording, [(Event(0, 10, "Dog"), tmp_path / "clips/clip.wav")], ClipSettings())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list((tmp_path / "clips").iterdir()) == []
@@ -226,10 +230,12 @@ def test_what_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -
 def test_a_recording_that_cannot_be_read_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"no sound")
     with pytest.raises(AudioError, match=r"a\.wav: is a text file, not a recording"):
-        cut_recording(tmp_path / "a.wav", [(Event(0, 1, "Dog"), tmp_path / "clip.wav")], Cut())
+        cut_recording(tmp_path / "a.wav", [(Event(0, 1, "Dog"), tmp_path / "clip.wav")], ClipSettings())
     soundfile.write(tmp_path / "b.wav", np.zeros((RATE, 9)), RATE)
     with pytest.raises(AudioError, match="has 9 channels, FLAC holds 8: cut as wav"):
-        cut_recording(tmp_path / "b.wav", [(Event(0, 1, "x"), tmp_path / "clip.flac")], Cut(format="flac"))
+        cut_recording(
+            tmp_path / "b.wav", [(Event(0, 1, "x"), tmp_path / "clip.flac")], ClipSettings(format="flac")
+        )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav"]
 
 
@@ -244,7 +250,7 @@ def test_a_recording_that_cannot_be_read_leaves_nothing(tmp_path: Path) -> None:
 )
 def test_impossible_cuts_are_refused(wrong: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        Cut(**wrong)  # type: ignore[arg-type]
+        ClipSettings(**wrong)  # type: ignore[arg-type]
 
 
 # The index.
@@ -256,10 +262,10 @@ def test_the_index_is_a_table_of_events(tmp_path: Path) -> None:
         "gone.wav": [Event(0, 1, "Dog", 0.9)],
         "silence.wav": [],
     }
-    planned = plan(table, tmp_path / "audio", Choice(limit=1), suffix=".wav", min_score=0.25)
+    planned = plan(table, tmp_path / "audio", ClipChoice(limit=1), suffix=".wav", min_score=0.25)
     reason = f"{tmp_path / 'audio'}: holds no recordings for 1 of the 2 names: gone.wav"
     assert [str(failure) for failure in planned.failures] == [reason]
-    written = dict(write_clips(planned, tmp_path / "clips", Cut(before=0.5)))
+    written = dict(write_clips(planned, tmp_path / "clips", ClipSettings(before=0.5)))
     write_index(tmp_path / "clips", planned, written)  # type: ignore[arg-type]
     assert (tmp_path / "clips/clips.csv").read_text() == (
         "clip,filename,onset,offset,event_label,score,clip_onset,clip_offset,heard\n"
@@ -305,8 +311,8 @@ def test_a_long_list_of_what_was_heard_takes_several_cells(tmp_path: Path) -> No
 def test_names_do_not_depend_on_what_is_chosen(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav")
     table = {"a.wav": [at(0, 0.9, "dog"), at(0, 0.8, "Dog"), at(0, 0.7, "Cat")]}
-    whole = plan(table, tmp_path, Choice(), suffix=".wav").clips["a.wav"]
-    part = plan(table, tmp_path, Choice(), suffix=".wav", labels=["dog"], min_score=0.85).clips["a.wav"]
+    whole = plan(table, tmp_path, ClipChoice(), suffix=".wav").clips["a.wav"]
+    part = plan(table, tmp_path, ClipChoice(), suffix=".wav", labels=["dog"], min_score=0.85).clips["a.wav"]
     assert part == {at(0, 0.9, "dog"): whole[at(0, 0.9, "dog")]}
     assert part[at(0, 0.9, "dog")].startswith("dog-2/")
 
@@ -328,6 +334,6 @@ def test_a_recording_that_stops_to_deliver_is_left(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(patience, "_CLOSING", 0.01)
     clips = [(Event(1, 2, "Dog"), tmp_path / "first.wav"), (Event(4, 9, "Dog"), tmp_path / "second.wav")]
     with pytest.raises(AudioError, match=r"has yielded nothing for 0\.5 s: left out"):
-        cut_recording(path, clips, Cut())
+        cut_recording(path, clips, ClipSettings())
     released.set()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.flac", "first.wav"]

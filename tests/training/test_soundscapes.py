@@ -14,8 +14,8 @@ from htsat_sed.training.data import Clip
 from htsat_sed.training.recipe import SoundscapeRecipe
 from htsat_sed.training.soundscapes import (
     Background,
+    ClipSource,
     Soundscapes,
-    Source,
     read_backgrounds,
     read_sources,
     token_targets,
@@ -100,7 +100,9 @@ def test_events_are_where_the_labels_say() -> None:
         reverberant=0.0,
         gain_db=(0.0, 0.0),
     )
-    soundscapes = Soundscapes([Source(tone, "Tone", np.array([[0.0, 2.0]]))], quiet, sample_rate=RATE, seed=0)
+    soundscapes = Soundscapes(
+        [ClipSource(tone, "Tone", np.array([[0.0, 2.0]]))], quiet, sample_rate=RATE, seed=0
+    )
     for number in range(5):
         samples, events, _ = soundscapes[number]
         loud = np.abs(samples).reshape(-1, RATE // 100).max(axis=1) > 0.03
@@ -137,7 +139,7 @@ STEADY = SoundscapeRecipe(
 
 
 def test_a_background_plays_below_events_and_its_possible_classes_are_unknown() -> None:
-    event = Source(hum(2.0, 1_000.0), "Beep", np.array([[0.0, 2.0]]), frozenset(["Hum"]))
+    event = ClipSource(hum(2.0, 1_000.0), "Beep", np.array([[0.0, 2.0]]), frozenset(["Hum"]))
     below = [Background(hum(15.0, 300.0), frozenset(["Fan"]))]
     with_it = Soundscapes([event], STEADY, sample_rate=RATE, seed=1, backgrounds=below)
     without = Soundscapes([event], STEADY, sample_rate=RATE, seed=1)
@@ -155,7 +157,7 @@ def test_a_background_plays_below_events_and_its_possible_classes_are_unknown() 
 
 
 def test_silent_soundscapes_have_backgrounds_alone_even_short_ones() -> None:
-    event = Source(hum(2.0, 1_000.0), "Beep", np.array([[0.0, 2.0]]))
+    event = ClipSource(hum(2.0, 1_000.0), "Beep", np.array([[0.0, 2.0]]))
     step = [Background(hum(0.5, 300.0))]
     series = Soundscapes([event], replace(STEADY, silent=0.5), sample_rate=RATE, seed=0, backgrounds=step)
     quiet = [soundscape for soundscape in (series[number] for number in range(20)) if not soundscape.events]
@@ -199,7 +201,7 @@ def test_a_clip_longer_than_the_soundscape_ends_with_its_label() -> None:
         reverberant=0.0,
         gain_db=(0.0, 0.0),
     )
-    source = Source(clip, "Hum", np.array([[0.0, 15.0]]))
+    source = ClipSource(clip, "Hum", np.array([[0.0, 15.0]]))
     soundscapes = Soundscapes([source], recipe, sample_rate=RATE, seed=0)
     for number in range(10):
         samples, (event,), _ = soundscapes[number]
@@ -227,7 +229,7 @@ def test_a_room_follows_the_sound_and_ends_with_it() -> None:
         reverberant=1.0,
         gain_db=(0.0, 0.0),
     )
-    sources = [Source(click, "Click", np.array([[0.0, 1.0]]))]
+    sources = [ClipSource(click, "Click", np.array([[0.0, 1.0]]))]
     loud = []
     for recipe in (dry, wet):
         series = Soundscapes(sources, recipe, sample_rate=RATE, seed=3)

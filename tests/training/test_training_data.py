@@ -13,7 +13,7 @@ from htsat_sed.errors import AnnotationError, AudioError
 from htsat_sed.training import fit as fitting
 from htsat_sed.training.batches import Batch, Batches, Deal, fits_shared_memory, plan
 from htsat_sed.training.data import read_clips
-from htsat_sed.training.examples import ClipSeries, Window
+from htsat_sed.training.examples import ClipSeries, ExampleShape
 from htsat_sed.training.recipe import DataRecipe
 
 
@@ -122,7 +122,7 @@ def test_folds_that_a_table_lacks(tmp_path: Path) -> None:
         read(DataRecipe(kind="weak", table="weak.tsv", folds=(1,)), tmp_path)
 
 
-WINDOW = Window(sample_rate=RATE, samples=64_000, tokens=32, labels=("High", "Low"))
+WINDOW = ExampleShape(sample_rate=RATE, samples=64_000, tokens=32, labels=("High", "Low"))
 
 
 def test_weak_clips_repeat_and_strong_ones_are_padded(data: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htsat_sed.detection.ahead import read_ahead
+from htsat_sed.detection.prefetch import prefetch
 
 
 def names(source: str) -> Generator[str]:
@@ -15,13 +15,13 @@ def names(source: str) -> Generator[str]:
 
 
 def reading_threads() -> int:
-    return sum(thread.name == "read-ahead" for thread in threading.enumerate())
+    return sum(thread.name == "prefetch" for thread in threading.enumerate())
 
 
 @given(st.lists(st.integers(0, 9)), st.integers(1, 4), st.integers(2, 7))
 def test_items_come_in_the_order_of_the_sources(lengths: list[int], workers: int, most: int) -> None:
     sources = [f"{chr(97 + i % 26)}{length}" for i, length in enumerate(lengths)]
-    found = list(read_ahead(sources, names, workers=workers, most=most))
+    found = list(prefetch(sources, names, workers=workers, most=most))
     assert found == [name for source in sources for name in names(source)]
     assert reading_threads() == 0
 
@@ -39,7 +39,7 @@ def test_no_more_than_most_wait() -> None:
                 highest = max(highest, made - taken)
             yield i
 
-    for _ in read_ahead(range(10), counted, workers=3, most=6):
+    for _ in prefetch(range(10), counted, workers=3, most=6):
         with lock:
             taken += 1
     assert made == taken == 500
@@ -59,7 +59,7 @@ def test_the_first_source_is_read_while_others_fill_what_is_theirs() -> None:
                 others_are_full.set()  # the room for this one is the first source's
             yield name
 
-    found = list(read_ahead(["first", "second"], read, workers=2, most=8))
+    found = list(prefetch(["first", "second"], read, workers=2, most=8))
     assert found == [*names("a9"), *names("b9")]
 
 
@@ -69,7 +69,7 @@ def test_an_error_comes_after_what_was_read_before_it() -> None:
         if source == "b2":
             raise LookupError("no more of it")
 
-    items = read_ahead(["a3", "b2", "c3"], read, workers=3, most=20)
+    items = prefetch(["a3", "b2", "c3"], read, workers=3, most=20)
     assert [next(items) for _ in range(5)] == ["a0", "a1", "a2", "b0", "b1"]
     with pytest.raises(LookupError, match="no more of it"):
         next(items)
@@ -86,7 +86,7 @@ def test_closing_ends_workers_and_what_they_read() -> None:
         finally:
             closed.append(source)
 
-    items = read_ahead(["a", "b", "c"], endless, workers=2, most=4)
+    items = prefetch(["a", "b", "c"], endless, workers=2, most=4)
     assert next(items) == "a"
     assert reading_threads() == 2
     items.close()
@@ -102,7 +102,7 @@ def test_sources_are_taken_as_they_are_needed() -> None:
             taken.append(i)
             yield i
 
-    items = read_ahead(sources(), lambda i: (each for each in [i]), workers=2, most=5)
+    items = prefetch(sources(), lambda i: (each for each in [i]), workers=2, most=5)
     assert taken == []
     assert [next(items) for _ in range(3)] == [0, 1, 2]
     assert len(taken) <= 3 + 5
@@ -115,4 +115,4 @@ def test_a_thread_that_cannot_start_is_reported_as_that(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(threading.Thread, "start", refused)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        list(read_ahead([1, 2], lambda source: (each for each in [source]), workers=2, most=4))
+        list(prefetch([1, 2], lambda source: (each for each in [source]), workers=2, most=4))

@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from htsat_sed.audio import AudioStream, Window
-from htsat_sed.detection.ahead import read_ahead
 from htsat_sed.detection.devices import Launch, Scores
 from htsat_sed.detection.ensemble import Samples
+from htsat_sed.detection.prefetch import prefetch
 from htsat_sed.errors import HtsatSedError
 
 AnyPath = str | os.PathLike[str]
-Progress = Callable[[AnyPath, float, float | None], None]
+RecordingProgress = Callable[[AnyPath, float, float | None], None]
 Defective = Callable[[AnyPath, str], None]
-Cut = Callable[[AudioStream], Iterator[Window]]
+Windowing = Callable[[AudioStream], Iterator[Window]]
 
 _MOST_WAITING = 64  # windows and ends that wait for a batch, for each window in one
 _BATCHES_AHEAD = 2  # batches' worth of windows that workers read ahead, or
@@ -66,7 +66,7 @@ class End:
     error: HtsatSedError | None = None
 
 
-class Recording:
+class ScoredRecording:
     """A recording on its way out; its windows come once.
 
     Attributes:
@@ -92,18 +92,18 @@ class Recording:
             yield item, scores
 
 
-def recordings(
+def scored_recordings(
     paths: Iterable[AnyPath],
     *,
     open_stream: Callable[[AnyPath], AudioStream],
-    cut: Cut,
+    cut: Windowing,
     launch: Launch,
     silent: Scores,
     batch_size: Callable[[], int],
     in_flight: int,
     workers: int,
     fill: bool,
-) -> Generator[Recording]:
+) -> Generator[ScoredRecording]:
     """Pass recordings through the model.
 
     Args:
@@ -134,11 +134,11 @@ def recordings(
         except HtsatSedError as error:
             yield End(path, error=error)
 
-    items = read_ahead(paths, read, workers=workers, most=max(_LEAST_AHEAD, _BATCHES_AHEAD * batch_size()))
+    items = prefetch(paths, read, workers=workers, most=max(_LEAST_AHEAD, _BATCHES_AHEAD * batch_size()))
     scored = _scored(items, launch, silent, batch_size, in_flight, fill)
     try:
         for first in scored:
-            yield Recording(first, scored)
+            yield ScoredRecording(first, scored)
     finally:
         scored.close()
         items.close()

@@ -17,7 +17,7 @@ from htsat_sed.detection.edges import find_edges
 SLACK = 1e-9  # seconds by which a duration may miss a bound through rounding
 
 
-class Spans(NamedTuple):
+class EventArrays(NamedTuple):
     """Events of many columns as arrays, ordered by column and onset.
 
     Attributes:
@@ -33,7 +33,7 @@ class Spans(NamedTuple):
     peak: NDArray[np.float32]
 
 
-class SpanRules(NamedTuple):
+class EventRules(NamedTuple):
     """Values of `PostProcessing` for each of K columns, without the median filter.
 
     Attributes:
@@ -57,13 +57,13 @@ class SpanRules(NamedTuple):
     edge_level: NDArray[np.float64]
 
 
-def find_spans(
+def find_event_arrays(
     scores: NDArray[np.float32],
-    rules: SpanRules,
+    rules: EventRules,
     *,
     token_seconds: float,
     duration: float | NDArray[np.float64],
-) -> Spans:
+) -> EventArrays:
     """Find the events of every column of smoothed scores, each by values of its own.
 
     Args:
@@ -80,7 +80,7 @@ def find_spans(
     return in_seconds(found, edges, rules, token_seconds=token_seconds, duration=end)
 
 
-def close_gaps(found: Boxes, rules: SpanRules, token_seconds: float) -> Boxes:
+def close_gaps(found: Boxes, rules: EventRules, token_seconds: float) -> Boxes:
     """Join neighbours of a column with less than `min_gap` between them; the score is the highest of theirs.
 
     Args:
@@ -101,11 +101,11 @@ def close_gaps(found: Boxes, rules: SpanRules, token_seconds: float) -> Boxes:
 def in_seconds(
     found: Boxes,
     edges: tuple[NDArray[np.float64], NDArray[np.float64]],
-    rules: SpanRules,
+    rules: EventRules,
     *,
     token_seconds: float,
     duration: NDArray[np.float64],
-) -> Spans:
+) -> EventArrays:
     """Events of tokens as seconds, cut at the recording's end, without those shorter than `min_event`.
 
     Args:
@@ -123,10 +123,10 @@ def in_seconds(
     )  # moved past the end of the recording
     offsets = np.minimum(edges[1] * token_seconds, end)
     kept = (offsets - onsets >= rules.min_event[column] - SLACK) & (offsets > onsets)
-    return Spans(column[kept], onsets[kept], offsets[kept], peaks[kept])
+    return EventArrays(column[kept], onsets[kept], offsets[kept], peaks[kept])
 
 
-def _runs(scores: NDArray[np.float32], rules: SpanRules) -> Boxes:
+def _runs(scores: NDArray[np.float32], rules: EventRules) -> Boxes:
     """Runs above the low threshold with a token above the high one, which is their score."""
     found = find_runs(scores, np.where(rules.sides == 0, rules.low, np.inf))
     kept = found.score > rules.high.astype(np.float32)[found.column]
@@ -153,7 +153,7 @@ def find_runs(scores: NDArray[np.float32], low: NDArray[np.float64]) -> Boxes:
     return Boxes(column, starts - base, ends - base, _peaks(line.ravel(), starts, ends))
 
 
-def _boxes(scores: NDArray[np.float32], rules: SpanRules) -> Boxes:
+def _boxes(scores: NDArray[np.float32], rules: EventRules) -> Boxes:
     """Boxes between change points with a score above the high threshold."""
     own = np.flatnonzero(rules.sides)
     found = find_boxes(

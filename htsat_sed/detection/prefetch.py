@@ -1,4 +1,4 @@
-"""Reading ahead: workers make items of many sources meanwhile; they come in the order of the sources."""
+"""Prefetch: workers read the next sources meanwhile; items come in the order of the sources."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Shelf(Generic[S, T]):
     error: BaseException | None = None
 
 
-def read_ahead(
+def prefetch(
     sources: Iterable[S], read: Callable[[S], Generator[T]], *, workers: int, most: int
 ) -> Generator[T]:
     """Yield the items of every source, one source after the other, while workers read the next ones.
@@ -52,7 +52,7 @@ def read_ahead(
             for source in islice(coming, most - len(desk.shelves)):
                 desk.order(source)
                 if len(threads) < workers:
-                    thread = threading.Thread(target=desk.work, name="read-ahead", daemon=True)
+                    thread = threading.Thread(target=desk.work, name="prefetch", daemon=True)
                     thread.start()
                     threads.append(thread)  # only one that began can be waited for
             if not desk.shelves:
