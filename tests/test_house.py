@@ -28,6 +28,7 @@ OWNERS = {
     "lightning": {"training", "cli"},  # the command asks whether it is there
     "sed_eval": {"evaluation"},
     "psds_eval": {"evaluation"},
+    "sed_scores_eval": {"evaluation"},
     "dcase_util": {"evaluation"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -157,18 +157,20 @@ class MetricOptions:
     psds_thresholds: Annotated[
         int,
         typer.Option(
-            min=1,
+            min=0,
             metavar="N",
-            help="PSDS: thresholds that approximate the curve, in the middle of N equal parts of 0 to 1.",
+            help="PSDS: approximate the curve by N thresholds, in the middle of equal parts of 0 to 1, as "
+            r"psds_eval is used.  \[default: exact, all scores that occur]",
+            show_default=False,
             rich_help_panel=METRICS,
         ),
-    ] = 50
+    ] = 0
     bootstrap: Annotated[
         int,
         typer.Option(
             min=0,
             metavar="N",
-            help="95 % intervals of all averages from N resamplings of the recordings, such as 1000.",
+            help="95 % intervals (BCa) from N resamplings of the recordings, such as 1000.",
             rich_help_panel=METRICS,
         ),
     ] = 0
@@ -184,8 +186,8 @@ class MetricOptions:
         bool,
         typer.Option(
             "--check",
-            help="Compute the figures with sed_eval, psds_eval and scikit-learn, too; fail if any differs by "
-            r"more than 1e-9. Needs pip install 'htsat-sed\[reference]'.",
+            help="Compute the figures with sed_eval, psds_eval, sed_scores_eval and scikit-learn, too; fail "
+            r"if any differs by more than 1e-9. Needs pip install 'htsat-sed\[reference]'.",
             rich_help_panel=METRICS,
         ),
     ] = False

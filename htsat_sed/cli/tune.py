@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import Event, PostProcessing
     from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.evaluation.class_scores import Choice
     from htsat_sed.evaluation.false_alarm_limit import Limit
     from htsat_sed.evaluation.false_alarms import FalseAlarms
     from htsat_sed.evaluation.report import Settings
-    from htsat_sed.evaluation.threshold_curves import Choice
     from htsat_sed.evaluation.tuning import Tuning, Worth
     from htsat_sed.model.checkpoint import CheckpointInfo
 

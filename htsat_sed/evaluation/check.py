@@ -1,4 +1,4 @@
-"""The same figures by other implementations: sed_eval, psds_eval and scikit-learn.
+"""The same figures by other implementations: sed_eval, psds_eval, sed_scores_eval and scikit-learn.
 
 They are no dependencies of this package but its extra `reference`, since they need older releases of other
 libraries. `docs/evaluation.md` says where their figures are not defined and ours are.
@@ -21,10 +21,11 @@ from htsat_sed.evaluation.clip import ClipScores
 from htsat_sed.evaluation.psds import (
     SCENARIO_1,
     SCENARIO_2,
-    Detections,
+    Lives,
     Scenario,
     detections,
     known_durations,
+    thresholds,
 )
 from htsat_sed.evaluation.report import Compared, Metric, Settings
 from htsat_sed.evaluation.tables import Pair
@@ -38,7 +39,7 @@ def require() -> None:
         UsageError: one is not installed, or does not run beside this pandas.
         LibraryError: one cannot be loaded.
     """
-    for library in ("sed_eval", "psds_eval", "sklearn"):
+    for library in ("sed_eval", "psds_eval", "sed_scores_eval", "sklearn"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # dcase_util imports pkg_resources, which announces its end
             load(library, purpose="the check", extra="reference")
@@ -77,10 +78,14 @@ def check_strong(
         found += _compared(metrics, name, "sed_eval", _by_sed_eval(metric, events))
     if maps and len(events.labels) > 1:  # of one class alone, psds_eval has no rate of cross-triggers
         count = settings.psds_thresholds
-        at_thresholds = detections(events, maps, count=count, post_processing=post_processing)
+        lives = detections(events, maps, count=count, post_processing=post_processing)
         for name, scenario in (("psds1", SCENARIO_1), ("psds2", SCENARIO_2)):
-            value = _psds(events, at_thresholds, scenario, count)
-            found += _compared(metrics, name, "psds_eval", {("*", "psds"): value})
+            library, theirs = (
+                ("psds_eval", _psds(events, lives, scenario, count))
+                if count
+                else ("sed_scores_eval", _exact_psds(events, lives, scenario))
+            )
+            found += _compared(metrics, name, library, theirs)
     return (*found, *(check_clips(clips, metrics) if clips is not None else ()))
 
 
@@ -115,7 +120,8 @@ def _compared(
     )
 
 
-def _psds(events: Pair, found: Detections, scenario: Scenario, thresholds: int) -> float:
+def _psds(events: Pair, found: Lives, scenario: Scenario, count: int) -> dict[tuple[str, str], float]:
+    """PSDS by psds_eval, of detections at `count` thresholds."""
     criteria = {"dtc": scenario.dtc, "gtc": scenario.gtc, "cttc": scenario.cttc}
     evaluator = _evaluator(events, known_durations(events), **criteria)
     table = pd.DataFrame(
@@ -128,9 +134,76 @@ def _psds(events: Pair, found: Detections, scenario: Scenario, thresholds: int) 
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for threshold in range(thresholds):
-            evaluator.add_operating_point(table[found.threshold == threshold])
-        return float(evaluator.psds(scenario.alpha_ct, scenario.alpha_st, scenario.max_efpr).value)
+        for threshold in thresholds(count):
+            evaluator.add_operating_point(table[(found.low <= threshold) & (threshold < found.high)])
+        value = evaluator.psds(scenario.alpha_ct, scenario.alpha_st, scenario.max_efpr).value
+    return {("*", "psds"): float(value)}
+
+
+def _exact_psds(events: Pair, found: Lives, scenario: Scenario) -> dict[tuple[str, str], float]:
+    """PSDS by sed_scores_eval, whose counting and curves are given the detections at all thresholds."""
+    from sed_scores_eval.intersection_based import psds
+
+    crossed = scenario.alpha_ct > 0.0
+    value, by_class, *_ = psds(
+        None,
+        {str(i): _apart(own) for i, own in enumerate(events.reference)},
+        {str(i): seconds for i, seconds in enumerate(known_durations(events))},
+        deltas=_deltas(events, found, scenario, crossed=crossed),
+        dtc_threshold=scenario.dtc,
+        gtc_threshold=scenario.gtc,
+        cttc_threshold=scenario.cttc if crossed else None,
+        alpha_ct=scenario.alpha_ct,
+        alpha_st=scenario.alpha_st,
+        max_efpr=scenario.max_efpr,
+    )
+    return {("*", "psds"): value, **{(label, "psds"): by_class[label] for label in events.labels}}
+
+
+def _apart(events: Sequence[Event]) -> list[tuple[float, float, str]]:
+    """Events as sed_scores_eval wants them: those of a class do not even touch."""
+    ends: dict[str, float] = {}
+    rows = []
+    for event in events:
+        onset = event.onset + (1e-9 if ends.get(event.label) == event.onset else 0.0)
+        rows.append((onset, event.offset, event.label))
+        ends[event.label] = event.offset
+    return rows
+
+
+def _deltas(events: Pair, found: Lives, scenario: Scenario, *, crossed: bool) -> dict[str, dict[str, Any]]:
+    """Changes of sed_scores_eval's counts at each threshold, by recording and class."""
+    from sed_scores_eval.base_modules.statistics import _deltas_from_intermediate_statistics
+    from sed_scores_eval.intersection_based.intermediate_statistics import statistics_fn
+
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, key in enumerate(zip(found.recording.tolist(), found.label.tolist(), strict=True)):
+        places.setdefault(key, []).append(place)
+    deltas: dict[str, dict[str, Any]] = {}
+    for i, reference in enumerate(events.reference):
+        spans = {
+            label: np.array([(e.onset, e.offset) for e in reference if e.label == label]).reshape(-1, 2).T
+            for label in events.labels
+        }
+        for k, label in enumerate(events.labels):
+            own = places.get((i, k), [])
+            low, high = found.low[own], found.high[own]
+            at = np.unique(np.append(high, low[low > -np.inf])) if own else np.ones(1)
+            there = (low < at[:, None]) & (at[:, None] <= high)
+            others = {other: span for other, span in spans.items() if other != label}
+            counts = statistics_fn(
+                detection_onset_times=np.where(there, found.onset[own], 0.0),
+                detection_offset_times=np.where(there, found.offset[own], 0.0),
+                target_onset_times=spans[label][0],
+                target_offset_times=spans[label][1],
+                other_onset_times={other: span[0] for other, span in others.items()},
+                other_offset_times={other: span[1] for other, span in others.items()},
+                dtc_threshold=scenario.dtc,
+                gtc_threshold=scenario.gtc,
+                cttc_threshold=scenario.cttc if crossed else None,
+            )
+            deltas.setdefault(str(i), {})[label] = _deltas_from_intermediate_statistics(at, counts)
+    return deltas
 
 
 def _collars(events: Pair, settings: Settings, *, offset: bool) -> Any:

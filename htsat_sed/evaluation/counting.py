@@ -247,6 +247,12 @@ class Overlaps(NamedTuple):
     part: Floats
     cover: Floats
 
+    def where(self, kept: NDArray[np.bool_]) -> Overlaps:
+        """Some of them, by a mask."""
+        return Overlaps(
+            self.estimated[kept], self.reference[kept], self.length[kept], self.part[kept], self.cover[kept]
+        )
+
 
 def overlaps(onset: Floats, offset: Floats, row: Ints, references: References) -> Overlaps:
     """Overlaps of estimated events (n,) with the reference events of their rows."""

@@ -82,22 +82,3 @@ def macro_f1(counts: Counts) -> Floats:
 def micro_f1(counts: Counts) -> Floats:
     """F1 of the counts summed over classes: (N, K) to (N,)."""
     return f1(Counts(counts.tp.sum(-1), counts.fp.sum(-1), counts.fn.sum(-1)))
-
-
-def bootstrap_weights(recordings: int, *, samples: int, seed: int) -> Floats:
-    """How often each recording is drawn when as many as there are are drawn with replacement.
-
-    Returns:
-        (samples, recordings); the same for the same arguments, so that all metrics see the same draws.
-    """
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(recordings, np.full(recordings, 1.0 / recordings), size=samples).astype(np.float64)
-
-
-def interval(values: Floats, level: float = 0.95) -> tuple[float, float] | None:
-    """Percentile interval of bootstrapped values; None if none of them is finite."""
-    defined = values[np.isfinite(values)]
-    if not len(defined):
-        return None
-    low, high = np.quantile(defined, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return float(low), float(high)

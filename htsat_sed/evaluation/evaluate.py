@@ -3,8 +3,7 @@
     report = evaluate_strong(read_events("reference.tsv"), read_events("events.tsv"))
     report.metrics[0].headline["macro_f1"].value
 
-Intervals are percentiles of the figure over resamplings of the recordings (bootstrap); all metrics see the
-same resamplings.
+`htsat_sed.evaluation.resampling` says how intervals are made; all metrics see the same resamplings.
 """
 
 from __future__ import annotations
@@ -25,16 +24,24 @@ from htsat_sed.evaluation.counting import collar_counts, intersection_counts, se
 from htsat_sed.evaluation.counts import (
     Counts,
     Floats,
-    bootstrap_weights,
     event_numbers,
     f1,
-    interval,
     macro,
     ratio,
 )
-from htsat_sed.evaluation.psds import SCENARIO_1, SCENARIO_2, Scenario, detections, operating_points
+from htsat_sed.evaluation.psds import (
+    SCENARIO_1,
+    SCENARIO_2,
+    Curve,
+    Scenario,
+    detections,
+    operating_points,
+    psds_areas,
+    psds_curve,
+)
 from htsat_sed.evaluation.reliability import Outcomes, outcomes_of_pair, score_reliability
-from htsat_sed.evaluation.report import LEVEL, Metric, Report, Score, Settings
+from htsat_sed.evaluation.report import Metric, Report, Settings
+from htsat_sed.evaluation.resampling import Resampling
 from htsat_sed.evaluation.tables import Pair, Remarks, Table, only_heard, pair, same_names, some
 
 _logger = logging.getLogger("htsat_sed")
@@ -84,7 +91,7 @@ def evaluate_strong(
     )
     lines = remarks.lines + events.remarks
     metrics = score_events(events, chosen)
-    rocs: dict[str, tuple[Floats, Floats]] = {}
+    rocs: dict[str, Curve] = {}
     clips: ClipScores | None = None
     if given and heard is not None:
         lines += (
@@ -226,17 +233,17 @@ def score_events(events: Pair, settings: Settings) -> list[Metric]:
             segment_counts(events, resolution=s.segment),
         ),
     ]
-    weights = _weights(len(events.recordings), settings)
+    draws = Resampling.of(len(events.recordings), settings)
     estimated = event_numbers(events.estimated, events.labels)
     return [
-        _of_counts(name, title, parameters, counts, events.labels, weights, estimated)
+        _of_counts(name, title, parameters, counts, events.labels, draws, estimated)
         for name, title, parameters, counts in counted
     ]
 
 
 def score_psds(
     events: Pair, maps: Maps, settings: Settings, post_processing: PostProcessing
-) -> tuple[list[Metric], dict[str, tuple[Floats, Floats]]]:
+) -> tuple[list[Metric], dict[str, Curve]]:
     """PSDS of both scenarios, and their PSD-ROCs.
 
     Args:
@@ -246,16 +253,24 @@ def score_psds(
         post_processing: what goes with every threshold.
     """
     metrics: list[Metric] = []
-    rocs: dict[str, tuple[Floats, Floats]] = {}
-    weights = _weights(len(events.recordings), settings)
+    rocs: dict[str, Curve] = {}
+    draws = Resampling.of(len(events.recordings), settings)
     count = settings.psds_thresholds
     found = detections(events, maps, count=count, post_processing=post_processing)
     for name, scenario in (("psds1", SCENARIO_1), ("psds2", SCENARIO_2)):
-        points = operating_points(events, found, scenario, count=count)
-        score = _score(points.value, None if weights is None else points.resampled(weights))
-        parameters = asdict(scenario) | {"thresholds": count}
-        metrics.append(Metric(name, _psds_title(name, scenario, count), parameters, {"psds": score}))
-        rocs[name] = points.curve
+        points = [operating_points(events, found, scenario)]
+        areas = psds_areas(points, draws.weights)
+        metrics.append(
+            draws.metric(
+                name,
+                _psds_title(name, scenario, count),
+                asdict(scenario) | {"thresholds": count or "all"},
+                {"psds": areas.overall},
+                labels=events.labels,
+                by_class={"psds": areas.by_class},
+            )
+        )
+        rocs[name] = psds_curve(points)
     return metrics, rocs
 
 
@@ -266,28 +281,18 @@ def score_clips(clips: ClipScores, settings: Settings) -> Metric:
         clips: scores beside weak labels.
         settings: bootstrap and seed.
     """
-    weights = _weights(len(clips.present), settings)
-    figures = clips.figures()
-    headline = _clip_headline(figures)
-    drawn = None if weights is None else _clip_headline(clips.figures(weights))
-    separation = d_prime(figures.auc[0])
-    classes = {
-        label: {
-            "recordings": float(clips.present[:, k].sum()),
-            "ap": _defined(figures.ap[0, k]),
-            "auc": _defined(figures.auc[0, k]),
-            "d_prime": _defined(separation[k]),
-        }
-        for k, label in enumerate(clips.labels)
-    }
-    return Metric(
+    draws = Resampling.of(len(clips.present), settings)
+    figures = clips.figures(draws.weights)
+    return draws.metric(
         "clip",
         "clip-level average precision, AUC and d-prime",
         {},
-        _scores(headline, drawn),
-        classes,
-        {"recordings": float(len(clips.present)), "positives": float(clips.present.sum())},
-        clips.left_out,
+        _clip_headline(figures),
+        labels=clips.labels,
+        by_class={"ap": figures.ap, "auc": figures.auc, "d_prime": d_prime(figures.auc)},
+        numbers={"recordings": clips.present.sum(axis=0)},
+        totals={"recordings": float(len(clips.present)), "positives": float(clips.present.sum())},
+        left_out=clips.left_out,
     )
 
 
@@ -308,14 +313,11 @@ def _of_counts(
     parameters: Mapping[str, Any],
     counts: Counts,
     labels: Sequence[str],
-    weights: Floats | None,
+    draws: Resampling,
     estimated: Floats,
 ) -> Metric:
-    total = counts.total()
-    figures = _f1_headline(total)
-    drawn = None if weights is None else _f1_headline(counts.resampled(weights))
-    headline = _scores(figures, drawn)
-    tp, fp, fn = total.tp[0], total.fp[0], total.fn[0]
+    drawn = counts.resampled(draws.weights)
+    tp, fp, fn = drawn.tp[0], drawn.fp[0], drawn.fn[0]
     numbers = {
         "reference": tp + fn,
         "estimated": tp + fp if name == "segment" else estimated.sum(axis=0),
@@ -323,13 +325,20 @@ def _of_counts(
         "fp": fp,
         "fn": fn,
     }
-    by_class = {"f1": f1(total)[0], "precision": ratio(tp, tp + fp), "recall": ratio(tp, tp + fn)} | numbers
-    classes = {
-        label: {key: _defined(values[k]) for key, values in by_class.items()}
-        for k, label in enumerate(labels)
-    }
-    totals = {key: float(values.sum()) for key, values in numbers.items()}
-    return Metric(name, title, parameters, headline, classes, totals)
+    return draws.metric(
+        name,
+        title,
+        parameters,
+        _f1_headline(drawn),
+        labels=labels,
+        by_class={
+            "f1": f1(drawn),
+            "precision": ratio(drawn.tp, drawn.tp + drawn.fp),
+            "recall": ratio(drawn.tp, drawn.tp + drawn.fn),
+        },
+        numbers=numbers,
+        totals={key: float(values.sum()) for key, values in numbers.items()},
+    )
 
 
 def _f1_headline(counts: Counts) -> dict[str, Floats]:
@@ -345,30 +354,10 @@ def _f1_headline(counts: Counts) -> dict[str, Floats]:
     }
 
 
-def _weights(recordings: int, settings: Settings) -> Floats | None:
-    if settings.bootstrap == 0:
-        return None
-    return bootstrap_weights(recordings, samples=settings.bootstrap, seed=settings.seed)
-
-
-def _scores(figures: Mapping[str, Floats], drawn: Mapping[str, Floats] | None) -> dict[str, Score]:
-    """Figures (1,), with intervals from the same figures of resamplings (S,)."""
-    return {name: _score(value[0], None if drawn is None else drawn[name]) for name, value in figures.items()}
-
-
-def _score(value: float, drawn: Floats | None) -> Score:
-    found = None if drawn is None else interval(drawn, LEVEL)
-    return Score(_defined(value), *(found or (None, None)))
-
-
 def _mean(values: Floats) -> Floats:
     """Mean over classes of what is defined: (S, K) to (S,)."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
-
-
-def _defined(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _ms(seconds: float) -> str:
@@ -376,7 +365,8 @@ def _ms(seconds: float) -> str:
 
 
 def _psds_title(name: str, s: Scenario, count: int) -> str:
+    how = f"approximated by {count} thresholds" if count else "exact"
     return (
         f"PSDS scenario {name[-1]} (DTC {s.dtc:g}, GTC {s.gtc:g}, CTTC {s.cttc:g}, alpha_CT {s.alpha_ct:g}, "
-        f"alpha_ST {s.alpha_st:g}, {count} thresholds)"
+        f"alpha_ST {s.alpha_st:g}, {how})"
     )

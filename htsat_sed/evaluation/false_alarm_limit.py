@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from htsat_sed.annotations.negatives import Negative
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
+from htsat_sed.evaluation.class_scores import Choice
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.tables import Pair
-from htsat_sed.evaluation.threshold_curves import Choice, ThresholdCurves, between
+from htsat_sed.evaluation.threshold_curves import ThresholdCurves, between
 
 
 @dataclass(frozen=True, kw_only=True)

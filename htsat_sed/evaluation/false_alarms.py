@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from htsat_sed.annotations.negatives import Negative
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import UsageError
-from htsat_sed.evaluation.counts import Floats, bootstrap_weights, interval, ratio
-from htsat_sed.evaluation.report import LEVEL, Metric, Score, Settings
+from htsat_sed.evaluation.counts import Floats, ratio
+from htsat_sed.evaluation.report import Metric, Settings
+from htsat_sed.evaluation.resampling import Resampling
 
 HOUR = 3600.0
 MOST = 20
@@ -159,16 +160,9 @@ def _metric(
     classes: Mapping[str, Mapping[str, float | None]],
 ) -> Metric:
     hours = float(found.durations.sum() / HOUR)
-    weights = (
-        bootstrap_weights(len(found.recordings), samples=settings.bootstrap, seed=settings.seed)
-        if settings.bootstrap
-        else None
-    )
-    drawn = (None, None) if weights is None else found.overall(weights)
-    headline = {}
-    for key, (value,), samples in zip(("per_hour", "time"), found.overall(), drawn, strict=True):
-        low, high = (None if samples is None else interval(samples, LEVEL)) or (None, None)
-        headline[key] = Score(float(value), low, high)
+    draws = Resampling.of(len(found.recordings), settings)
+    figures = zip(("per_hour", "time"), found.overall(draws.weights), strict=True)
+    headline = {key: draws.score(values) for key, values in figures}
     title = f"{title} in {len(found.recordings)} negatives, {hours:.2f} h"
     return Metric(name, title, {"recordings": len(found.recordings), "hours": hours}, headline, classes)
 

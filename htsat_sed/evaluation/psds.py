@@ -1,27 +1,40 @@
-"""Polyphonic sound detection score (PSDS) from presence maps.
+"""Polyphonic sound detection score (PSDS) from presence maps, exact over all scores that occur.
 
-Detections are counted recording by recording; the curve and its area follow from the sums, so that a
-resampling of the recordings needs no counting. The tests compare them with psds_eval's.
+Events of a recording change at as many thresholds as it has different scores. So a detection is there between
+two thresholds, and counts are sums of steps: a hit, a false positive or a cross-trigger begins or ends at a
+threshold. Steps are kept by recording, so that a resampling of the recordings only weighs them.
 
-Source: Bilen et al., *A Framework for the Robust Evaluation of Sound Event Detection*, ICASSP 2020; the
-scenarios are those of DCASE task 4 since 2021.
+Sums of times are rounded to microseconds before they are compared with a criterion, as in sed_scores_eval:
+what meets a criterion exactly does so whatever the rounding. The tests compare with sed_scores_eval and
+psds_eval.
+
+Sources: Bilen et al., *A Framework for the Robust Evaluation of Sound Event Detection*, ICASSP 2020; Ebbers,
+Serizel and Haeb-Umbach, *Threshold-Independent Evaluation of Sound Event Detection Scores*, ICASSP 2022; and
+*Post-Processing Independent Evaluation of Sound Event Detection Systems*, DCASE 2023. The scenarios are those
+of DCASE task 4 since 2021.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from numpy.typing import NDArray
 
-from htsat_sed.detection.event_arrays import find_event_arrays
-from htsat_sed.detection.events import PostProcessing, event_rules, median_filter_tokens, smooth
+from htsat_sed.detection.events import PostProcessing
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.evaluation.counting import Ints, References, criterion, overlaps, stacked, sums
-from htsat_sed.evaluation.counts import Floats, event_numbers, event_seconds, ratio
+from htsat_sed.evaluation.class_scores import Choice, ClassScores, Ints, Thresholds, middles
+from htsat_sed.evaluation.counting import Overlaps, References, overlaps, stacked
+from htsat_sed.evaluation.counts import Floats, event_numbers, event_seconds
 from htsat_sed.evaluation.tables import Pair
+
+Mask = NDArray[np.bool_]
+
+DECIMALS = 6  # of seconds, in comparisons with criteria
+# Seconds of the median filters of post-processing independent PSDS, those of sed_scores_eval's own tests.
+PI_MEDIAN_FILTERS = tuple(k / 5 for k in range(11))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,125 +61,188 @@ class Scenario:
 SCENARIO_1 = Scenario(dtc=0.7, gtc=0.7, cttc=0.3, alpha_ct=0.0, alpha_st=1.0)
 SCENARIO_2 = Scenario(dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5, alpha_st=1.0)
 
-_CELLS = 4_000_000  # numbers held at a time
 
-
-class Detections(NamedTuple):
-    """Events found at several thresholds; those of one threshold, recording and class ordered and disjoint.
+class Lives(NamedTuple):
+    """Detections, each with the thresholds between which it is there; those of a class are together.
 
     Attributes:
-        threshold: (n,) place of the threshold.
         recording: (n,) place of the recording.
         label: (n,) place of the class.
         onset: (n,) seconds.
         offset: (n,) seconds.
+        low: (n,) threshold from which on it is there; minus infinity where it is there at the lowest.
+        high: (n,) threshold at which it is there no more.
     """
 
-    threshold: Ints
     recording: Ints
     label: Ints
     onset: Floats
     offset: Floats
+    low: Floats
+    high: Floats
+
+
+class _Steps(NamedTuple):
+    """Changes of counts when the threshold falls to a value.
+
+    Attributes:
+        threshold: (m,).
+        recording: (m,) place of the recording.
+        label: (m,) place of the class.
+        kind: (m,) -1 for reference events that are found; the class for false positives; another class for
+            cross-triggers with that.
+        change: (m,) by how much.
+    """
+
+    threshold: Floats
+    recording: Ints
+    label: Ints
+    kind: Ints
+    change: Floats
+
+    def where(self, chosen: Mask | Ints) -> _Steps:
+        """Some of them, by a mask or by places."""
+        return _Steps(
+            self.threshold[chosen],
+            self.recording[chosen],
+            self.label[chosen],
+            self.kind[chosen],
+            self.change[chosen],
+        )
+
+    def sorted(self) -> _Steps:
+        """By class, and falling threshold."""
+        return self.where(np.lexsort((-self.threshold, self.label)))
+
+
+class Curve(NamedTuple):
+    """Staircase: from each rate to the next, the highest true positive ratio at no more than that rate.
+
+    Attributes:
+        rate: (n,) effective false positives per hour, ascending from 0.
+        ratio: (n,) true positive ratio.
+    """
+
+    rate: Floats
+    ratio: Floats
+
+    def area(self, limit: float) -> float:
+        """Area up to a rate, as a part of the area under 1; NaN where a rate is."""
+        if np.isnan(self.rate).any():
+            return float("nan")
+        kept = self.rate < limit
+        widths = np.diff(np.append(self.rate[kept], limit))
+        return float((self.ratio[kept] * widths).sum() / limit)
 
 
 @dataclass(frozen=True, eq=False)
 class OperatingPoints:
-    """What a PSDS is made of: counts at N thresholds of R recordings and K classes.
+    """Counts of R recordings and K classes at all thresholds.
 
     Attributes:
-        scenario: the parameters.
-        thresholds: N.
-        tp: (R, N K) true positives, sparse.
-        fp: (R, N K) false positives, sparse.
-        ct: (R, N K K) cross-triggers, estimated by reference class, sparse.
+        scenario: parameters of the PSDS.
+        steps: changes of the counts, ordered.
         reference: (R, K) reference events.
         active: (R, K) seconds in which a class is active.
         durations: (R,) seconds.
     """
 
     scenario: Scenario
-    thresholds: int
-    tp: csr_matrix
-    fp: csr_matrix
-    ct: csr_matrix
+    steps: _Steps
     reference: Floats
     active: Floats
     durations: Floats
 
-    @property
-    def value(self) -> float:
-        """PSDS of all recordings; NaN if there are no seconds to count in."""
-        return float(self.resampled(np.ones((1, len(self.durations))))[0])
-
-    @property
-    def curve(self) -> tuple[Floats, Floats]:
-        """PSD-ROC of all recordings: effective false positives per hour, effective true positive ratios.
-
-        The ratio holds from its rate to the next; the first rate is 0.
-        """
-        ((rate, tpr),) = self._rates(np.ones((1, len(self.durations))))
-        return _curve(rate, tpr, self.scenario)
-
-    def resampled(self, weights: Floats) -> Floats:
-        """PSDS of each resampling of the recordings: (samples, R) weights to (samples,)."""
-        return np.array(
-            [_area(*_curve(rate, tpr, self.scenario), self.scenario) for rate, tpr in self._rates(weights)]
-        )
-
-    def _rates(self, weights: Floats) -> Iterator[tuple[Floats, Floats]]:
-        """(N, K) effective false positives per hour and true positive ratios of each resampling.
-
-        A class whose events a resampling has all lost is left out of it.
-        """
-        n, k = self.thresholds, self.reference.shape[1]
-        crossed = self.scenario.alpha_ct > 0.0 and k > 1
-        size = max(1, _CELLS // (n * k * (k if crossed else 1)))
-        for some in (weights[i : i + size] for i in range(0, len(weights), size)):
-            hours = (some @ self.durations / 3600.0)[:, None, None]
-            number = some @ self.reference
-            tpr = ratio((self.tp.T @ some.T).T.reshape(-1, n, k), number[:, None, :])
-            rate = ratio((self.fp.T @ some.T).T.reshape(-1, n, k), hours)
-            if crossed:
-                triggers = (self.ct.T @ some.T).T.reshape(-1, n, k, k)
-                rate += self.scenario.alpha_ct * _mean_trigger_rate(triggers, some @ self.active / 3600.0)
-            for i, heard in enumerate(number > 0.0):
-                yield rate[i][:, heard], tpr[i][:, heard]
+    def curves(self, weights: Floats | None = None) -> dict[int, Curve]:
+        """PSD-ROC of each class that has reference events, of (R,) weighted recordings."""
+        w = np.ones(len(self.durations)) if weights is None else weights
+        hours, number, active = w @ self.durations / 3600.0, w @ self.reference, w @ self.active / 3600.0
+        s, k = self.steps, len(number)
+        counted = s.change * w[s.recording]
+        hit, false = s.kind < 0, s.kind == s.label
+        found, wrong = np.cumsum(np.where(hit, counted, 0.0)), np.cumsum(np.where(false, counted, 0.0))
+        crossed = np.zeros(len(counted))
+        if self.scenario.alpha_ct > 0.0 and k > 1:
+            occurs = active > 0.0
+            others = np.maximum(1, occurs.sum() - occurs)
+            cost = self.scenario.alpha_ct * np.where(occurs, 1.0 / np.where(occurs, active, 1.0), 0.0)
+            crossed = np.cumsum(np.where(hit | false, 0.0, counted * cost[s.kind] / others[s.label]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = wrong / hours + crossed
+        ends = _ends(s.threshold, s.label)
+        of = {}
+        for label in np.flatnonzero(number > 0.0).tolist():
+            first, stop = np.searchsorted(s.label, (label, label + 1))
+            at = first + np.flatnonzero(ends[first:stop])
+            start = (found[first - 1], rate[first - 1]) if first else (0.0, 0.0)
+            of[label] = _curve(rate[at] - start[1], (found[at] - start[0]) / number[label], self.scenario)
+        return of
 
 
-def _mean_trigger_rate(triggers: Floats, hours: Floats) -> Floats:
-    """Cross-triggers per hour of the other classes, mean over those that occur.
+def _curve(rate: Floats, ratio: Floats, scenario: Scenario) -> Curve:
+    """The staircase of operating points, up to the highest rate that counts."""
+    kept = ~(rate > scenario.max_efpr)
+    rate, ratio = np.append(0.0, rate[kept].clip(min=0.0)), np.append(0.0, ratio[kept])
+    order = np.lexsort((ratio, rate))
+    rate, ratio = rate[order], np.maximum.accumulate(ratio[order])
+    rises = np.append(True, np.diff(ratio) > 0.0)
+    rate, ratio = rate[rises], ratio[rises]
+    last = np.append(np.diff(rate) > 0.0, True)
+    return Curve(rate[last], ratio[last])
+
+
+def joined(curves: Sequence[Curve], scenario: Scenario) -> Curve:
+    """The curve of all classes: mean less the weighted standard deviation of theirs, at least 0."""
+    if not curves:
+        return Curve(np.zeros(1), np.zeros(1))
+    rate = np.unique(np.concatenate([curve.rate for curve in curves]))
+    steps = np.stack([c.ratio[np.searchsorted(c.rate, rate, side="right") - 1] for c in curves])
+    return Curve(rate, np.maximum(steps.mean(axis=0) - scenario.alpha_st * steps.std(axis=0), 0.0))
+
+
+def best_of(curves: Sequence[Mapping[int, Curve]], scenario: Scenario) -> dict[int, Curve]:
+    """The highest ratio at each rate among several post-processings, class by class."""
+    if len(curves) == 1:
+        return dict(curves[0])
+    rates = {label: np.concatenate([own[label].rate for own in curves]) for label in curves[0]}
+    ratios = {label: np.concatenate([own[label].ratio for own in curves]) for label in curves[0]}
+    return {label: _curve(rates[label], ratios[label], scenario) for label in curves[0]}
+
+
+class Areas(NamedTuple):
+    """PSDS of S resamplings.
+
+    Attributes:
+        overall: (S,) of all classes together.
+        by_class: (S, K) areas under the curves of single classes; NaN for one that lost its events.
+    """
+
+    overall: Floats
+    by_class: Floats
+
+
+def psds_areas(points: Sequence[OperatingPoints], weights: Floats | None = None) -> Areas:
+    """PSDS; of several post-processings the one that is independent of them (piPSDS).
 
     Args:
-        triggers: (S, N, K, K), estimated by reference class; none of a class with itself.
-        hours: (S, K) in which a reference class is active.
-
-    Returns:
-        (S, N, K).
+        points: operating points of one post-processing or several, of the same recordings and classes.
+        weights: (S, R) how often each recording counts; None for once.
     """
-    occurs = hours > 0.0
-    others = np.maximum(1, occurs.sum(axis=1, keepdims=True) - occurs)
-    per_hour = np.where(occurs, 1.0 / np.where(occurs, hours, 1.0), 0.0)
-    mean: Floats = np.einsum("snkj,sj->snk", triggers, per_hour) / others[:, None, :]
-    return mean
+    scenario, (recordings, classes) = points[0].scenario, points[0].reference.shape
+    drawn = np.ones((1, recordings)) if weights is None else weights
+    overall, by_class = np.zeros(len(drawn)), np.full((len(drawn), classes), np.nan)
+    for i, own in enumerate(drawn):
+        curves = best_of([each.curves(own) for each in points], scenario)
+        overall[i] = joined(list(curves.values()), scenario).area(scenario.max_efpr)
+        for label, curve in curves.items():
+            by_class[i, label] = curve.area(scenario.max_efpr)
+    return Areas(overall, by_class)
 
 
-def _curve(rate: Floats, tpr: Floats, scenario: Scenario) -> tuple[Floats, Floats]:
-    """PSD-ROC of operating points (N, K): the best ratio of each class at most at a rate, joined."""
-    x = np.unique(np.append(rate.ravel(), 0.0))
-    steps = np.zeros((max(1, tpr.shape[1]), len(x)))
-    for k in range(tpr.shape[1]):
-        np.maximum.at(steps[k], np.searchsorted(x, rate[:, k]), tpr[:, k])
-    steps = np.maximum.accumulate(steps, axis=1)
-    return x, np.maximum(steps.mean(axis=0) - scenario.alpha_st * steps.std(axis=0), 0.0)
-
-
-def _area(x: Floats, y: Floats, scenario: Scenario) -> float:
-    """Area under a PSD-ROC up to the highest rate, as a part of the area under 1."""
-    if np.isnan(x).any():
-        return float("nan")
-    kept = x < scenario.max_efpr
-    widths = np.diff(np.append(x[kept], scenario.max_efpr))
-    return float((y[kept] * widths).sum() / scenario.max_efpr)
+def psds_curve(points: Sequence[OperatingPoints]) -> Curve:
+    """PSD-ROC of all recordings and classes; the arguments are those of `psds_areas`."""
+    scenario = points[0].scenario
+    return joined(list(best_of([each.curves() for each in points], scenario).values()), scenario)
 
 
 def thresholds(count: int) -> Floats:
@@ -178,121 +254,150 @@ def detections(
     events: Pair,
     maps: Mapping[str, PresenceMap],
     *,
-    count: int = 50,
+    count: int = 0,
     post_processing: PostProcessing | None = None,
-) -> Detections:
-    """Detect with many thresholds.
+) -> Lives:
+    """Detect with all thresholds that make a difference, or with a few.
 
     Args:
         events: names the recordings and classes; its events play no part.
-        maps: recording -> presence map; a recording without one has no detections.
-        count: how many thresholds, see `thresholds`.
+        maps: recording -> presence map; a recording without one, or one that lacks a class, has no
+            detections.
+        count: how many thresholds, see `thresholds`; 0 for all.
         post_processing: what goes with every threshold: median filter, gaps, shortest events; and
             hysteresis, whose low threshold keeps its share of the high one.
     """
     rules = post_processing or PostProcessing()
-    found = [
-        _detections(i, maps[name], events.labels, rules, thresholds(count))
-        for i, name in enumerate(events.recordings)
-        if name in maps
-    ]
-    columns = [np.concatenate(parts) for parts in zip(*found, strict=True)]
-    return Detections(*(columns or [np.zeros(0, np.int64)] * 3 + [np.zeros(0)] * 2))
+    found = []
+    for k, label in enumerate(events.labels):
+        of = [i for i, name in enumerate(events.recordings) if name in maps and label in maps[name].labels]
+        if of:
+            scores = ClassScores([events.recordings[i] for i in of], maps, label)
+            lives = class_lives(scores, Choice.of(rules, label), count=count)
+            found.append(lives._replace(recording=np.array(of)[lives.recording], label=lives.label + k))
+    return Lives(*(np.concatenate(parts) for parts in zip(*found, strict=True))) if found else _NOTHING
 
 
-def _detections(
-    recording: int, found: PresenceMap, wanted: Sequence[str], rules: PostProcessing, at: Floats
-) -> tuple[Any, ...]:
-    """Places of thresholds, recordings and labels; onsets and offsets: of the events of one map."""
-    labels = [label for label in wanted if label in found.labels]
-    tokens, classes = len(found.scores), len(labels)
-    parts = []
-    if tokens and classes:
-        own = [rules.of(label) for label in labels]
-        widths = [median_filter_tokens(rule.median_filter, found.token_seconds) for rule in own]
-        scores = smooth(found.scores[:, [found.labels.index(label) for label in labels]], widths=widths)
-        given = event_rules(own, found.token_seconds)
-        share = np.where(given.high > 0.0, given.low / np.where(given.high > 0.0, given.high, 1.0), 1.0)
-        size = max(1, _CELLS // (tokens * classes))
-        for first in range(0, len(at), size):
-            some = at[first : first + size]
-            high = np.repeat(some, classes)
-            tiled = given._replace(**{name: np.tile(v, len(some)) for name, v in given._asdict().items()})
-            tiled = tiled._replace(high=high, low=high * np.tile(share, len(some)))
-            spans = find_event_arrays(
-                np.tile(scores, len(some)),
-                tiled,
-                token_seconds=found.token_seconds,
-                duration=found.duration,
-            )
-            place, column = np.divmod(spans.column, classes)
-            label_places = np.array([wanted.index(label) for label in labels])
-            parts.append((first + place, label_places[column], spans.onset, spans.offset))
-    place, label, onset, offset = (
-        (np.concatenate(values) for values in zip(*parts, strict=True))
-        if parts
-        else [np.zeros(0, np.int64)] * 4
-    )
-    return place, np.full(len(place), recording), label, onset.astype(float), offset.astype(float)
+_NOTHING = Lives(np.zeros(0, np.int64), np.zeros(0, np.int64), *(np.zeros(0) for _ in range(4)))
 
 
-def operating_points(
-    events: Pair, found: Detections, scenario: Scenario, *, count: int = 50
-) -> OperatingPoints:
+def class_lives(scores: ClassScores, choice: Choice, *, count: int = 0) -> Lives:
+    """Detections of one class at all thresholds, or at `count`; the class is called 0."""
+    if count:
+        at = Thresholds(np.tile(thresholds(count), len(scores)), np.full(len(scores), count))
+        inside = at
+    else:
+        at = scores.thresholds(choice, least=-1.0)  # so that scores of 0 are exceeded, too
+        inside = at._replace(value=middles(at.value, np.minimum(at.next, 1.0)))
+    places, spans = [], []
+    for place, some in scores.spans(choice, inside):
+        places.append(place[some.column])
+        spans.append(np.stack([some.onset, some.offset]))
+    if not places:
+        return _NOTHING
+    place, (onset, offset) = np.concatenate(places), np.concatenate(spans, axis=1)
+    recording = at.recording[place]
+    # A detection that is there at neighbouring thresholds is one.
+    order = np.lexsort((place, offset, onset, recording))
+    place, onset, offset, recording = place[order], onset[order], offset[order], recording[order]
+    last = _ends(recording, onset, offset, place - np.arange(len(place)))
+    new = np.append(True, last[:-1])[: len(last)]
+    lowest = np.append(True, at.recording[1:] != at.recording[:-1])[place[new]]
+    low = np.where(lowest, -np.inf, at.value[place[new]])
+    label = np.zeros(int(new.sum()), np.int64)
+    return Lives(recording[new], label, onset[new], offset[new], low, at.next[place[last]])
+
+
+def _ends(*columns: Ints | Floats) -> Mask:
+    """The last rows of runs of equal rows: a mask (n,)."""
+    ends = np.ones(len(columns[0]), bool)
+    ends[:-1] = False
+    for values in columns:
+        ends[:-1] |= values[1:] != values[:-1]
+    return ends
+
+
+def operating_points(events: Pair, found: Lives, scenario: Scenario) -> OperatingPoints:
     """Count detections at every threshold.
 
-    True positives are counted as in `htsat_sed.evaluation.counting.intersection`. A detection that fails the
-    DTC is a false positive. It is also a cross-trigger of each other class whose reference events contain at
-    least the cross-trigger tolerance criterion's (CTTC) part of it.
+    A detection that meets the DTC counts towards the reference events that it overlaps; one of these is found
+    where the detections that are there cover the GTC's part of it. A detection that fails the DTC is a false
+    positive. It is also a cross-trigger of each other class whose reference events contain at least the
+    cross-trigger tolerance criterion's (CTTC) part of it.
 
     Args:
         events: the reference, with durations as far as known.
         found: from `detections`.
         scenario: parameters of the PSDS.
-        count: number of thresholds.
     """
-    durations, k = np.array(known_durations(events)), len(events.labels)
-    size = len(durations)
+    k = len(events.labels)
     row, spans = stacked(events.reference, events.labels)
-    references = References(spans, np.bincount(row, minlength=size * k))
+    references = References(spans, np.bincount(row, minlength=len(events.recordings) * k))
     shared = overlaps(found.onset, found.offset, found.recording * k + found.label, references)
-    met = criterion(shared.estimated, shared.part, scenario.dtc, len(found.onset))
+    length = found.offset - found.onset
+    inside = np.bincount(shared.estimated, shared.length, len(length)).astype(float)
+    met = _meets(inside, scenario.dtc * length)
     counts = met[shared.estimated]
-    each = found.threshold[shared.estimated[counts]] * len(row) + shared.reference[counts]
-    coverage = sums(each, shared.cover[counts])
-    hits = coverage.index.to_numpy()[coverage.to_numpy() >= scenario.gtc]
-    threshold, reference = np.divmod(hits, max(1, len(row)))
-    recording, label = np.divmod(row[reference], k)
-    tp = _sparse(recording, (threshold, label), (size, count, k))
-    # What begins after the end of its recording is no false positive.
-    failed = np.flatnonzero(~met & (found.onset < durations[found.recording]))
-    fp = _sparse(found.recording[failed], (found.threshold[failed], found.label[failed]), (size, count, k))
-    crossed = _cross_triggers(found, np.flatnonzero(~met), references, scenario.cttc, k)
+    hits = _hits(found, shared.where(counts), references, k, scenario.gtc)
+    failed = np.flatnonzero(~met)
+    crossing, other = _cross_triggers(found, failed, references, scenario.cttc, k)
+    wrong, kind = np.append(failed, crossing), np.append(found.label[failed], other)
+    recording, label = found.recording[wrong], found.label[wrong]
+    begins = _Steps(found.high[wrong], recording, label, kind, np.ones(len(wrong)))
+    ends = begins._replace(threshold=found.low[wrong], change=-begins.change)
+    ends = ends.where(ends.threshold > -np.inf)
+    parts = zip(hits, begins, ends, strict=True)
     return OperatingPoints(
         scenario,
-        count,
-        tp,
-        fp,
-        _sparse(crossed[0], crossed[1:], (size, count, k, k)),
+        _Steps(*(np.concatenate(values) for values in parts)).sorted(),
         event_numbers(events.reference, events.labels),
         event_seconds(events.reference, events.labels),
-        durations,
+        np.array(known_durations(events)),
     )
 
 
-def known_durations(events: Pair) -> list[float]:
-    """Seconds of each recording; one whose duration is not known counts as ending with its last event."""
-    rows = zip(events.durations, events.reference, events.estimated, strict=True)
-    return [
-        max((e.offset for e in (*reference, *estimated)), default=0.0) if known is None else known
-        for known, reference, estimated in rows
-    ]
+def _meets(seconds: Floats, least: Floats) -> Mask:
+    """Whether times reach what is wanted, and are more than 0, to a microsecond."""
+    rounded = np.round(seconds, DECIMALS)
+    met: Mask = (rounded >= np.round(least, DECIMALS)) & (rounded > 0.0)
+    return met
+
+
+def _hits(found: Lives, shared: Overlaps, references: References, classes: int, gtc: float) -> _Steps:
+    """Where reference events come to be found, and cease to be, as the threshold falls.
+
+    Args:
+        found: detections.
+        shared: overlaps of those that count.
+        references: reference events.
+        classes: K.
+        gtc: ground truth criterion.
+    """
+    low, high = found.low[shared.estimated], found.high[shared.estimated]
+    ending = low > -np.inf
+    event = np.append(shared.reference, shared.reference[ending])
+    threshold = np.append(high, low[ending])
+    order = np.lexsort((-threshold, event))
+    event, threshold = event[order], threshold[order]
+    covered = np.cumsum(np.append(shared.length, -shared.length[ending])[order])
+    ends = _ends(event, threshold)
+    event, threshold, covered = event[ends], threshold[ends], covered[ends]
+    first = np.append(True, _ends(event)[:-1])[: len(event)]
+    # Sums go on from one event to the next: what was reached before the first row of each is taken off.
+    reached = np.append(0.0, covered[:-1])[: len(covered)]
+    covered = covered - reached[first][np.cumsum(first) - 1]
+    onset, offset = references.spans[event].T
+    hit = _meets(covered, gtc * (offset - onset)).astype(float)
+    change = np.where(first, hit, np.diff(hit, prepend=0.0))
+    kept = change != 0.0
+    recording, label = np.divmod(references.row[event[kept]], classes)
+    return _Steps(threshold[kept], recording, label, np.full(len(label), -1), change[kept])
 
 
 def _cross_triggers(
-    found: Detections, failed: Ints, references: References, cttc: float, classes: int
-) -> tuple[Ints, Ints, Ints, Ints]:
-    """Recording, threshold, class and reference class of each cross-trigger among failed detections."""
+    found: Lives, failed: Ints, references: References, cttc: float, classes: int
+) -> tuple[Ints, Ints]:
+    """Place and reference class of each cross-trigger among failed detections."""
     rows = np.flatnonzero(references.number)
     number = np.bincount(rows // classes, minlength=len(references.number) // classes)
     first = np.cumsum(number) - number
@@ -305,19 +410,15 @@ def _cross_triggers(
     apart = other != found.label[place]
     place, other, row = place[apart], other[apart], row[apart]
     shared = overlaps(found.onset[place], found.offset[place], row, references)
-    met = criterion(shared.estimated, shared.part, cttc, len(place))
-    place, other = place[met], other[met]
-    return found.recording[place], found.threshold[place], found.label[place], other
+    inside = np.bincount(shared.estimated, shared.length, len(place)).astype(float)
+    met = _meets(inside, cttc * (found.offset - found.onset)[place])
+    return place[met], other[met]
 
 
-def _sparse(recording: Ints, places: tuple[Ints, ...], shape: tuple[int, ...]) -> csr_matrix:
-    """How often each recording (rows), and threshold and classes (columns), occur.
-
-    Args:
-        recording: (n,).
-        places: (n,) each: threshold and classes.
-        shape: recordings, thresholds, classes.
-    """
-    column = np.ravel_multi_index(places, shape[1:])
-    size = shape[0], int(np.prod(shape[1:]))
-    return csr_matrix((np.ones(len(recording)), (recording, column)), shape=size)
+def known_durations(events: Pair) -> list[float]:
+    """Seconds of each recording; one whose duration is not known counts as ending with its last event."""
+    rows = zip(events.durations, events.reference, events.estimated, strict=True)
+    return [
+        max((e.offset for e in (*reference, *estimated)), default=0.0) if known is None else known
+        for known, reference, estimated in rows
+    ]

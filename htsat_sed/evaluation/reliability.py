@@ -13,8 +13,9 @@ import numpy as np
 
 from htsat_sed.annotations.negatives import Negative
 from htsat_sed.detection.events import Event
-from htsat_sed.evaluation.counts import Floats, bootstrap_weights, interval
-from htsat_sed.evaluation.report import LEVEL, Metric, Score, Settings
+from htsat_sed.evaluation.counts import Floats
+from htsat_sed.evaluation.report import Metric, Settings
+from htsat_sed.evaluation.resampling import Resampling
 from htsat_sed.evaluation.tables import Pair
 
 BINS = 10
@@ -72,13 +73,9 @@ def score_reliability(outcomes: Outcomes, settings: Settings) -> Metric:
             number[i, k] += 1.0
             right[i, k] += good
             total[i, k] += score
-    drawn = None
-    if settings.bootstrap:
-        weights = bootstrap_weights(len(outcomes), samples=settings.bootstrap, seed=settings.seed)
-        drawn = _error(*(weights @ each for each in (number, right, total)))
+    draws = Resampling.of(len(outcomes), settings)
+    error = _error(*(draws.weights @ each for each in (number, right, total)))
     sums = [each.sum(axis=0, keepdims=True) for each in (number, right, total)]
-    value = float(_error(*sums)[0])
-    low, high = (None if drawn is None else interval(drawn, LEVEL)) or (None, None)
     classes: dict[str, dict[str, float | None]] = {}
     for k in range(BINS):
         events, hits, scores = (float(each[0, k]) for each in sums)
@@ -89,7 +86,7 @@ def score_reliability(outcomes: Outcomes, settings: Settings) -> Metric:
         "reliability_by_score",
         f"reliability: share of events that are right, by score (DTC {settings.dtc:g})",
         {"dtc": settings.dtc, "bins": BINS},
-        {"calibration_error": Score(value if np.isfinite(value) else None, low, high)},
+        {"calibration_error": draws.score(error)},
         classes,
     )
 

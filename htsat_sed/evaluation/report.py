@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from math import inf, isfinite
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from htsat_sed.errors import UsageError
 from htsat_sed.evaluation.counts import Floats
 
 LIBRARIES = ("htsat-sed", "numpy", "scipy", "pandas")
-REFERENCES = ("sed-eval", "psds-eval", "scikit-learn")
+REFERENCES = ("sed-eval", "psds-eval", "sed-scores-eval", "scikit-learn")
 TOLERANCE = 1e-9  # by which two implementations may differ through rounding
 LEVEL = 0.95  # of the intervals
 
@@ -36,7 +36,7 @@ class Settings:
         dtc: detection tolerance criterion of the intersection-based F1.
         gtc: ground truth criterion.
         cttc: cross-trigger tolerance criterion.
-        psds_thresholds: thresholds that approximate the PSD-ROC.
+        psds_thresholds: thresholds that approximate the PSD-ROC; 0 for all scores that occur, exactly.
         bootstrap: resamplings of the recordings for the intervals; 0 for no intervals.
         seed: of the resampling.
     """
@@ -48,7 +48,7 @@ class Settings:
     dtc: float = 0.5
     gtc: float = 0.5
     cttc: float = 0.3
-    psds_thresholds: int = 50
+    psds_thresholds: int = 0
     bootstrap: int = 0
     seed: int = 0
 
@@ -64,7 +64,7 @@ class Settings:
         for name in ("offset_share", "dtc", "gtc", "cttc"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"wanted {name} in [0, 1], got {getattr(self, name)}")
-        for name, least in (("psds_thresholds", 1), ("bootstrap", 0), ("seed", 0)):
+        for name, least in (("psds_thresholds", 0), ("bootstrap", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"wanted {name} of at least {least}, got {getattr(self, name)}")
 
@@ -96,6 +96,8 @@ class Metric:
         classes: class -> name of a figure -> its value; None where it is not defined.
         totals: name of a count -> its sum over the classes.
         left_out: classes that the metric is not defined for.
+        intervals: class -> name of a figure -> its 95 % interval, with a bootstrap.
+        drawn: class, or ``*``, and name of a figure -> its values for all rows of the resampling; not saved.
     """
 
     name: str
@@ -105,6 +107,12 @@ class Metric:
     classes: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     totals: Mapping[str, float] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    intervals: Mapping[str, Mapping[str, tuple[float | None, float | None]]] = field(default_factory=dict)
+    drawn: Mapping[tuple[str, str], Floats] = field(default_factory=dict, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {key: value for key, value in asdict(replace(self, drawn={})).items() if key != "drawn"}
 
 
 class Row(NamedTuple):
@@ -181,7 +189,7 @@ class Report:
             "recordings": self.recordings,
             "classes_without_reference": list(self.left_out),
             "remarks": list(self.remarks),
-            "metrics": [asdict(metric) for metric in self.metrics],
+            "metrics": [metric.to_dict() for metric in self.metrics],
             "null_because": UNDEFINED,
             "psd_roc": rocs,
             "versions": {name: version(name) for name in libraries},
@@ -203,4 +211,10 @@ class Report:
                 yield Row(metric.name, "*", name, value)
             for label, figures in metric.classes.items():
                 for name, own in figures.items():
-                    yield Row(metric.name, label, name, own)
+                    low, high = metric.intervals.get(label, {}).get(name, (None, None))
+                    yield Row(metric.name, label, name, own, low, high)
+
+
+def defined(value: float) -> float | None:
+    """The value, None where it is not a number or infinite."""
+    return float(value) if isfinite(value) else None

@@ -28,12 +28,14 @@ from numpy.typing import NDArray
 from htsat_sed.detection.events import PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
-from htsat_sed.evaluation.counts import Counts, bootstrap_weights, f1, interval, macro_f1
+from htsat_sed.evaluation.class_scores import Choice
+from htsat_sed.evaluation.counts import Counts, f1, macro_f1
 from htsat_sed.evaluation.false_alarm_limit import Front, Limit, Point, shared_limit, silence_curves
 from htsat_sed.evaluation.false_alarms import FalseAlarms, count_false_alarms
 from htsat_sed.evaluation.report import Settings
+from htsat_sed.evaluation.resampling import Resampling
 from htsat_sed.evaluation.tables import Pair, Remarks, some
-from htsat_sed.evaluation.threshold_curves import Choice, MetricName, ThresholdCurves
+from htsat_sed.evaluation.threshold_curves import MetricName, ThresholdCurves
 
 Method = Literal["threshold", "change-points", "both", "threshold-alone"]
 
@@ -127,10 +129,10 @@ class Tuning:
             samples: how many resamplings.
             seed: of the resampling.
         """
-        weights = bootstrap_weights(len(self.fold_of), samples=samples, seed=seed)
-        drawn = macro_f1(self.held_out.resampled(weights)) - macro_f1(self.before.resampled(weights))
-        low, high = interval(drawn) or (float("nan"), float("nan"))
-        return self.macro().held_out - self.macro().before, low, high
+        draws = Resampling.of(len(self.fold_of), Settings(bootstrap=samples, seed=seed))
+        after, before = (macro_f1(counts.resampled(draws.weights)) for counts in (self.held_out, self.before))
+        gain = draws.score(after - before)
+        return tuple(float("nan") if v is None else v for v in (gain.value, gain.low, gain.high))  # type: ignore[return-value]
 
 
 def tune(

@@ -115,7 +115,7 @@ def test_presence_maps_alone(run: Run, maps: Path, tmp_path: Path) -> None:
         "fn": 1.0,
     }
     assert metrics["clip"]["headline"]["map"]["value"] == 1.0
-    assert metrics["psds1"]["parameters"]["thresholds"] == 50
+    assert metrics["psds1"]["parameters"]["thresholds"] == "all"
     assert "PSDS scenario 1" in out
 
 

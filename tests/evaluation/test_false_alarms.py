@@ -14,11 +14,11 @@ from htsat_sed.cli import main
 from htsat_sed.detection.events import Event, PostProcessing, find_events, read_post_processing
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
+from htsat_sed.evaluation.class_scores import Choice
 from htsat_sed.evaluation.false_alarm_limit import Limit, Point, shared_limit
 from htsat_sed.evaluation.false_alarms import count_false_alarms, covered_seconds, score_false_alarms
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.tables import pair
-from htsat_sed.evaluation.threshold_curves import Choice
 from htsat_sed.evaluation.tuning import tune
 
 EVENTS = {

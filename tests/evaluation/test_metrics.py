@@ -6,21 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import bootstrap
 
 from htsat_sed.annotations import read_durations, read_events
-from htsat_sed.detection.events import Event, PostProcessing
-from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.detection.events import Event
 from htsat_sed.evaluation.counting import collar_counts, intersection_counts, segment_counts
-from htsat_sed.evaluation.counts import bootstrap_weights, interval, macro_f1
+from htsat_sed.evaluation.counts import macro_f1
 from htsat_sed.evaluation.evaluate import evaluate_strong, score_events
-from htsat_sed.evaluation.psds import (
-    SCENARIO_1,
-    SCENARIO_2,
-    detections,
-    operating_points,
-    thresholds,
-)
 from htsat_sed.evaluation.report import Settings
+from htsat_sed.evaluation.resampling import Resampling, bca_interval
 from htsat_sed.evaluation.tables import pair
 
 DESED = Path(__file__).parents[1] / "data" / "desed_public_eval"
@@ -41,63 +35,6 @@ def test_published_detections(detections: str, expected: dict[str, float]) -> No
     )
     found = {metric.name: metric.headline["macro_f1"].value for metric in score_events(events, Settings())}
     assert {name: round(100 * (found[name] or 0.0), 2) for name in expected} == expected
-
-
-def test_resampled_psds_is_that_of_the_recordings_drawn() -> None:
-    reference = {
-        "a": [Event(0.0, 2.5, "Dog"), Event(5.0, 7.5, "Cat")],
-        "b": [Event(2.5, 5.0, "Dog")],
-        "c": [Event(5.0, 10.0, "Cat")],
-    }
-    rng = np.random.default_rng(4)
-    maps = {n: PresenceMap(rng.random((8, 2), np.float32), ("Cat", "Dog"), 1.25, 10.0) for n in reference}
-
-    def psds(names: dict[str, str], weights: list[float]) -> float:
-        """Of recordings under new names, so that one can be there twice."""
-        events = pair(
-            {new: reference[old] for new, old in names.items()}, {}, durations=dict.fromkeys(names, 10.0)
-        )
-        found = detections(events, {new: maps[old] for new, old in names.items()}, count=9)
-        return float(operating_points(events, found, SCENARIO_2, count=9).resampled(np.array([weights]))[0])
-
-    same = {name: name for name in reference}
-    assert psds(same, [2, 0, 1]) == pytest.approx(psds({"a": "a", "a2": "a", "c": "c"}, [1, 1, 1]), abs=1e-12)
-    # Without the other class no cross-trigger is left, and no instability across classes.
-    assert psds(same, [0, 1, 0]) == pytest.approx(psds({"b": "b"}, [1]), abs=1e-12)
-    assert psds(same, [0, 1, 0]) > 0.0
-
-
-def test_hand_worked_psds() -> None:
-    """One class; two thresholds, at 0.25 and 0.75.
-
-    At 0.75 one of two events is found, without false positives; at 0.25 both, with one false positive in
-    20 s, 180 an hour. Up to 100 an hour the ratio stays 1/2.
-    """
-    maps = {
-        "a": PresenceMap(np.float32([[0.9], [0.0], [0.5], [0.5]]), ("Dog",), 2.5, 10.0),
-        "b": PresenceMap(np.float32([[0.0], [0.0], [0.5], [0.5]]), ("Dog",), 2.5, 10.0),
-    }
-    reference = {"a": [Event(0.0, 2.5, "Dog"), Event(5.0, 10.0, "Dog")], "b": []}
-    events = pair(reference, {}, durations={"a": 10.0, "b": 10.0})
-    points = operating_points(events, detections(events, maps, count=2), SCENARIO_1, count=2)
-    assert points.value == pytest.approx(0.5)
-    assert [values.tolist() for values in points.curve] == [[0.0, 180.0], [0.5, 1.0]]
-
-
-def test_low_threshold_keeps_its_share() -> None:
-    scores = np.float32([[0.2], [0.45], [0.9], [0.45], [0.2]])
-    events = pair({"a": [Event(0.0, 5.0, "Dog")]}, {}, durations={"a": 5.0})
-    found = detections(
-        events,
-        {"a": PresenceMap(scores, ("Dog",), 1.0, 5.0)},
-        count=2,
-        post_processing=PostProcessing(threshold=0.6, threshold_low=0.3),
-    )
-    # 0.25 with 0.125, and 0.75 with 0.375.
-    assert list(zip(found.threshold, found.onset, found.offset, strict=True)) == [
-        (0, 0.0, 5.0),
-        (1, 1.0, 4.0),
-    ]
 
 
 def test_hand_worked_counts() -> None:
@@ -193,15 +130,27 @@ def test_intervals_hold_the_value_and_repeat() -> None:
     score = once[0].headline["macro_f1"]
     assert score.low is not None
     assert score.low < (score.value or 0.0) < (score.high or 0.0) < score.low + 0.1
-    assert interval(np.array([np.nan])) is None
-    assert bootstrap_weights(5, samples=3, seed=0).sum(axis=1).tolist() == [5, 5, 5]
+    speech = once[0].intervals["Speech"]["f1"]
+    assert (speech[0] or 0.0) < (once[0].classes["Speech"]["f1"] or 0.0) < (speech[1] or 0.0)
+    draws = Resampling.of(5, Settings(bootstrap=3))
+    assert draws.weights.sum(axis=1).tolist() == [5, 5, 5, 5, 4, 4, 4, 4, 4]
+    assert draws.score(np.full(9, np.nan)).value is None
 
 
-def test_thresholds_lie_in_the_middle_of_equal_parts() -> None:
-    assert thresholds(4).tolist() == [0.125, 0.375, 0.625, 0.875]
+def test_bca_interval_is_that_of_scipy() -> None:
+    values = np.random.default_rng(1).exponential(size=40)
+    draws = Resampling.of(40, Settings(bootstrap=2000))
+    means = draws.weights @ values / draws.weights.sum(axis=1)
+    low, high = bca_interval(float(means[0]), means[1:2001], means[2001:])
+    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=2).confidence_interval
+    assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
+    # A value that no sample reaches is inside all the same.
+    assert bca_interval(1.0, np.full(10, 0.9), np.full(4, 1.0)) == (0.9, 1.0)
 
 
-@pytest.mark.parametrize("wrong", [{"dtc": 1.5}, {"onset_collar": 0.0}, {"psds_thresholds": 0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"dtc": 1.5}, {"onset_collar": 0.0}, {"psds_thresholds": -1}, {"seed": -1}]
+)
 def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="wanted"):
         Settings(**wrong)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from htsat_sed.annotations import write_events, write_presence_map
-from htsat_sed.detection.events import Event, PostProcessing, find_events
+from htsat_sed.detection.events import Event, PostProcessing, find_events, median_filter_tokens, smooth
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
 from htsat_sed.evaluation import counting
@@ -27,6 +28,8 @@ from htsat_sed.evaluation.psds import (
     Scenario,
     detections,
     operating_points,
+    psds_areas,
+    psds_curve,
     thresholds,
 )
 from htsat_sed.evaluation.report import Settings
@@ -43,6 +46,8 @@ with warnings.catch_warnings():
     from dcase_util.containers import MetaDataContainer
     from psds_eval import PSDSEval
     from sed_eval.sound_event import EventBasedMetrics, SegmentBasedMetrics
+    from sed_scores_eval.base_modules.scores import create_score_dataframe
+    from sed_scores_eval.intersection_based import postprocessing_independent_psds, psds
 
 DESED = Path(__file__).parents[1] / "data" / "desed_public_eval"
 LABELS = ("Cat", "Dog", "Rain")
@@ -173,13 +178,13 @@ def presence(draw: st.DrawFn) -> tuple[dict[str, list[Event]], dict[str, Presenc
     return reference, maps
 
 
+smoothing_and_edges = st.sampled_from([(0.0, 0.0), (0.9, 0.0), (0.9, 0.6)])
+scenarios = st.sampled_from([SCENARIO_1, SCENARIO_2])
+
+
 @settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    presence(),
-    st.sampled_from([SCENARIO_1, SCENARIO_2]),
-    st.sampled_from([(0.0, 0.0), (0.9, 0.0), (0.9, 0.6)]),
-)
-def test_psds_is_that_of_psds_eval(
+@given(presence(), scenarios, smoothing_and_edges)
+def test_approximated_psds_is_that_of_psds_eval(
     made: tuple[dict[str, list[Event]], dict[str, PresenceMap]],
     scenario: Scenario,
     smoothing_and_edges: tuple[float, float],
@@ -189,7 +194,7 @@ def test_psds_is_that_of_psds_eval(
     median_filter, edge_level = smoothing_and_edges
     rules = PostProcessing(median_filter=median_filter, min_gap=0.5, edge_level=edge_level)
     found = detections(events, maps, count=6, post_processing=rules)
-    points = operating_points(events, found, scenario, count=6)
+    points = [operating_points(events, found, scenario)]
     theirs = PSDSEval(
         dtc_threshold=scenario.dtc,
         gtc_threshold=scenario.gtc,
@@ -206,37 +211,136 @@ def test_psds_is_that_of_psds_eval(
             )
             theirs.add_operating_point(table(events.recordings, rows))
         expected = theirs.psds(scenario.alpha_ct, scenario.alpha_st, scenario.max_efpr)
-    assert points.value == pytest.approx(expected.value, abs=1e-9)
-    between = np.linspace(0.123, 999.9, 57)  # no rate of theirs or ours
+    assert psds_areas(points).overall[0] == pytest.approx(expected.value, abs=1e-9)
+    between = np.linspace(0.123, 99.9, 57)  # no rate of theirs or ours
     ours, of_psds_eval = (
-        y[np.searchsorted(x, between) - 1] for x, y in (points.curve, (expected.plt.xp, expected.plt.yp))
+        y[np.searchsorted(x, between) - 1]
+        for x, y in (psds_curve(points), (expected.plt.xp, expected.plt.yp))
     )
     np.testing.assert_allclose(ours, of_psds_eval, atol=1e-9)
     # Every recording twice: the same rates.
-    twice = points.resampled(np.full((1, len(events.recordings)), 2.0))
-    assert twice[0] == pytest.approx(points.value, abs=1e-9)
+    twice = psds_areas(points, np.full((1, len(events.recordings)), 2.0)).overall
+    assert twice[0] == pytest.approx(expected.value, abs=1e-9)
+
+
+def score_frames(
+    events: Pair, maps: dict[str, PresenceMap], median_filter: float = 0.0
+) -> tuple[dict[str, pd.DataFrame], dict[str, list[list[object]]], dict[str, float]]:
+    """Smoothed scores, reference and durations as sed_scores_eval takes them."""
+    frames = {}
+    for name in events.recordings:
+        made = maps[name]
+        width = median_filter_tokens(median_filter, made.token_seconds)
+        scores = smooth(made.scores, widths=[width] * len(made.labels))
+        times = np.minimum(np.arange(len(scores) + 1) * made.token_seconds, made.duration)
+        columns = scores[:, [made.labels.index(label) for label in events.labels]]
+        frames[name] = create_score_dataframe(columns, times, list(events.labels))
+    truth = [[[e.onset, e.offset, e.label] for e in own] for own in events.reference]
+    return frames, dict(zip(events.recordings, truth, strict=True)), dict.fromkeys(events.recordings, 10.0)
+
+
+def processed(
+    frames: dict[str, pd.DataFrame], scores: dict[str, pd.DataFrame], lazy: bool
+) -> dict[str, pd.DataFrame]:
+    return frames
+
+
+def parameters(scenario: Scenario) -> dict[str, float | None]:
+    return {
+        "dtc_threshold": scenario.dtc,
+        "gtc_threshold": scenario.gtc,
+        "cttc_threshold": scenario.cttc if scenario.alpha_ct else None,
+        "alpha_ct": scenario.alpha_ct,
+        "alpha_st": scenario.alpha_st,
+        "max_efpr": scenario.max_efpr,
+    }
+
+
+def with_all_classes(
+    made: tuple[dict[str, list[Event]], dict[str, PresenceMap]],
+) -> tuple[Pair, dict[str, PresenceMap]]:
+    reference, maps = made
+    silent = PresenceMap(np.full((32, len(LABELS)), 0.5, np.float32), LABELS, 0.3125, 10.0)
+    return compared(reference, {}), {"all.wav": silent, **maps}
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    presence(),
+    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    st.sampled_from([0.1, 0.5, 0.7]),
+    st.sampled_from([0.1, 0.7]),
+    st.sampled_from([20.0, 100.0, 1000.0]),
+    st.sampled_from([0.0, 0.9]),
+)
+def test_exact_psds_is_that_of_sed_scores_eval(
+    made: tuple[dict[str, list[Event]], dict[str, PresenceMap]],
+    alpha: float,
+    dtc: float,
+    gtc: float,
+    max_efpr: float,
+    median_filter: float,
+) -> None:
+    events, maps = with_all_classes(made)
+    scenario = Scenario(dtc=dtc, gtc=gtc, cttc=0.3, alpha_ct=alpha, alpha_st=1.0 - alpha, max_efpr=max_efpr)
+    found = detections(events, maps, post_processing=PostProcessing(median_filter=median_filter))
+    areas = psds_areas([operating_points(events, found, scenario)])
+    value, by_class, *_ = psds(*score_frames(events, maps, median_filter), **parameters(scenario))
+    assert areas.overall[0] == pytest.approx(value, abs=1e-6)
+    assert areas.by_class[0] == pytest.approx([by_class[label] for label in events.labels], abs=1e-6)
+
+
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(presence(), scenarios)
+def test_post_processing_independent_psds_is_that_of_sed_scores_eval(
+    made: tuple[dict[str, list[Event]], dict[str, PresenceMap]], scenario: Scenario
+) -> None:
+    events, maps = with_all_classes(made)
+    filters = (0.0, 0.9, 2.2)
+    points = [
+        operating_points(
+            events, detections(events, maps, post_processing=PostProcessing(median_filter=each)), scenario
+        )
+        for each in filters
+    ]
+    frames = [score_frames(events, maps, each) for each in filters]
+    value, by_class, *_ = postprocessing_independent_psds(
+        *frames[0],
+        postprocessing_functions=[partial(processed, own) for own, *_ in frames],
+        **parameters(scenario),
+    )
+    areas = psds_areas(points)
+    assert areas.overall[0] == pytest.approx(value, abs=1e-6)
+    assert areas.by_class[0] == pytest.approx([by_class[label] for label in events.labels], abs=1e-6)
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
-@given(presence(), st.sampled_from([None, ["Dog", "Rain"]]))
+@given(presence(), st.sampled_from([None, ["Dog", "Rain"]]), st.sampled_from([0, 5]))
 def test_check_agrees_on_all_metrics(
-    made: tuple[dict[str, list[Event]], dict[str, PresenceMap]], labels: list[str] | None
+    made: tuple[dict[str, list[Event]], dict[str, PresenceMap]], labels: list[str] | None, count: int
 ) -> None:
     reference, maps = made
     reference = {"all.wav": [Event(0.0, 1.0, label) for label in LABELS], "none.wav": [], **reference}
-    asked = Settings(psds_thresholds=5, onset_collar=0.3, offset_collar=0.1, segment=0.5, dtc=0.3)
+    asked = Settings(psds_thresholds=count, onset_collar=0.3, offset_collar=0.1, segment=0.5, dtc=0.3)
     durations = dict.fromkeys(reference, 10.0)
     report = evaluate_strong(
-        reference, maps=maps, durations=durations, labels=labels, settings=asked, check=True
+        reference,
+        maps=maps,
+        durations=durations,
+        labels=labels,
+        settings=asked,
+        post_processing=PostProcessing(threshold_low=0.3, min_gap=0.5),
+        check=True,
     )
+    library = "psds_eval" if count else "sed_scores_eval"
     found = {(each.metric, each.library) for each in report.compared}
     assert found == {
         ("intersection", "psds_eval"),
         ("collar", "sed_eval"),
         ("onset", "sed_eval"),
         ("segment", "sed_eval"),
-        ("psds1", "psds_eval"),
-        ("psds2", "psds_eval"),
+        ("psds1", library),
+        ("psds2", library),
         ("clip", "scikit-learn"),
     }
     assert report.largest_difference < 1e-9
@@ -269,11 +373,11 @@ def test_check_prints_both_and_fails_on_a_difference(
     code, out, _ = run(*asked, "--json", tmp_path / "found.json")
     assert code == 0
     rows = [line.split() for line in out.partition("check by other implementations")[2].splitlines()]
-    assert ["psds2", "PSDS", "psds_eval", *["0.5000"] * 2] in [row[:5] for row in rows]
+    assert ["psds2", "PSDS", "sed_scores_eval", *["0.5000"] * 2] in [row[:5] for row in rows]
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["check"]["largest_difference"] < 1e-9
     assert len(found["check"]["figures"]) > 30
-    assert {"sed-eval", "psds-eval", "scikit-learn"} <= found["versions"].keys()
+    assert {"sed-eval", "psds-eval", "sed-scores-eval", "scikit-learn"} <= found["versions"].keys()
 
     monkeypatch.setattr(
         counting, "_segments", lambda group, onset, offset, size: (onset // size, offset // size)

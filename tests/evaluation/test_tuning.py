@@ -15,11 +15,12 @@ from htsat_sed.annotations import read_events, write_events, write_presence_map
 from htsat_sed.cli import main
 from htsat_sed.detection.events import Event, PostProcessing, find_events, read_post_processing
 from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.evaluation.class_scores import Choice
 from htsat_sed.evaluation.counting import collar_counts, intersection_counts, segment_counts
 from htsat_sed.evaluation.counts import f1
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.tables import Pair, pair
-from htsat_sed.evaluation.threshold_curves import Choice, ThresholdCurves
+from htsat_sed.evaluation.threshold_curves import ThresholdCurves
 from htsat_sed.evaluation.tuning import tune
 from htsat_sed.model.checkpoint import load_checkpoint, read_info, save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig

@@ -1,0 +1,122 @@
+"""PSDS: hand-worked cases and laws; `test_reference` compares with other implementations."""
+
+import numpy as np
+import pytest
+
+from htsat_sed.detection.events import Event, PostProcessing
+from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.evaluation.psds import (
+    SCENARIO_1,
+    SCENARIO_2,
+    Scenario,
+    detections,
+    operating_points,
+    psds_areas,
+    psds_curve,
+    thresholds,
+)
+from htsat_sed.evaluation.tables import pair
+
+
+def test_resampled_psds_is_that_of_the_recordings_drawn() -> None:
+    reference = {
+        "a": [Event(0.0, 2.5, "Dog"), Event(5.0, 7.5, "Cat")],
+        "b": [Event(2.5, 5.0, "Dog")],
+        "c": [Event(5.0, 10.0, "Cat")],
+    }
+    rng = np.random.default_rng(4)
+    maps = {n: PresenceMap(rng.random((8, 2), np.float32), ("Cat", "Dog"), 1.25, 10.0) for n in reference}
+
+    def psds(names: dict[str, str], weights: list[float]) -> float:
+        """Of recordings under new names, so that one can be there twice."""
+        events = pair(
+            {new: reference[old] for new, old in names.items()}, {}, durations=dict.fromkeys(names, 10.0)
+        )
+        found = detections(events, {new: maps[old] for new, old in names.items()})
+        scenario = Scenario(dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5, alpha_st=1.0, max_efpr=2000.0)
+        return float(psds_areas([operating_points(events, found, scenario)], np.array([weights])).overall[0])
+
+    same = {name: name for name in reference}
+    assert psds(same, [2, 0, 1]) == pytest.approx(psds({"a": "a", "a2": "a", "c": "c"}, [1, 1, 1]), abs=1e-12)
+    # Without the other class no cross-trigger is left, and no instability across classes.
+    assert psds(same, [0, 1, 0]) == pytest.approx(psds({"b": "b"}, [1]), abs=1e-12)
+    assert psds(same, [0, 1, 0]) > 0.0
+
+
+def dogs() -> tuple[dict[str, list[Event]], dict[str, PresenceMap]]:
+    maps = {
+        "a": PresenceMap(np.float32([[0.9], [0.0], [0.5], [0.5]]), ("Dog",), 2.5, 10.0),
+        "b": PresenceMap(np.float32([[0.0], [0.0], [0.5], [0.3]]), ("Dog",), 2.5, 10.0),
+    }
+    return {"a": [Event(0.0, 2.5, "Dog"), Event(5.0, 10.0, "Dog")], "b": []}, maps
+
+
+def test_hand_worked_psds() -> None:
+    """One class. Below 0.9 one of two events is found, below 0.5 both.
+
+    Then there is a false positive, too, in 20 s: 180 an hour.
+    """
+    reference, maps = dogs()
+    events = pair(reference, {}, durations={"a": 10.0, "b": 10.0})
+    for count in (0, 2):
+        points = [operating_points(events, detections(events, maps, count=count), SCENARIO_1)]
+        assert psds_areas(points).overall[0] == pytest.approx(0.5)
+        assert [values.tolist() for values in psds_curve(points)] == [[0.0], [0.5]]
+    wider = Scenario(dtc=0.7, gtc=0.7, cttc=0.3, alpha_ct=0.0, alpha_st=1.0, max_efpr=360.0)
+    points = [operating_points(events, detections(events, maps), wider)]
+    assert [values.tolist() for values in psds_curve(points)] == [[0.0, 180.0], [0.5, 1.0]]
+    assert psds_areas(points).overall[0] == pytest.approx(0.75)
+
+
+def test_a_detection_is_there_between_two_thresholds() -> None:
+    reference, maps = dogs()
+    events = pair(reference, {}, durations={"a": 10.0, "b": 10.0})
+    found = detections(events, maps)
+    rows = zip(found.recording, found.onset, found.offset, found.low, found.high, strict=True)
+    assert sorted((int(i), on, off, round(low, 6), round(high, 6)) for i, on, off, low, high in rows) == [
+        (0, 0.0, 2.5, 0.0, 0.9),
+        (0, 0.0, 10.0, -np.inf, 0.0),
+        (0, 5.0, 10.0, 0.0, 0.5),
+        (1, 0.0, 10.0, -np.inf, 0.0),
+        (1, 5.0, 7.5, 0.3, 0.5),
+        (1, 5.0, 10.0, 0.0, 0.3),
+    ]
+
+
+def test_low_threshold_keeps_its_share() -> None:
+    scores = np.float32([[0.2], [0.45], [0.9], [0.45], [0.2]])
+    events = pair({"a": [Event(0.0, 5.0, "Dog")]}, {}, durations={"a": 5.0})
+    found = detections(
+        events,
+        {"a": PresenceMap(scores, ("Dog",), 1.0, 5.0)},
+        count=2,
+        post_processing=PostProcessing(threshold=0.6, threshold_low=0.3),
+    )
+    # 0.25 with 0.125, and 0.75 with 0.375.
+    rows = zip(found.low, found.high, found.onset, found.offset, strict=True)
+    assert list(rows) == [(-np.inf, 0.75, 0.0, 5.0), (0.75, np.inf, 1.0, 4.0)]
+
+
+def test_boxes_between_change_points_have_one_threshold_each() -> None:
+    scores = np.full((32, 1), 0.1, np.float32)
+    scores[4:12], scores[20:28] = 0.8, 0.4
+    events = pair({"a": [Event(1.25, 3.75, "Dog")]}, {}, durations={"a": 10.0})
+    maps = {"a": PresenceMap(scores, ("Dog",), 0.3125, 10.0)}
+    found = detections(events, maps, post_processing=PostProcessing(step_filter=1.3))
+    assert found.high == pytest.approx([0.8, 0.4], abs=1e-6)
+    assert psds_areas([operating_points(events, found, SCENARIO_2)]).overall.tolist() == [1.0]
+
+
+def test_a_recording_without_map_has_no_detections() -> None:
+    reference, maps = dogs()
+    events = pair(reference, {}, durations={"a": 10.0, "b": 10.0})
+    found = detections(events, {"b": maps["b"]})
+    assert set(found.recording.tolist()) == {1}
+    assert psds_areas([operating_points(events, found, SCENARIO_1)]).overall.tolist() == [0.0]
+    assert psds_areas([operating_points(events, detections(events, {}), SCENARIO_1)]).overall.tolist() == [
+        0.0
+    ]
+
+
+def test_thresholds_lie_in_the_middle_of_equal_parts() -> None:
+    assert thresholds(4).tolist() == [0.125, 0.375, 0.625, 0.875]
