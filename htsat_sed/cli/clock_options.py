@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from htsat_sed.cli.groups import option
 
 if TYPE_CHECKING:
-    from htsat_sed.clock import Clock
+    from collections.abc import Mapping, Sequence
+
+    from htsat_sed.clock import Clock, Start
+    from htsat_sed.runs.recordings import Recording
 
 CLOCK_TIMES = "Clock times"
 
@@ -31,6 +34,11 @@ class ClockOptions:
         metavar="FORMAT",
     )
 
+    def settings(self) -> dict[str, Any]:
+        """What outputs depend on, by name, for a journal; nothing where no option was given."""
+        given = {"timezone": self.timezone, "time format": self.time_format}
+        return {name: value for name, value in given.items() if value is not None}
+
     @property
     def given(self) -> bool:
         """Whether one of the options was given."""
@@ -46,3 +54,23 @@ class ClockOptions:
 
         zone = None if self.timezone is None else parse_zone(self.timezone)
         return Clock(timezone=zone, time_format=self.time_format)
+
+
+@dataclass(frozen=True)
+class ClockColumnOptions(ClockOptions):
+    """The same, for outputs that have clock times where they are known."""
+
+    no_clock: bool = option(
+        False, "Write no clock times, also where it is known when a recording began.", "--no-clock"
+    )
+
+    def starts(self, recordings: Sequence[Recording]) -> Mapping[str, Start]:
+        """When recordings began, by name."""
+        from htsat_sed.clock import Starts
+
+        clock = self.clock()
+        return {} if self.no_clock else Starts(clock, {each.name: each.path for each in recordings})
+
+    def settings(self) -> dict[str, Any]:
+        """See `ClockOptions.settings`."""
+        return super().settings() | ({"clock times": False} if self.no_clock else {})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import typer
 
+from htsat_sed.cli.clock_options import ClockColumnOptions
 from htsat_sed.cli.groups import option, with_groups
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.options import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from htsat_sed.clock import Start
     from htsat_sed.detection.detector import Detection, Detector
     from htsat_sed.detection.events import Event
     from htsat_sed.detection.scheduler import RecordingProgress
@@ -57,8 +59,9 @@ class OutputOptions:
     )
     formats: list[str] | None = option(
         None,
-        "tsv (DESED), csv (with scores), jsonl, rttm, parquet: one file for all; audacity, raven, "
-        "textgrid, webvtt: one file a recording. Repeatable.  \\[default: by the suffix of -o, else tsv]",
+        "tsv (DESED), csv (with scores), jsonl, rttm, parquet, raven-folder, kaleidoscope, label-studio, "
+        "crowsetta: one file for all; audacity, raven, textgrid, webvtt, elan, sonic-visualiser: one file a "
+        "recording. Repeatable.  \\[default: by the suffix of -o, else tsv]",
         "--format",
         "-f",
         metavar="FORMAT",
@@ -113,6 +116,7 @@ def detect(
     run_options: RunOptions,
     model: ModelOptions,
     events: EventOptions,
+    clock_options: ClockColumnOptions,
     messages: MessageOptions,
 ) -> None:
     """Find sound events in recordings: what sounds, from when to when.
@@ -121,6 +125,7 @@ def detect(
     The model scores every class in every 0.3125 s of them.
     Scores are smoothed, and where they exceed the threshold there is an event.
     A recording that cannot be read is reported, and the others go on.
+    Where it is known when a recording began, CSV, JSON Lines, Parquet and Raven's tables have clock times.
     With -o, a run that was stopped goes on where it was when the same command is given again.
 
     [bold]Examples[/bold]
@@ -146,6 +151,7 @@ def detect(
             labels=detector.labels,
             token_seconds=detector.config.token_seconds,
             overwrite=run_options.overwrite,
+            starts=clock_options.starts(recordings),
         )
         files.check(recording.name for recording in recordings)
         progress = RecordingsProgress("detecting", len(recordings))
@@ -161,6 +167,7 @@ def detect(
                 "command": "detect",
                 **model.settings(detector),
                 **output_options.settings(detector, targets),
+                **clock_options.settings(),
             },
             is_result=is_in_journal_form,
             exist=files.exist,
@@ -170,7 +177,8 @@ def detect(
             stop.left = run.left
             show = None
             if out is None:
-                show = _printer(targets, output_options.formats, progress, run_options.safe_cells)
+                formats, safe_cells = output_options.formats, run_options.safe_cells
+                show = _printer(targets, formats, progress, files.starts, safe_cells=safe_cells)
             _detect(detector, run, files, show)
             if out is not None and not skip_existing and run.done:
                 _write_tables(files, run, safe_cells=run_options.safe_cells)
@@ -186,7 +194,9 @@ def _write_tables(files: EventFiles, run: Run, *, safe_cells: bool) -> None:
     from htsat_sed.runs.event_files import from_journal
 
     for table in files.tables:
-        write_table(table.path, from_journal(run.results()), table.format, safe_cells=safe_cells)
+        write_table(
+            table.path, from_journal(run.results()), table.format, starts=files.starts, safe_cells=safe_cells
+        )
 
 
 def _say_what_was_kept(kept: Sequence[Path]) -> None:
@@ -323,20 +333,36 @@ def _check_shareable(out: Path | None, targets: Sequence[Target]) -> None:
 
 
 def _printer(
-    targets: Sequence[Target], formats: list[str] | None, progress: RecordingsProgress, safe_cells: bool
+    targets: Sequence[Target],
+    formats: list[str] | None,
+    progress: RecordingsProgress,
+    starts: Mapping[str, Start],
+    *,
+    safe_cells: bool,
 ) -> Callable[[str, Detection], None]:
     """Prints the events of a recording to standard output as soon as they are known."""
     from htsat_sed.annotations import FORMATS
 
     of = FORMATS[targets[0].format]
     as_table = formats is not None or not output.is_terminal
+    columns = of.columns(clock=bool(of.clock and starts)) if as_table else ()
     if as_table:
-        emit(of.header)
+        emit(of.heading(columns))
 
     def show(name: str, found: Detection) -> None:
         with progress.aside():
             if as_table:
-                emit(of.part(name, found.events, found.duration, found.sample_rate, safe_cells=safe_cells))
+                emit(
+                    of.part(
+                        name,
+                        found.events,
+                        found.duration,
+                        found.sample_rate,
+                        start=starts.get(name),
+                        safe_cells=safe_cells,
+                        columns=columns,
+                    )
+                )
             else:
                 _show(name, found.events)
 

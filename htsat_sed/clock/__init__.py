@@ -7,6 +7,6 @@ iXML, MP4's creation time, the file name. A source whose clock was never set (be
 from __future__ import annotations
 
 from htsat_sed.clock.names import named_time
-from htsat_sed.clock.start import SOURCES, Clock, Start, parse_time, parse_zone
+from htsat_sed.clock.start import SOURCES, Clock, Start, Starts, parse_time, parse_zone
 
-__all__ = ["SOURCES", "Clock", "Start", "named_time", "parse_time", "parse_zone"]
+__all__ = ["SOURCES", "Clock", "Start", "Starts", "named_time", "parse_time", "parse_zone"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -89,6 +90,37 @@ class Clock:
             _placed(name, time, self.timezone) if time.tzinfo is None else time.astimezone(self.timezone),
             start.source,
         )
+
+
+class Starts(Mapping[str, Start]):
+    """When recordings began, each found when it is first asked for; unknown ones are not in it.
+
+    Args:
+        clock: finds it.
+        paths: name of a recording -> its path.
+    """
+
+    def __init__(self, clock: Clock, paths: Mapping[str, str]) -> None:
+        self._clock = clock
+        self._paths = paths
+        self._found: dict[str, Start | None] = {}
+
+    def __getitem__(self, name: str) -> Start:
+        if name not in self._found:
+            path = self._paths.get(name)
+            self._found[name] = None if path is None else self._clock.start(path)
+        if (start := self._found[name]) is None:
+            raise KeyError(name)
+        return start
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._paths if name in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __bool__(self) -> bool:
+        return any(True for _ in self)
 
 
 def parse_time(text: str) -> datetime:

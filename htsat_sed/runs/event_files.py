@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from htsat_sed.annotations import FORMATS, PresenceMapWriter, path_of
 from htsat_sed.annotations.folders import make_folder
+from htsat_sed.clock import Start
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.written import is_replaceable
@@ -58,8 +59,10 @@ class EventFiles:
         labels: the classes, in the order of the columns of presence maps.
         token_seconds: duration of a token.
         overwrite: replace files that htsat-sed did not write, or that were changed since.
+        starts: name of a recording -> when it began, as far as known.
 
     Attributes:
+        starts: as given.
         tables: the targets that all recordings share, to be written when all are done.
         kept: files that were not replaced, as somebody had changed them.
     """
@@ -72,7 +75,9 @@ class EventFiles:
         labels: Sequence[str],
         token_seconds: float,
         overwrite: bool = False,
+        starts: Mapping[str, Start] | None = None,
     ) -> None:
+        self.starts: Mapping[str, Start] = {} if starts is None else starts
         self.kept: list[Path] = []
         self._overwrite = overwrite
         self.tables = [target for target in targets if target.is_table]
@@ -146,7 +151,8 @@ class EventFiles:
                 if not self._may_write(path):
                     continue
                 make_folder(path.parent)
-                text = FORMATS[target.format].text(name, events, duration, sample_rate)
+                start = self.starts.get(name)
+                text = FORMATS[target.format].text(name, events, duration, sample_rate, start=start)
                 with whole_file(path) as file:
                     file.write(text)
         finally:
@@ -174,7 +180,10 @@ class EventFiles:
 
 def for_journal(events: Sequence[Event], duration: float) -> dict[str, Any]:
     """What was found in a recording as a journal holds it."""
-    found = [[float(e.onset), float(e.offset), e.label, float(e.score)] for e in events]
+    found = [
+        [float(e.onset), float(e.offset), e.label, float(e.score), *([e.channel] if e.channel else [])]
+        for e in events
+    ]
     return {"duration": float(duration), "events": found}
 
 
@@ -185,7 +194,9 @@ def is_in_journal_form(result: Any) -> bool:
         and isinstance(result.get("duration"), float)
         and isinstance(result.get("events"), list)
         and all(
-            isinstance(event, list) and [type(value) for value in event] == [float, float, str, float]
+            isinstance(event, list)
+            and [type(value) for value in event[:4]] == [float, float, str, float]
+            and [type(value) for value in event[4:]] in ([], [int])
             for event in result["events"]
         )
     )
