@@ -18,7 +18,7 @@ FLOORS = [
     ["model"],
     ["detection"],
     ["annotations"],
-    ["evaluation", "pictures", "runs", "segments"],
+    ["archive", "evaluation", "pictures", "runs", "segments"],
     ["report", "training"],
     ["cli"],
     ["__main__"],

@@ -18,10 +18,12 @@ from htsat_sed import __version__
 from htsat_sed.cli.checkpoints import app as checkpoints_app
 from htsat_sed.cli.convert_labels import convert
 from htsat_sed.cli.detect import detect
+from htsat_sed.cli.embed import embed
 from htsat_sed.cli.evaluate import HELP as EVALUATE_HELP
 from htsat_sed.cli.evaluate import evaluate
 from htsat_sed.cli.plot import plot
 from htsat_sed.cli.report import report as make_report
+from htsat_sed.cli.search import search
 from htsat_sed.cli.segments import segments
 from htsat_sed.cli.soundscapes import soundscapes
 from htsat_sed.cli.tag import tag
@@ -76,6 +78,8 @@ app.command()(convert)
 app.command(help=TUNE_HELP)(tune)
 app.command()(train)
 app.command()(soundscapes)
+app.command()(embed)
+app.command()(search)
 app.add_typer(checkpoints_app, name="checkpoints")
 
 

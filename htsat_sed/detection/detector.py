@@ -25,6 +25,7 @@ from htsat_sed.audio import AudioStream, InMemory, Window, check_choice, open_re
 from htsat_sed.detection.devices import Compute, Devices
 from htsat_sed.detection.ensemble import ClassSelection, Ensemble
 from htsat_sed.detection.events import Event, PostProcessing, find_events
+from htsat_sed.detection.pooling import Embeddings, Pooling
 from htsat_sed.detection.presence import PresenceMap, stitch
 from htsat_sed.detection.scheduler import (
     AnyPath,
@@ -207,6 +208,53 @@ class Detector:
                     raise recording.end.error
         return np.stack(rows), np.arange(len(rows), dtype=np.float64) * np.float64(self.hop)
 
+    def all_embeddings(
+        self,
+        paths: Iterable[AnyPath],
+        *,
+        window: float = 10.0,
+        hop: float | None = None,
+        start: float = 0.0,
+        end: float = math.inf,
+        progress: RecordingProgress | None = None,
+        defective: Defective | None = None,
+    ) -> Iterator[tuple[AnyPath, Embeddings | HtsatSedError]]:
+        """Embeddings of stretches of many recordings, in their order: means over the tokens of a stretch.
+
+        What lies behind the end of a recording does not count, unlike in `embeddings`. All stretches have
+        `window` seconds but the last, which ends with the recording.
+
+        Args:
+            paths: recordings.
+            window: seconds of a stretch, rounded to whole tokens; infinite for one stretch.
+            hop: seconds between the starts of two stretches, rounded as well; None for `window`.
+            start: seconds; with `end`, the part of the recording that is cut into stretches. It is rounded
+                outwards to whole tokens.
+            end: seconds, exclusive.
+            progress: as in `presence_maps`.
+            defective: as in `detections`.
+
+        Yields:
+            Each path with its embeddings, or with its error.
+
+        Raises:
+            UsageError: a duration is out of range.
+        """
+        step = self.config.token_seconds
+        if not (0.0 < (hop or window) <= window and 0.0 <= start < end):
+            raise UsageError(
+                f"wanted 0 < hop <= window and 0 <= start < end, got {hop or window:g}, {window:g}, "
+                f"{start:g} and {end:g} s"
+            )
+        silent = np.zeros((TOKENS, sum(model.backbone.out_dim for model in self.models)), np.float32)
+        cut = self._between(start, end)
+        with closing(self._scored(paths, cut, Ensemble.tokens, silent, progress, defective)) as through:
+            for recording, scores in through:
+                pooling = Pooling(step, window=window, hop=hop or window, start=start, end=end)
+                for block in self._rows(recording, scores):
+                    pooling.add(block)
+                yield recording.path, recording.end.error or pooling.finish(recording.end.duration)
+
     def detect_many(
         self,
         sounds: Iterable[Sound],
@@ -319,14 +367,7 @@ class Detector:
         Yields:
             Each path with its presence map, or with the error that kept it from being read.
         """
-        rate = self.config.sample_rate
-
-        def cut(stream: AudioStream) -> Iterator[Window]:
-            through = self._windows(stream)
-            for window in through if tap is None else tap(stream, through):
-                wanted = window.start < end * rate and window.start + len(window.samples) > start * rate
-                yield window if wanted else Window(window.start, np.zeros_like(window.samples))
-
+        cut = self._between(start, end, tap)
         with closing(self._presence_of(paths, cut, progress, defective)) as through:
             for recording, blocks in through:
                 rows = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *blocks])
@@ -396,6 +437,18 @@ class Detector:
     def _windows(self, stream: AudioStream) -> Iterator[Window]:
         window = self.config.window_samples
         return windows(stream, window=window, hop=self._hop_tokens * window // TOKENS)
+
+    def _between(self, start: float, end: float, tap: Tap | None = None) -> Windowing:
+        """Windows of which those outside a stretch (seconds) are silent, so that they pass no model."""
+        rate = self.config.sample_rate
+
+        def cut(stream: AudioStream) -> Iterator[Window]:
+            through = self._windows(stream)
+            for window in through if tap is None else tap(stream, through):
+                wanted = window.start < end * rate and window.start + len(window.samples) > start * rate
+                yield window if wanted else Window(window.start, np.zeros_like(window.samples))
+
+        return cut
 
     def _presence_of(
         self,

@@ -110,6 +110,11 @@ class Ensemble:
         waveforms = self._whole(windows)
         return torch.cat([model.embeddings(waveforms) for model in self.models], dim=1)
 
+    def tokens(self, windows: Sequence[Samples]) -> Tensor:
+        """Embeddings of tokens (B, 32, D of all models) of windows, zero-padded to full length."""
+        waveforms = self._whole(windows)
+        return torch.cat([model.token_embeddings(waveforms) for model in self.models], dim=2)
+
     def _mean(self, of_models: Sequence[Tensor]) -> Tensor:
         """Mean of the scores (..., K of a model) of each, with the classes in the first model's order."""
         ordered = [s if o is None else s[..., o] for s, o in zip(of_models, self._orders, strict=True)]

@@ -225,6 +225,16 @@ class HTSAT(nn.Module):
         """
         return self.token_semantic_head(self.backbone(fold(stretch(logmel))))
 
+    def token_embeddings(self, waveforms: Tensor) -> Tensor:
+        """Embeddings of tokens (B, 32, D), whose mean over a window is its `HTSATOutput.embedding`.
+
+        Args:
+            waveforms: as for `forward`.
+        """
+        grid = self.backbone(fold(stretch(self.normalise(self.frontend(waveforms)))))
+        batch, _, dim = grid.shape
+        return grid.view(batch, CHUNKS, 2, 8, dim).mean(dim=2).reshape(batch, TOKENS, dim)  # type: ignore[no-any-return]
+
     def token_semantic_head(self, grid: Tensor) -> HTSATOutput:
         """Compute the outputs from the last grid.
 

@@ -142,6 +142,11 @@ class Inference:
         return output.embedding
 
     @torch.inference_mode()
+    def token_embeddings(self, waveforms: Tensor) -> Tensor:
+        """Embeddings of tokens (B, 32, D) float32 of whole windows (B, samples); computed by torch."""
+        return self._model.token_embeddings(waveforms)
+
+    @torch.inference_mode()
     def clip_scores(self, waveforms: Sequence[Tensor]) -> Tensor:
         """Clip scores (B, K) float32 of B waveforms (1, samples), each stretched to a whole window."""
         logmel = torch.cat([core_input(self._model, waveform) for waveform in waveforms])

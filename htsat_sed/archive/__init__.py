@@ -1,0 +1,1 @@
+"""An archive of embeddings as Parquet, and what in it sounds alike."""

@@ -1,0 +1,273 @@
+"""`htsat-sed embed`: recordings to an archive of embeddings."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import typer
+
+from htsat_sed.cli.groups import REQUIRED, Without, option, with_groups
+from htsat_sed.cli.interruption import Interruptible
+from htsat_sed.cli.options import (
+    OUTPUT,
+    ChannelOptions,
+    MessageOptions,
+    ModelOptions,
+    RecordingOptions,
+    RunOptions,
+)
+from htsat_sed.cli.progress import RecordingsProgress, waiting_for
+from htsat_sed.cli.terminal import remark, say, summarise
+from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.runs.outputs import check_writable
+from htsat_sed.runs.recordings import Recording
+from htsat_sed.runs.run import Results, Run, failures_place, open_journal
+
+if TYPE_CHECKING:
+    from htsat_sed.archive.store import Archive, Embedded, Kind
+    from htsat_sed.detection.detector import Detector
+    from htsat_sed.detection.pooling import Embeddings
+    from htsat_sed.detection.scheduler import RecordingProgress
+    from htsat_sed.runs.journal import Journal
+
+
+@dataclass(frozen=True)
+class EmbedOptions:
+    """Where embeddings go, and of which stretches they are."""
+
+    panel: ClassVar[str] = OUTPUT
+    out: Path = option(
+        REQUIRED,
+        "The archive: a folder of Parquet files, made where it is not there. Recordings that an archive "
+        "already holds are left out, new and changed ones are added.",
+        "--output",
+        "-o",
+        metavar="DIR",
+    )
+    window: float = option(
+        2.5,
+        "Duration of the stretches that get an embedding each, rounded to whole tokens of 0.3125 s. The "
+        "model hears them within 10 s.",
+        metavar="SECONDS",
+    )
+    stretch_hop: float | None = option(
+        None,
+        "Step between the starts of two stretches.  \\[default: as --window]",
+        "--hop",
+        metavar="SECONDS",
+    )
+
+
+@with_groups
+def embed(
+    given: RecordingOptions,
+    channels: ChannelOptions,
+    options: EmbedOptions,
+    run_options: Annotated[RunOptions, Without("overwrite")],
+    model: Annotated[ModelOptions, Without("hop", "class_map", "labels")],
+    messages: MessageOptions,
+) -> None:
+    r"""Compute embeddings of recordings, for search and for programs of your own.
+
+    An archive has a row for each stretch: filename, path, size and modified of the
+    file, start and duration (seconds), embedding (float16) and model (its
+    fingerprint). docs/archives.md says how to read it.
+    A run that was stopped goes on where it was when the same command is given again.
+
+    Needs the extra: pip install 'htsat-sed\[parquet]'.
+
+    [bold]Examples[/bold]
+
+      htsat-sed embed recordings/ -o archive/
+      htsat-sed search archive/ --like knock.wav
+    """
+    from htsat_sed.archive.store import Archive
+
+    out = options.out
+    check_writable(out)
+    with Interruptible() as stop:
+        archive = Archive(out)
+        recordings, failures = given.find()
+        detector = model.detector(channels, fill_batches=len(recordings) > 1)
+        kind = _kind(detector, model.checkpoint, channels, options)
+        _check_same(archive, kind)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HtsatSedError(out, f"cannot be made: {error.strerror}") from error
+        todo = _left(recordings, archive)
+        settings = {
+            "command": "embed",
+            **model.settings(detector),
+            "window": kind.window,
+            "hop": kind.hop,
+        }
+        table = failures_place(run_options.failures_table, out, [])
+        journal = _journal(out, settings, recordings, todo, kind, run_options.restart)
+        display = RecordingsProgress("embedding", len(todo))
+        with Run(todo, failures, display=display, journal=journal, failures_table=table) as run:
+            stop.left = run.left
+            _embed(detector, run, kind)
+            archive.add(kind, _embedded(run, archive, journal, kind))
+            code = run.finish(safe_cells=run_options.safe_cells)
+            if journal.path is not None:
+                journal.path.unlink(missing_ok=True)  # from here on the archive itself says what is done
+            summarise(run, out)
+        _prepare(out)
+    raise typer.Exit(code)
+
+
+def _embed(detector: Detector, run: Run, kind: Kind) -> None:
+    """Embed and note one recording after the other."""
+
+    def read(paths: Iterable[str], progress: RecordingProgress) -> Results[Embeddings]:
+        return detector.all_embeddings(
+            paths, window=kind.window, hop=kind.hop, progress=progress, defective=run.defective
+        )
+
+    for recording, found in run.through(read):
+        if isinstance(found, HtsatSedError):
+            run.fail(recording, found)
+        else:
+            run.note(recording, _for_journal(found))
+
+
+def _kind(
+    detector: Detector,
+    checkpoints: list[str] | None,
+    channels: ChannelOptions,
+    options: EmbedOptions,
+) -> Kind:
+    """What the archive is to hold, durations in whole tokens."""
+    from htsat_sed.archive.store import Kind
+    from htsat_sed.model.htsat import fingerprint
+
+    window = options.window
+    hop = window if options.stretch_hop is None else options.stretch_hop
+    if not 0.0 < hop <= window:
+        raise typer.BadParameter(
+            f"wanted a hop of more than 0 and at most the window, got {hop:g} and {window:g} s",
+            param_hint="--hop",
+        )
+    step = detector.config.token_seconds
+    names = [name if not Path(name).exists() else os.path.realpath(name) for name in checkpoints or ["home"]]
+    return Kind(
+        model="+".join(fingerprint(model) for model in detector.models),
+        checkpoints=tuple(names),
+        window=max(1, round(window / step)) * step,
+        hop=max(1, round(hop / step)) * step,
+        dimensions=sum(model.backbone.out_dim for model in detector.models),
+        channel=channels.channel,
+        track=channels.track,
+    )
+
+
+def _check_same(archive: Archive, kind: Kind) -> None:
+    """Refuse to add embeddings that cannot be compared with those that are there."""
+    if archive.kind is None:
+        return
+    before, now = asdict(archive.kind), asdict(kind)
+    unlike = [name for name in now if name != "checkpoints" and before[name] != now[name]]
+    if unlike:
+        told = ", ".join(f"{name} {now[name]} was {before[name]}" for name in unlike)
+        raise UsageError(
+            f"{archive.folder}: this archive differs in {told}: give the same, or name another --output"
+        )
+
+
+def _left(recordings: Sequence[Recording], archive: Archive) -> list[Recording]:
+    """The recordings that the archive does not hold as they are now."""
+    from htsat_sed.runs.journal import stamp
+
+    if archive.kind is None:
+        return list(recordings)
+    left = [each for each in recordings if archive.stamps.get(_path(each)) != stamp(each.path)]
+    if len(left) < len(recordings):
+        of = f"{len(recordings) - len(left)} of {len(recordings)}"
+        say("note", f"{of} recordings are in {archive.folder} already", "")
+    return left
+
+
+def _path(recording: Recording) -> str:
+    return os.path.realpath(recording.path)
+
+
+def _journal(
+    out: Path,
+    settings: dict[str, Any],
+    recordings: Sequence[Recording],
+    todo: Sequence[Recording],
+    kind: Kind,
+    restart: bool,
+) -> Journal:
+    """The journal of a run; one whose recordings all got into the archive before a kill begins anew."""
+
+    def is_result(result: Any) -> bool:
+        return (
+            isinstance(result, dict)
+            and isinstance(result.get("embeddings"), str)
+            and all(isinstance(result.get(name), list) for name in ("starts", "ends"))
+            and len(result["starts"]) == len(result["ends"])
+            and len(base64.b64decode(result["embeddings"])) == 2 * kind.dimensions * len(result["starts"])
+        )
+
+    def opened(restart: bool) -> Journal:
+        outputs = [out / f"part-{number:05d}.parquet" for number in range(1000)]
+        return open_journal(out, settings, restart=restart, outputs=outputs, is_result=is_result)
+
+    journal = opened(restart)
+    left = {recording.name for recording in todo}
+    of_archive = any(each.name in journal for each in recordings if each.name not in left)
+    if journal.unfinished and of_archive and not any(name in journal for name in left):
+        journal.close()
+        journal = opened(True)
+    return journal
+
+
+def _for_journal(found: Embeddings) -> dict[str, Any]:
+    vectors = found.vectors.astype("<f2").tobytes()
+    times = {"starts": found.starts.tolist(), "ends": found.ends.tolist()}
+    return {**times, "embeddings": base64.b64encode(vectors).decode()}
+
+
+def _embedded(run: Run, archive: Archive, journal: Journal, kind: Kind) -> Iterator[Embedded]:
+    """The recordings that are done, from the journal."""
+    import numpy as np
+
+    from htsat_sed.archive.store import Embedded
+    from htsat_sed.runs.journal import stamp
+
+    index = archive.index()
+    taken = dict(zip(index.filenames, index.paths, strict=True))
+    paths = {recording.name: _path(recording) for recording in run.recordings}
+    for name, result in run.results():
+        path = paths[name]
+        known = stamp(path)
+        if not journal.done(name, known) or known is None:
+            say("warning", f"{path}: changed meanwhile, left out: give the command again", "yellow")
+            continue
+        vectors = np.frombuffer(base64.b64decode(result["embeddings"]), "<f2").reshape(-1, kind.dimensions)
+        # Another recording of this name, of another folder, is there already.
+        unique = name if taken.get(name, path) == path else path
+        size_and_time = (known.size, known.modified)
+        yield Embedded(unique, path, size_and_time, result["starts"], result["ends"], vectors)
+
+
+def _prepare(out: Path) -> None:
+    """Make the first search as fast as the others."""
+    from htsat_sed.archive.nearest import EXACT, open_prepared
+    from htsat_sed.archive.store import Archive
+
+    archive = Archive(out)
+    if archive.kind is None:
+        return
+    count = len(archive.index())
+    remark(f"{out}: {count} stretches of {len(archive.stamps)} recordings")
+    if count <= EXACT:
+        with waiting_for("preparing the search"):
+            open_prepared(archive)
