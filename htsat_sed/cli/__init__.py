@@ -21,6 +21,7 @@ from htsat_sed.cli.detect import detect
 from htsat_sed.cli.embed import embed
 from htsat_sed.cli.evaluate import HELP as EVALUATE_HELP
 from htsat_sed.cli.evaluate import evaluate
+from htsat_sed.cli.merge import merge
 from htsat_sed.cli.plot import plot
 from htsat_sed.cli.report import report as make_report
 from htsat_sed.cli.search import search
@@ -76,6 +77,7 @@ app.command()(segments)
 app.command("report")(make_report)
 app.command()(convert)
 app.command(help=TUNE_HELP)(tune)
+app.command()(merge)
 app.command()(train)
 app.command()(soundscapes)
 app.command()(embed)

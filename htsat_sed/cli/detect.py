@@ -21,6 +21,7 @@ from htsat_sed.cli.options import (
     ModelOptions,
     RecordingOptions,
     RunOptions,
+    ShardOptions,
     flat,
 )
 from htsat_sed.cli.progress import RecordingsProgress
@@ -98,6 +99,34 @@ class OutputOptions:
             )
         return targets
 
+    def files(
+        self, detector: Detector, targets: Sequence[Target], *, starts: Mapping[str, Start], overwrite: bool
+    ) -> EventFiles:
+        """The files of each recording and those of all."""
+        from htsat_sed.runs.event_files import EventFiles
+
+        return EventFiles(
+            [] if self.out is None else targets,
+            maps=self.scores,
+            labels=detector.labels,
+            token_seconds=detector.config.token_seconds,
+            overwrite=overwrite,
+            starts=starts,
+        )
+
+    def written(self, detector: Detector, targets: Sequence[Target], *, safe_cells: bool) -> dict[str, Any]:
+        """What `merge` has to know of the outputs of a shard."""
+        if self.out is None:
+            return {}
+        folder = self.out if self.out.is_dir() else self.out.absolute().parent
+        return {
+            "formats": [target.format for target in targets],
+            "maps": None if self.scores is None else os.path.relpath(self.scores, folder),
+            "labels": list(detector.labels),
+            "token_seconds": detector.config.token_seconds,
+            "safe_cells": safe_cells,
+        }
+
     def settings(self, detector: Detector, targets: Sequence[Target]) -> dict[str, Any]:
         """What the files depend on beside the scores, by name, for the journal."""
         return {
@@ -112,6 +141,7 @@ class OutputOptions:
 def detect(
     given: RecordingOptions,
     channels: ChannelOptions,
+    shards: ShardOptions,
     output_options: OutputOptions,
     run_options: RunOptions,
     model: ModelOptions,
@@ -141,17 +171,13 @@ def detect(
     out, skip_existing = output_options.out, output_options.skip_existing
     with Interruptible() as stop:
         recordings, failures = given.find()
+        recordings, part = shards.take(recordings, out=out, skip_existing=skip_existing)
         targets = output_options.targets(recordings, restart=run_options.restart)
         detector = model.detector(channels, events, fill_batches=out is not None and len(recordings) > 1)
-        from htsat_sed.runs.event_files import EventFiles, is_in_journal_form
+        from htsat_sed.runs.event_files import is_in_journal_form, start_for_journal
 
-        files = EventFiles(
-            [] if out is None else targets,
-            maps=output_options.scores,
-            labels=detector.labels,
-            token_seconds=detector.config.token_seconds,
-            overwrite=run_options.overwrite,
-            starts=clock_options.starts(recordings),
+        files = output_options.files(
+            detector, targets, starts=clock_options.starts(recordings), overwrite=run_options.overwrite
         )
         files.check(recording.name for recording in recordings)
         progress = RecordingsProgress("detecting", len(recordings))
@@ -172,6 +198,9 @@ def detect(
             is_result=is_in_journal_form,
             exist=files.exist,
             skip_existing=skip_existing,
+            part=part,
+            written=output_options.written(detector, targets, safe_cells=run_options.safe_cells),
+            about=lambda name: start_for_journal(files.starts.get(name)),
         )
         with run, recording_outputs():
             stop.left = run.left
@@ -181,22 +210,38 @@ def detect(
                 show = _printer(targets, formats, progress, files.starts, safe_cells=safe_cells)
             _detect(detector, run, files, show)
             if out is not None and not skip_existing and run.done:
-                _write_tables(files, run, safe_cells=run_options.safe_cells)
+                write_tables(
+                    files.tables, run.results, starts=files.starts, safe_cells=run_options.safe_cells
+                )
             code = run.finish(safe_cells=run_options.safe_cells)
             summarise(run, out)
         _say_what_was_kept(files.kept)
     raise typer.Exit(code)
 
 
-def _write_tables(files: EventFiles, run: Run, *, safe_cells: bool) -> None:
-    """Write the tables of all recordings from the journal."""
+def write_tables(
+    tables: Iterable[Target],
+    results: Callable[[], Iterable[tuple[str, Any]]],
+    *,
+    starts: Mapping[str, Start],
+    safe_cells: bool,
+) -> None:
+    """Write the tables of all recordings.
+
+    Args:
+        tables: targets that are tables.
+        results: yields name and result of each recording, as a journal has them; called once a table.
+        starts: name of a recording -> when it began, as far as known.
+        safe_cells: see `delimited`.
+
+    Raises:
+        HtsatSedError: one cannot be written.
+    """
     from htsat_sed.annotations import write_table
     from htsat_sed.runs.event_files import from_journal
 
-    for table in files.tables:
-        write_table(
-            table.path, from_journal(run.results()), table.format, starts=files.starts, safe_cells=safe_cells
-        )
+    for table in tables:
+        write_table(table.path, from_journal(results()), table.format, starts=starts, safe_cells=safe_cells)
 
 
 def _say_what_was_kept(kept: Sequence[Path]) -> None:

@@ -35,7 +35,7 @@ from htsat_sed.cli.terminal import report, say, shown
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart
 from htsat_sed.runs.recordings import Recording, files_read, find_all
-from htsat_sed.runs.run import Run, failures_place, open_journal
+from htsat_sed.runs.run import Run, RunOfShard, beside, failures_place, open_journal
 from htsat_sed.runs.written import check_replaceable
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from htsat_sed.detection.events import PostProcessing
     from htsat_sed.labels import ClassMap
     from htsat_sed.model.htsat import HTSAT
+    from htsat_sed.runs.shards import Part
 
 RECORDINGS = "Recordings"
 MODEL = "Model"
@@ -415,6 +416,42 @@ class OverwriteOptions:
 
 
 @dataclass(frozen=True)
+class ShardOptions:
+    """Which part of the recordings is done."""
+
+    panel: ClassVar[str] = RECORDINGS
+    shard: str | None = option(
+        None,
+        "Take only the I-th of N parts of the recordings, such as 3/40. Give the same command, each with "
+        "its own shard and --output, to N processes or machines; `htsat-sed merge` joins the outputs.",
+        metavar="I/N",
+    )
+
+    def take(
+        self, recordings: list[Recording], *, out: Path | None, skip_existing: bool = False
+    ) -> tuple[list[Recording], Part | None]:
+        """The recordings of this shard, and which part of all they are; without a shard all, and None.
+
+        Raises:
+            typer.BadParameter: it is no shard, or contradicts other options.
+        """
+        from htsat_sed.runs.shards import Shard, part_of
+
+        if self.shard is None:
+            return recordings, None
+        try:
+            shard = Shard.parse(self.shard)
+        except UsageError as error:
+            raise typer.BadParameter(str(error), param_hint="--shard") from error
+        if out is None or (out.exists() and not out.is_file() and not out.is_dir()):
+            raise typer.BadParameter("a shard needs a file or folder as --output", param_hint="--shard")
+        if skip_existing:
+            raise typer.BadParameter("wanted --shard or --skip-existing, not both", param_hint="--shard")
+        part = part_of(recordings, shard)
+        return list(part.recordings), part
+
+
+@dataclass(frozen=True)
 class RunOptions(OverwriteOptions):
     """How a run over recordings treats what is there already, and what fails."""
 
@@ -447,6 +484,9 @@ class RunOptions(OverwriteOptions):
         is_result: Callable[[Any], bool],
         exist: Callable[[str], bool] = lambda name: True,
         skip_existing: bool = False,
+        part: Part | None = None,
+        written: Mapping[str, Any] | None = None,
+        about: Callable[[str], Any] = lambda name: None,
     ) -> Run:
         """A run that goes on where an earlier one was stopped, after a check of what it reads and writes.
 
@@ -462,6 +502,9 @@ class RunOptions(OverwriteOptions):
             is_result: whether a result in the journal has the form that the command makes.
             exist: see `Run`.
             skip_existing: see `Run`.
+            part: which of several shards this is, if it is one.
+            written: for `merge`, how the outputs of a shard are written.
+            about: for `merge`, what else they have of a recording; anything that JSON can hold.
 
         Raises:
             HtsatSedError: an output is among the inputs, or cannot be written.
@@ -470,11 +513,18 @@ class RunOptions(OverwriteOptions):
         check_apart(outputs, inputs)
         check_replaceable(*tables, overwrite=self.overwrite)
         failures_table = failures_place(self.failures_table, out, outputs)
-        journal = None
+        journal = shard = None
         if out is not None and not skip_existing:
-            written = [*outputs, failures_table]
+            all_settings = settings()
+            if part is not None and (place := beside(out, "shard")) is not None:
+                shard = RunOfShard(place, part, all_settings, written or {}, about)
+                all_settings = {**all_settings, "shard": str(part.shard)}
             journal = open_journal(
-                out, settings(), restart=self.restart, outputs=written, is_result=is_result
+                out,
+                all_settings,
+                restart=self.restart,
+                outputs=[*outputs, failures_table, shard.path if shard is not None else None],
+                is_result=is_result,
             )
         return Run(
             recordings,
@@ -484,6 +534,7 @@ class RunOptions(OverwriteOptions):
             exist=exist,
             skip_existing=skip_existing,
             failures_table=failures_table,
+            shard=shard,
         )
 
 

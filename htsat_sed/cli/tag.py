@@ -18,6 +18,7 @@ from htsat_sed.cli.options import (
     ModelOptions,
     RecordingOptions,
     RunOptions,
+    ShardOptions,
 )
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import emit, output, summarise
@@ -107,6 +108,7 @@ class TagOptions:
 def tag(
     given: RecordingOptions,
     channels: ChannelOptions,
+    shards: ShardOptions,
     options: TagOptions,
     run_options: RunOptions,
     model: Annotated[ModelOptions, Without("hop")],
@@ -130,6 +132,7 @@ def tag(
     out = options.out
     with Interruptible() as stop:
         recordings, failures = given.find()
+        recordings, part = shards.take(recordings, out=out)
         detector = model.detector(channels, fill_batches=out is not None and len(recordings) > 1)
         shifts = {"shifts": options.shifts} if options.shifts > 1 else {}
         display = RecordingsProgress("tagging", len(recordings))
@@ -147,9 +150,16 @@ def tag(
                 "pool": options.pool,
                 **shifts,
             },
-            is_result=lambda found: _is_row(found, len(detector.labels)),
+            is_result=lambda found: is_row(found, len(detector.labels)),
+            part=part,
+            written={
+                "wide": options.wide,
+                "top": options.top,
+                "labels": list(detector.labels),
+                "safe_cells": run_options.safe_cells,
+            },
         )
-        with run:
+        with run, recording_outputs():
             stop.left = run.left
             _tag(detector, run, options, display, safe_cells=run_options.safe_cells)
             code = run.finish(safe_cells=run_options.safe_cells)
@@ -161,13 +171,9 @@ def _tag(
     detector: Detector, run: Run, options: TagOptions, display: RecordingsProgress, *, safe_cells: bool
 ) -> None:
     """Score, print and note one recording after the other, and write the table of all."""
-    import numpy as np
-
     from htsat_sed.annotations.tags import tags_header
-    from htsat_sed.whole_file import whole_file
 
     out, labels = options.out, detector.labels
-    header = tags_header(labels if options.wide else None, options.separator, safe_cells=safe_cells)
     rows = options.rows(labels, safe_cells=safe_cells)
     as_table = options.wide or not output.is_terminal
 
@@ -177,7 +183,7 @@ def _tag(
         )
 
     if out is None and as_table:
-        emit(header)
+        emit(tags_header(labels if options.wide else None, options.separator, safe_cells=safe_cells))
     for recording, found in run.through(read):
         if isinstance(found, HtsatSedError):
             run.fail(recording, found)
@@ -190,13 +196,37 @@ def _tag(
                     _show(recording.name, found, labels, options.top or SHOWN)
         run.note(recording, [float(score) for score in found])
     if out is not None and run.done:
-        with recording_outputs(), whole_file(out) as file:
-            file.write(header)
-            for name, scores in run.results():
-                file.write(rows(name, np.array(scores, np.float32)))
+        write_tags(options, labels, run.results(), safe_cells=safe_cells)
 
 
-def _is_row(found: Any, classes: int) -> bool:
+def write_tags(
+    options: TagOptions, labels: tuple[str, ...], results: Iterable[tuple[str, Any]], *, safe_cells: bool
+) -> None:
+    """Write the table of all recordings.
+
+    Args:
+        options: its file and form.
+        labels: the classes.
+        results: name and result of each recording, as a journal has them.
+        safe_cells: see `delimited`.
+
+    Raises:
+        HtsatSedError: it cannot be written.
+    """
+    import numpy as np
+
+    from htsat_sed.annotations.tags import tags_header
+    from htsat_sed.whole_file import whole_file
+
+    assert options.out is not None
+    rows = options.rows(labels, safe_cells=safe_cells)
+    with whole_file(options.out) as file:
+        file.write(tags_header(labels if options.wide else None, options.separator, safe_cells=safe_cells))
+        for name, scores in results:
+            file.write(rows(name, np.array(scores, np.float32)))
+
+
+def is_row(found: Any, classes: int) -> bool:
     """Whether a result from a journal is a score for each class."""
     return isinstance(found, list) and [type(value) for value in found] == [float] * classes
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,6 +187,30 @@ def for_journal(events: Sequence[Event], duration: float) -> dict[str, Any]:
         for e in events
     ]
     return {"duration": float(duration), "events": found}
+
+
+def start_for_journal(start: Start | None) -> dict[str, Any] | None:
+    """When a recording began, as the file of a shard holds it."""
+    if start is None:
+        return None
+    zone = start.time.tzinfo
+    key = zone.key if isinstance(zone, ZoneInfo) else None
+    return {"time": start.time.isoformat(), "zone": key, "source": start.source}
+
+
+def start_from_journal(found: Mapping[str, Any]) -> Start:
+    """Take `start_for_journal` back.
+
+    Raises:
+        ValueError: it is not what that makes.
+    """
+    try:
+        time = datetime.fromisoformat(found["time"])
+        return Start(
+            time.astimezone(ZoneInfo(found["zone"])) if found["zone"] else time, str(found["source"])
+        )
+    except (KeyError, TypeError, ZoneInfoNotFoundError) as error:
+        raise ValueError("no time at which a recording began") from error
 
 
 def is_in_journal_form(result: Any) -> bool:

@@ -171,6 +171,14 @@ class Journal:
         """What is wrong with a recording that is done; None if nothing, or if it is not."""
         return self._done[name].defect if name in self._done else None
 
+    def stamp(self, name: str) -> Stamp | None:
+        """The stamp of a recording that is done.
+
+        Raises:
+            KeyError: it is not.
+        """
+        return self._done[name].stamp
+
     def result(self, name: str) -> Any:
         """What was found in a recording that is done.
 
@@ -181,7 +189,7 @@ class Journal:
         line = self._done[name]
         try:
             self._file.seek(line.begin)
-            entry = _entry(self._file.read(line.length))
+            entry = entry_of(self._file.read(line.length))
         except OSError as error:
             raise HtsatSedError(self.path or "journal", f"cannot be read: {error.strerror}") from error
         if entry is None:
@@ -224,7 +232,7 @@ class Journal:
         self.unfinished = bool(self._done) and not finished
         self._truncate()
         header = {"journal": FORMAT, "settings": settings}
-        self._begun = len(_line(header))
+        self._begun = len(line_of(header))
         if self._end == 0:
             self._write(header)
             if self.path is not None:
@@ -240,7 +248,7 @@ class Journal:
             for line in lines:
                 if not line.endswith(b"\n"):
                     break  # torn on the way
-                entry = _entry(line)
+                entry = entry_of(line)
                 if settings is None:
                     if entry is None or entry.get("journal") != FORMAT:
                         break
@@ -297,7 +305,7 @@ class Journal:
         raise UsageError(f"{self.path}: {reason}")
 
     def _write(self, entry: dict[str, Any]) -> None:
-        line = _line(entry)
+        line = line_of(entry)
         try:
             self._file.seek(self._end)
             rest = line
@@ -323,7 +331,8 @@ def _is_torn_header(line: bytes) -> bool:
     return not line.endswith(b"\n") and line[: len(begin)] == begin[: len(line)]
 
 
-def _line(entry: dict[str, Any]) -> bytes:
+def line_of(entry: Mapping[str, Any]) -> bytes:
+    """What JSON can hold as a line with a checksum."""
     text = json.dumps(entry).encode()
     return text[:-1] + _checksum(text) + b"\n"
 
@@ -335,7 +344,7 @@ def _checksum(text: bytes) -> bytes:
 _CHECKSUM = len(_checksum(b""))
 
 
-def _entry(line: bytes) -> dict[str, Any] | None:
+def entry_of(line: bytes) -> dict[str, Any] | None:
     """What a line holds, without its checksum; None if it is damaged."""
     line = line.removesuffix(b"\n")
     text = line[:-_CHECKSUM] + b"}"

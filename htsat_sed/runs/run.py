@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
@@ -15,6 +16,7 @@ from htsat_sed.runs.recordings import Recording
 if TYPE_CHECKING:
     from htsat_sed.detection.scheduler import AnyPath, RecordingProgress
     from htsat_sed.runs.journal import Journal, Stamp
+    from htsat_sed.runs.shards import Part
 
 _Result = TypeVar("_Result")
 Results: TypeAlias = Iterator[tuple["AnyPath", _Result | HtsatSedError]]
@@ -58,6 +60,7 @@ class Run:
         skip_existing: leave out what `exist` finds when its turn comes. Recordings then come in random
             order, so that several processes that share a folder seldom meet.
         failures_table: file for what failed, if one is wanted.
+        shard: what is written when the run is through, if it is one of several shards.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Run:
         exist: Callable[[str], bool] = lambda name: True,
         skip_existing: bool = False,
         failures_table: Path | None = None,
+        shard: RunOfShard | None = None,
     ) -> None:
         from htsat_sed.runs.journal import stamp
 
@@ -81,6 +85,7 @@ class Run:
         self._exist = exist
         self._skip_existing = skip_existing
         self.failures_table = failures_table
+        self._shard = shard
         self._handed: deque[tuple[Recording, Stamp | None]] = deque()
         self._stamp: Stamp | None = None
         self._defects: dict[str, str] = {}
@@ -229,9 +234,52 @@ class Run:
             defects = sorted(self._defects.items(), key=lambda defect: place[defect[0]])
             reasons = [(name, error.reason) for name, error in failed]
             write_failures(self.failures_table, reasons, defects, safe_cells=safe_cells)
+        if self._shard is not None:
+            self._write_shard(self._shard)
         if self._journal is not None:
             self._journal.finish(keep=bool(self.failures or self._defects))
         return 1 if self.failures else 0
+
+    def _write_shard(self, of: RunOfShard) -> None:
+        from htsat_sed.runs.shards import Done, Header, write_shard
+
+        assert self._journal is not None
+        failed = {name: error.reason for name, error in self.failures}
+        names = {each.name for each in self.recordings}
+        before = [(str(name), error.reason) for name, error in self.failures if name not in names]
+        part, journal = of.part, self._journal
+
+        def recordings() -> Iterator[Done]:
+            for place, recording in zip(part.places, self.recordings, strict=True):
+                name = recording.name
+                about = of.about(name)
+                if name in failed:
+                    yield Done(place, name, about, failure=failed[name])
+                elif name in journal:
+                    result, defect = journal.result(name), self._defects.get(name)
+                    yield Done(place, name, about, journal.stamp(name), result, defect)
+
+        header = Header(part.shard, part.total, part.names_sha256, of.settings, of.outputs, before)
+        write_shard(of.path, header, recordings())
+
+
+@dataclass(frozen=True)
+class RunOfShard:
+    """What a run leaves that is one of several shards.
+
+    Attributes:
+        path: file for `write_shard`.
+        part: which recordings it has.
+        settings: that results depend on.
+        outputs: what the command writes, for `merge`.
+        about: what the outputs have of a recording beside its result, by name.
+    """
+
+    path: Path
+    part: Part
+    settings: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    about: Callable[[str], Any]
 
 
 def open_journal(
@@ -288,7 +336,7 @@ def beside(out: Path, name: str) -> Path | None:
     ``events.tsv.journal`` and ``events.tsv.failures.csv``.
     """
     if out.is_dir():
-        return out / ("htsat-sed.journal" if name == "journal" else name)
+        return out / (f"htsat-sed.{name}" if name in ("journal", "shard") else name)
     if out.exists() and not out.is_file():
         return None
     return out.with_name(f"{out.name}.{name}")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.event_files import for_journal, is_in_journal_form
-from htsat_sed.runs.journal import Journal, Stamp, _line, stamp
+from htsat_sed.runs.journal import Journal, Stamp, line_of, stamp
 
 SETTINGS = {"threshold": 0.5, "hop": 10.0, "labels": ["Dog", "Cat"]}
 ONE, TWO = Stamp(100, 1), Stamp(200, 2)
@@ -256,7 +256,7 @@ def test_a_changed_line_is_done_again_and_the_others_are_not(path: Path) -> None
 )
 def test_odd_lines_have_no_effect(path: Path, entry: dict[str, object]) -> None:
     with path.open("ab") as file:
-        file.write(_line(entry))
+        file.write(line_of(entry))
     with Journal(path, SETTINGS, is_result=lambda result: not isinstance(result, str)) as journal:
         assert (journal.resumed, "c" in journal) == (2, False)
 
