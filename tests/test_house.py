@@ -18,7 +18,7 @@ FLOORS = [
     ["model"],
     ["detection"],
     ["annotations"],
-    ["archive", "evaluation", "pictures", "runs", "segments"],
+    ["archive", "evaluation", "live", "pictures", "runs", "segments"],
     ["report", "training"],
     ["cli"],
     ["__main__"],
@@ -37,11 +37,13 @@ OWNERS = {
     "nncf": {"model"},
     "onnx": {"model"},
     "onnxruntime": {"model"},
-    "soundfile": {"audio", "training", "segments"},
+    "soundfile": {"audio", "live", "training", "segments"},
     "sklearn": {"evaluation"},
     "matplotlib": {"evaluation", "pictures"},
     "av": {"audio"},
     "PIL": {"report"},
+    "sounddevice": {"live"},
+    "paho": {"live"},
 }
 # Annotations and evaluation know events and presence maps, never the model.
 STRANGERS = [

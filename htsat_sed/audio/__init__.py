@@ -7,6 +7,7 @@
 - `patience`: decoders in threads, with a time limit.
 - `decoders`: the choice of one; `uncompressed`: libsndfile; `coded`: FFmpeg; `source`: their interface.
 - `forward`: recordings from a pipe, without a copy on the disk.
+- `remote`: addresses and devices that FFmpeg reads, opened again where they break off.
 - `headers`, `signatures`: facts in a recording's bytes that its decoder does not report.
 """
 
@@ -17,9 +18,11 @@ from htsat_sed.audio.streams import (
     Window,
     check_channel,
     check_choice,
+    cut,
     open_recording,
     open_source,
     read,
+    stream_of,
     windows,
 )
 
@@ -30,10 +33,12 @@ __all__ = [
     "Window",
     "check_channel",
     "check_choice",
+    "cut",
     "find_recordings",
     "has_audio_suffix",
     "open_recording",
     "open_source",
     "read",
+    "stream_of",
     "windows",
 ]

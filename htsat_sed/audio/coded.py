@@ -82,8 +82,8 @@ class Decoding(Source):
         self._packets_decoded = self._packets_failed = self._bytes_decoded = 0
         self._position = 0.0  # seconds yielded
         self._silence = 0.0  # of them inserted
-        self._gaps: list[tuple[float, float]] = []  # where something is missing, and how much
-        self._leaps: list[tuple[float, float]] = []  # the same, where no silence stands for it
+        self._gaps = _Places()  # where something is missing, and how much
+        self._leaps = _Places()  # the same, where no silence stands for it
 
     def _attach(self, container: av.container.InputContainer) -> None:
         """Decode this container next.
@@ -221,10 +221,10 @@ class Decoding(Source):
             return 0.0, late
         name = self._container.format.name
         if gap > (_LONGEST_OUTAGE if name in _BROADCAST else _MOST_SILENCE - self._silence):
-            self._leaps.append((self._position, gap))
+            self._leaps.add(self._position, gap)
             self._origin += gap
             return 0.0, 0.0
-        self._gaps.append((self._position, gap))
+        self._gaps.add(self._position, gap)
         return gap, late - gap
 
     def _silent(self, seconds: float, frame: av.AudioFrame) -> Iterator[Piece]:
@@ -278,17 +278,35 @@ class Decoding(Source):
         return duration - first if self._container.format.name == MATROSKA else duration
 
     def _note_what_is_missing(self) -> None:
-        if self._gaps:
-            missing = sum(gap for _, gap in self._gaps)
+        if self._gaps.count:
+            missing = self._gaps.total
             stands = "; silence stands for them" if missing > 0.0 else ""
             self.damage.append(
-                f"damaged or interrupted at {_places(self._gaps)}: about {missing:.2f} s are missing{stands}"
+                f"damaged or interrupted at {self._gaps}: about {missing:.2f} s are missing{stands}"
             )
-        if self._leaps:
+        if self._leaps.count:
             self.damage.append(
-                f"its time stamps leap by {self._leaps[0][1]:.0f} s at {_places(self._leaps)}: read on "
+                f"its time stamps leap by {self._leaps.first[1]:.0f} s at {self._leaps}: read on "
                 "without a gap"
             )
+
+
+class _Places:
+    """Where something is missing, in bounded memory: the first place, their number, and how much in all."""
+
+    def __init__(self) -> None:
+        self.count, self.total = 0, 0.0
+        self.first = (0.0, 0.0)
+
+    def add(self, position: float, seconds: float) -> None:
+        if self.count == 0:
+            self.first = position, seconds
+        self.count += 1
+        self.total += seconds
+
+    def __str__(self) -> str:
+        more = f" and {self.count - 1} more places" if self.count > 1 else ""
+        return f"{self.first[0]:.2f} s{more}"
 
 
 class Coded(Decoding):
@@ -420,11 +438,6 @@ class Coded(Decoding):
 def container_options() -> dict[str, str]:
     """What FFmpeg may open and decode."""
     return {"format_whitelist": _FORMATS, "codec_whitelist": audio_decoders()}
-
-
-def _places(places: list[tuple[float, float]]) -> str:
-    more = f" and {len(places) - 1} more places" if len(places) > 1 else ""
-    return f"{places[0][0]:.2f} s{more}"
 
 
 @cache

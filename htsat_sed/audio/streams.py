@@ -19,7 +19,7 @@ import io
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,7 @@ class AudioStream:
         channels: of the recording.
         expected_duration: seconds, as the header states or the decoder estimates it; None if neither
             can. For progress bars: only `duration` is sure.
+        comes: whether it is read from a pipe as it comes.
         defect: what is wrong with it though it could be read, such as that it was cut off, once all its
             blocks have been read; None if nothing.
     """
@@ -71,6 +72,7 @@ class AudioStream:
         self.source_rate = source.rate
         self.channels = source.channels
         self.expected_duration = source.expected
+        self.comes = isinstance(watched, Unwatched)
         self.defect: str | None = None
         self._source = source
         self._channel = channel
@@ -216,6 +218,17 @@ def open_recording(
     raise AssertionError("an ExitStack without exit callbacks that return true suppresses nothing")
 
 
+def stream_of(source: Source, name: str, sample_rate: int, *, channel: int | None = None) -> AudioStream:
+    """A source that takes its time, such as a microphone, as a stream at a rate; whoever opened it closes it.
+
+    Raises:
+        AudioError: it lacks this channel, or its rate is out of range.
+    """
+    _check_rate(name, source)
+    check_channel(name, source.channels, channel)
+    return AudioStream(name, Unwatched(name, source), sample_rate, channel, ExitStack())
+
+
 def check_choice(channel: int | None, track: int | None) -> None:
     """Refuse channels and audio tracks that no recording has.
 
@@ -305,11 +318,16 @@ def windows(stream: AudioStream, *, window: int, hop: int) -> Iterator[Window]:
         AudioError: see `AudioStream.blocks`.
         ValueError: `hop` is out of range.
     """
+    return cut(stream.blocks(), window=window, hop=hop)
+
+
+def cut(blocks: Iterable[NDArray[np.float32]], *, window: int, hop: int) -> Iterator[Window]:
+    """Cut blocks of samples into windows; see `windows`."""
     if not 1 <= hop <= window:
         raise UsageError(f"wanted a hop of 1 to {window} samples (the window), got {hop}")
     pending = np.zeros(0, np.float32)
     start = reached = 0
-    for block in stream.blocks():
+    for block in blocks:
         pending = np.concatenate([pending, block])
         while len(pending) >= window:
             yield Window(start, pending[:window].copy())

@@ -21,6 +21,7 @@ from htsat_sed.cli.detect import detect
 from htsat_sed.cli.embed import embed
 from htsat_sed.cli.evaluate import HELP as EVALUATE_HELP
 from htsat_sed.cli.evaluate import evaluate
+from htsat_sed.cli.listen import listen
 from htsat_sed.cli.merge import merge
 from htsat_sed.cli.plot import plot
 from htsat_sed.cli.report import report as make_report
@@ -71,6 +72,7 @@ app = typer.Typer(
 )
 app.command()(detect)
 app.command()(tag)
+app.command()(listen)
 app.command(help=EVALUATE_HELP)(evaluate)
 app.command()(plot)
 app.command()(segments)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from htsat_sed.runs.event_files import EventFiles, Target
 
 KEPT_LISTED = 30
+BY_PART = ("tsv", "csv", "jsonl", "rttm", "audacity", "webvtt")  # formats that hold event after event
 
 
 @dataclass(frozen=True)
@@ -204,11 +205,11 @@ def detect(
         )
         with run, recording_outputs():
             stop.left = run.left
-            show = None
+            printer = None
             if out is None:
                 formats, safe_cells = output_options.formats, run_options.safe_cells
-                show = _printer(targets, formats, progress, files.starts, safe_cells=safe_cells)
-            _detect(detector, run, files, show)
+                printer = _Printer(targets, formats, progress, files.starts, safe_cells=safe_cells)
+            _detect(detector, run, files, printer)
             if out is not None and not skip_existing and run.done:
                 write_tables(
                     files.tables, run.results, starts=files.starts, safe_cells=run_options.safe_cells
@@ -258,7 +259,7 @@ def _detect(
     detector: Detector,
     run: Run,
     files: EventFiles,
-    show: Callable[[str, Detection], None] | None,
+    printer: _Printer | None,
 ) -> None:
     """Detect, write and note one recording after the other."""
     from htsat_sed.runs.event_files import for_journal, is_unfit
@@ -266,8 +267,13 @@ def _detect(
     def keep(path: object, scores: NDArray[np.float32]) -> None:
         files.rows(run.next.name, scores)
 
+    def found_early(path: object, events: list[Event]) -> bool:
+        return path == "-" and printer is not None and printer.early(run.next.name, events)
+
     def read(paths: Iterable[str], progress: RecordingProgress) -> Results[Detection]:
-        return detector.detections(paths, progress=progress, rows=keep, defective=run.defective)
+        return detector.detections(
+            paths, progress=progress, rows=keep, defective=run.defective, found=found_early
+        )
 
     for recording, found in run.through(read):
         if isinstance(found, HtsatSedError):
@@ -281,8 +287,8 @@ def _detect(
                 raise
             run.fail(recording, error)
             continue
-        if show is not None:
-            show(recording.name, found)
+        if printer is not None:
+            printer.show(recording.name, found)
         run.note(recording, for_journal(found.events, found.duration))
 
 
@@ -377,41 +383,81 @@ def _check_shareable(out: Path | None, targets: Sequence[Target]) -> None:
             )
 
 
-def _printer(
-    targets: Sequence[Target],
-    formats: list[str] | None,
-    progress: RecordingsProgress,
-    starts: Mapping[str, Start],
-    *,
-    safe_cells: bool,
-) -> Callable[[str, Detection], None]:
-    """Prints the events of a recording to standard output as soon as they are known."""
-    from htsat_sed.annotations import FORMATS
+class _Printer:
+    """Prints events to standard output as soon as they are known.
 
-    of = FORMATS[targets[0].format]
-    as_table = formats is not None or not output.is_terminal
-    columns = of.columns(clock=bool(of.clock and starts)) if as_table else ()
-    if as_table:
-        emit(of.heading(columns))
+    Args:
+        targets: the format.
+        formats: as given; without any, a terminal shows a table.
+        progress: what else is on the terminal.
+        starts: name -> when a recording began.
+        safe_cells: see `Format.part`.
+    """
 
-    def show(name: str, found: Detection) -> None:
-        with progress.aside():
-            if as_table:
-                emit(
-                    of.part(
-                        name,
-                        found.events,
-                        found.duration,
-                        found.sample_rate,
-                        start=starts.get(name),
-                        safe_cells=safe_cells,
-                        columns=columns,
-                    )
-                )
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        formats: list[str] | None,
+        progress: RecordingsProgress,
+        starts: Mapping[str, Start],
+        *,
+        safe_cells: bool,
+    ) -> None:
+        from htsat_sed.annotations import FORMATS
+
+        self._name, self._of = targets[0].format, FORMATS[targets[0].format]
+        self._as_table = formats is not None or not output.is_terminal
+        self._progress, self._starts, self._safe_cells = progress, starts, safe_cells
+        self._columns = self._of.columns(clock=bool(self._of.clock and starts)) if self._as_table else ()
+        self._begun = False  # some events of the recording that comes are printed
+        if self._as_table:
+            emit(self._of.heading(self._columns))
+
+    def early(self, name: str, events: Sequence[Event]) -> bool:
+        """Print events of a recording that is not at its end; false where its format has no such part."""
+        if self._as_table and self._name not in BY_PART:
+            return False
+        with self._progress.aside():
+            if self._as_table:
+                self._emit(name, events)
+            else:
+                if not self._begun:
+                    output.print(name, style="bold")
+                for event in events:
+                    times = f"{clock(event.onset)} to {clock(event.offset)}"
+                    output.print(f"{times}  {event.score:.2f}  {event.label}")
+        self._begun = True
+        return True
+
+    def show(self, name: str, found: Detection) -> None:
+        """Print what remains of a recording."""
+        begun, self._begun = self._begun, False
+        if begun and not found.events and not (self._as_table and self._name == "jsonl"):
+            return
+        with self._progress.aside():
+            if self._as_table:
+                self._emit(name, found.events, found.duration, found.sample_rate)
             else:
                 _show(name, found.events)
 
-    return show
+    def _emit(
+        self,
+        name: str,
+        events: Sequence[Event],
+        duration: float | None = None,
+        sample_rate: int | None = None,
+    ) -> None:
+        emit(
+            self._of.part(
+                name,
+                events,
+                duration,
+                sample_rate,
+                start=self._starts.get(name),
+                safe_cells=self._safe_cells,
+                columns=self._columns,
+            )
+        )
 
 
 def _show(name: str, events: Sequence[Event]) -> None:

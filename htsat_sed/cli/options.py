@@ -284,6 +284,14 @@ class ModelOptions:
 
         return class_map(self.class_map) if self.class_map is not None else None
 
+    def rules(self, model: HTSAT, events: EventOptions) -> tuple[Known, PostProcessing]:
+        """The classes that a model can find with the class map, and how their scores become events."""
+        mapped = self.mapped()
+        known = Known(model.labels)
+        if mapped is not None:
+            known = Known(tuple(mapped.groups), f"class map {mapped.name}")
+        return known, events.over(own_rules(model.post_processing, mapped), known)
+
     def detector(
         self,
         channels: ChannelOptions = ChannelOptions(),
@@ -314,15 +322,13 @@ class ModelOptions:
             )
             models = self.load()
         mapped = self.mapped()
-        known = Known(models[0].labels)
-        if mapped is not None:
-            known = Known(tuple(mapped.groups), f"class map {mapped.name}")
+        known, rules = self.rules(models[0], events)
         detector = Detector(
             models,
             device=self.execution.device,
             batch_size=windows,
             hop=self.hop,
-            post_processing=events.over(own_rules(models[0].post_processing, mapped), known),
+            post_processing=rules,
             class_map=mapped,
             labels=known.select(self.labels),
             execution=execution,

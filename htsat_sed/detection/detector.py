@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,7 @@ AnyModel = HTSAT | str | os.PathLike[str]
 Sound = AnyPath | bytes | IO[bytes] | NDArray[Any] | Tensor
 Rows = Callable[[AnyPath, NDArray[np.float32]], None]
 Tap = Callable[[AudioStream, Iterator[Window]], Iterator[Window]]
+Found = Callable[[AnyPath, list[Event]], bool]
 _Result = TypeVar("_Result")
 
 _logger = logging.getLogger("htsat_sed")
@@ -301,6 +302,7 @@ class Detector:
         progress: RecordingProgress | None = None,
         rows: Rows | None = None,
         defective: Defective | None = None,
+        found: Found | None = None,
     ) -> Generator[tuple[AnyPath, Detection | HtsatSedError]]:
         """Events of many recordings, in their order.
 
@@ -316,6 +318,8 @@ class Detector:
             defective: called, before its result is yielded, with the path of a recording that was cut off,
                 is damaged or holds samples that are no sound, and with what is wrong. What can be decoded of
                 it counts.
+            found: called with a path and events of it as soon as they are final; whether it took them. Those
+                that it took are not among the result, so that memory does not grow with their number.
 
         Yields:
             Each path with what was found, or with the error that kept it from being read.
@@ -326,15 +330,20 @@ class Detector:
                     self.labels,
                     token_seconds=self.config.token_seconds,
                     post_processing=self.post_processing,
+                    **({} if found is None else {"block": 1}),
                 )
                 events: list[Event] = []
+
+                def take(new: list[Event], path: AnyPath = recording.path) -> list[Event]:
+                    return [] if found is not None and new and found(path, sorted(new)) else new
+
                 for block in blocks:
                     if rows is not None:
                         rows(recording.path, block)
-                    events += stream.add(block)
+                    events += take(stream.add(block))
                 end = recording.end
                 if end.error is None:
-                    events += stream.finish(end.duration)
+                    events += take(stream.finish(end.duration))
                 yield recording.path, end.error or Detection(sorted(events), end.duration, end.sample_rate)
 
     def presence_maps(
@@ -434,9 +443,25 @@ class Detector:
                         score = score + (of_window - score) / np.float32(count)
                 yield recording.path, recording.end.error or score
 
+    @contextmanager
+    def scoring(self) -> Iterator[Callable[[NDArray[np.float32]], NDArray[np.float32]]]:
+        """Be ready for single windows, such as those of a live stream.
+
+        Yields:
+            Function of a window's (n,) float32 samples, at most `config.window_samples`; returns its presence
+            scores (32, K), 0 for digital silence. They are those that `detections` computes with.
+        """
+        silent = np.zeros((TOKENS, len(self.labels)), np.float32)
+        with self._devices.computing(Ensemble.presence) as launch:
+            yield lambda samples: launch([samples])()[0] if samples.any() else silent
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples between the starts of two windows."""
+        return self._hop_tokens * self.config.window_samples // TOKENS
+
     def _windows(self, stream: AudioStream) -> Iterator[Window]:
-        window = self.config.window_samples
-        return windows(stream, window=window, hop=self._hop_tokens * window // TOKENS)
+        return windows(stream, window=self.config.window_samples, hop=self.hop_samples)
 
     def _between(self, start: float, end: float, tap: Tap | None = None) -> Windowing:
         """Windows of which those outside a stretch (seconds) are silent, so that they pass no model."""

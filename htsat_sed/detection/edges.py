@@ -12,6 +12,7 @@ inwards, and a boundary moves by no more than `REACH` tokens.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ from htsat_sed.detection.change_points import Boxes
 
 REACH = 4  # tokens; farther away the score is no longer about the same boundary
 LONG_AGO = -2 * (REACH + 1)  # token: too early to be in the way of any event
+_PART = 256  # tokens at least in what is kept together: arrays of a few take more than they hold
 _APART = 0.5  # tokens that remain between two events
 
 
@@ -121,7 +123,16 @@ class EdgeScores:
         self._end += len(rows)
         self._latest = np.concatenate([self._latest[-REACH - 1 :], rows])
         for column, parts in self._kept.items():
-            parts.append(rows[:, column].copy())
+            new = rows[:, column].copy()
+            if len(parts[-1]) < _PART:
+                new = np.concatenate([parts.pop(), new])
+            parts.append(new)
+
+    def copied(self) -> EdgeScores:
+        """The same, to go on apart from these."""
+        other = copy.copy(self)
+        other._kept = {column: list(parts) for column, parts in self._kept.items()}
+        return other
 
     def of(self, columns: Sequence[int]) -> Iterator[tuple[list[int], NDArray[np.float32], int]]:
         """What is there of some columns, in ascending order, those with as many rows together.

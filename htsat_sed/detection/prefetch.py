@@ -28,8 +28,13 @@ class _Shelf(Generic[S, T]):
 
 
 def prefetch(
-    sources: Iterable[S], read: Callable[[S], Generator[T]], *, workers: int, most: int
-) -> Generator[T]:
+    sources: Iterable[S],
+    read: Callable[[S], Generator[T]],
+    *,
+    workers: int,
+    most: int,
+    idle: float | None = None,
+) -> Generator[T | None]:
     """Yield the items of every source, one source after the other, while workers read the next ones.
 
     What comes does not depend on the number of workers. Closing the iterator ends them.
@@ -40,6 +45,7 @@ def prefetch(
         workers: threads, each at one source at a time; at least 1.
         most: items that wait at most, at least 2. Half of them are for the source whose items come next,
             so that those after it never keep it from being read.
+        idle: seconds without an item after which None comes in its place; None for never.
 
     Raises:
         BaseException: whatever `read` raises, after the items that it yielded before.
@@ -57,7 +63,7 @@ def prefetch(
                     threads.append(thread)  # only one that began can be waited for
             if not desk.shelves:
                 return
-            yield from desk.take()
+            yield from desk.take(idle)
     finally:
         desk.close()
         until = time.monotonic() + _PATIENCE
@@ -85,11 +91,13 @@ class _Desk(Generic[S, T]):
             self._ordered.append(shelf)
             self._changed.notify_all()
 
-    def take(self) -> Iterator[T]:
+    def take(self, idle: float | None) -> Iterator[T | None]:
         """The next item, waited for; none if the first source is exhausted, which then leaves."""
         with self._changed:
             first = self.shelves[0]
-            self._changed.wait_for(lambda: first.items or first.complete)
+            if not self._changed.wait_for(lambda: first.items or first.complete, idle):
+                yield None
+                return
             item = [first.items.popleft()] if first.items else []
             self._held -= len(item)
             if not item:

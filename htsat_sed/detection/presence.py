@@ -61,11 +61,68 @@ def token_weights(tokens: int) -> NDArray[np.float32]:
     return weights
 
 
-def stitch(windows: Iterable[NDArray[np.float32]], *, hop: int) -> Iterator[NDArray[np.float32]]:
-    """Join the scores of consecutive windows into rows of one map, as they come.
+class Stitcher:
+    """Joins the scores of consecutive windows into rows of one map, as they come.
 
-    Where windows overlap, a row is their mean weighted by `token_weights`; where they do not, the
-    scores pass unchanged. Holds one window at a time.
+    Where windows overlap, a row is their mean weighted by `token_weights`; where they do not, the scores pass
+    unchanged. Holds one window at a time.
+
+    Args:
+        tokens: n, of a window.
+        hop: tokens between the starts of two windows, 1 to n.
+
+    Raises:
+        ValueError: `hop` is out of range.
+    """
+
+    def __init__(self, tokens: int, hop: int) -> None:
+        if not 1 <= hop <= tokens:
+            raise UsageError(f"wanted a hop of 1 to {tokens} tokens, got {hop}")
+        self._tokens, self._hop = tokens, hop
+        self._weights = token_weights(tokens)
+        self._sums: NDArray[np.float32] | None = None  # weighted, of the rows still open
+        self._total = np.zeros(tokens, np.float32)
+        self._open = 0  # rows that a window has reached and later ones may change
+
+    def add(self, scores: NDArray[np.float32] | None, classes: int = 0) -> NDArray[np.float32]:
+        """Take the next window.
+
+        Args:
+            scores: (n, K); None for a window that was left out: others count in its place, and what no
+                window covers scores 0.
+            classes: K, where the first window may be left out.
+
+        Returns:
+            The (hop, K) rows that are final now.
+        """
+        hop = self._hop
+        if scores is not None and hop == self._tokens:
+            return scores
+        if self._sums is None:
+            self._sums = np.zeros((self._tokens, classes if scores is None else scores.shape[1]), np.float32)
+        if scores is not None:
+            self._sums += self._weights[:, None] * scores
+            self._total += self._weights
+        final = self._mean(self._sums[:hop], self._total[:hop])
+        self._sums = np.concatenate([self._sums[hop:], np.zeros_like(self._sums[:hop])])
+        self._total = np.concatenate([self._total[hop:], np.zeros_like(self._total[:hop])])
+        self._open = self._tokens - hop
+        return final
+
+    def rest(self) -> NDArray[np.float32] | None:
+        """The (n - hop, K) rows after the final ones, by the windows so far; None if there are none."""
+        if self._sums is None or not self._open:
+            return None
+        return self._mean(self._sums[: self._open], self._total[: self._open])
+
+    @staticmethod
+    def _mean(sums: NDArray[np.float32], total: NDArray[np.float32]) -> NDArray[np.float32]:
+        means: NDArray[np.float32] = sums / np.where(total > 0.0, total, np.float32(1.0))[:, None]
+        return means
+
+
+def stitch(windows: Iterable[NDArray[np.float32]], *, hop: int) -> Iterator[NDArray[np.float32]]:
+    """Join the scores of consecutive windows into rows of one map; see `Stitcher`.
 
     Args:
         windows: (n, K) scores of each window, in order, each `hop` tokens after the one before.
@@ -75,23 +132,10 @@ def stitch(windows: Iterable[NDArray[np.float32]], *, hop: int) -> Iterator[NDAr
         Blocks of finished rows, (hop, K) each, then the (n - hop, K) rows that only the last window
         and its predecessors reach.
     """
-    pending: NDArray[np.float32] | None = None  # weighted sums of the rows still open
+    stitcher: Stitcher | None = None
     for scores in windows:
-        n = len(scores)
-        if not 1 <= hop <= n:
-            raise UsageError(f"wanted a hop of 1 to {n} tokens, got {hop}")
-        if hop == n:
-            yield scores
-            continue
-        weights = token_weights(n)
-        if pending is None:
-            pending = np.zeros_like(scores)
-            total = np.zeros(n, np.float32)
-        pending += weights[:, None] * scores
-        total += weights
-        yield pending[:hop] / total[:hop, None]
-        pending = np.concatenate([pending[hop:], np.zeros_like(pending[:hop])])
-        total = np.concatenate([total[hop:], np.zeros_like(total[:hop])])
-    if pending is not None:
-        reached = total > 0.0
-        yield pending[reached] / total[reached, None]
+        stitcher = stitcher or Stitcher(len(scores), hop)
+        yield stitcher.add(scores)
+    rest = None if stitcher is None else stitcher.rest()
+    if rest is not None:
+        yield rest

@@ -28,6 +28,7 @@ Windowing = Callable[[AudioStream], Iterator[Window]]
 _MOST_WAITING = 64  # windows and ends that wait for a batch, for each window in one
 _BATCHES_AHEAD = 2  # batches' worth of windows that workers read ahead, or
 _LEAST_AHEAD = 32  # so many, 41 MB at 32 kHz
+_IDLE = 0.1  # seconds without a window after which what came through a pipe is computed
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +40,14 @@ class Part:
         end: samples of the recording up to the end of the window.
         samples: (n,) float32; None for digital silence.
         expected_duration: of the recording, seconds, as far as its header tells.
+        comes: whether the recording is read as it comes, so that the next window may be long in coming.
     """
 
     path: AnyPath
     end: int
     samples: Samples | None
     expected_duration: float | None
+    comes: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,12 +132,13 @@ def scored_recordings(
                 for window in cut(stream):
                     end = window.start + len(window.samples)
                     samples = window.samples if window.samples.any() else None
-                    yield Part(path, end, samples, stream.expected_duration)
+                    yield Part(path, end, samples, stream.expected_duration, stream.comes)
             yield End(path, stream.duration, stream.defect, stream.source_rate)
         except HtsatSedError as error:
             yield End(path, error=error)
 
-    items = prefetch(paths, read, workers=workers, most=max(_LEAST_AHEAD, _BATCHES_AHEAD * batch_size()))
+    most = max(_LEAST_AHEAD, _BATCHES_AHEAD * batch_size())
+    items = prefetch(paths, read, workers=workers, most=most, idle=_IDLE)
     scored = _scored(items, launch, silent, batch_size, in_flight, fill)
     try:
         for first in scored:
@@ -152,14 +156,14 @@ class _Batch:
 
 
 def _scored(
-    items: Iterable[Part | End],
+    items: Iterable[Part | End | None],
     launch: Launch,
     silent: Scores,
     batch_size: Callable[[], int],
     in_flight: int,
     fill: bool,
 ) -> Generator[tuple[Part | End, Scores]]:
-    """Each item with its scores, in order."""
+    """Each item with its scores, in order; a pipe that is slow is not waited for with scores that are due."""
     waiting: deque[tuple[Part | End, _Batch | None, int]] = deque()  # with the place in the batch
     launched: deque[_Batch] = deque()
     batch = _Batch()
@@ -184,6 +188,11 @@ def _scored(
             yield item, silent if of is None or of.scores is None else of.scores[place]
 
     for item in items:
+        if item is None:
+            if waiting and isinstance(waiting[-1][0], Part) and waiting[-1][0].comes:
+                begin()
+                yield from finish(0)
+            continue
         if isinstance(item, End) or item.samples is None:
             waiting.append((item, None, 0))
         else:

@@ -19,6 +19,7 @@ the smoothed scores are kept until the end: 4 bytes a token, 1.1 MB for a class 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,7 +44,7 @@ class EventStream:
         labels: K class names, in the order of the columns.
         token_seconds: duration of a token.
         post_processing: how rows become events; exceptions for unknown labels are without effect.
-        block: rows that are gathered before they are looked at.
+        block: rows that are gathered before they are looked at; None for as many as make it fast.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class EventStream:
         *,
         token_seconds: float,
         post_processing: PostProcessing,
-        block: int = _BLOCK,
+        block: int | None = None,
     ) -> None:
         self._labels = tuple(labels)
         self._step = token_seconds
@@ -60,7 +61,7 @@ class EventStream:
             self._labels, token_seconds=token_seconds, post_processing=post_processing
         )
         self._half = max(self._widths, default=1) // 2
-        self._block = max(block, self._half)
+        self._block = max(_BLOCK, self._half) if block is None else block
         self._boxed = np.flatnonzero(self._rules.sides)
         self._boxed_rules = EventRules._make(values[self._boxed] for values in self._rules)
         self._boxed_rows: list[NDArray[np.float32]] = []
@@ -118,6 +119,20 @@ class EventStream:
             boxes = find_event_arrays(scores, self._boxed_rules, token_seconds=self._step, duration=duration)
             found += named(boxes._replace(column=self._boxed[boxes.column]), self._labels)
         return found
+
+    def preview(self, rows: NDArray[np.float32], duration: float) -> list[Event]:
+        """What the remaining events would be if the recording ended after these rows; changes nothing.
+
+        Args:
+            rows: (n, K), the next ones.
+            duration: see `finish`.
+        """
+        ahead = copy.copy(self)
+        ahead._new = [*self._new, rows]
+        ahead._last_end = self._last_end.copy()
+        ahead._edge_scores = self._edge_scores.copied()
+        ahead._boxed_rows = list(self._boxed_rows)
+        return ahead.finish(duration)
 
     def _advance(self, duration: float | None) -> list[Event]:
         """Look at the new rows, which are the last if the duration is known."""

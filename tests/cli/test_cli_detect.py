@@ -1,8 +1,10 @@
 """`htsat-sed detect` and `tag` on real files: what they write, say and exit with."""
 
+import io
 import json
 import re
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -283,6 +285,41 @@ def test_standard_input(
         code, out, _ = run("detect", "-", "-c", checkpoint)
     assert code == 0
     assert out == expected.replace("street.wav", "stdin")
+
+
+@pytest.mark.parametrize("form", ["tsv", "csv", "jsonl", "rttm", "audacity", "webvtt"])
+def test_events_of_a_pipe_are_printed_while_it_goes_on(
+    run: Run, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    sound, silence = recording(10.0, RATE, 1), np.zeros(10 * RATE)
+    soundfile.write(tmp_path / "street.wav", np.concatenate([sound, silence, sound, sound]), RATE)
+    _, expected, _ = run("detect", tmp_path / "street.wav", "-c", checkpoint, "-f", form)
+    printed = threading.Event()
+    written: list[str] = []
+
+    def emit(text: str) -> None:
+        written.append(text)
+        if "Dog" in text:
+            printed.set()
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 30 * RATE * 2:
+                assert printed.wait(60)
+            return super().read(size)
+
+    class Input:
+        buffer = Slow((tmp_path / "street.wav").read_bytes())
+        isatty = staticmethod(lambda: False)
+
+    monkeypatch.setattr(sys, "stdin", Input)
+    monkeypatch.setattr(sys.modules["htsat_sed.cli.detect"], "emit", emit)
+    code, _, err = run("detect", "-", "-c", checkpoint, "-f", form)
+    assert (code, err) == (0, "")
+    (tmp_path / "a").write_text(expected.replace("street.wav", "stdin"))
+    (tmp_path / "b").write_text("".join(written))
+    once, piped = (read_events(tmp_path / name, form) for name in ("a", "b"))
+    assert list(once.values()) == list(piped.values())
 
 
 def test_recordings_of_one_name_keep_apart(run: Run, checkpoint: Path, recordings: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htsat_sed.detection.presence import PresenceMap, stitch, token_weights
+from htsat_sed.detection.presence import PresenceMap, Stitcher, stitch, token_weights
 
 
 def test_weights_rise_to_the_middle() -> None:
@@ -48,3 +48,16 @@ def test_scores_must_fit_the_labels() -> None:
         ValueError, match=r"wanted scores of shape \(T, 2\), one column a label, got \(3, 1\)"
     ):
         PresenceMap(np.zeros((3, 1), np.float32), ("a", "b"), 1.0, 3.0)
+
+
+def test_a_window_that_is_left_out_counts_nowhere() -> None:
+    """Of three windows of 4 tokens, one every 2; by hand, with weights 0.5, 1.5, 1.5, 0.5."""
+    one, two = np.full((4, 1), 0.5, np.float32), np.full((4, 1), 1.0, np.float32)
+    stitcher = Stitcher(4, 2)
+    assert stitcher.add(one).tolist() == [[0.5], [0.5]]
+    assert stitcher.rest().tolist() == [[0.5], [0.5]]
+    assert stitcher.add(None).tolist() == [[0.5], [0.5]]  # of the first alone
+    assert stitcher.rest().tolist() == [[0.0], [0.0]]
+    assert stitcher.add(two).tolist() == [[1.0], [1.0]]
+    assert Stitcher(4, 4).rest() is None
+    assert Stitcher(4, 2).add(None, 3).tolist() == [[0.0] * 3] * 2

@@ -1,0 +1,200 @@
+"""Which events of a stream begin, and which are final.
+
+Final events are those of the saved recording: the same windows pass the model, the same code joins their
+scores and finds events. Provisional events are those that the recording would have if it ended now. Each is
+reported once, when it begins, with a number that its final event has too. One that later sound undoes is
+withdrawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from htsat_sed.detection.edges import REACH
+from htsat_sed.detection.events import Event, PostProcessing, class_rules
+from htsat_sed.detection.presence import Stitcher
+from htsat_sed.detection.streaming import EventStream
+from htsat_sed.errors import UsageError
+
+State = Literal["begin", "final", "withdrawn", "gap"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What can be changed while a stream goes on.
+
+    Attributes:
+        labels: classes to report.
+        post_processing: how their scores become events.
+    """
+
+    labels: tuple[str, ...]
+    post_processing: PostProcessing
+
+    def __post_init__(self) -> None:
+        """Refuse what is only known at the end of a recording.
+
+        Raises:
+            UsageError: a class has a `step_filter`.
+        """
+        for label in self.labels:
+            if self.post_processing.of(label).step_filter:
+                raise UsageError(
+                    f"class {label!r} has a step_filter, whose events are known only at the end of a "
+                    "recording: set it to 0 in a file for --post-processing"
+                )
+
+    def look_ahead(self, token_seconds: float) -> float:
+        """Seconds after the end of an event at which its scores decide it, at most.
+
+        One that a sound of its class follows so closely that the two may be joined waits for the end of that.
+        """
+        widths, spans = class_rules(
+            self.labels, token_seconds=token_seconds, post_processing=self.post_processing
+        )
+        gaps = np.ceil(spans.min_gap / token_seconds)
+        edges = np.where(spans.edge_level > 0.0, 2 * REACH + 1, 1)
+        tokens = np.asarray(widths) // 2 + np.maximum(gaps, edges)
+        return float(tokens.max(initial=0)) * token_seconds
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of an event.
+
+    Attributes:
+        state: ``begin``, ``final`` or ``withdrawn``.
+        number: of the event, from 1.
+        event: as far as known.
+    """
+
+    state: State
+    number: int
+    event: Event
+
+
+class LiveEvents:
+    """Finds the events of one stream while the scores of its windows come.
+
+    Args:
+        labels: K classes, in the order of the columns of scores.
+        rules: what to report.
+        tokens: of a window.
+        hop: tokens between the starts of two windows.
+        token_seconds: duration of a token.
+    """
+
+    def __init__(
+        self, labels: Sequence[str], rules: Rules, *, tokens: int, hop: int, token_seconds: float
+    ) -> None:
+        self._labels = tuple(labels)
+        self._step = token_seconds
+        self._stitcher = Stitcher(tokens, hop)
+        self._rows = 0  # final ones
+        self._numbers = count(1)
+        self._ongoing: dict[str, list[Change]] = {}
+        self._begin_with(rules)
+
+    def _begin_with(self, rules: Rules) -> None:
+        self._base = self._rows * self._step  # second at which the event stream begins
+        self._columns = [self._labels.index(label) for label in rules.labels]
+        self._stream = EventStream(
+            rules.labels, token_seconds=self._step, post_processing=rules.post_processing, block=1
+        )
+
+    def add(self, scores: NDArray[np.float32] | None, tokens: int, duration: float) -> list[Change]:
+        """Take the next window.
+
+        Args:
+            scores: (n, K); None for a window that was left out.
+            tokens: of the stream up to its end, the last of them perhaps in part.
+            duration: the same in seconds.
+        """
+        rows = self._stitcher.add(scores, len(self._labels))[: tokens - self._rows]
+        self._rows += len(rows)
+        changes = self._settled(self._stream.add(rows[:, self._columns]))
+        rest = self._rest()[: tokens - self._rows]
+        preview = self._stream.preview(rest[:, self._columns], max(0.0, duration - self._base))
+        return changes + self._compared(self._moved(preview))
+
+    def finish(self, tokens: int, duration: float) -> list[Change]:
+        """The remaining events; see `add`."""
+        rows = self._rest()[: tokens - self._rows]
+        self._rows += len(rows)
+        found = self._stream.add(rows[:, self._columns]) + self._stream.finish(duration - self._base)
+        return self._settled(found) + self._withdrawn(math.inf)
+
+    def change(self, rules: Rules) -> list[Change]:
+        """Go on with other rules; events that are not final end where the final rows do."""
+        found = self._stream.finish(self._rows * self._step - self._base)
+        changes = self._settled(found)
+        self._begin_with(rules)
+        return changes
+
+    def _rest(self) -> NDArray[np.float32]:
+        rest = self._stitcher.rest()
+        return np.zeros((0, len(self._labels)), np.float32) if rest is None else rest
+
+    def _moved(self, events: Iterable[Event]) -> list[Event]:
+        base = self._base
+        if base:
+            events = (replace(each, onset=each.onset + base, offset=each.offset + base) for each in events)
+        return sorted(events)
+
+    def _settled(self, events: list[Event]) -> list[Change]:
+        """Changes that final events bring."""
+        changes = []
+        for event in self._moved(events):
+            own = self._ongoing.setdefault(event.label, [])
+            mates = [each for each in own if _overlap(each.event, event)]
+            self._ongoing[event.label] = [each for each in own if each not in mates]
+            number = mates[0].number if mates else next(self._numbers)
+            if not mates:
+                changes.append(Change("begin", number, event))
+            changes.append(Change("final", number, event))
+            changes += [replace(each, state="withdrawn") for each in mates[1:]]
+        return changes
+
+    def _compared(self, events: list[Event]) -> list[Change]:
+        """Changes that provisional events bring."""
+        changes = []
+        seen: dict[str, list[Change]] = {}
+        for event in events:
+            own = self._ongoing.setdefault(event.label, [])
+            mates = [each for each in own if _overlap(each.event, event)]
+            self._ongoing[event.label] = [each for each in own if each not in mates]
+            number = mates[0].number if mates else next(self._numbers)
+            change = Change("begin", number, event)
+            seen.setdefault(event.label, []).append(change)
+            changes += [] if mates else [change]
+            changes += [replace(each, state="withdrawn") for each in mates[1:]]
+        changes += self._withdrawn(self._rows * self._step)
+        for label, own in seen.items():
+            self._ongoing[label] = sorted(
+                [*self._ongoing[label], *own], key=lambda change: change.event.onset
+            )
+        return changes
+
+    def _withdrawn(self, until: float) -> list[Change]:
+        """Events that began and are no more, in scores that are final up to a second."""
+        gone = [
+            replace(each, state="withdrawn")
+            for own in self._ongoing.values()
+            for each in own
+            if each.event.offset <= until
+        ]
+        self._ongoing = {
+            label: [each for each in own if each.event.offset > until] for label, own in self._ongoing.items()
+        }
+        return gone
+
+
+def _overlap(one: Event, other: Event) -> bool:
+    return one.onset < other.offset and other.onset < one.offset
