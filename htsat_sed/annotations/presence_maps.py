@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.annotations.folders import files_below
+from htsat_sed.annotations.score_files import SUFFIX as SCORE_SUFFIX
+from htsat_sed.annotations.score_files import is_score_file, read_score_files
 from htsat_sed.annotations.text import Names
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
@@ -183,6 +185,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_presence_maps(folder: str | os.PathLike[str]) -> Iterator[tuple[str, PresenceMap]]:
     """Read all presence maps below a folder, one after the other, sorted by path.
 
+    Without any there, the score files (`score_files`).
+
     Yields:
         The recording's name as the metadata has it, and its map.
 
@@ -200,7 +204,22 @@ def read_presence_maps(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Pr
         seen[filename] = path
         yield filename, presence_map
     if not seen:
-        raise AnnotationError(folder, f"holds no presence maps ({SUFFIX})")
+        scored = False
+        for filename, presence_map in read_score_files(folder):
+            scored = True
+            yield filename, presence_map
+        if not scored:
+            what = f"holds no presence maps ({SUFFIX}) and no score files (onset, offset, a column a class)"
+            raise AnnotationError(folder, what)
+
+
+def holds_scores(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder of presence maps or of score files, rather than of label files."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return False
+    first = next(files_below(folder, SUFFIX), None)
+    return first is not None or any(is_score_file(each) for each in files_below(folder, SCORE_SUFFIX))
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[str, PresenceMap]:

@@ -21,7 +21,7 @@ from htsat_sed.runs.outputs import check_apart
 from htsat_sed.runs.written import check_replaceable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Set
+    from collections.abc import Mapping, Sequence, Set
 
     from htsat_sed.detection.events import Event, PostProcessing
     from htsat_sed.detection.presence import PresenceMap
@@ -69,6 +69,7 @@ Warnings count what was met. docs/evaluation.md explains each metric, and why tw
   htsat-sed evaluate reference.tsv events.tsv --json all.json --plot f1.png
   htsat-sed evaluate reference.tsv events.tsv --onset-collar 0.5
   htsat-sed evaluate reference.tsv events.tsv --check
+  htsat-sed evaluate reference.tsv one.tsv other.tsv --table t.tex
 
   htsat-sed detect recordings/ --scores maps/ -o events.tsv
   htsat-sed evaluate reference.tsv --scores maps/ -c home
@@ -79,6 +80,9 @@ Warnings count what was met. docs/evaluation.md explains each metric, and why tw
 
   htsat-sed evaluate --negatives street/ -c home
 """
+
+
+COMPARISON_SAMPLES = 1000  # of the bootstrap, where --bootstrap does not say
 
 
 @with_groups
@@ -92,6 +96,23 @@ def evaluate(
 ) -> None:
     """Score detections against reference labels; `HELP` is what users read."""
     _check_usage(files, metric_options, report_files, detector_options, existing.overwrite)
+    systems = files.systems()
+    if len(systems) > 1:
+        if metric_options.bootstrap == 0:
+            metric_options = replace(metric_options, bootstrap=COMPARISON_SAMPLES)
+        failures = _compare(files, systems, metric_options, report_files, detector_options)
+    else:
+        failures = _evaluate(systems[0], metric_options, report_files, detector_options)
+    raise typer.Exit(1 if failures else 0)
+
+
+def _evaluate(
+    files: EvaluatedFiles,
+    metric_options: MetricOptions,
+    report_files: ReportFiles,
+    detector_options: DetectorOptions,
+) -> list[HtsatSedError]:
+    """Evaluate one system; what failed, already shown."""
     from htsat_sed.evaluation.report import TOLERANCE, Report
 
     settings = metric_options.settings
@@ -109,6 +130,7 @@ def evaluate(
         "detection": maps.detection,
         "post_processing": maps.rules.to_dict() if maps.any else None,
     }
+    report_files.keep_scores(maps.scored)
     report_files.write(found, asked)
     show(found)
     failures = maps.failures
@@ -116,7 +138,45 @@ def evaluate(
         what = f"figures differ from those of other implementations by up to {found.largest_difference:.1e}"
         failures.append(HtsatSedError(str(files.reference), what))
         report(failures[-1])
-    raise typer.Exit(1 if failures else 0)
+    return failures
+
+
+def _compare(
+    files: EvaluatedFiles,
+    systems: Sequence[EvaluatedFiles],
+    metric_options: MetricOptions,
+    report_files: ReportFiles,
+    detector_options: DetectorOptions,
+) -> list[HtsatSedError]:
+    """Evaluate several systems on the same recordings, and compare them."""
+    from htsat_sed.cli.comparison_report import show_comparison
+    from htsat_sed.evaluation.comparison import compare, names_of
+    from htsat_sed.evaluation.tables import same_names
+
+    assert files.reference is not None  # `EvaluatedFiles` wants one beside ESTIMATED
+    reports, failures, rules = {}, [], {}
+    for system, each in zip(names_of([str(path) for path in files.estimated or ()]), systems, strict=True):
+        given = _read(each)
+        if given.strong is not None:
+            # All recordings that are listed count for every system, whether it found something there or not.
+            listed = same_names(given.durations, given.strong)
+            given = replace(given, strong={name: [] for name in listed} | given.strong)
+        maps = _presence_maps(each, given, detector_options)
+        reports[system] = _against_reference(files.reference, given, maps, metric_options, files.only)
+        rules[system] = maps.rules.to_dict() if maps.any else None
+        failures += maps.failures
+    try:
+        found = compare(reports, metric_options.settings)
+    except UsageError as error:
+        raise AnnotationError(files.reference, str(error)) from error
+    asked = {
+        "inputs": inputs(reference=files.reference, estimated=files.estimated, durations=files.durations),
+        "settings": asdict(metric_options.settings) | {"classes": files.only},
+        "post_processing": rules,
+    }
+    report_files.write_comparison(found, asked)
+    show_comparison(found)
+    return failures
 
 
 def _check_usage(
@@ -127,11 +187,17 @@ def _check_usage(
     overwrite: bool,
 ) -> None:
     """Refuse what cannot be, before minutes of work."""
-    no_maps = files.audio is None and files.scores is None and files.negatives is None
+    no_maps = files.audio is None and files.negatives is None
+    no_maps &= all(each.scores is None for each in files.systems())
     if no_maps and detector_options.events.given:
         raise typer.BadParameter(
             "events are scored as they are: --threshold and the like want --scores or --audio"
         )
+    several = len(files.estimated or ()) > 1
+    if several and (metric_options.check or metric_options.reliability or report_files.write_scores):
+        raise typer.BadParameter("--check, --reliability and --write-scores are for one ESTIMATED")
+    if report_files.table is not None and not several:
+        raise typer.BadParameter("wanted several ESTIMATED, which the table compares", param_hint="--table")
     make_sure_of(*report_files.paths)
     check_apart(report_files.paths, [*files.paths, *detector_options.files])
     check_replaceable(*report_files.paths, overwrite=overwrite)
@@ -169,7 +235,7 @@ def _read(files: EvaluatedFiles) -> _Given:
     from htsat_sed.annotations import read_durations, read_events, read_heard
     from htsat_sed.annotations.tags import is_tags, read_tags
 
-    reference, estimated = files.reference, files.estimated
+    reference, estimated = files.reference, next(iter(files.estimated or ()), None)
     tagged = estimated is not None and is_tags(estimated)
     if files.scores is not None and tagged:
         raise typer.BadParameter("ESTIMATED has clip scores, and --scores too: leave one of them out")
@@ -296,7 +362,7 @@ def _inputs(files: EvaluatedFiles, detector_options: DetectorOptions, maps: _Map
     used = maps.detection is not None or (maps.scored and checkpoint)
     return inputs(
         reference=files.reference,
-        estimated=files.estimated,
+        estimated=next(iter(files.estimated or ()), None),
         scores=files.scores,
         audio=files.audio,
         negatives=files.negatives,

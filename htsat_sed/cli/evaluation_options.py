@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +13,10 @@ from htsat_sed.cli.negatives import NegativesOption
 from htsat_sed.runs.written import recording_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+    from htsat_sed.detection.presence import PresenceMap
+    from htsat_sed.evaluation.comparison import Comparison
     from htsat_sed.evaluation.report import Report, Settings
 
 METRICS = "Metrics"
@@ -36,10 +38,11 @@ class EvaluatedFiles:
         ),
     ] = None
     estimated: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Argument(
             metavar="ESTIMATED",
-            help="Events, in the same formats, or clip scores as tag writes them.",
+            help="Events, in the same formats; clip scores as tag writes them; or a folder of presence maps "
+            "or score files, as for --scores. Several are compared, the others with the first.",
             show_default=False,
         ),
     ] = None
@@ -47,8 +50,9 @@ class EvaluatedFiles:
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Presence maps as `detect --scores` keeps them: adds PSDS and clip-level metrics. Without "
-            "ESTIMATED, events are found in them, by the options at the end.",
+            help="Presence maps as `detect --scores` keeps them, or score files (a TSV a recording with "
+            "onset, offset and a column a class, as sed_scores_eval has them): adds PSDS and clip-level "
+            "metrics. Without ESTIMATED, events are found in them, by the options at the end.",
             show_default=False,
         ),
     ] = None
@@ -93,11 +97,25 @@ class EvaluatedFiles:
             raise typer.BadParameter("wanted REFERENCE, or --negatives alone")
         if self.reference is not None and (not given or (self.audio is not None and len(given) > 1)):
             raise typer.BadParameter("wanted ESTIMATED, --scores, both of them, or --audio alone")
+        if len(self.estimated or ()) > 1 and (self.scores is not None or self.negatives is not None):
+            raise typer.BadParameter("several ESTIMATED are compared: leave --scores and --negatives out")
 
     @property
     def paths(self) -> list[Path | None]:
         """All of them, None for one that was not given."""
-        return [self.reference, self.estimated, self.scores, self.negatives, self.durations]
+        return [self.reference, *(self.estimated or ()), self.scores, self.negatives, self.durations]
+
+    def systems(self) -> list[EvaluatedFiles]:
+        """The same with one ESTIMATED at a time; a folder of scores stands at --scores."""
+        from htsat_sed.annotations.presence_maps import holds_scores
+
+        found = []
+        for path in self.estimated or ():
+            if self.scores is None and holds_scores(path):
+                found.append(replace(self, estimated=None, scores=path))
+            else:
+                found.append(replace(self, estimated=[path]))
+        return found or [self]
 
 
 @dataclass(frozen=True)
@@ -238,10 +256,29 @@ class ReportFiles:
         ),
     ] = None
 
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of several systems, tables as in a paper: LaTeX (.tex) or Markdown (.md).",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    write_scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The presence maps of --scores or --audio as score files, for sed_scores_eval.",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+
     @property
-    def paths(self) -> tuple[Path | None, Path | None, Path | None]:
+    def paths(self) -> tuple[Path | None, Path | None, Path | None, Path | None]:
         """The files to be, None for one that is not wanted."""
-        return self.json_file, self.csv_file, self.plot
+        return self.json_file, self.csv_file, self.plot, self.table
 
     def write(self, found: Report, asked: Mapping[str, object]) -> None:
         """Write the report.
@@ -250,14 +287,37 @@ class ReportFiles:
             found: what was computed.
             asked: inputs and parameters, for the JSON file.
         """
-        if self.json_file is not None:
-            with recording_outputs():
-                write_json(self.json_file, found, asked)
-        if self.csv_file is not None:
-            with recording_outputs():
-                write_csv(self.csv_file, found)
-        if self.plot is not None:
-            from htsat_sed.evaluation.picture import draw_report
+        from htsat_sed.evaluation.picture import draw_report
 
-            with recording_outputs():
-                draw_report(found, self.plot)
+        self._write(
+            (self.json_file, lambda path: write_json(path, found, asked)),
+            (self.csv_file, lambda path: write_csv(path, found)),
+            (self.plot, lambda path: draw_report(found, path)),
+        )
+
+    def write_comparison(self, found: Comparison, asked: Mapping[str, object]) -> None:
+        """Write the comparison; arguments as of `write`."""
+        from htsat_sed.cli.comparison_report import write_comparison_csv, write_comparison_json, write_table
+        from htsat_sed.evaluation.picture import draw_comparison
+
+        self._write(
+            (self.json_file, lambda path: write_comparison_json(path, found, asked)),
+            (self.csv_file, lambda path: write_comparison_csv(path, found)),
+            (self.plot, lambda path: draw_comparison(found, path)),
+            (self.table, lambda path: write_table(path, found)),
+        )
+
+    def _write(self, *files: tuple[Path | None, Callable[[Path], None]]) -> None:
+        for path, written in files:
+            if path is not None:
+                with recording_outputs():
+                    written(path)
+
+    def keep_scores(self, maps: Mapping[str, PresenceMap]) -> None:
+        """Write the presence maps as score files, if that was asked for."""
+        from htsat_sed.annotations.score_files import write_score_file
+
+        if self.write_scores is not None:
+            for name, each in maps.items():
+                with recording_outputs():
+                    write_score_file(self.write_scores, name, each)

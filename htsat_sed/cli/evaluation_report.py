@@ -24,9 +24,13 @@ _SHORT = {"precision": "prec.", "recall": "rec.", "reference": "ref.", "estimate
 _NUMBERS = ("reference", "estimated", "tp", "fp", "fn", "recordings", "positives", "alarms", "events")
 
 
-def make_sure_of(json_file: Path | None, csv_file: Path | None, plot: Path | None) -> None:
+def make_sure_of(
+    json_file: Path | None, csv_file: Path | None, plot: Path | None, table: Path | None = None
+) -> None:
     """Refuse outputs that cannot be, before hours of work."""
-    check_files(json_file, csv_file, plot)
+    check_files(json_file, csv_file, plot, table)
+    if table is not None and table.suffix.lower() not in (".tex", ".md"):
+        raise typer.BadParameter(f"wanted a name that ends in .tex or .md; got {table}", param_hint="--table")
     if plot is not None and plot.suffix.lower() not in PICTURES:
         raise typer.BadParameter(f"wanted a name that ends in {', '.join(PICTURES)}; got {plot}")
 
@@ -90,7 +94,7 @@ def show(found: Report) -> None:
         output.print()
         output.print(metric.title, style="bold", soft_wrap=True)
         for name, score in metric.headline.items():
-            output.print(f"  {_words(name)}: {_figure(name, score)}", soft_wrap=True)
+            output.print(f"  {figure_name(name)}: {_figure(name, score)}", soft_wrap=True)
         if metric.classes:
             _show_classes(metric)
         if metric.left_out:
@@ -108,14 +112,14 @@ def _show_classes(metric: Metric) -> None:
     _, _, what = metric.name.partition("_by_")
     table.add_column(what or "class", no_wrap=True, min_width=max(map(len, metric.classes)))
     for name in next(iter(metric.classes.values())):
-        table.add_column(_SHORT.get(name, _words(name)), justify="right")
+        table.add_column(_SHORT.get(name, figure_name(name)), justify="right")
     for label, figures in metric.classes.items():
-        table.add_row(label, *("-" if v is None else _value(name, v) for name, v in figures.items()))
+        table.add_row(label, *("-" if v is None else metric_figure(name, v) for name, v in figures.items()))
     if metric.totals and metric.name != "clip":
         table.add_section()
         micro = {name: metric.headline[f"micro_{name}"].value for name in _PERCENT}
         figures = {**micro, **metric.totals}
-        cells = ("-" if value is None else _value(name, value) for name, value in figures.items())
+        cells = ("-" if value is None else metric_figure(name, value) for name, value in figures.items())
         table.add_row("all (micro)", *cells)
     output.print(table)
 
@@ -131,8 +135,8 @@ def _show_check(found: Report) -> None:
         table.add_column(name, justify="right")
     for each in found.compared:
         if each.label == "*":
-            values = ("-" if v is None else _value(each.figure, v) for v in (each.ours, each.theirs))
-            row = (each.metric, _words(each.figure), each.library, *values)
+            values = ("-" if v is None else metric_figure(each.figure, v) for v in (each.ours, each.theirs))
+            row = (each.metric, figure_name(each.figure), each.library, *values)
             table.add_row(*row, f"{each.difference:.1e}")
     output.print()
     output.print("check by other implementations", style="bold", highlight=False)
@@ -145,7 +149,7 @@ def _note(labels: Sequence[str], what: str) -> None:
     say("note", f"{', '.join(labels)}: {what}")
 
 
-def _words(name: str) -> str:
+def figure_name(name: str) -> str:
     """A figure's name as people write it."""
     special = {"map": "mAP", "auc": "AUC", "psds": "PSDS", "micro_ap": "micro AP", "micro_auc": "micro AUC"}
     return special.get(name, name.replace("d_prime", "d-prime").replace("_", " "))
@@ -154,19 +158,21 @@ def _words(name: str) -> str:
 def _figure(name: str, score: Score) -> str:
     if score.value is None:
         return "not defined"
-    text = _value(name, score.value) + (" %" if _in_percent(name) else "")
+    text = metric_figure(name, score.value) + (" %" if in_percent(name) else "")
     if score.low is None or score.high is None:
         return text
-    return f"{text}  (95 %: {_value(name, score.low)} to {_value(name, score.high)})"
+    return f"{text}  (95 %: {metric_figure(name, score.low)} to {metric_figure(name, score.high)})"
 
 
-def _value(name: str, value: float) -> str:
+def metric_figure(name: str, value: float) -> str:
+    """A figure as people read it: F1 in per cent, counts whole."""
     if name.rpartition("_")[2] in _NUMBERS:
         return f"{value:.0f}"
     if name in ("seconds", "per_hour"):
         return f"{value:.1f}"
-    return f"{100 * value:.2f}" if _in_percent(name) else f"{value:.4f}"
+    return f"{100 * value:.2f}" if in_percent(name) else f"{value:.4f}"
 
 
-def _in_percent(name: str) -> bool:
+def in_percent(name: str) -> bool:
+    """Whether a figure is shown in per cent."""
     return name.rpartition("_")[2] in _SHARES

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from htsat_sed.errors import UsageError
+from htsat_sed.evaluation.comparison import Comparison, Difference
 from htsat_sed.evaluation.report import Metric, Report
 from htsat_sed.whole_file import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
@@ -29,12 +31,8 @@ def draw_report(report: Report, path: Path) -> None:
         ValueError: another suffix, or a report without anything to draw.
         HtsatSedError: the file cannot be written.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in ("png", "svg", "pdf"):
-        raise UsageError(f"wanted a picture called .png, .svg or .pdf, got {path}")
     by_class = [m for m in report.metrics if any("f1" in figures for figures in m.classes.values())]
     reliability = next((m for m in report.metrics if m.name == "reliability_by_score"), None)
     panels = bool(by_class) + bool(report.psd_rocs) + (reliability is not None)
@@ -50,7 +48,70 @@ def draw_report(report: Report, path: Path) -> None:
         _draw_rocs(axes.pop(0), report)
     if reliability is not None:
         _draw_reliability(axes.pop(0), reliability)
-    # Without a date, and with a fixed salt, the same scores give the same bytes.
+    _save(figure, path)
+
+
+def draw_comparison(found: Comparison, path: Path) -> None:
+    """Draw the differences to the first system with their intervals: averages, and classes metric by metric.
+
+    Args:
+        found: a comparison.
+        path: as for `draw_report`.
+
+    Raises:
+        ValueError: another suffix.
+        HtsatSedError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    first, *others = found.systems
+    panels: list[tuple[str, list[list[Difference]]]] = []
+    for name in [metric.name for metric in found.reports[first].metrics]:
+        rows = [row for row in found.of(name, classes=False) if row[0].figure in _DRAWN]
+        rows += found.of(name, classes=True)
+        if rows:
+            panels.append((name, rows))
+    highest = max((len(rows) for _, rows in panels), default=1)
+    height = min(1.4 + 0.28 * highest * len(others), _HIGHEST)
+    figure = Figure(figsize=(3.2 + 2.6 * len(panels), height), layout="constrained")
+    for axes, (name, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_differences(axes, name, rows)
+    figure.suptitle(f"more than {first}".replace("$", r"\$"))
+    _save(figure, path)
+
+
+_DRAWN = ("macro_f1", "psds", "map", "error_rate")
+
+
+def _draw_differences(axes: Axes, name: str, rows: Sequence[Sequence[Difference]]) -> None:
+    """A row for the average and one for each class: differences and their intervals, a colour a system."""
+    for i, row in enumerate(rows):
+        for k, each in enumerate(row):
+            value = each.difference.value
+            if value is None:
+                continue
+            place, colour = i + 0.8 * (k + 0.5) / len(row) - 0.4, _COLOURS[k % len(_COLOURS)]
+            low, high = each.difference.low, each.difference.high
+            if low is not None and high is not None:
+                axes.plot([100 * low, 100 * high], [place, place], color=colour)
+            label = each.system if i == 0 else None
+            axes.plot([100 * value], [place], "o", color=colour, markersize=4, label=label)
+    names = [row[0].label if row[0].label != "*" else row[0].figure.replace("_", " ") for row in rows]
+    axes.set_yticks(range(len(rows)), [text.replace("$", r"\$") for text in names])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.axvline(0.0, color="0.5", linewidth=0.8)
+    axes.set_xlabel(f"{name}: points")
+    _finish(axes)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write a picture; the same one gives the same bytes."""
+    from matplotlib import rc_context
+
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise UsageError(f"wanted a picture called .png, .svg or .pdf, got {path}")
+    # Without a date, and with a fixed salt.
     with whole_file(path, "wb") as file, rc_context({"svg.hashsalt": "htsat-sed"}):
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
         figure.savefig(file, format=kind, dpi=150, metadata=metadata)

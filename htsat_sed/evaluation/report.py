@@ -215,6 +215,14 @@ class Report:
                     yield Row(metric.name, label, name, own, low, high)
 
 
+def score_of(metric: Metric, label: str, figure: str) -> Score:
+    """A figure of a class, or of the headline (``*``), with its interval."""
+    if label == "*":
+        return metric.headline[figure]
+    low, high = metric.intervals.get(label, {}).get(figure, (None, None))
+    return Score(metric.classes[label][figure], low, high)
+
+
 def defined(value: float) -> float | None:
     """The value, None where it is not a number or infinite."""
     return float(value) if isfinite(value) else None

@@ -1,0 +1,113 @@
+"""Presence maps as score files: a TSV a recording, as sed_scores_eval and DCASE write them.
+
+    onset   offset  Dog     Speech
+    0.0     0.3125  0.031   0.912
+    0.3125  0.625   0.027   0.931
+
+One row a token, in seconds, from the recording's beginning to its end; all tokens but the last have one
+length. The file is called after the recording, without the suffix of the audio. Scores are written with as
+many digits as they have, so that reading gives the same float32.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+
+import numpy as np
+import pandas as pd
+
+from htsat_sed.annotations.folders import files_below, make_folder, path_of
+from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.errors import AnnotationError
+from htsat_sed.labels import normal
+from htsat_sed.whole_file import whole_file
+
+SUFFIX = ".tsv"
+_EDGES = ["onset", "offset"]
+_SLACK = 0.1  # part of a token by which a time may be off through rounding
+
+
+def write_score_file(folder: str | os.PathLike[str], filename: str, presence_map: PresenceMap) -> Path:
+    """Write the scores of one recording.
+
+    Args:
+        folder: made if it is not there.
+        filename: the recording's name; its folders are kept, the suffix of the audio is not.
+        presence_map: what to write.
+
+    Returns:
+        The file.
+
+    Raises:
+        HtsatSedError: the file cannot be written; nothing is left of it then.
+    """
+    path = path_of(folder, str(PurePath(filename).with_suffix("")), SUFFIX)
+    make_folder(path.parent)
+    edges = np.minimum(
+        np.arange(len(presence_map.scores) + 1) * presence_map.token_seconds, presence_map.duration
+    )
+    with whole_file(path) as file:
+        file.write("\t".join([*_EDGES, *presence_map.labels]) + "\n")
+        rows = zip(edges[:-1].tolist(), edges[1:].tolist(), presence_map.scores, strict=True)
+        for onset, offset, scores in rows:
+            file.write("\t".join([repr(onset), repr(offset), *(str(score) for score in scores)]) + "\n")
+    return path
+
+
+def is_score_file(path: Path) -> bool:
+    """Whether a file begins as a score file does: columns onset and offset, then classes."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            names = file.readline().rstrip("\r\n").split("\t")
+    except OSError:
+        return False
+    return names[:2] == _EDGES and len(names) > 2 and not {"filename", "event_label"} & set(names)
+
+
+def read_score_file(path: str | os.PathLike[str]) -> PresenceMap:
+    """Read the scores of one recording.
+
+    Raises:
+        AnnotationError: the file cannot be read or is no score file: a cell that is no number, a score
+            outside [0, 1], tokens of different lengths or with gaps.
+    """
+    try:
+        table = pd.read_csv(path, sep="\t", dtype=np.float64, encoding="utf-8", float_precision="round_trip")
+    except OSError as error:
+        raise AnnotationError(path, f"cannot be read: {error.strerror or error}") from error
+    except (ValueError, pd.errors.ParserError) as error:
+        raise AnnotationError(path, f"is no score file: {str(error).splitlines()[0]}") from error
+    if list(table.columns[:2]) != _EDGES or table.shape[1] < 3 or not len(table):
+        raise AnnotationError(path, "wanted columns onset, offset and one for each class, and a row a token")
+    onset, offset = table["onset"].to_numpy(), table["offset"].to_numpy()
+    scores = table.iloc[:, 2:].to_numpy()
+    if not (np.isfinite(onset).all() and np.isfinite(offset).all() and (offset > onset).all()):
+        raise AnnotationError(path, "wanted every offset after its onset")
+    step = float(offset[0]) if len(onset) == 1 else float(onset[-1] / (len(onset) - 1))
+    edges = np.arange(len(onset)) * step
+    even = np.abs(onset - edges) <= _SLACK * step
+    even &= np.abs(np.append(onset[1:], offset[-1]) - offset) <= _SLACK * step
+    if not (step > 0.0 and even.all() and offset[-1] - edges[-1] <= (1.0 + _SLACK) * step):
+        row = int(np.argmin(even)) + 2
+        raise AnnotationError(path, f"line {row}: wanted tokens of one length from 0 s on, without gaps")
+    if not ((scores >= 0.0) & (scores <= 1.0)).all():
+        raise AnnotationError(path, "has scores that are missing or outside [0, 1]")
+    labels = tuple(normal(str(label)) for label in table.columns[2:])
+    duration = min(float(offset[-1]), len(onset) * step)
+    return PresenceMap(scores.astype(np.float32), labels, step, duration)
+
+
+def read_score_files(folder: str | os.PathLike[str]) -> Iterator[tuple[str, PresenceMap]]:
+    """Read all score files below a folder, one after the other, sorted by path; other TSVs are left out.
+
+    Yields:
+        The recording's name, which is the path below the folder without suffix; and its scores.
+
+    Raises:
+        AnnotationError: there is no such folder, or as `read_score_file`.
+    """
+    for path in files_below(folder, SUFFIX):
+        if is_score_file(path):
+            yield path.relative_to(folder).with_suffix("").as_posix(), read_score_file(path)
