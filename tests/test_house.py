@@ -18,7 +18,7 @@ FLOORS = [
     ["model"],
     ["detection"],
     ["annotations"],
-    ["archive", "evaluation", "live", "pictures", "runs", "segments"],
+    ["archive", "evaluation", "live", "pictures", "runs", "segments", "summary"],
     ["report", "training"],
     ["cli"],
     ["__main__"],

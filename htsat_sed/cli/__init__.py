@@ -28,6 +28,7 @@ from htsat_sed.cli.report import report as make_report
 from htsat_sed.cli.search import search
 from htsat_sed.cli.segments import segments
 from htsat_sed.cli.soundscapes import soundscapes
+from htsat_sed.cli.summary import summary
 from htsat_sed.cli.tag import tag
 from htsat_sed.cli.terminal import emit, printable, report, show_warnings, shown, use_utf8
 from htsat_sed.cli.train import train
@@ -78,6 +79,7 @@ app.command()(plot)
 app.command()(segments)
 app.command("report")(make_report)
 app.command()(convert)
+app.command()(summary)
 app.command(help=TUNE_HELP)(tune)
 app.command()(merge)
 app.command()(train)

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[Sequence[str], bool]] = {
     "evaluate": (("r.tsv", "r.tsv"), True),
     "plot": ((NAME, "-c", "m.safetensors", "-o", "p.png"), False),
     "segments": (("r.tsv", "--audio", ".", "-o", f"clips {NAME}", "--labels", HOSTILE), False),
+    "summary": (("r.tsv", "-o", NAME, "--labels", HOSTILE), False),
     "convert": (("r.tsv", "-o", f"{NAME}.csv", "--labels", HOSTILE), False),
     "tune": (("r.tsv", "--audio", ".", "-c", "m.safetensors", "-o", f"{NAME}.toml", "--folds", "2"), True),
     "train": ((f"{NAME}.toml", "--data", NAME, "-o", NAME), False),

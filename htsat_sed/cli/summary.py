@@ -1,0 +1,277 @@
+"""`htsat-sed summary`: events counted by hour, day, week and site, as tables and pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import typer
+
+from htsat_sed.cli.clock_options import ClockOptions
+from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
+from htsat_sed.cli.options import MessageOptions, OverwriteOptions
+from htsat_sed.cli.terminal import remark, report, say
+from htsat_sed.errors import AnnotationError, HtsatSedError
+from htsat_sed.runs.outputs import check_apart
+from htsat_sed.runs.written import check_replaceable, recording_outputs
+
+if TYPE_CHECKING:
+    from htsat_sed.annotations import Table
+    from htsat_sed.annotations.recorded import Recorded
+    from htsat_sed.clock import Clock
+    from htsat_sed.pictures.season import Sun
+    from htsat_sed.summary.counts import Recording, Season
+
+PICTURES = "Pictures"
+_LISTED = 3
+
+
+@dataclass(frozen=True)
+class SeasonOptions:
+    """What is counted, and where it goes."""
+
+    events: list[Path] = argument(
+        REQUIRED,
+        "Events in any format. CSV, JSON Lines and Parquet that detect wrote know when recordings began and "
+        "how long they are.",
+        metavar="EVENTS",
+    )
+    out: Path = option(REQUIRED, "Folder for the tables and pictures.", "--output", "-o", metavar="DIR")
+    site: str | None = option(
+        None,
+        "Regular expression that finds the site in a recording's name, such as '^[^_]+'; its first group "
+        "counts.  \\[default: the first folder, else what stands before the date]",
+        metavar="PATTERN",
+    )
+    labels: list[str] | None = option(
+        None,
+        "Count only this class; repeat it for more, or name a file with one label a line.",
+        metavar="LABEL|FILE",
+    )
+    min_score: float = option(
+        0.0, "Count events that score at least this.", min=0.0, max=1.0, metavar="SCORE"
+    )
+    audio: Path | None = option(
+        None,
+        "The recordings, for durations and clock times that EVENTS does not know.",
+        "--audio",
+        "-a",
+        metavar="DIR",
+    )
+    durations: Path | None = option(
+        None, "Table with the columns filename and duration, for the same.", metavar="TSV"
+    )
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """What the pictures show."""
+
+    panel: ClassVar[str] = PICTURES
+    latitude: float | None = option(
+        None,
+        "Degrees north, with --longitude: draws sunrise and sunset (pip install 'htsat-sed\\[field]').",
+        min=-90.0,
+        max=90.0,
+        metavar="DEGREES",
+    )
+    longitude: float | None = option(
+        None, "Degrees east, with --latitude.", min=-180.0, max=180.0, metavar="DEGREES"
+    )
+    pictures: int = option(
+        8, "Heat maps of so many classes, those with most minutes; 0 for no pictures.", min=0, metavar="N"
+    )
+    format: Literal["png", "svg", "pdf"] = option("png", "Format of the pictures.", "--format", "-f")
+
+
+@with_groups
+def summary(
+    given: SeasonOptions,
+    clock_options: ClockOptions,
+    drawn: PictureOptions,
+    overwriting: OverwriteOptions,
+    messages: Annotated[MessageOptions, Without("progress")],
+) -> None:
+    """Count events by hour, day, week and site, beside what was recorded.
+
+    Tables hold events, seconds and positive minutes of each class, and recorded seconds and minutes.
+    Hours that were not recorded have no row, and are hatched in the pictures.
+
+    [bold]Examples[/bold]
+
+      htsat-sed summary events.csv -o season/
+      htsat-sed summary events.jsonl -o season/ --timezone Europe/Berlin --latitude 52.5 --longitude 13.4
+      htsat-sed summary labels/ --audio card/ -o season/ --site '^site([0-9]+)'
+    """
+    from htsat_sed.summary.counts import count
+    from htsat_sed.summary.tables import table_paths, write_tables
+
+    if (drawn.latitude is None) != (drawn.longitude is None):
+        raise typer.BadParameter("wanted both, or neither", param_hint="--latitude, --longitude")
+    clock = clock_options.clock()
+    if drawn.latitude is not None and clock.timezone is None:
+        raise typer.BadParameter("sunrise and sunset need a time zone", param_hint="--timezone")
+    failures: list[HtsatSedError] = []
+    table, recorded = _read(given, failures)
+    recordings, labels = _recordings(given, table, recorded, clock, failures)
+    if not recordings:
+        raise typer.Exit(_failed(failures, "no recording is left to count"))
+    season = count(recordings, clock.timezone, labels)
+    pictures = _pictures(given.out, season.labels[: drawn.pictures], drawn)
+    outputs = [*table_paths(given.out), *pictures.values()]
+    check_apart(outputs, [*given.events, given.durations])
+    check_replaceable(*outputs, overwrite=overwriting.overwrite)
+    with recording_outputs():
+        write_tables(given.out, season)
+        if pictures:
+            _draw(pictures, season, drawn, clock)
+    hours = sum(each.seconds for hours in season.effort.values() for each in hours.values()) / 3600.0
+    remark(
+        f"{len(recordings)} recordings, {hours:.1f} h, {len(season.effort)} sites, {len(season.labels)} "
+        f"classes: {given.out}"
+    )
+    raise typer.Exit(1 if failures else 0)
+
+
+def _failed(failures: Sequence[HtsatSedError], reason: str) -> int:
+    if not failures:
+        raise typer.BadParameter(reason, param_hint="EVENTS")
+    return 1
+
+
+def _read(given: SeasonOptions, failures: list[HtsatSedError]) -> tuple[Table, dict[str, Recorded]]:
+    """The events of all tables, and what they know of recordings."""
+    from htsat_sed.annotations import read_events
+    from htsat_sed.annotations.recorded import read_recorded
+
+    table: Table = {}
+    recorded: dict[str, Recorded] = {}
+    for path in given.events:
+        try:
+            for name, events in read_events(path).items():
+                table[name] = sorted({*table.get(name, []), *events})
+            recorded |= read_recorded(path)
+        except HtsatSedError as error:
+            failures.append(error)
+            report(error)
+    return table, recorded
+
+
+def _recordings(
+    given: SeasonOptions,
+    table: Table,
+    recorded: Mapping[str, Recorded],
+    clock: Clock,
+    failures: list[HtsatSedError],
+) -> tuple[list[Recording], list[str]]:
+    """Recordings whose start and duration are known, and the classes; reports the others."""
+    from htsat_sed.annotations import read_durations
+    from htsat_sed.annotations.recorded import Recorded
+    from htsat_sed.cli.class_values import Known
+    from htsat_sed.segments.export import locate
+    from htsat_sed.summary.counts import Recording
+    from htsat_sed.summary.sites import site_of, site_pattern
+
+    known = sorted({event.label for own in table.values() for event in own})
+    labels = Known(tuple(known), "these events").select(given.labels)
+    pattern = None if given.site is None else site_pattern(given.site)
+    lengths = {} if given.durations is None else read_durations(given.durations)
+    found, missing = ({}, []) if given.audio is None else locate(list(table), given.audio)
+    for error in missing:
+        report(error)
+    failures += missing
+    recordings: list[Recording] = []
+    without: dict[str, list[str]] = {"start": [], "duration": []}
+    for name, own in table.items():
+        told = recorded.get(name, Recorded())
+        path = found.get(name)
+        start = clock.start(path or name) if told.start is None else clock.shown(name, told.start)
+        duration = lengths.get(name, told.duration)
+        if duration is None and path is not None:
+            duration = _length(path, failures)
+        if start is None or duration is None:
+            without["start" if start is None else "duration"].append(name)
+            continue
+        events = [e for e in own if e.score >= given.min_score and (labels is None or e.label in labels)]
+        recordings.append(Recording(site_of(name, pattern), start.time, duration, events))
+    failures += _report_unknown(given.events[0], without, len(table))
+    return recordings, known if labels is None else labels
+
+
+def _report_unknown(path: Path, without: Mapping[str, Sequence[str]], total: int) -> list[AnnotationError]:
+    """Report the recordings that do not count."""
+    remedies = {
+        "start": "name their time with --time-format, or their folder with --audio",
+        "duration": "name their folder with --audio, or a table with --durations",
+    }
+    errors = []
+    for what, names in without.items():
+        if names:
+            more = f" and {len(names) - _LISTED} more" if names[_LISTED:] else ""
+            some = ", ".join(names[:_LISTED]) + more
+            reason = f"{len(names)} of {total} recordings do not count, their {what} is not known: {some}"
+            errors.append(AnnotationError(path, f"{reason}; {remedies[what]}"))
+            report(errors[-1])
+    return errors
+
+
+def _length(path: Path, failures: list[HtsatSedError]) -> float | None:
+    """Duration of a recording: what its header says, or else what is decoded."""
+    from htsat_sed.audio import open_recording
+
+    try:
+        with open_recording(path, 8000) as stream:
+            if stream.expected_duration is not None:
+                return stream.expected_duration
+            for _ in stream.blocks():
+                pass
+            return stream.duration
+    except HtsatSedError as error:
+        failures.append(error)
+        report(error)
+        return None
+
+
+def _pictures(folder: Path, labels: Sequence[str], drawn: PictureOptions) -> dict[str, Path]:
+    """The picture of each class, and of the day as ``""``."""
+    if not labels:
+        return {}
+    paths: dict[str, Path] = {"": folder / f"daily.{drawn.format}"}
+    taken = {"daily"}
+    for label in labels:
+        stem = "heatmap_" + (re.sub(r"[^\w.+=]+", "-", label).strip("-.")[:60] or "class")
+        while stem.lower() in taken:
+            stem += "-2"
+        taken.add(stem.lower())
+        paths[label] = folder / f"{stem}.{drawn.format}"
+    return paths
+
+
+def _draw(pictures: Mapping[str, Path], season: Season, drawn: PictureOptions, clock: Clock) -> None:
+    from htsat_sed.pictures.season import MOST_CURVES, draw_daily_curves, draw_heat_map
+    from htsat_sed.summary.counts import days
+    from htsat_sed.summary.shares import daily_shares, hour_by_day
+
+    dates = days(season)
+    sun = _sun(dates, drawn, clock)
+    zone = "recorder's clock" if clock.timezone is None else str(clock.timezone)
+    labels = [label for label in pictures if label]
+    for label in labels:
+        draw_heat_map(pictures[label], label, dates, hour_by_day(season, label, dates), zone=zone, sun=sun)
+    if len(labels) > MOST_CURVES:
+        say("note", f"daily: the {MOST_CURVES} classes with most minutes, of {len(labels)}")
+    shares = {site: daily_shares(season, site, labels[:MOST_CURVES]) for site in season.effort}
+    draw_daily_curves(pictures[""], shares, zone=zone, sun=(sun[0], sun[-1]) if sun else None)
+
+
+def _sun(dates: Sequence[date], drawn: PictureOptions, clock: Clock) -> list[Sun] | None:
+    from htsat_sed.pictures.season import Sun
+    from htsat_sed.summary.sun import sun_hours
+
+    if drawn.latitude is None or drawn.longitude is None or clock.timezone is None:
+        return None
+    return [Sun(*each) for each in sun_hours(dates, drawn.latitude, drawn.longitude, clock.timezone)]

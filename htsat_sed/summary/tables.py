@@ -1,0 +1,48 @@
+"""A season as CSV: one table for hours, days, weeks, hours of the day and sites each, and the effort."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from htsat_sed.annotations.delimited import row
+from htsat_sed.annotations.folders import make_folder
+from htsat_sed.summary.counts import PERIODS, Season, Tally, rows
+from htsat_sed.whole_file import whole_file
+
+_COUNTED = ("events", "seconds", "positive_minutes")
+_RECORDED = ("recorded_seconds", "recorded_minutes")
+
+
+def table_paths(folder: Path) -> list[Path]:
+    """The files of the tables."""
+    return [*(folder / f"{period.name}.csv" for period in PERIODS), folder / "effort.csv"]
+
+
+def write_tables(folder: Path, season: Season, *, safe_cells: bool = False) -> None:
+    """Write all tables.
+
+    Raises:
+        HtsatSedError: one cannot be written.
+    """
+    make_folder(folder)
+    for period, path in zip(PERIODS, table_paths(folder), strict=False):
+        with whole_file(path) as file:
+            file.write(row(("site", *period.columns, "label", *_COUNTED, *_RECORDED), ","))
+            for each in rows(season, period):
+                cells = (each.site, *each.period, each.label, str(each.counted.events))
+                cells += (*_time(each.counted), *_time(each.recorded))
+                file.write(row(cells, ",", safe_cells=safe_cells))
+    with whole_file(folder / "effort.csv") as file:
+        file.write(row(("site", "date", "hour", *_RECORDED), ","))
+        file.writelines(row(cells, ",", safe_cells=safe_cells) for cells in _effort(season))
+
+
+def _effort(season: Season) -> Iterator[tuple[str, ...]]:
+    for site, hours in season.effort.items():
+        for hour in sorted(hours):
+            yield site, hour.date.isoformat(), f"{hour.hour:02d}", *_time(hours[hour])
+
+
+def _time(counted: Tally) -> tuple[str, str]:
+    return f"{counted.seconds:.3f}", str(counted.minutes)
