@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htsat_sed.cli.groups import Without, with_groups
+from htsat_sed.cli.groups import Without, option, with_groups
 from htsat_sed.cli.maps import bundled_info, detected_maps, matching_recordings, post_processing_of
 from htsat_sed.cli.negatives import NegativesOption, negative_maps
 from htsat_sed.cli.options import MODEL, ChannelOptions, MessageOptions, ModelOptions, OverwriteOptions
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import output, remark, say
+from htsat_sed.cli.tune_reviewed import (
+    ReviewOptions,
+    find_thresholds,
+    show_thresholds,
+    wanted_precision,
+    write_next,
+    write_thresholds,
+)
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
 from htsat_sed.runs.written import check_replaceable, recording_outputs
@@ -44,9 +52,9 @@ class TuningInputs:
     """The reference, presence maps or recordings, and the values before."""
 
     reference: Annotated[
-        Path,
+        Path | None,
         typer.Argument(metavar="REFERENCE", help="Strong labels, as for evaluate.", show_default=False),
-    ]
+    ] = None
     scores: Annotated[
         Path | None,
         typer.Option(
@@ -70,14 +78,17 @@ class TuningInputs:
         ),
     ] = None
 
-    def __post_init__(self) -> None:
-        """Refuse both presence maps and recordings, or neither.
+    @property
+    def labels(self) -> Path:
+        """The reference, once it is sure that there is one.
 
         Raises:
-            typer.BadParameter: saying what is wanted.
+            typer.BadParameter: both presence maps and recordings are given, or neither.
         """
         if (self.scores is None) == (self.audio is None):
             raise typer.BadParameter("wanted either --scores or --audio")
+        assert self.reference is not None
+        return self.reference
 
 
 @dataclass(frozen=True)
@@ -170,10 +181,10 @@ class SearchOptions:
         Raises:
             typer.BadParameter: naming those that are.
         """
-        for option, value, known in (("method", self.method, METHODS), ("metric", self.metric, METRICS)):
+        for name, value, known in (("method", self.method, METHODS), ("metric", self.metric, METRICS)):
             if value not in known:
                 raise typer.BadParameter(
-                    f"wanted one of {', '.join(known)}; got {value!r}", param_hint=f"--{option}"
+                    f"wanted one of {', '.join(known)}; got {value!r}", param_hint=f"--{name}"
                 )
 
     @property
@@ -201,15 +212,23 @@ class OneDetectorOptions:
             rich_help_panel=MODEL,
         ),
     ] = None
-    model: Annotated[ModelOptions, Without("checkpoint", "labels", "sample_rate", "label_file")] = (
-        ModelOptions()
-    )
+    model: Annotated[
+        ModelOptions, Without("checkpoint", "labels", "sample_rate", "label_file", "precision")
+    ] = ModelOptions()
     channels: ChannelOptions = ChannelOptions()
+    precision: str = option(
+        "float32",
+        "With --reviewed: the part of the events that are to be right, such as 0.9, which is the default "
+        "there. With --audio: of the model behind the front end, float32, bfloat16, float16 or int8.",
+        metavar="PART|TYPE",
+        rich_help_panel=MODEL,
+    )
 
     def detector(self) -> Detector:
         """The detector that the options describe."""
         checkpoint = None if self.checkpoint is None else [self.checkpoint]
-        return replace(self.model, checkpoint=checkpoint).detector(self.channels)
+        execution = replace(self.model.execution, precision=self.precision)
+        return replace(self.model, checkpoint=checkpoint, execution=execution).detector(self.channels)
 
 
 HELP = """Find the threshold, hysteresis, median filter, gap and shortest event that suit each class.
@@ -224,6 +243,10 @@ Each F1 is shown three times:
 
 The gain is held out less before, with its 95 % interval over recordings.
 
+With --reviewed, thresholds come from verdicts on events instead: for each
+class the lowest one with the wanted precision, which is shown with its interval.
+What was heard of a class may be too little; then it says what to hear next.
+
 With --negatives, F1 is the highest at so many false alarms per hour.
 A class that cannot keep to its part of them becomes silent.
 More negatives, or a higher limit, give it more room.
@@ -236,6 +259,7 @@ More negatives, or a higher limit, give it more room.
   htsat-sed tune reference.tsv --scores maps/ -c home --into mine.safetensors
   htsat-sed tune reference.tsv --audio recordings/ --metric collar
   htsat-sed tune reference.tsv --audio yard/ --negatives street/ -o t.toml
+  htsat-sed tune --reviewed review.csv --precision 0.9 -o tuned.toml
 """
 
 
@@ -244,6 +268,7 @@ def tune(
     given: TuningInputs,
     files: TunedFiles = TunedFiles(),
     search: SearchOptions = SearchOptions(),
+    review: ReviewOptions = ReviewOptions(),
     detector_options: OneDetectorOptions = OneDetectorOptions(),
     existing: OverwriteOptions = OverwriteOptions(),
     messages: MessageOptions = MessageOptions(),
@@ -251,6 +276,13 @@ def tune(
     """Find the post-processing that suits each class; `HELP` is what users read."""
     checkpoint, class_map = detector_options.checkpoint, detector_options.model.class_map
     _check(files, class_map)
+    review.check(given.reference, [given.scores, given.audio, search.negatives, files.into])
+    if review.reviewed is not None:
+        precision = wanted_precision(detector_options.precision)
+        check_replaceable(files.out, review.next_events, overwrite=existing.overwrite)
+        _tune_reviewed(review, precision, given.before, checkpoint, class_map, files.out, search.seed)
+        raise typer.Exit(0)
+    reference = given.labels
     from htsat_sed.annotations import read_events, read_heard
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import read_info
@@ -260,15 +292,15 @@ def tune(
     file = resolve_checkpoint(checkpoint) if described else None
     check_apart(
         [files.out, files.into],
-        [given.reference, given.scores, search.negatives, given.before, class_map, file],
+        [reference, given.scores, search.negatives, given.before, class_map, file],
     )
     check_replaceable(files.out, files.into, overwrite=existing.overwrite)
-    strong = read_events(given.reference)
-    if given.reference.is_file() and read_heard(given.reference) is not None:
+    strong = read_events(reference)
+    if reference.is_file() and read_heard(reference) is not None:
         logging.getLogger("htsat_sed").warning(
             "%s: an index of clips, but tuning wants recordings that were listened to as a whole: "
             "events that nobody heard count as false positives",
-            given.reference,
+            reference,
         )
     info = read_info(file) if file is not None else None
     maps, limit, failures = _presence_maps(given, search, detector_options, strong)
@@ -280,13 +312,39 @@ def tune(
     try:
         found = _search(strong, maps, search, settings=settings, before=old, limit=limit)
     except UsageError as error:
-        raise AnnotationError(given.reference, str(error)) from error
+        raise AnnotationError(reference, str(error)) from error
     if files.out is not None:
         _write_toml(found, search.metric, files.out)
     if files.into is not None:
         _write_checkpoint(found, search.metric, checkpoint, files.into)
     _show(found, search.metric)
     raise typer.Exit(1 if failures else 0)
+
+
+def _tune_reviewed(
+    review: ReviewOptions,
+    precision: float,
+    before: Path | None,
+    checkpoint: str | None,
+    class_map: str | None,
+    out: Path | None,
+    seed: int,
+) -> None:
+    """Thresholds with the wanted precision, from a review."""
+    from htsat_sed.model.catalogue import resolve_checkpoint
+    from htsat_sed.model.checkpoint import read_info
+
+    check_files(out, review.next_events)
+    check_apart([out, review.next_events], [review.reviewed, before, class_map])
+    found = find_thresholds(review, precision, seed)
+    info: CheckpointInfo | None = read_info(resolve_checkpoint(checkpoint))
+    if checkpoint is None and info is not None and not {each.label for each in found} <= set(info.labels):
+        info = None
+    show_thresholds(found, precision)
+    if out is not None:
+        write_thresholds(found, post_processing_of(info, class_map, before), precision, out)
+    if review.next_events is not None:
+        write_next(found, review.next_events)
 
 
 def _check(files: TunedFiles, class_map: str | None) -> None:

@@ -1,0 +1,77 @@
+"""Review tables: verdicts of somebody who listened to events, as the page of `htsat-sed report` exports them.
+
+    filename,onset,offset,event_label,score,verdict,detected_onset,detected_offset,detected_label,heard
+    a.wav,1.000,2.000,Dog,0.9312,right,1.000,2.000,Dog,
+    a.wav,,,,0.5120,wrong,4.000,5.500,Dog,
+
+The first four columns are strong labels, so that every reader of those reads the corrected events. Rows about
+stretches and about what was heard (see `heard`) hold no verdict on an event. docs/report.md has all of it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from htsat_sed.annotations.delimited import Row, read_columns, read_rows
+from htsat_sed.annotations.strong import COLUMNS
+from htsat_sed.detection.events import Event
+from htsat_sed.labels import normal
+
+VERDICTS = ("right", "wrong", "unsure", "other", "missed", "listened")
+
+_DETECTED = ("detected_onset", "detected_offset", "detected_label")
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """A detected event, and what somebody who listened said about it.
+
+    Attributes:
+        recording: its name.
+        detected: the event with its score.
+        verdict: ``right``, ``wrong``, ``unsure`` or ``other`` (another label); empty if nobody has judged it.
+    """
+
+    recording: str
+    detected: Event
+    verdict: str
+
+
+def is_review(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a review table, by its header.
+
+    Raises:
+        AnnotationError: the file cannot be read.
+    """
+    return {"verdict", *_DETECTED} <= set(read_columns(path))
+
+
+def read_review(path: str | os.PathLike[str]) -> list[Reviewed]:
+    """Read the verdicts on detected events; missed events and stretches have none.
+
+    Returns:
+        Events in the order of the file.
+
+    Raises:
+        AnnotationError: the file cannot be read or lacks a column; or, naming the line, a verdict is unknown,
+            or an event has no label, no score in [0, 1], or no times.
+    """
+    found = []
+    for row in read_rows(path, (*COLUMNS, "score", "verdict", *_DETECTED)):
+        verdict = row.text("verdict").strip().lower()
+        if verdict and verdict not in VERDICTS:
+            raise row.error(f"wanted a verdict, one of {', '.join(VERDICTS)}, or none; got {verdict!r:.60}")
+        if verdict in ("missed", "listened") or not row.text("detected_label"):
+            continue
+        found.append(Reviewed(row.filename(), _detected(row), verdict))
+    return found
+
+
+def _detected(row: Row) -> Event:
+    onset, offset, score = (row.number(name) for name in (*_DETECTED[:2], "score"))
+    if score > 1.0 or offset <= onset:
+        raise row.error(
+            f"wanted a score of at most 1 and an onset before the offset, got {score:g}, {onset:g} s"
+        )
+    return Event(onset, offset, normal(row.text("detected_label")), score)
