@@ -39,7 +39,7 @@ def _restored_messages() -> Iterator[None]:
     handlers, propagate = logger.handlers, logger.propagate
     yield
     logger.handlers, logger.propagate = handlers, propagate
-    shown.quiet, shown.progress = False, "auto"
+    shown.quiet, shown.progress, shown.log = False, "auto", None
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def options(
     ] = False,
 ) -> None:
     """What holds for every command; without text, so that the help shows the program's."""
-    shown.quiet, shown.progress = False, "auto"
+    shown.quiet, shown.progress, shown.log = False, "auto", None
     show_warnings()
 
 

@@ -31,9 +31,9 @@ import typer
 from htsat_sed.cli.class_values import Known, parse_flags
 from htsat_sed.cli.groups import REQUIRED, Without, argument, option
 from htsat_sed.cli.progress import RecordingsProgress, waiting_for
-from htsat_sed.cli.terminal import report, say, shown
+from htsat_sed.cli.terminal import log_to, report, say, shown
 from htsat_sed.errors import HtsatSedError, UsageError
-from htsat_sed.runs.outputs import check_apart
+from htsat_sed.runs.outputs import check_apart, check_files
 from htsat_sed.runs.recordings import Recording, files_read, find_all
 from htsat_sed.runs.run import Run, RunOfShard, beside, failures_place, open_journal
 from htsat_sed.runs.written import check_replaceable
@@ -133,6 +133,13 @@ class ExecutionOptions:
         "int8 is OpenVINO's on a CPU, 1.6 to 2.5 times as fast as float32, for a checkpoint prepared by "
         "`htsat-sed checkpoints calibrate`.",
         metavar="TYPE",
+    )
+    threads: int | None = option(
+        None,
+        "At most N threads compute on a CPU, and as many read recordings: for several processes on one "
+        "machine.  \\[default: one a processor core]",
+        min=1,
+        metavar="N",
     )
     compile_model: bool = option(
         False,
@@ -320,6 +327,10 @@ class ModelOptions:
                 precision=self.execution.precision,  # type: ignore[arg-type]
                 compile=self.execution.compile_model,
             )
+            if self.execution.threads is not None:
+                import torch
+
+                torch.set_num_threads(self.execution.threads)  # OpenVINO and ONNX Runtime ask torch
             models = self.load()
         mapped = self.mapped()
         known, rules = self.rules(models[0], events)
@@ -333,6 +344,7 @@ class ModelOptions:
             labels=known.select(self.labels),
             execution=execution,
             fill_batches=fill_batches,
+            workers=self.execution.threads,
             channel=channel,
             track=channels.track,
         )
@@ -476,6 +488,13 @@ class RunOptions(OverwriteOptions):
         "--safe-cells",
     )
 
+    json_summary: Path | None = option(
+        None,
+        "Write counts of recordings done, failed and damaged, and times, as JSON when the run ends.",
+        "--json-summary",
+        metavar="FILE",
+    )
+
     def start(
         self,
         recordings: Sequence[Recording],
@@ -516,7 +535,8 @@ class RunOptions(OverwriteOptions):
             HtsatSedError: an output is among the inputs, or cannot be written.
             UsageError: an output is not to be replaced, or belongs to another run.
         """
-        check_apart(outputs, inputs)
+        check_files(self.json_summary)
+        check_apart([*outputs, self.json_summary], inputs)
         check_replaceable(*tables, overwrite=self.overwrite)
         failures_table = failures_place(self.failures_table, out, outputs)
         journal = shard = None
@@ -541,12 +561,19 @@ class RunOptions(OverwriteOptions):
             skip_existing=skip_existing,
             failures_table=failures_table,
             shard=shard,
+            summary=self.json_summary,
         )
 
 
 def _show_progress(mode: str) -> str:
     shown.progress = mode
     return mode
+
+
+def _log_to(path: Path | None) -> Path | None:
+    if path is not None:
+        log_to(path)
+    return path
 
 
 def _be_quiet(quiet: bool) -> bool:
@@ -570,6 +597,12 @@ class MessageOptions:
         "Print errors alone on standard error: no progress, notes or warnings.",
         "--quiet",
         callback=_be_quiet,
+    )
+    log: Path | None = option(
+        None,
+        "Append all errors, warnings and notes to this file, each with its time, also with --quiet.",
+        callback=_log_to,
+        metavar="FILE",
     )
 
 

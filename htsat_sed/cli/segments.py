@@ -140,7 +140,7 @@ def segments(
     chosen: ChoiceOptions,
     clips: ClipOptions,
     channels: Annotated[ChannelOptions, Without("channel")],
-    run: Annotated[RunOptions, Without("restart", "overwrite", "failures_table")],
+    run: Annotated[RunOptions, Without("restart", "overwrite", "failures_table", "json_summary")],
     messages: MessageOptions,
 ) -> None:
     """Cut events out of their recordings, as clips to listen to.

@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,10 +63,12 @@ class Shown:
     Attributes:
         quiet: errors alone.
         progress: auto, bar, lines or none; auto is a bar on a terminal, else lines.
+        log: file that gets every message, too.
     """
 
     quiet: bool = False
     progress: str = "auto"
+    log: Path | None = None
 
     def way(self) -> str:
         """How progress is shown: bar, lines or none."""
@@ -90,6 +94,7 @@ def say(kind: str, message: object, style: str = "") -> None:
 
     With --quiet, only errors are printed.
     """
+    _log(f"{kind}: {message}")
     if not shown.quiet or kind in _ALWAYS:
         errors.print(Text.assemble((f"{kind}: ", style), printable(str(message))), soft_wrap=True)
 
@@ -101,8 +106,39 @@ def report(error: Exception) -> None:
 
 def remark(message: str) -> None:
     """Print a line about what was written or found; nothing with --quiet."""
+    _log(message)
     if not shown.quiet:
         errors.print(message, soft_wrap=True)
+
+
+def log_to(path: Path) -> None:
+    """Append every message to a file from now on, the command first.
+
+    Raises:
+        HtsatSedError: it cannot be written.
+    """
+    shown.log = path
+    try:
+        _append(path, " ".join(["htsat-sed", *sys.argv[1:]]))
+    except OSError as error:
+        shown.log = None
+        raise HtsatSedError(path, f"cannot be written: {error.strerror}") from error
+
+
+def _log(message: str) -> None:
+    if shown.log is not None:
+        with suppress(OSError):  # a full disk ends no run that writes elsewhere
+            _append(shown.log, message)
+
+
+def _append(path: Path, message: str) -> None:
+    """Write a line at the end of a file, by one call, since several processes may share it."""
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        os.write(handle, f"{now} [{os.getpid()}] {printable(message)}\n".encode())
+    finally:
+        os.close(handle)
 
 
 class _Warnings(logging.Handler):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
@@ -61,6 +65,7 @@ class Run:
             order, so that several processes that share a folder seldom meet.
         failures_table: file for what failed, if one is wanted.
         shard: what is written when the run is through, if it is one of several shards.
+        summary: file for `summary`, written when the run ends, be it by an error or Ctrl-C.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Run:
         skip_existing: bool = False,
         failures_table: Path | None = None,
         shard: RunOfShard | None = None,
+        summary: Path | None = None,
     ) -> None:
         from htsat_sed.runs.journal import stamp
 
@@ -86,6 +92,12 @@ class Run:
         self._skip_existing = skip_existing
         self.failures_table = failures_table
         self._shard = shard
+        self._summary = summary
+        self._begun, self._started = datetime.now(UTC), time.monotonic()
+        self._complete = False
+        self._seconds = 0.0
+        self._position: dict[str, float] = {}
+        self._before = 0
         self._handed: deque[tuple[Recording, Stamp | None]] = deque()
         self._stamp: Stamp | None = None
         self._defects: dict[str, str] = {}
@@ -97,7 +109,7 @@ class Run:
                 for recording in recordings
                 if not (journal.done(recording.name, stamp(recording.path)) and exist(recording.name))
             ]
-            self.done = len(recordings) - len(self._todo)
+            self.done = self._before = len(recordings) - len(self._todo)
             for name in {each.name for each in recordings} - {each.name for each in self._todo}:
                 if defect := journal.defect(name):
                     self._defects[name] = defect
@@ -123,6 +135,9 @@ class Run:
     ) -> None:
         if self._journal is not None:
             self._journal.close()
+        if self._summary is not None and not self._complete:
+            with suppress(HtsatSedError):
+                self._write_summary(self._summary)
         if isinstance(error, HtsatSedError):
             raise HtsatSedError(error.path, f"{error.reason}; {self.left()}") from error
 
@@ -145,10 +160,15 @@ class Run:
         """
         with self._display:
             self._display.done_before(self.done)
-            for _, result in read(self._hand_out(), self._display.heard):
+            for _, result in read(self._hand_out(), self._heard):
                 recording, self._stamp = self._handed.popleft()
+                self._seconds += self._position.pop(recording.path, 0.0)
                 yield recording, result
                 self._display.done()
+
+    def _heard(self, path: AnyPath, seconds: float, expected: float | None) -> None:
+        self._position[str(path)] = seconds
+        self._display.heard(path, seconds, expected)
 
     def _hand_out(self) -> Iterator[str]:
         from htsat_sed.runs.journal import stamp
@@ -238,7 +258,36 @@ class Run:
             self._write_shard(self._shard)
         if self._journal is not None:
             self._journal.finish(keep=bool(self.failures or self._defects))
+        self._complete = True
+        if self._summary is not None:
+            self._write_summary(self._summary)
         return 1 if self.failures else 0
+
+    def summary(self) -> dict[str, Any]:
+        """What became of the run so far, as JSON can hold it; see docs/folders.md."""
+        from htsat_sed import __version__
+
+        shard = self._shard
+        return {
+            "htsat-sed": __version__,
+            "started": self._begun.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - self._started, 3),
+            "complete": self._complete,
+            "shard": None if shard is None else str(shard.part.shard),
+            "recordings": len(self.recordings),
+            "done": self.done,
+            "done_before": self._before,
+            "failed": len(self.failures),
+            "damaged": self.defects,
+            "audio_seconds": round(self._seconds, 3),
+            "failures": None if self.failures_table is None else str(self.failures_table),
+        }
+
+    def _write_summary(self, path: Path) -> None:
+        from htsat_sed.whole_file import whole_file
+
+        with whole_file(path) as file:
+            file.write(json.dumps(self.summary(), indent=1) + "\n")
 
     def _write_shard(self, of: RunOfShard) -> None:
         from htsat_sed.runs.shards import Done, Header, write_shard
