@@ -24,6 +24,7 @@ from typing import Any, Literal
 import safetensors
 import safetensors.torch
 import torch
+from torch.overrides import TorchFunctionMode
 
 from htsat_sed.errors import CheckpointError, HtsatSedError, UsageError
 from htsat_sed.labels import audioset_labels, check_label_set
@@ -103,13 +104,25 @@ def load_checkpoint(
     shapes = {key: tuple(array.shape) for key, array in arrays.items()}
     _check_shapes(path, shapes, array_shapes(info.config))
     _check_values(path, arrays)
-    with torch.random.fork_rng(devices=[]):  # building a model draws initial weights
-        model = HTSAT(info.config, info.labels)
+    with torch.random.fork_rng(devices=[]), _Uninitialised():  # what is replaced next need not be drawn
+        model = HTSAT(info.config, info.labels, initialise=False)
     model.load_state_dict(arrays)
     model.post_processing = None if info.post_processing is None else dict(info.post_processing)
     model.provenance = dict(info.provenance)
     model.eval()
     return model
+
+
+class _Uninitialised(TorchFunctionMode):
+    """In this block torch's layers draw no initial weights, and generators stay as they are."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Leave a tensor as it is instead of filling it."""
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def read_info(
@@ -420,13 +433,14 @@ def _check_values(path: str | Path, arrays: Arrays) -> None:
         CheckpointError: an array is not finite or holds an impossible number, or a variance is negative.
     """
     for key, array in arrays.items():
-        if not array.isfinite().all():
+        least, most = (float(value) for value in array.aminmax())
+        if not (math.isfinite(least) and math.isfinite(most)):  # also with a NaN anywhere
             raise CheckpointError(path, f"{key} holds NaN or infinity: its training diverged")
         if key.endswith("running_var"):
-            if bool((array < 0).any()):
+            if least < 0:
                 raise CheckpointError(path, f"{key} holds a negative variance")
-        elif array.is_floating_point() and bool((array.abs() > _LARGEST_WEIGHT).any()):
-            largest = float(array.abs().max())
+        elif array.is_floating_point() and max(-least, most) > _LARGEST_WEIGHT:
+            largest = max(-least, most)
             raise CheckpointError(path, f"{key} holds {largest:.3g}, which no training gives")
 
 

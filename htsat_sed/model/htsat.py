@@ -157,6 +157,7 @@ class HTSAT(nn.Module):
     Args:
         config: shape of the model.
         labels: one name for each class, in the order of the outputs; default ``class_000``, ...
+        initialise: draw initial weights; False where all are loaded next.
 
     Attributes:
         post_processing: values for `PostProcessing.override` that suit these weights, or None.
@@ -166,7 +167,9 @@ class HTSAT(nn.Module):
         UsageError: labels must be text, distinct, and as many as classes.
     """
 
-    def __init__(self, config: HTSATConfig, labels: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, config: HTSATConfig, labels: tuple[str, ...] | None = None, *, initialise: bool = True
+    ) -> None:
         super().__init__()
         self.config = config
         self.labels = labels if labels is not None else tuple(f"class_{i:03d}" for i in range(config.classes))
@@ -193,6 +196,7 @@ class HTSAT(nn.Module):
             window=config.attention_window,
             mlp_ratio=config.mlp_ratio,
             drop_path=config.drop_path,
+            initialise=initialise,
         )
         self.tscam_conv = nn.Conv2d(self.backbone.out_dim, config.classes, (2, 3), padding=(0, 1))
 

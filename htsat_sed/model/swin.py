@@ -300,6 +300,7 @@ class Swin(nn.Module):
         window: side of an attention window; the last grid is exactly one window.
         mlp_ratio: hidden over outer width of the MLPs.
         drop_path: of the last block; rises linearly from 0 over all blocks.
+        initialise: draw weights as the source does, else leave torch's.
     """
 
     def __init__(
@@ -313,6 +314,7 @@ class Swin(nn.Module):
         window: int,
         mlp_ratio: float,
         drop_path: float,
+        initialise: bool = True,
     ) -> None:
         super().__init__()
         side = image_side // patch
@@ -332,7 +334,8 @@ class Swin(nn.Module):
         )
         self.out_dim = embed_dim * 2 ** (len(depths) - 1)
         self.norm = nn.LayerNorm(self.out_dim)
-        self.apply(_initialise)
+        if initialise:
+            self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, image_side, image_side) to (B, tokens, out_dim), raster order of the last grid."""
