@@ -8,6 +8,7 @@
   const ROW = 46;
   const SHORTEST = 0.4; // seconds in view at least
   const NEAR = 7; // pixels
+  const [LEAST, MOST] = [data.least, 0.99]; // thresholds of the sliders
   const MARKS = { right: "✓", wrong: "✕", unsure: "?", other: "≠", missed: "+" };
   const NAMES = { right: "Right", wrong: "Wrong", unsure: "Unsure", other: "Other label", missed: "Missed" };
   const PALETTES = {
@@ -368,16 +369,17 @@
   function draw() {
     if (wanted) return;
     wanted = true;
-    requestAnimationFrame(() => {
-      wanted = false;
-      if (!current) return;
-      drawOverview();
-      drawSpectrogram();
-      drawAxis();
-      drawLanes();
-      drawList();
-      placeHead();
-    });
+    requestAnimationFrame(() => { wanted = false; drawAll(); });
+  }
+
+  function drawAll() {
+    if (!current) return;
+    drawOverview();
+    drawSpectrogram();
+    drawAxis();
+    drawLanes();
+    drawList();
+    placeHead();
   }
 
   function prepared(canvas, height = null) {
@@ -394,6 +396,7 @@
   }
 
   function theme() {
+    document.documentElement.classList.toggle("printing", printing);
     const style = getComputedStyle(document.documentElement);
     for (const name of ["paper", "ink", "soft", "line", "faint", "accent", "right", "wrong", "unsure", "other", "reference", "chosen"]) {
       colours[name] = style.getPropertyValue(`--${name}`).trim();
@@ -610,7 +613,7 @@
     const names = $("names");
     names.textContent = "";
     current.lanes.forEach((lane, i) => {
-      const button = element("button", { type: "button", title: `${lane.label}: show its events`, text: lane.label });
+      const button = element("button", { type: "button", title: `${lane.label}: list its events alone` }, element("span", { text: lane.label }));
       button.style.top = `${i * LANE}px`;
       button.addEventListener("click", () => {
         $("filter-class").value = $("filter-class").value === lane.label ? "" : lane.label;
@@ -628,6 +631,7 @@
     const high = current.lanes.length * LANE + (current.hidden || allLanes ? 38 : 4);
     names.style.height = `${high}px`;
     $("lanes-space").style.height = `${high}px`;
+    measure(); // the lanes give way to the spectrogram, or take from it
     $("empty").hidden = !current.ready || current.count > 0;
     if (current.ready && !current.count) $("empty").textContent = "No events at these thresholds. Lower them under Thresholds, or draw one.";
   }
@@ -1288,7 +1292,7 @@
     for (const k of [-1, ...found]) {
       const id = `slider${k}`;
       const name = k < 0 ? "All classes" : data.labels[k];
-      const input = element("input", { type: "range", id, min: 0.05, max: 0.99, step: 0.01 });
+      const input = element("input", { type: "range", id, min: LEAST, max: MOST, step: 0.01 });
       const line = element("li", {}, element("label", { for: id, text: name, title: name }), element("span", { class: "count" }), element("span"),
         ...(k < 0 ? [] : [element("canvas", { class: "spread", "aria-hidden": "true" }), element("span")]), input, element("output", { for: id }));
       input.addEventListener("input", () => {
@@ -1320,14 +1324,13 @@
     }
   }
 
-  /** How the scores of a class are spread over 0 to 1, on a scale of square roots; darker above the threshold. */
+  /** How the scores of a class are spread along its slider, on a scale of square roots. */
   function spread(canvas, k) {
     const bins = new Float32Array(60);
     for (const one of recordings) {
       const scores = one.scores.get(k);
-      if (scores) for (let t = 0; t < scores.length; t++) bins[Math.min(59, Math.floor(scores[t] * 60))]++;
+      if (scores) for (let t = 0; t < scores.length; t++) if (scores[t] >= LEAST) bins[Math.min(59, Math.floor(60 * (scores[t] - LEAST) / (MOST - LEAST)))]++;
     }
-    bins.fill(0, 0, 3); // below the slider's beginning nearly everything lies
     const most = Math.max(1, ...bins);
     canvas.width = 240;
     canvas.height = 32;
@@ -1335,7 +1338,7 @@
     bins.forEach((value, b) => {
       if (!value) return;
       const high = Math.max(2, Math.sqrt(value / most) * 32);
-      context.fillStyle = (b + 0.5) / 60 > rules[k].threshold ? colours.accent : colours.line;
+      context.fillStyle = LEAST + (b + 0.5) / 60 * (MOST - LEAST) > rules[k].threshold ? colours.accent : colours.line;
       context.fillRect(4 * b, 32 - high, 3, high);
     });
   }
@@ -1526,6 +1529,9 @@
 
   addEventListener("beforeprint", () => {
     printing = true;
+    measure();
+    theme();
+    drawAll(); // now: the next frame comes too late
     const body = element("tbody");
     for (const item of shown.slice(0, 2000)) {
       body.append(element("tr", {}, ...[item.of.name, when(item.of, item.onset), when(item.of, item.offset), item.label,
@@ -1534,7 +1540,7 @@
     const head = element("tr", {}, ...["recording", "onset", "offset", "label", "score", "verdict"].map((text) => element("th", { text })));
     $("printed").replaceChildren(element("table", {}, element("thead", {}, head), body));
   });
-  addEventListener("afterprint", () => { printing = false; $("printed").replaceChildren(); });
+  addEventListener("afterprint", () => { printing = false; $("printed").replaceChildren(); theme(); });
 
   /* ---- beginning -------------------------------------------------------------------------------------- */
 
