@@ -59,6 +59,7 @@ _GAP_SECONDS = 0.02  # more than time stamps jitter
 _RESET_SECONDS = 0.5  # further back, a clock has been set anew
 _MOST_SILENCE = 86_400.0  # seconds inserted into one recording
 # Streams as they are sent: a leap of the clock is a new programme, not a gap (as in FFmpeg).
+_COUNTED = frozenset({"aiff", "au", "caf", "voc", "w64", "wav"})  # time stamps count samples, without gaps
 _BROADCAST, _LONGEST_OUTAGE = frozenset({"mpegts", "mpeg"}), 10.0
 _GUESSED = frozenset({"mp3", "aac", "ac3"})  # formats without a header: found by the suffix, frame by frame
 MOST_LINKS = 10_000  # joined streams; each is opened anew, so that more would keep a processor busy for long
@@ -215,11 +216,14 @@ class Decoding(Source):
         if late < lag - _RESET_SECONDS:
             self._origin += late
             return 0.0, 0.0
+        name = self._container.format.name
+        if name in _COUNTED and not failed:
+            self._origin += late
+            return 0.0, 0.0
         gap = max(0.0, late)
         # A late time stamp after an early one is jitter: nothing is missing by the film's clock.
         if not failed and min(late - lag, gap) <= _GAP_SECONDS:
             return 0.0, late
-        name = self._container.format.name
         if gap > (_LONGEST_OUTAGE if name in _BROADCAST else _MOST_SILENCE - self._silence):
             self._leaps.add(self._position, gap)
             self._origin += gap

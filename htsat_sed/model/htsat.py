@@ -110,7 +110,8 @@ class HTSATConfig:
                 f"wanted heads of four stages that divide their widths, {self.embed_dim} x (1, 2, 4, 8), "
                 f"at most {_MOST_HEADS} x (1, 2, 4, 8), got {self.heads}"
             )
-        if not 0.0 <= self.fmin <= self.fmax - 1.0 < 1e6:
+        # Compared before anything is computed: an integer of JSON may be too large for a float.
+        if not (0.0 <= self.fmin <= self.fmax <= 1e6 and self.fmax - self.fmin >= 1.0):
             raise UsageError(f"wanted 0 <= fmin < fmax, got {self.fmin} and {self.fmax}; 1 Hz to 1 MHz apart")
         if not 0.0 <= self.drop_path < 1.0:
             raise UsageError(f"wanted drop_path in [0, 1), got {self.drop_path}")

@@ -78,6 +78,10 @@ def test_a_great_configuration_is_refused_before_it_is_built(tmp_path: Path) -> 
         {"mlp_ratio": float("nan")},
         {"fmax": float("inf")},
         {"fmax": 1e308},
+        {"fmax": 10**400},
+        {"fmin": -(10**400)},
+        {"mlp_ratio": 10**400},
+        {"drop_path": 10**400},
         {"fmin": 0.0, "fmax": 1e-320},
     ]
     for number, config in enumerate(great):
