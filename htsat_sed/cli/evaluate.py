@@ -350,6 +350,7 @@ def _against_reference(
             post_processing=maps.rules,
             check=check,
             heard=given.heard,
+            details=metric_options.details,
             reliability=false_outcomes(maps.negatives, maps.rules) if metric_options.reliability else None,
         )
     except UsageError as error:

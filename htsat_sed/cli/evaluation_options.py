@@ -183,6 +183,23 @@ class MetricOptions:
             rich_help_panel=METRICS,
         ),
     ] = 0
+    beta: Annotated[
+        float,
+        typer.Option(
+            metavar="B",
+            help="Also an F-measure in which recall weighs B times as much as precision, such as 2.",
+            rich_help_panel=METRICS,
+        ),
+    ] = 1.0
+    details: Annotated[
+        bool,
+        typer.Option(
+            "--details",
+            help="Also error rates, delay and duration error of found events, false positives per hour, what "
+            "was detected instead, and from scores: segments ranked (mAP, AUC) and best thresholds.",
+            rich_help_panel=METRICS,
+        ),
+    ] = False
     bootstrap: Annotated[
         int,
         typer.Option(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf")
 
 _PERCENT = ("f1", "precision", "recall")
-_SHARES = (*_PERCENT, "time", "share")
+_SHARES = (*_PERCENT, "beta", "time", "share", "rate")
 _SHORT = {"precision": "prec.", "recall": "rec.", "reference": "ref.", "estimated": "est."}
 _NUMBERS = ("reference", "estimated", "tp", "fp", "fn", "recordings", "positives", "alarms", "events")
 

@@ -66,17 +66,19 @@ class ClipScores:
         drawn = np.ones((recordings, 1)) if weights is None else np.ascontiguousarray(weights.T)
         every = np.arange(recordings)
         of_class = [
-            _ap_and_auc(y, s, every, drawn) for y, s in zip(self.present.T, self.scores.T, strict=True)
+            ranking(y, s, every, drawn)[:2] for y, s in zip(self.present.T, self.scores.T, strict=True)
         ]
         ap, auc = (np.stack(values, axis=1) for values in zip(*of_class, strict=True))
-        together = _ap_and_auc(self.present.ravel(), self.scores.ravel(), np.repeat(every, classes), drawn)
-        return ClipFigures(ap, auc, *together)
+        together = ranking(self.present.ravel(), self.scores.ravel(), np.repeat(every, classes), drawn)
+        return ClipFigures(ap, auc, *together[:2])
 
 
 _CELLS = 4_000_000  # numbers held at a time
 
 
-def _ap_and_auc(present: Floats, scores: Floats, recording: Ints, weights: Floats) -> tuple[Floats, Floats]:
+def ranking(
+    present: Floats, scores: Floats, recording: Ints, weights: Floats, *, limit: float = 1.0
+) -> tuple[Floats, Floats, Floats]:
     """Average precision and AUC of one ranking, by sums of weights down it.
 
     Average precision is the mean, over the positives, of the precision among the scores at least as high; the
@@ -87,9 +89,11 @@ def _ap_and_auc(present: Floats, scores: Floats, recording: Ints, weights: Float
         scores: (n,).
         recording: (n,) row of the weights.
         weights: (R, S).
+        limit: false positive rate.
 
     Returns:
-        (S,) each.
+        (S,) each: average precision, AUC, and the area under the staircase of true positive rates up to
+        `limit`, as a part of `limit`.
     """
     order = np.argsort(-scores, kind="stable")
     true, recording = present[order] > 0.0, recording[order]
@@ -109,10 +113,17 @@ def _ap_and_auc(present: Floats, scores: Floats, recording: Ints, weights: Float
         negatives = every[-1] - positive[-1]
         below = negatives - (every[starts] - before + every[ends] - through) / 2.0
         precision = np.where(rise > 0.0, ratio(through, every[ends]), 0.0)
-        ap = ratio((rise * precision).sum(axis=0), positive[-1])
-        parts.append((ap, ratio((rise * below).sum(axis=0), positive[-1] * negatives)))
-    ap, auc = (np.concatenate(values) for values in zip(*parts, strict=True))
-    return ap, auc
+        # False positive rates at which the true positive rate rises, for a staircase.
+        rates = np.minimum(ratio(every[ends] - through, np.broadcast_to(negatives, rise.shape)), limit)
+        parts.append(
+            (
+                ratio((rise * precision).sum(axis=0), positive[-1]),
+                ratio((rise * below).sum(axis=0), positive[-1] * negatives),
+                ratio((rise * (limit - rates)).sum(axis=0), positive[-1] * limit),
+            )
+        )
+    ap, auc, low = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return ap, auc, low
 
 
 def _running(values: Floats) -> Floats:

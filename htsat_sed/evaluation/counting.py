@@ -55,7 +55,7 @@ def intersection_counts(events: Pair, *, dtc: float = 0.5, gtc: float = 0.5) -> 
         dtc: detection tolerance criterion, 0 to 1.
         gtc: ground truth criterion, 0 to 1.
     """
-    estimated, references = _columns(events)
+    estimated, references = event_columns(events)
     found = intersection(estimated, np.arange(len(references.number)), references, Settings(dtc=dtc, gtc=gtc))
     return _by_recording(found, references.number.astype(float), events)
 
@@ -77,7 +77,7 @@ def collar_counts(
         offset_share: part of the reference event's duration, 0 to 1.
         offset: whether offsets have to match at all.
     """
-    estimated, references = _columns(events)
+    estimated, references = event_columns(events)
     allowed = offset_collar if offset else np.inf
     every = np.arange(len(references.number))
     found = _matched(estimated, every, references, onset_collar, allowed, offset_share)
@@ -91,13 +91,13 @@ def segment_counts(events: Pair, *, resolution: float = 1.0) -> Counts:
         events: what to compare.
         resolution: seconds a segment, more than 0.
     """
-    estimated, references = _columns(events)
+    estimated, references = event_columns(events)
     settings = Settings(segment=resolution)
     found = segment(estimated, np.arange(len(references.number)), references, settings)
     return _by_recording(found, wanted("segment", references, settings), events)
 
 
-def _columns(events: Pair) -> tuple[EventArrays, References]:
+def event_columns(events: Pair) -> tuple[EventArrays, References]:
     """Estimated and reference events; each class of each recording is a column and a row."""
     size = len(events.recordings) * len(events.labels)
     column, spans = stacked(events.estimated, events.labels)

@@ -82,3 +82,15 @@ def macro_f1(counts: Counts) -> Floats:
 def micro_f1(counts: Counts) -> Floats:
     """F1 of the counts summed over classes: (N, K) to (N,)."""
     return f1(Counts(counts.tp.sum(-1), counts.fp.sum(-1), counts.fn.sum(-1)))
+
+
+def mean_of_defined(values: Floats) -> Floats:
+    """Mean over classes of what is defined: (N, K) to (N,)."""
+    kept = ~np.isnan(values)
+    return ratio(np.where(kept, values, 0.0).sum(axis=1), kept.sum(axis=1))
+
+
+def f_beta(counts: Counts, beta: float) -> Floats:
+    """(1 + b^2) tp / ((1 + b^2) tp + b^2 fn + fp) of each entry, as `f1`; recall weighs b times precision."""
+    more = beta**2
+    return ratio((1.0 + more) * counts.tp, (1.0 + more) * counts.tp + more * counts.fn + counts.fp)

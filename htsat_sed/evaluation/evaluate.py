@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from htsat_sed.detection.events import PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
@@ -26,9 +24,12 @@ from htsat_sed.evaluation.counts import (
     Floats,
     event_numbers,
     f1,
+    f_beta,
     macro,
+    mean_of_defined,
     ratio,
 )
+from htsat_sed.evaluation.details import detail_metrics
 from htsat_sed.evaluation.psds import (
     SCENARIO_1,
     SCENARIO_2,
@@ -62,6 +63,7 @@ def evaluate_strong(
     check: bool = False,
     heard: Table | None = None,
     reliability: Outcomes | None = None,
+    details: bool = False,
 ) -> Report:
     """Score events and presence maps against strong labels.
 
@@ -79,6 +81,7 @@ def evaluate_strong(
             given, events elsewhere do not count (`only_heard`), and metrics of whole recordings are left out.
         reliability: outcomes in negatives, or none of them, for the reliability of scores; None to leave
             that out.
+        details: metrics beyond F1 and PSDS, too; see `htsat_sed.evaluation.details`.
 
     Raises:
         ValueError: neither events nor maps are given; or as `pair`.
@@ -90,7 +93,8 @@ def evaluate_strong(
         reference, estimated, maps or {}, durations or {}, labels, rules, heard, remarks
     )
     lines = remarks.lines + events.remarks
-    metrics = score_events(events, chosen)
+    counts = count_events(events, chosen)
+    metrics = score_events(events, chosen, counts)
     rocs: dict[str, Curve] = {}
     clips: ClipScores | None = None
     if given and heard is not None:
@@ -115,6 +119,8 @@ def evaluate_strong(
         else:
             metrics.append(score_clips(clips, chosen))
             lines += clips.remarks
+    if details:
+        metrics += detail_metrics(events, given, counts, chosen, rules)
     if reliability is not None:
         outcomes = outcomes_of_pair(events, dtc=chosen.dtc)
         metrics.append(score_reliability([*outcomes, *reliability], chosen))
@@ -187,58 +193,57 @@ def evaluate_weak(
     return Report(len(weak), metrics, remarks=remarks.lines + clips.remarks, compared=compared)
 
 
-def score_events(events: Pair, settings: Settings) -> list[Metric]:
+def count_events(events: Pair, settings: Settings) -> dict[str, Counts]:
+    """Counts of the four kinds: intersections, collars with and without offsets, segments."""
+    s = settings
+    return {
+        "intersection": intersection_counts(events, dtc=s.dtc, gtc=s.gtc),
+        "collar": collar_counts(
+            events,
+            onset_collar=s.onset_collar,
+            offset_collar=s.offset_collar,
+            offset_share=s.offset_share,
+        ),
+        "onset": collar_counts(events, onset_collar=s.onset_collar, offset=False),
+        "segment": segment_counts(events, resolution=s.segment),
+    }
+
+
+def score_events(
+    events: Pair, settings: Settings, counts: Mapping[str, Counts] | None = None
+) -> list[Metric]:
     """Intersection-based, collar-based (with and without offsets) and segment-based F1.
 
     Args:
         events: what to compare.
         settings: parameters.
+        counts: from `count_events`, where they are known.
     """
     s = settings
-    criteria = {"dtc": s.dtc, "gtc": s.gtc, "cttc": s.cttc}
-    collars = {
-        "onset_collar": s.onset_collar,
-        "offset_collar": s.offset_collar,
-        "offset_share": s.offset_share,
-    }
     offset = f"offset {_ms(s.offset_collar)} or {s.offset_share:.0%}"
-    counted: list[tuple[str, str, dict[str, float], Counts]] = [
+    described: list[tuple[str, str, tuple[str, ...]]] = [
         (
             "intersection",
             f"intersection-based F1 (DTC {s.dtc:g}, GTC {s.gtc:g}, CTTC {s.cttc:g})",
-            criteria,
-            intersection_counts(events, dtc=s.dtc, gtc=s.gtc),
+            ("dtc", "gtc", "cttc"),
         ),
         (
             "collar",
             f"collar-based F1 (onset {_ms(s.onset_collar)}, {offset})",
-            collars,
-            collar_counts(
-                events,
-                onset_collar=s.onset_collar,
-                offset_collar=s.offset_collar,
-                offset_share=s.offset_share,
-            ),
+            ("onset_collar", "offset_collar", "offset_share"),
         ),
-        (
-            "onset",
-            f"collar-based F1, onsets only ({_ms(s.onset_collar)})",
-            {"onset_collar": s.onset_collar},
-            collar_counts(events, onset_collar=s.onset_collar, offset=False),
-        ),
-        (
-            "segment",
-            f"segment-based F1 ({s.segment:g} s)",
-            {"segment": s.segment},
-            segment_counts(events, resolution=s.segment),
-        ),
+        ("onset", f"collar-based F1, onsets only ({_ms(s.onset_collar)})", ("onset_collar",)),
+        ("segment", f"segment-based F1 ({s.segment:g} s)", ("segment",)),
     ]
     draws = Resampling.of(len(events.recordings), settings)
+    counted = counts or count_events(events, settings)
     estimated = event_numbers(events.estimated, events.labels)
-    return [
-        _of_counts(name, title, parameters, counts, events.labels, draws, estimated)
-        for name, title, parameters, counts in counted
-    ]
+    found = []
+    for name, title, names in described:
+        parameters = {each: getattr(s, each) for each in names} | ({"beta": s.beta} if s.beta != 1.0 else {})
+        own = counted[name]
+        found.append(_of_counts(name, title, parameters, own, events.labels, draws, estimated, s.beta))
+    return found
 
 
 def score_psds(
@@ -297,9 +302,9 @@ def score_clips(clips: ClipScores, settings: Settings) -> Metric:
 
 
 def _clip_headline(figures: ClipFigures) -> dict[str, Floats]:
-    auc = _mean(figures.auc)
+    auc = mean_of_defined(figures.auc)
     return {
-        "map": _mean(figures.ap),
+        "map": mean_of_defined(figures.ap),
         "auc": auc,
         "d_prime": d_prime(auc),
         "micro_ap": figures.micro_ap,
@@ -315,6 +320,7 @@ def _of_counts(
     labels: Sequence[str],
     draws: Resampling,
     estimated: Floats,
+    beta: float,
 ) -> Metric:
     drawn = counts.resampled(draws.weights)
     tp, fp, fn = drawn.tp[0], drawn.fp[0], drawn.fn[0]
@@ -329,10 +335,11 @@ def _of_counts(
         name,
         title,
         parameters,
-        _f1_headline(drawn),
+        _f1_headline(drawn, beta),
         labels=labels,
         by_class={
             "f1": f1(drawn),
+            **({"f_beta": f_beta(drawn, beta)} if beta != 1.0 else {}),
             "precision": ratio(drawn.tp, drawn.tp + drawn.fp),
             "recall": ratio(drawn.tp, drawn.tp + drawn.fn),
         },
@@ -341,10 +348,10 @@ def _of_counts(
     )
 
 
-def _f1_headline(counts: Counts) -> dict[str, Floats]:
+def _f1_headline(counts: Counts, beta: float) -> dict[str, Floats]:
     """Averages of (S, K) counts, (S,) each."""
     joined = Counts(counts.tp.sum(-1), counts.fp.sum(-1), counts.fn.sum(-1))
-    return {
+    found = {
         "macro_f1": macro(counts, f1(counts)),
         "macro_precision": macro(counts, ratio(counts.tp, counts.tp + counts.fp)),
         "macro_recall": macro(counts, ratio(counts.tp, counts.tp + counts.fn)),
@@ -352,12 +359,9 @@ def _f1_headline(counts: Counts) -> dict[str, Floats]:
         "micro_precision": ratio(joined.tp, joined.tp + joined.fp),
         "micro_recall": ratio(joined.tp, joined.tp + joined.fn),
     }
-
-
-def _mean(values: Floats) -> Floats:
-    """Mean over classes of what is defined: (S, K) to (S,)."""
-    defined = ~np.isnan(values)
-    return ratio(np.where(defined, values, 0.0).sum(axis=1), defined.sum(axis=1))
+    if beta != 1.0:
+        found |= {"macro_f_beta": macro(counts, f_beta(counts, beta)), "micro_f_beta": f_beta(joined, beta)}
+    return found
 
 
 def _ms(seconds: float) -> str:

@@ -37,6 +37,7 @@ class Settings:
         gtc: ground truth criterion.
         cttc: cross-trigger tolerance criterion.
         psds_thresholds: thresholds that approximate the PSD-ROC; 0 for all scores that occur, exactly.
+        beta: how many times recall weighs as much as precision in a further F-measure; 1 for F1 alone.
         bootstrap: resamplings of the recordings for the intervals; 0 for no intervals.
         seed: of the resampling.
     """
@@ -49,6 +50,7 @@ class Settings:
     gtc: float = 0.5
     cttc: float = 0.3
     psds_thresholds: int = 0
+    beta: float = 1.0
     bootstrap: int = 0
     seed: int = 0
 
@@ -58,9 +60,9 @@ class Settings:
         Raises:
             ValueError: naming the parameter, what was wanted and what was given.
         """
-        for name in ("onset_collar", "offset_collar", "segment"):
+        for name in ("onset_collar", "offset_collar", "segment", "beta"):
             if not 0.0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"wanted {name} of more than 0 s, got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} of more than 0, got {getattr(self, name)}")
         for name in ("offset_share", "dtc", "gtc", "cttc"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"wanted {name} in [0, 1], got {getattr(self, name)}")

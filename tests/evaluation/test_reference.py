@@ -13,14 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from htsat_sed.annotations import write_events, write_presence_map
+from htsat_sed.annotations import read_events, write_events, write_presence_map
 from htsat_sed.detection.events import Event, PostProcessing, find_events, median_filter_tokens, smooth
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
 from htsat_sed.evaluation import counting
 from htsat_sed.evaluation.check import require
+from htsat_sed.evaluation.clip import ranking
 from htsat_sed.evaluation.counting import collar_counts, intersection_counts, segment_counts
 from htsat_sed.evaluation.counts import Counts, f1, macro_f1, micro_f1
+from htsat_sed.evaluation.details import best_threshold, collar_errors, segment_errors, segment_scores
 from htsat_sed.evaluation.evaluate import evaluate_strong, evaluate_weak
 from htsat_sed.evaluation.psds import (
     SCENARIO_1,
@@ -46,8 +48,10 @@ with warnings.catch_warnings():
     from dcase_util.containers import MetaDataContainer
     from psds_eval import PSDSEval
     from sed_eval.sound_event import EventBasedMetrics, SegmentBasedMetrics
+    from sed_scores_eval import segment_based
     from sed_scores_eval.base_modules.scores import create_score_dataframe
     from sed_scores_eval.intersection_based import postprocessing_independent_psds, psds
+    from sklearn.metrics import average_precision_score, roc_auc_score
 
 DESED = Path(__file__).parents[1] / "data" / "desed_public_eval"
 LABELS = ("Cat", "Dog", "Rain")
@@ -131,6 +135,36 @@ def compare(metric: EventBasedMetrics | SegmentBasedMetrics, counts: Counts, eve
     assert macro_f1(total)[0] == pytest.approx(np.mean(theirs), abs=1e-9)
     overall = metric.results_overall_metrics()["f_measure"]["f_measure"]
     assert micro_f1(total)[0] == pytest.approx(0.0 if np.isnan(overall) else overall, abs=1e-9)
+
+
+@many
+@given(tables(), tables(), st.sampled_from([0.5, 1.0]))
+def test_segment_errors_are_those_of_sed_eval(
+    reference: dict[str, list[Event]], estimated: dict[str, list[Event]], resolution: float
+) -> None:
+    events = compared(reference, estimated)
+    metric = SegmentBasedMetrics(event_label_list=list(events.labels), time_resolution=resolution)
+    feed(metric, events)
+    ours = segment_errors(events, resolution).rates(np.ones((1, len(events.recordings))))[0]
+    assert ours == pytest.approx(rates(metric), abs=1e-9)
+
+
+def test_collar_errors_are_those_of_sed_eval() -> None:
+    events = pair(read_events(DESED / "reference.tsv"), read_events(DESED / "htsat_single.tsv"))
+    metric = EventBasedMetrics(
+        event_label_list=list(events.labels),
+        t_collar=0.2,
+        percentage_of_length=0.2,
+        event_matching_type="optimal",
+    )
+    feed(metric, events)
+    errors = collar_errors(events, Settings())
+    assert errors.rates(np.ones((1, len(events.recordings))))[0] == pytest.approx(rates(metric), abs=1e-9)
+
+
+def rates(metric: EventBasedMetrics | SegmentBasedMetrics) -> list[float]:
+    found = metric.results_overall_metrics()["error_rate"]
+    return [found[f"{name}_rate"] for name in ("substitution", "deletion", "insertion")]
 
 
 @many
@@ -288,6 +322,27 @@ def test_exact_psds_is_that_of_sed_scores_eval(
     value, by_class, *_ = psds(*score_frames(events, maps, median_filter), **parameters(scenario))
     assert areas.overall[0] == pytest.approx(value, abs=1e-6)
     assert areas.by_class[0] == pytest.approx([by_class[label] for label in events.labels], abs=1e-6)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(presence(), st.sampled_from([0.5, 1.0]))
+def test_ranked_segments_are_those_of_sed_scores_eval_and_sklearn(
+    made: tuple[dict[str, list[Event]], dict[str, PresenceMap]], resolution: float
+) -> None:
+    events, maps = with_all_classes(made)
+    present, scores, recording = segment_scores(events, maps, resolution)
+    frames = score_frames(events, maps)
+    given = {"segment_length": resolution}
+    area, _ = segment_based.auroc(*frames, max_fpr=0.1, **given)
+    best, *_ = segment_based.best_fscore(*frames, **given)
+    every = np.ones((len(events.recordings), 1))
+    for k, label in enumerate(events.labels):
+        y, s = present[:, k].astype(float), scores[:, k]
+        ap, auc, low = ranking(y, s, recording, every, limit=0.1)
+        assert low[0] == pytest.approx(area[label], abs=1e-6)
+        assert best_threshold(present[:, k], s)[1] == pytest.approx(best[label], abs=1e-6)
+        assert ap[0] == pytest.approx(average_precision_score(y, s), abs=1e-9)
+        assert auc[0] == pytest.approx(roc_auc_score(y, s), abs=1e-9)
 
 
 @settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow], deadline=None)
