@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,14 @@ def _seconds(*, highest: float | None = None) -> Any:
     wanted = "0 or more" if highest is None else f"0 to {highest:g}"
     limit = sys.float_info.max if highest is None else highest
     return field(default=0.0, metadata={"highest": limit, "wanted": f"in seconds, {wanted}"})
+
+
+def _slope() -> Any:
+    return field(default=1.0, metadata={"lowest": 0.01, "highest": 100.0, "wanted": "in [0.01, 100]"})
+
+
+def _offset() -> Any:
+    return field(default=0.0, metadata={"lowest": -100.0, "highest": 100.0, "wanted": "in [-100, 100]"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,11 @@ class PostProcessing:
         edge_level: in [0, 0.9]; above 0, an event begins and ends where scores, interpolated between the
             middles of tokens, cross this part of its mean score, at most 4 tokens away; 0 for whole tokens.
             Gaps may so become shorter than `min_gap`.
+        score_slope: with `score_offset`, calibrates the score of an event: its logit times the slope plus the
+            offset is the logit of the chance that the event is right. Which events are found stays the same.
+        score_offset: see `score_slope`.
+        clip_slope: the same for clip-level scores.
+        clip_offset: see `clip_slope`.
         classes: label -> the attributes above that differ for it.
     """
 
@@ -66,6 +79,10 @@ class PostProcessing:
     merge_absolute: float = _share(0.0)
     merge_relative: float = _share(0.0)
     edge_level: float = _share(0.0, highest=0.9)
+    score_slope: float = _slope()
+    score_offset: float = _offset()
+    clip_slope: float = _slope()
+    clip_offset: float = _offset()
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -78,7 +95,8 @@ class PostProcessing:
             value = getattr(self, each.name)
             if each.name == "classes" or (value is None and each.default is None):
                 continue
-            if not (_is_number(value) and 0.0 <= value <= each.metadata["highest"]):
+            lowest = each.metadata.get("lowest", 0.0)
+            if not (_is_number(value) and lowest <= value <= each.metadata["highest"]):
                 raise UsageError(f"wanted {each.name} {each.metadata['wanted']}, got {_shown(value)}")
         if self.threshold_low is not None and self.threshold_low > self.threshold:
             raise UsageError(
@@ -105,6 +123,11 @@ class PostProcessing:
         if "threshold_low" not in given:
             _lower(own, own.get("threshold"))
         return replace(self, classes={}, **own)
+
+    def of_each(self, labels: Sequence[str]) -> list[PostProcessing]:
+        """The values that hold for each of several classes."""
+        others = replace(self, classes={})
+        return [self.of(label) if label in self.classes else others for label in labels]
 
     def override(self, values: Mapping[str, Any]) -> PostProcessing:
         """Lay further values over these.
@@ -145,6 +168,9 @@ class PostProcessing:
 
 VALUES = tuple(each.name for each in fields(PostProcessing) if each.name != "classes")
 """Names of the values, in order."""
+
+RAW_SCORES = {"score_slope": 1.0, "score_offset": 0.0, "clip_slope": 1.0, "clip_offset": 0.0}
+"""Values for `PostProcessing.override` that leave scores as the model computes them."""
 
 
 def read_post_processing(path: str | Path) -> dict[str, Any]:

@@ -29,7 +29,9 @@ _FAR = 0.01  # mean deviation of presence scores that wants a word
 @with_groups
 def calibrate(
     given: RecordingOptions,
-    checkpoints: Annotated[ModelOptions, Without("class_map", "labels", "hop", "execution", "label_file")],
+    checkpoints: Annotated[
+        ModelOptions, Without("class_map", "labels", "hop", "shifts", "execution", "label_file")
+    ],
     messages: MessageOptions,
     windows: Annotated[
         int,

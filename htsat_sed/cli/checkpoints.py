@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from htsat_sed.cli.calibrate import calibrate
+from htsat_sed.cli.calibrate_scores import calibrate_scores
 from htsat_sed.cli.convert import average, convert, export
 from htsat_sed.cli.groups import with_groups
 from htsat_sed.cli.options import MessageOptions
@@ -128,7 +129,7 @@ def pull(
     emit(f"{path}\n")
 
 
-for command in (convert, average, export, calibrate):
+for command in (convert, average, export, calibrate, calibrate_scores):
     app.command()(command)
 
 

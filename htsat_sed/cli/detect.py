@@ -110,7 +110,7 @@ class OutputOptions:
             [] if self.out is None else targets,
             maps=self.scores,
             labels=detector.labels,
-            token_seconds=detector.config.token_seconds,
+            token_seconds=detector.token_seconds,
             overwrite=overwrite,
             starts=starts,
         )
@@ -124,7 +124,7 @@ class OutputOptions:
             "formats": [target.format for target in targets],
             "maps": None if self.scores is None else os.path.relpath(self.scores, folder),
             "labels": list(detector.labels),
-            "token_seconds": detector.config.token_seconds,
+            "token_seconds": detector.token_seconds,
             "safe_cells": safe_cells,
         }
 

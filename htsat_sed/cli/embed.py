@@ -69,7 +69,7 @@ def embed(
     channels: ChannelOptions,
     options: EmbedOptions,
     run_options: Annotated[RunOptions, Without("overwrite")],
-    model: Annotated[ModelOptions, Without("hop", "class_map", "labels")],
+    model: Annotated[ModelOptions, Without("hop", "shifts", "class_map", "labels")],
     messages: MessageOptions,
 ) -> None:
     r"""Compute embeddings of recordings, for search and for programs of your own.

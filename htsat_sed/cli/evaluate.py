@@ -311,6 +311,7 @@ def _presence_maps(files: EvaluatedFiles, given: _Given, detector_options: Detec
     if files.audio is not None or (negatives is not None and negatives.detected):
         made = {
             "hop": detector().hop,
+            "shifts": detector().shifts,
             "class_map": detector_options.model.class_map,
             "runtime": detector().runtime,
             "precision": detector_options.model.execution.precision,

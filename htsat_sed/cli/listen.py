@@ -203,7 +203,7 @@ def listen(
     channels: ChannelOptions,
     delay: DelayOptions,
     output_options: OutputOptions,
-    model: Annotated[ModelOptions, Without("hop")],
+    model: Annotated[ModelOptions, Without("hop", "shifts")],
     events: EventOptions,
     messages: MessageOptions,
 ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from htsat_sed.cli.class_values import Known, parse_flags
+from htsat_sed.cli.class_values import Known
 from htsat_sed.cli.options import DetectorOptions, own_rules
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import report, say
@@ -127,7 +127,7 @@ def kept_maps_rules(detector_options: DetectorOptions, maps: Mapping[str, Presen
         info = read_info(resolve_checkpoint(checkpoints[0]))
     elif class_map is None:
         info = bundled_info(maps)
-    values = parse_flags(detector_options.events.flags)
+    values = detector_options.events.values
     if maps:
         known = tuple(sorted({label for each in maps.values() for label in each.labels}))
         Known(known, "these presence maps").check_values(values["classes"])

@@ -11,6 +11,7 @@ import typer
 
 from htsat_sed.cli.maps import detected_maps, matching_recordings
 from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError
+from htsat_sed.runs.recordings import Recording
 
 if TYPE_CHECKING:
     from htsat_sed.annotations import Negative
@@ -63,17 +64,12 @@ def negative_maps(place: Path, make_detector: Callable[[], Detector]) -> Negativ
         AnnotationError: the table is malformed, or none of its recordings is there.
         AudioError: there is no such folder, or nothing in it.
     """
-    from htsat_sed.annotations import read_negatives, read_presence_maps
+    from htsat_sed.annotations import read_presence_maps
     from htsat_sed.annotations.folders import files_below
     from htsat_sed.annotations.presence_maps import SUFFIX
     from htsat_sed.evaluation.tables import Remarks, same_names
-    from htsat_sed.runs.recordings import find_all
 
-    folder = place.parent if place.is_file() else place
-    if not folder.is_dir():
-        raise AudioError(folder, "no such folder")
-    file = place if place.is_file() else folder / TABLE
-    table = read_negatives(file) if file.is_file() else {}
+    folder, file, table = _place(place)
     detected = next(files_below(folder, SUFFIX), None) is None
     failures: list[HtsatSedError] = []
     if not detected:
@@ -82,18 +78,50 @@ def negative_maps(place: Path, make_detector: Callable[[], Detector]) -> Negativ
             known = same_names(maps, table)
             maps = {name: each for name, each in known.items() if name in table}
     else:
-        if table:
-            recordings = matching_recordings(folder, table)
-        else:
-            recordings, failures = find_all([str(folder)])
-            if not recordings:
-                raise failures[0] if failures else AudioError(folder, "holds no recordings")
+        recordings, failures = _recordings(folder, table)
         maps, failed = detected_maps(make_detector(), recordings)
         failures += failed
     if not maps and table:
         raise AnnotationError(file, f"none of its {len(table)} recordings is below {folder}")
     Remarks().add([name for name in table if name not in maps], "negative", "of the table missing: left out")
     return NegativeMaps(maps, table, detected, failures)
+
+
+def negative_recordings(place: Path) -> tuple[list[Recording], Mapping[str, Negative], list[HtsatSedError]]:
+    """The recordings of negatives, what the table says about them, and which could not be found.
+
+    Args:
+        place: a folder, or a table beside the recordings.
+
+    Raises:
+        AnnotationError: the table is malformed.
+        AudioError: there is no such folder, or nothing in it.
+    """
+    folder, _, table = _place(place)
+    recordings, failures = _recordings(folder, table)
+    return recordings, table, failures
+
+
+def _place(place: Path) -> tuple[Path, Path, Mapping[str, Negative]]:
+    """The folder of negatives, the file of their table, and what it says; empty if there is no such file."""
+    from htsat_sed.annotations import read_negatives
+
+    folder = place.parent if place.is_file() else place
+    if not folder.is_dir():
+        raise AudioError(folder, "no such folder")
+    file = place if place.is_file() else folder / TABLE
+    return folder, file, read_negatives(file) if file.is_file() else {}
+
+
+def _recordings(folder: Path, table: Mapping[str, Negative]) -> tuple[list[Recording], list[HtsatSedError]]:
+    from htsat_sed.runs.recordings import find_all
+
+    if table:
+        return matching_recordings(folder, table), []
+    recordings, failures = find_all([str(folder)])
+    if not recordings:
+        raise failures[0] if failures else AudioError(folder, "holds no recordings")
+    return recordings, failures
 
 
 def false_alarm_metrics(

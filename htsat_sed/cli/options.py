@@ -186,6 +186,12 @@ class EventOptions:
         "Drop events shorter than this.  \\[default: the checkpoint's, else none]",
         metavar="[LABEL=]SECONDS",
     )
+    raw_scores: bool = option(
+        False,
+        "Print scores as the model computes them, rather than calibrated by the checkpoint to how often "
+        "events are right. Thresholds hold for raw scores in either case.",
+        "--raw-scores",
+    )
     post_processing: Path | None = option(
         None,
         "A file with these values, for all classes and for each, as `htsat-sed tune` writes it. It "
@@ -196,14 +202,24 @@ class EventOptions:
     @property
     def flags(self) -> dict[str, list[str] | None]:
         """The values as they were typed, by the name of the post-processing value."""
-        return {
-            each.name: getattr(self, each.name) for each in fields(self) if each.name != "post_processing"
-        }
+        others = ("raw_scores", "post_processing")
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in others}
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What the flags say, for `PostProcessing.override`.
+
+        Raises:
+            typer.BadParameter: a flag is no number.
+        """
+        from htsat_sed.post_processing import RAW_SCORES
+
+        return parse_flags(self.flags) | (RAW_SCORES if self.raw_scores else {})
 
     @property
     def given(self) -> bool:
         """Whether any value or file was given."""
-        return self.post_processing is not None or any(self.flags.values())
+        return self.post_processing is not None or self.raw_scores or any(self.flags.values())
 
     def over(self, rules: PostProcessing, known: Known) -> PostProcessing:
         """These values over others: first the file, then the flags.
@@ -218,7 +234,7 @@ class EventOptions:
             values = read_post_processing(self.post_processing)
             known.check_values(values.get("classes", {}), str(self.post_processing))
             rules = rules.override(values)
-        values = parse_flags(self.flags)
+        values = self.values
         known.check_values(values["classes"])
         return rules.override(values)
 
@@ -254,6 +270,14 @@ class ModelOptions:
         "Step between the 10 s windows; less than 10 makes them overlap, and overlapped scores are "
         "averaged with most weight on the middle of a window. Rounded to whole tokens of 0.3125 s.",
         metavar="SECONDS",
+    )
+    shifts: int = option(
+        1,
+        "Score each window N times, shifted by Nths of a token (0.3125 s), and average on this finer grid: "
+        "more exact onsets and offsets. Takes N times as long.",
+        min=1,
+        max=32,
+        metavar="N",
     )
     execution: ExecutionOptions = ExecutionOptions()
     sample_rate: int | None = option(
@@ -339,6 +363,7 @@ class ModelOptions:
             device=self.execution.device,
             batch_size=windows,
             hop=self.hop,
+            shifts=self.shifts,
             post_processing=rules,
             class_map=mapped,
             labels=known.select(self.labels),
@@ -373,6 +398,8 @@ class ModelOptions:
             "channel": "mix" if detector.channel is None else detector.channel,
             "track": detector.track,
         }
+        if detector.shifts > 1:
+            found["shifts"] = detector.shifts
         if detector.execution.precision == "int8":
             from htsat_sed.model.int8 import int8_path
 
@@ -408,6 +435,7 @@ class DetectorOptions:
         """
         named = [
             (self.model, "hop"),
+            (self.model, "shifts"),
             *((self.model.execution, each.name) for each in fields(ExecutionOptions)),
         ]
         named += [(self.model, "sample_rate"), (self.model, "label_file")]

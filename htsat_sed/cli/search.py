@@ -102,7 +102,7 @@ class ResultOptions(OverwriteOptions):
 def search(
     options: SearchOptions,
     results: ResultOptions,
-    model: Annotated[ModelOptions, Without("hop", "class_map", "labels", "label_file")],
+    model: Annotated[ModelOptions, Without("hop", "shifts", "class_map", "labels", "label_file")],
     messages: MessageOptions,
 ) -> None:
     """Find the stretches of an archive that sound like others, or group what sounds alike.

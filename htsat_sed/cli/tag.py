@@ -14,6 +14,7 @@ from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.options import (
     OUTPUT,
     ChannelOptions,
+    EventOptions,
     MessageOptions,
     ModelOptions,
     RecordingOptions,
@@ -70,6 +71,13 @@ class TagOptions:
         metavar="N",
     )
 
+    raw_scores: bool = option(
+        False,
+        "Print scores as the model computes them, rather than calibrated by the checkpoint to how often "
+        "they are right.",
+        "--raw-scores",
+    )
+
     def check(self) -> None:
         """Refuse what cannot be written, before hours of work.
 
@@ -111,7 +119,7 @@ def tag(
     shards: ShardOptions,
     options: TagOptions,
     run_options: RunOptions,
-    model: Annotated[ModelOptions, Without("hop")],
+    model: Annotated[ModelOptions, Without("hop", "shifts")],
     messages: MessageOptions,
 ) -> None:
     """Score every class for recordings as a whole: what is in them, without times.
@@ -133,8 +141,10 @@ def tag(
     with Interruptible() as stop:
         recordings, failures = given.find()
         recordings, part = shards.take(recordings, out=out)
-        detector = model.detector(channels, fill_batches=out is not None and len(recordings) > 1)
-        shifts = {"shifts": options.shifts} if options.shifts > 1 else {}
+        raw = EventOptions(raw_scores=options.raw_scores)
+        detector = model.detector(channels, raw, fill_batches=out is not None and len(recordings) > 1)
+        special = {"shifts": options.shifts} if options.shifts > 1 else {}
+        special |= {"raw scores": True} if options.raw_scores else {}
         display = RecordingsProgress("tagging", len(recordings))
         run = run_options.start(
             recordings,
@@ -148,7 +158,7 @@ def tag(
                 "command": "tag",
                 **model.settings(detector),
                 "pool": options.pool,
-                **shifts,
+                **special,
             },
             is_result=lambda found: is_row(found, len(detector.labels)),
             part=part,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from htsat_sed.audio import AudioStream, InMemory, Window, check_choice, open_recording, windows
+from htsat_sed.detection.calibration import clip_calibration
 from htsat_sed.detection.devices import Compute, Devices
 from htsat_sed.detection.ensemble import ClassSelection, Ensemble
 from htsat_sed.detection.events import Event, PostProcessing, find_events
@@ -49,6 +50,8 @@ Rows = Callable[[AnyPath, NDArray[np.float32]], None]
 Tap = Callable[[AudioStream, Iterator[Window]], Iterator[Window]]
 Found = Callable[[AnyPath, list[Event]], bool]
 _Result = TypeVar("_Result")
+
+_MOST_SHIFTS = 32  # a row then covers 10 ms, a frame of the spectrogram
 
 _logger = logging.getLogger("htsat_sed")
 
@@ -81,8 +84,11 @@ class Detector:
             is halved, with a warning, whenever they do not fit into the device's memory.
         hop: seconds between the starts of two windows, more than 0 and at most a window (10 s); rounded
             to whole tokens (0.3125 s), at least one. Less than a window makes windows overlap.
-        post_processing: how presence maps become events; None for the checkpoint's own, or the class
-            map's thresholds.
+        shifts: windows at each place, each later than the one before by this part of a token. Presence maps
+            then have a row for each such part of a token, the mean of the tokens that cover it. Takes
+            `shifts` times as long.
+        post_processing: how presence maps become events, and what calibrates scores; None for the
+            checkpoint's own, or the class map's thresholds.
         class_map: joins the model's classes into others.
         labels: keep only these classes (after the class map).
         workers: threads that read, decode and resample meanwhile; None for one a processor core. Results
@@ -105,6 +111,8 @@ class Detector:
         config: of the model, or the first of an ensemble.
         labels: K class names, in the order of every result's columns.
         hop: seconds, as rounded.
+        shifts: as given.
+        token_seconds: duration of a row of presence maps.
         post_processing: as used by `detect`.
         execution: as given.
         runtime: what computes the models.
@@ -123,6 +131,7 @@ class Detector:
         device: str = "auto",
         batch_size: int | Literal["auto"] = "auto",
         hop: float = 10.0,
+        shifts: int = 1,
         post_processing: PostProcessing | None = None,
         class_map: ClassMap | None = None,
         labels: Sequence[str] | None = None,
@@ -151,6 +160,10 @@ class Detector:
             raise UsageError(f"wanted a hop of more than 0 and at most {seconds:g} s, got {hop:g}")
         self._hop_tokens = max(1, round(hop / self.config.token_seconds))
         self.hop = self._hop_tokens * self.config.token_seconds
+        if not 1 <= shifts <= _MOST_SHIFTS:
+            raise UsageError(f"wanted 1 to {_MOST_SHIFTS} shifts, got {shifts}")
+        self.shifts = shifts
+        self.token_seconds = self.config.token_seconds / shifts
         self.post_processing = post_processing or default_post_processing(
             self.models[0].post_processing, class_map
         )
@@ -324,11 +337,11 @@ class Detector:
         Yields:
             Each path with what was found, or with the error that kept it from being read.
         """
-        with closing(self._presence_of(paths, self._windows, progress, defective)) as through:
+        with closing(self._presence_of(paths, self._shifted_windows, progress, defective)) as through:
             for recording, blocks in through:
                 stream = EventStream(
                     self.labels,
-                    token_seconds=self.config.token_seconds,
+                    token_seconds=self.token_seconds,
                     post_processing=self.post_processing,
                     **({} if found is None else {"block": 1}),
                 )
@@ -376,14 +389,14 @@ class Detector:
         Yields:
             Each path with its presence map, or with the error that kept it from being read.
         """
-        cut = self._between(start, end, tap)
+        cut = self._between(start, end, tap, shifted=True)
         with closing(self._presence_of(paths, cut, progress, defective)) as through:
             for recording, blocks in through:
                 rows = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *blocks])
                 yield (
                     recording.path,
                     recording.end.error
-                    or PresenceMap(rows, self.labels, self.config.token_seconds, recording.end.duration),
+                    or PresenceMap(rows, self.labels, self.token_seconds, recording.end.duration),
                 )
 
     def all_clip_scores(
@@ -411,7 +424,8 @@ class Detector:
             defective: as in `detections`.
 
         Yields:
-            Each path with its (K,) float32 scores in [0, 1], or with its error.
+            Each path with its (K,) float32 scores in [0, 1], calibrated if `post_processing` says so; or with
+            its error.
 
         Raises:
             UsageError: `shifts` is less than 1.
@@ -433,6 +447,7 @@ class Detector:
 
         silent = np.zeros(len(self.labels), np.float32)
         clip = partial(Ensemble.clip, shifts=shifts)
+        calibration = clip_calibration(self.post_processing.of_each(self.labels))
         with closing(self._scored(paths, cut, clip, silent, progress, defective)) as through:
             for recording, scored in through:
                 score = silent
@@ -441,7 +456,7 @@ class Detector:
                         score = np.maximum(score, of_window)
                     else:
                         score = score + (of_window - score) / np.float32(count)
-                yield recording.path, recording.end.error or score
+                yield recording.path, recording.end.error or calibration.apply(score)
 
     @contextmanager
     def scoring(self) -> Iterator[Callable[[NDArray[np.float32]], NDArray[np.float32]]]:
@@ -463,17 +478,30 @@ class Detector:
     def _windows(self, stream: AudioStream) -> Iterator[Window]:
         return windows(stream, window=self.config.window_samples, hop=self.hop_samples)
 
-    def _between(self, start: float, end: float, tap: Tap | None = None) -> Windowing:
+    def _between(
+        self, start: float, end: float, tap: Tap | None = None, *, shifted: bool = False
+    ) -> Windowing:
         """Windows of which those outside a stretch (seconds) are silent, so that they pass no model."""
         rate = self.config.sample_rate
 
         def cut(stream: AudioStream) -> Iterator[Window]:
-            through = self._windows(stream)
+            through = self._shifted_windows(stream) if shifted else self._windows(stream)
             for window in through if tap is None else tap(stream, through):
                 wanted = window.start < end * rate and window.start + len(window.samples) > start * rate
                 yield window if wanted else Window(window.start, np.zeros_like(window.samples))
 
         return cut
+
+    def _shifted_windows(self, stream: AudioStream) -> Iterator[Window]:
+        """The windows of each place, one for each shift; they overlap in all but part of a token."""
+        length, part = self.config.window_samples, self.config.window_samples / (TOKENS * self.shifts)
+        later = [round(shift * part) for shift in range(self.shifts)]
+        hop = self._hop_tokens * length // TOKENS
+        for window in windows(stream, window=length + later[-1], hop=hop):
+            for start in later:
+                samples = window.samples[start : start + length]
+                # A window behind the end of the recording is silence, and covers nothing of it.
+                yield Window(window.start + min(start, len(window.samples)), samples)
 
     def _presence_of(
         self,
@@ -493,8 +521,8 @@ class Detector:
     ) -> Iterator[NDArray[np.float32]]:
         """Blocks of rows of a recording's presence map, cut where the recording ends."""
         told = 0
-        for block in stitch(scored, hop=self._hop_tokens):
-            tokens = -(-recording.reached * TOKENS // self.config.window_samples)
+        for block in stitch(scored, hop=self._hop_tokens, shifts=self.shifts):
+            tokens = -(-recording.reached * TOKENS * self.shifts // self.config.window_samples)
             block = block[: tokens - told]
             told += len(block)
             if len(block):

@@ -21,9 +21,19 @@ from numpy.typing import NDArray
 from htsat_sed.detection.change_points import Boxes
 
 REACH = 4  # tokens; farther away the score is no longer about the same boundary
-LONG_AGO = -2 * (REACH + 1)  # token: too early to be in the way of any event
+_TOKEN = 0.3125  # seconds; of shorter ones, as shifted windows make them, `REACH` spans as long
 _PART = 256  # tokens at least in what is kept together: arrays of a few take more than they hold
 _APART = 0.5  # tokens that remain between two events
+
+
+def reach_of(token_seconds: float) -> int:
+    """How far a boundary moves at most, in tokens of a duration."""
+    return max(REACH, round(REACH * _TOKEN / token_seconds))
+
+
+def long_ago(reach: int) -> int:
+    """A token that is too early to be in the way of any event."""
+    return -2 * (reach + 1)
 
 
 def find_edges(
@@ -31,16 +41,18 @@ def find_edges(
     found: Boxes,
     *,
     level: NDArray[np.float64],
+    reach: int = REACH,
     first: int = 0,
     before: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Beginnings and ends of events, in tokens.
 
     Args:
-        scores: (T, K) smoothed scores of tokens `first` to `first` + T, which reach `REACH` + 1 tokens beyond
+        scores: (T, K) smoothed scores of tokens `first` to `first` + T, which reach `reach` + 1 tokens beyond
             all events, or to the recording's ends.
         found: n events, ordered by column and start, disjoint, in tokens of the recording.
         level: (K,) part of an event's mean score at which it begins and ends, below 1; 0 for whole tokens.
+        reach: see `reach_of`.
         first: token of the first row.
         before: (K,) end of the last event before these; None if there is none.
 
@@ -55,11 +67,11 @@ def find_edges(
     of, begins, ends = column[moved], start[moved] - first, end[moved] - first
     wanted = level[of] * _means(scores, of, begins, ends)
     # Moves do not depend on `first`, to the last bit.
-    onset[moved] += _moves(scores, of, begins, wanted)
-    offset[moved] -= _moves(scores[::-1], of, len(scores) - ends, wanted)
+    onset[moved] += _moves(scores, of, begins, wanted, reach)
+    offset[moved] -= _moves(scores[::-1], of, len(scores) - ends, wanted, reach)
     onset, offset = np.maximum(onset, 0.0), np.minimum(offset, first + len(scores))
 
-    last_end = np.full(len(level), LONG_AGO) if before is None else before
+    last_end = np.full(len(level), long_ago(reach)) if before is None else before
     new = np.append(True, column[1:] != column[:-1])
     room = (start - np.where(new, last_end[column], np.append(0, end[:-1]))) / 2.0 - _APART / 2.0
     onset = np.maximum(onset, start - room)
@@ -86,20 +98,21 @@ def _moves(
     column: NDArray[np.int64],
     start: NDArray[np.int64],
     level: NDArray[np.float64],
+    reach: int,
 ) -> NDArray[np.float64]:
     """Tokens from the start of an event to where scores rise through a level; as far as looked if nowhere."""
-    place = start[:, None] + np.arange(-REACH - 1, REACH + 1)
+    place = start[:, None] + np.arange(-reach - 1, reach + 1)
     near = np.nan_to_num(scores[place.clip(0, len(scores) - 1), column[:, None]].astype(np.float64))
     above = near >= level[:, None]
-    steps = np.arange(-REACH, REACH + 1)  # from the start to the boundary behind each token but the last
-    outwards = above[:, REACH + 1]
+    steps = np.arange(-reach, reach + 1)  # from the start to the boundary behind each token but the last
+    outwards = above[:, reach + 1]
     rises = ~above[:, :-1] & above[:, 1:] & ((steps <= 0) == outwards[:, None])
-    nearest = np.where(rises, np.abs(steps), REACH + 1).argmin(axis=1)
+    nearest = np.where(rises, np.abs(steps), reach + 1).argmin(axis=1)
     one = np.arange(len(start))
     lower, upper = near[one, nearest], near[one, nearest + 1]
     height = (level - lower) / np.where(upper > lower, upper - lower, 1.0)
-    found = np.where(rises[one, nearest], steps[nearest] - 0.5 + height, np.where(outwards, -REACH, REACH))
-    moves: NDArray[np.float64] = found.clip(-REACH, REACH)
+    found = np.where(rises[one, nearest], steps[nearest] - 0.5 + height, np.where(outwards, -reach, reach))
+    moves: NDArray[np.float64] = found.clip(-reach, reach)
     return moves
 
 
@@ -110,9 +123,11 @@ class EdgeScores:
 
     Args:
         columns: K.
+        reach: see `reach_of`.
     """
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, reach: int) -> None:
+        self._reach = reach
         self._end = 0  # token after the last
         # The rows added last, and what edges need before them.
         self._latest = np.zeros((0, columns), np.float32)
@@ -121,7 +136,7 @@ class EdgeScores:
     def add(self, rows: NDArray[np.float32]) -> None:
         """Take the next rows, (n, K)."""
         self._end += len(rows)
-        self._latest = np.concatenate([self._latest[-REACH - 1 :], rows])
+        self._latest = np.concatenate([self._latest[-self._reach - 1 :], rows])
         for column, parts in self._kept.items():
             new = rows[:, column].copy()
             if len(parts[-1]) < _PART:
@@ -157,7 +172,7 @@ class EdgeScores:
         for column, start in starts.items():
             parts = self._kept.get(column) or [self._latest[:, column].copy()]
             tokens = sum(map(len, parts))
-            while len(parts) > 1 and self._end - tokens + len(parts[0]) < start - REACH:
+            while len(parts) > 1 and self._end - tokens + len(parts[0]) < start - self._reach:
                 tokens -= len(parts.pop(0))
             kept[column] = parts
         self._kept = kept

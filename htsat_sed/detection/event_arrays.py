@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import Boxes, find_boxes
-from htsat_sed.detection.edges import find_edges
+from htsat_sed.detection.edges import find_edges, reach_of
 
 SLACK = 1e-9  # seconds by which a duration may miss a bound through rounding
 
@@ -75,7 +75,7 @@ def find_event_arrays(
     runs, boxes = _runs(scores, rules), _boxes(scores, rules)
     found = runs.and_those(boxes).in_order() if len(boxes.column) else runs
     found = close_gaps(found, rules, token_seconds)
-    edges = find_edges(scores, found, level=rules.edge_level)
+    edges = find_edges(scores, found, level=rules.edge_level, reach=reach_of(token_seconds))
     end = np.broadcast_to(duration, (scores.shape[1],))
     return in_seconds(found, edges, rules, token_seconds=token_seconds, duration=end)
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import median_filter
 
+from htsat_sed.detection.calibration import Calibration, event_calibration
 from htsat_sed.detection.change_points import step_filter_tokens
 from htsat_sed.detection.event_arrays import SLACK, EventArrays, EventRules, find_event_arrays
 from htsat_sed.detection.presence import PresenceMap
@@ -39,7 +40,7 @@ class Event:
         offset: seconds, exclusive; onset < offset.
         label: class name.
         score: in [0, 1], the highest smoothed presence score inside the event, or of a box between change
-            points the mean one; 1.0 for a reference event.
+            points the mean one; calibrated if the post-processing says so; 1.0 for a reference event.
         channel: of the recording, counted from 1; 0 for all of them together, or where it is not known.
     """
 
@@ -85,11 +86,13 @@ class ClassRules(NamedTuple):
 
     Attributes:
         widths: (K,) widths of the median filter, tokens.
-        events: all other values.
+        events: the values that find events.
+        calibration: the values for their scores.
     """
 
     widths: tuple[int, ...]
     events: EventRules
+    calibration: Calibration
 
 
 @lru_cache(maxsize=16)
@@ -97,10 +100,9 @@ def class_rules(
     labels: tuple[str, ...], *, token_seconds: float, post_processing: PostProcessing
 ) -> ClassRules:
     """What holds for each class; kept, since to lay out 527 of them takes longer than to use them."""
-    others = replace(post_processing, classes={})
-    rules = [post_processing.of(k) if k in post_processing.classes else others for k in labels]
+    rules = post_processing.of_each(labels)
     widths = tuple(median_filter_tokens(rule.median_filter, token_seconds) for rule in rules)
-    return ClassRules(widths, event_rules(rules, token_seconds))
+    return ClassRules(widths, event_rules(rules, token_seconds), event_calibration(rules))
 
 
 def event_rules(rules: Sequence[PostProcessing], token_seconds: float) -> EventRules:
@@ -137,12 +139,15 @@ def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> l
     rules = class_rules(tuple(presence_map.labels), token_seconds=step, post_processing=post_processing)
     smoothed = smooth(presence_map.scores, widths=rules.widths)
     found = find_event_arrays(smoothed, rules.events, token_seconds=step, duration=presence_map.duration)
-    return sorted(named(found, presence_map.labels))
+    return sorted(named(found, presence_map.labels, rules.calibration))
 
 
-def named(found: EventArrays, labels: Sequence[str]) -> list[Event]:
-    """The same as events, in the order of the columns."""
+def named(found: EventArrays, labels: Sequence[str], calibration: Calibration) -> list[Event]:
+    """The same as events with calibrated scores, in the order of the columns."""
+    scores = calibration.of(found.column).apply(found.peak)
     return [
-        Event(onset, offset, labels[column], peak)
-        for column, onset, offset, peak in zip(*[values.tolist() for values in found], strict=True)
+        Event(onset, offset, labels[column], score)
+        for column, onset, offset, score in zip(
+            *[values.tolist() for values in found[:3]], scores.tolist(), strict=True
+        )
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,18 +71,26 @@ class Stitcher:
     Args:
         tokens: n, of a window.
         hop: tokens between the starts of two windows, 1 to n.
+        shifts: above 1 for windows that are means of shifted ones, with n * `shifts` + `shifts` - 1 rows.
 
     Raises:
         ValueError: `hop` is out of range.
     """
 
-    def __init__(self, tokens: int, hop: int) -> None:
+    def __init__(self, tokens: int, hop: int, shifts: int = 1) -> None:
         if not 1 <= hop <= tokens:
             raise UsageError(f"wanted a hop of 1 to {tokens} tokens, got {hop}")
-        self._tokens, self._hop = tokens, hop
+        self._tokens, self._hop = tokens * shifts + shifts - 1, hop * shifts
         self._weights = token_weights(tokens)
+        if shifts > 1:
+            own = _shift_weights(tokens, hop, shifts)
+            self._weights = np.sum(
+                [np.pad(own, (shift, shifts - 1 - shift)) for shift in range(shifts)],
+                axis=0,
+                dtype=np.float32,
+            )
         self._sums: NDArray[np.float32] | None = None  # weighted, of the rows still open
-        self._total = np.zeros(tokens, np.float32)
+        self._total = np.zeros(self._tokens, np.float32)
         self._open = 0  # rows that a window has reached and later ones may change
 
     def add(self, scores: NDArray[np.float32] | None, classes: int = 0) -> NDArray[np.float32]:
@@ -121,21 +130,47 @@ class Stitcher:
         return means
 
 
-def stitch(windows: Iterable[NDArray[np.float32]], *, hop: int) -> Iterator[NDArray[np.float32]]:
+def stitch(
+    windows: Iterable[NDArray[np.float32]], *, hop: int, shifts: int = 1
+) -> Iterator[NDArray[np.float32]]:
     """Join the scores of consecutive windows into rows of one map; see `Stitcher`.
 
+    With shifts, a row covers a token's `shifts`-th part, and is the mean of the tokens that cover it.
+
     Args:
-        windows: (n, K) scores of each window, in order, each `hop` tokens after the one before.
-        hop: tokens between the starts of two windows, 1 to n.
+        windows: (n, K) scores of each window, in order: of each place, `hop` tokens after the one before,
+            a window for each shift, the i-th of them i / `shifts` tokens later.
+        hop: tokens between two places, 1 to n.
+        shifts: windows of a place.
 
     Yields:
-        Blocks of finished rows, (hop, K) each, then the (n - hop, K) rows that only the last window
-        and its predecessors reach.
+        Blocks of finished rows, (hop * shifts, K) each, then the rows that only the windows of the last place
+        and their predecessors reach.
     """
     stitcher: Stitcher | None = None
-    for scores in windows:
-        stitcher = stitcher or Stitcher(len(scores), hop)
+    for scores in windows if shifts == 1 else _places(windows, hop, shifts):
+        if stitcher is None:
+            stitcher = Stitcher((len(scores) + 1) // shifts - 1, hop, shifts)
         yield stitcher.add(scores)
     rest = None if stitcher is None else stitcher.rest()
     if rest is not None:
         yield rest
+
+
+def _shift_weights(tokens: int, hop: int, shifts: int) -> NDArray[np.float32]:
+    """Weight of each part of a token in one of the shifted windows of a place, by its token."""
+    of_token = token_weights(tokens) if hop < tokens else np.ones(tokens, np.float32)
+    return np.repeat(of_token, shifts)
+
+
+def _places(windows: Iterable[NDArray[np.float32]], hop: int, shifts: int) -> Iterator[NDArray[np.float32]]:
+    """The weighted mean of the shifted windows of each place, (n * shifts + shifts - 1, K)."""
+    each = iter(windows)
+    while group := list(islice(each, shifts)):
+        weights = _shift_weights(len(group[0]), hop, shifts)[:, None]
+        sums = np.zeros((len(weights) + shifts - 1, group[0].shape[1]), np.float32)
+        total = np.zeros((len(sums), 1), np.float32)
+        for shift, scores in enumerate(group):
+            sums[shift : shift + len(weights)] += weights * np.repeat(scores, shifts, axis=0)
+            total[shift : shift + len(weights)] += weights
+        yield sums / total

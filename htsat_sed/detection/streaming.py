@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import Boxes
-from htsat_sed.detection.edges import LONG_AGO, REACH, EdgeScores, find_edges
+from htsat_sed.detection.edges import EdgeScores, find_edges, long_ago, reach_of
 from htsat_sed.detection.event_arrays import EventRules, close_gaps, find_event_arrays, find_runs, in_seconds
 from htsat_sed.detection.events import Event, PostProcessing, class_rules, named, smooth
 from htsat_sed.errors import UsageError
@@ -57,7 +57,7 @@ class EventStream:
     ) -> None:
         self._labels = tuple(labels)
         self._step = token_seconds
-        self._widths, self._rules = class_rules(
+        self._widths, self._rules, self._calibration = class_rules(
             self._labels, token_seconds=token_seconds, post_processing=post_processing
         )
         self._half = max(self._widths, default=1) // 2
@@ -67,8 +67,9 @@ class EventStream:
         self._boxed_rows: list[NDArray[np.float32]] = []
         self._edged = np.flatnonzero((self._rules.edge_level > 0.0) & (self._rules.sides == 0))
         self._edge_level = np.where(self._rules.sides == 0, self._rules.edge_level, 0.0)
-        self._edge_scores = EdgeScores(len(self._edged))
-        self._last_end = np.full(len(self._labels), LONG_AGO)  # of final events
+        self._reach = reach_of(token_seconds)
+        self._edge_scores = EdgeScores(len(self._edged), self._reach)
+        self._last_end = np.full(len(self._labels), long_ago(self._reach))  # of final events
         self._new: list[NDArray[np.float32]] = []
         self._rows = np.zeros((0, len(self._labels)), np.float32)  # those that the filter still needs
         self._end = 0  # token after the last of them
@@ -117,7 +118,7 @@ class EventStream:
         if len(self._boxed):
             scores = np.concatenate(self._boxed_rows)
             boxes = find_event_arrays(scores, self._boxed_rules, token_seconds=self._step, duration=duration)
-            found += named(boxes._replace(column=self._boxed[boxes.column]), self._labels)
+            found += named(boxes._replace(column=self._boxed[boxes.column]), self._labels, self._calibration)
         return found
 
     def preview(self, rows: NDArray[np.float32], duration: float) -> list[Event]:
@@ -161,7 +162,7 @@ class EventStream:
             last = np.append(events.column[1:] != events.column[:-1], True)[: len(final)]
             gap = next_start[events.column] - events.end
             final = ~last | (gap * self._step >= self._rules.min_gap[events.column])
-            known = (self._smoothed - events.end > REACH) & (~last | (gap > 2 * REACH))
+            known = (self._smoothed - events.end > self._reach) & (~last | (gap > 2 * self._reach))
             final &= known | (self._edge_level[events.column] == 0.0)
         onsets, offsets = self._edges(events, final)
         self._waiting = events.where(~final)
@@ -171,7 +172,7 @@ class EventStream:
         end = np.full(len(self._labels), np.inf if duration is None else duration)
         edges = onsets[final], offsets[final]
         spans = in_seconds(events.where(final), edges, self._rules, token_seconds=self._step, duration=end)
-        return named(spans, self._labels)
+        return named(spans, self._labels, self._calibration)
 
     def _edges(
         self, events: Boxes, final: NDArray[np.bool_]
@@ -187,6 +188,7 @@ class EventStream:
                 scores,
                 some._replace(column=np.searchsorted(columns, some.column)),
                 level=self._edge_level[columns],
+                reach=self._reach,
                 first=first,
                 before=self._last_end[columns],
             )

@@ -8,6 +8,7 @@ sound; those are left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,17 +21,26 @@ from htsat_sed.evaluation.tables import Pair
 
 BINS = 10
 
-Outcomes = Sequence[Sequence[tuple[float, bool]]]
+
+class Outcome(NamedTuple):
+    """The score of an event or of a class in a clip, and whether it is right."""
+
+    score: float
+    right: bool
+    label: str
 
 
-def outcomes_of_pair(events: Pair, *, dtc: float) -> list[list[tuple[float, bool]]]:
+Outcomes = Sequence[Sequence[Outcome]]
+
+
+def outcomes_of_pair(events: Pair, *, dtc: float) -> list[list[Outcome]]:
     """Score of each estimated event, and whether it is right, by recording.
 
     Args:
         events: reference and estimated events, those of one class in one recording disjoint.
         dtc: least part of an event inside reference events of its class.
     """
-    found: list[list[tuple[float, bool]]] = []
+    found: list[list[Outcome]] = []
     for reference, estimated in zip(events.reference, events.estimated, strict=True):
         found.append([])
         for event in estimated:
@@ -40,7 +50,7 @@ def outcomes_of_pair(events: Pair, *, dtc: float) -> list[list[tuple[float, bool
                 if other.label == event.label
             )
             part = inside / (event.offset - event.onset)
-            found[-1].append((event.score, part >= dtc and part > 0.0))
+            found[-1].append(Outcome(event.score, part >= dtc and part > 0.0, event.label))
     return found
 
 
@@ -48,13 +58,13 @@ def outcomes_of_negatives(
     estimated: Mapping[str, Sequence[Event]],
     negatives: Mapping[str, Negative],
     labels: Sequence[str],
-) -> list[list[tuple[float, bool]]]:
+) -> list[list[Outcome]]:
     """Score of each false alarm, by recording; see `false_alarms`."""
-    found: list[list[tuple[float, bool]]] = []
+    found: list[list[Outcome]] = []
     for name, events in sorted(estimated.items()):
         own = negatives.get(name, Negative(frozenset()))
         silent = set(labels) - own.possible - own.present
-        found.append([(event.score, False) for event in events if event.label in silent])
+        found.append([Outcome(e.score, False, e.label) for e in events if e.label in silent])
     return found
 
 
@@ -68,7 +78,7 @@ def score_reliability(outcomes: Outcomes, settings: Settings) -> Metric:
     shape = len(outcomes), BINS
     number, right, total = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for i, own in enumerate(outcomes):
-        for score, good in own:
+        for score, good, _ in own:
             k = min(int(score * BINS), BINS - 1)
             number[i, k] += 1.0
             right[i, k] += good

@@ -56,7 +56,7 @@ class Rules:
 
         One that a sound of its class follows so closely that the two may be joined waits for the end of that.
         """
-        widths, spans = class_rules(
+        widths, spans, _ = class_rules(
             self.labels, token_seconds=token_seconds, post_processing=self.post_processing
         )
         gaps = np.ceil(spans.min_gap / token_seconds)

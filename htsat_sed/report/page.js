@@ -190,7 +190,7 @@
 
   function distance(item) {
     const k = data.labels.indexOf(item.found.label ?? item.label);
-    return item.score === null || k < 0 ? 2 : Math.abs(item.score - rules[k].threshold);
+    return item.score === null || k < 0 ? 2 : Math.abs(item.score - Rules.calibrated(rules[k].threshold, rules[k]));
   }
 
   function arrange() {

@@ -91,6 +91,8 @@ def rule_values(
                 "merge_absolute": own.merge_absolute,
                 "merge_relative": own.merge_relative,
                 "edge_level": own.edge_level,
+                "score_slope": own.score_slope,
+                "score_offset": own.score_offset,
             }
         )
     return found

@@ -5,6 +5,8 @@
 const Rules = (() => {
   const SLACK = 1e-9;
   const REACH = 4;
+  const TOKEN = 0.3125;
+  const CLOSEST = 1e-7;
   const APART = 0.5;
   const FLAT = 1e-6;
 
@@ -126,34 +128,34 @@ const Rules = (() => {
   }
 
   /** Tokens from a boundary to where scores rise through a level; `at(i)` reads outwards for negative i. */
-  function move(at, level) {
+  function move(at, level, reach) {
     const outwards = at(0) >= level;
     let nearest = null;
-    for (let distance = 0; distance <= REACH && nearest === null; distance++) {
+    for (let distance = 0; distance <= reach && nearest === null; distance++) {
       const step = outwards ? -distance : distance;
       if (distance === 0 && !outwards) continue;
       if (!(at(step - 1) >= level) && at(step) >= level) nearest = step;
     }
-    if (nearest === null) return outwards ? -REACH : REACH;
+    if (nearest === null) return outwards ? -reach : reach;
     const lower = at(nearest - 1);
     const upper = at(nearest);
     const height = (level - lower) / (upper > lower ? upper - lower : 1);
-    return Math.min(REACH, Math.max(-REACH, nearest - 0.5 + height));
+    return Math.min(reach, Math.max(-reach, nearest - 0.5 + height));
   }
 
-  function edges(scores, found, edgeLevel) {
+  function edges(scores, found, edgeLevel, reach) {
     const n = scores.length;
     const clip = (t) => scores[Math.min(n - 1, Math.max(0, t))];
     const bounds = found.map((run) => {
       if (!(edgeLevel > 0)) return [run.start, run.end];
       const level = edgeLevel * means(scores, run);
       return [
-        Math.max(0, run.start + move((i) => clip(run.start + i), level)),
-        Math.min(n, run.end - move((i) => clip(run.end - 1 - i), level)),
+        Math.max(0, run.start + move((i) => clip(run.start + i), level, reach)),
+        Math.min(n, run.end - move((i) => clip(run.end - 1 - i), level, reach)),
       ];
     });
     if (!(edgeLevel > 0)) return bounds;
-    let lastEnd = -2 * (REACH + 1);
+    let lastEnd = -2 * (reach + 1);
     found.forEach((run, i) => {
       const room = (run.start - lastEnd) / 2 - APART / 2;
       bounds[i][0] = Math.max(bounds[i][0], run.start - room);
@@ -163,12 +165,20 @@ const Rules = (() => {
     return bounds;
   }
 
+  /** The score of an event as it is printed; see htsat_sed/detection/calibration.py. */
+  function calibrated(score, rule) {
+    if (rule.score_slope === 1 && rule.score_offset === 0) return score;
+    const chance = Math.min(1 - CLOSEST, Math.max(CLOSEST, score));
+    const logit = Math.log(chance / (1 - chance));
+    return Math.fround(1 / (1 + Math.exp(-rule.score_slope * logit - rule.score_offset)));
+  }
+
   /**
    * Events of one class.
    *
    * @param {Float32Array} scores smoothed: through `medianFilter`.
    * @param {object} rule threshold, threshold_low (or null), min_gap, min_event, side (tokens; 0 for none),
-   *   merge_absolute, merge_relative, edge_level.
+   *   merge_absolute, merge_relative, edge_level, score_slope, score_offset.
    * @returns {{onset: number, offset: number, score: number}[]} in order; seconds.
    */
   function findEvents(scores, rule, token, duration) {
@@ -177,18 +187,19 @@ const Rules = (() => {
       ? boxes(scores, rule.side, rule.merge_absolute, rule.merge_relative, rule.threshold)
       : runs(scores, rule.threshold, low);
     const found = closeGaps(first, rule.min_gap, token);
-    const bounds = edges(scores, found, rule.edge_level);
+    const reach = Math.max(REACH, Math.round(REACH * TOKEN / token));
+    const bounds = edges(scores, found, rule.edge_level, reach);
     const events = [];
     found.forEach((run, i) => {
       const moved = bounds[i][0] * token;
       const onset = moved < duration ? moved : run.start * token;
       const offset = Math.min(bounds[i][1] * token, duration);
       if (offset - onset >= rule.min_event - SLACK && offset > onset) {
-        events.push({ onset, offset, score: run.score });
+        events.push({ onset, offset, score: calibrated(run.score, rule) });
       }
     });
     return events;
   }
 
-  return { medianFilter, findEvents };
+  return { medianFilter, findEvents, calibrated };
 })();

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from htsat_sed.detection.change_points import Boxes
-from htsat_sed.detection.edges import REACH, find_edges
+from htsat_sed.detection.edges import REACH, find_edges, reach_of
 from htsat_sed.detection.event_arrays import find_runs
 from htsat_sed.detection.events import Event, PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
@@ -135,3 +135,7 @@ def test_events_are_cut_and_dropped_by_their_edges() -> None:
 def test_impossible_levels_are_refused(level: object) -> None:
     with pytest.raises(ValueError, match=r"wanted edge_level in \[0, 0\.9\], got"):
         PostProcessing(classes={"a": {"edge_level": level}})  # type: ignore[dict-item]
+
+
+def test_boundaries_move_as_far_in_seconds_on_a_finer_grid() -> None:
+    assert [reach_of(step) for step in (1.0, 0.3125, 0.3125 / 4)] == [4, 4, 16]

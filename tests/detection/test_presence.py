@@ -29,17 +29,28 @@ def test_hop_beyond_the_window_is_refused() -> None:
         list(stitch([np.zeros((4, 1), np.float32)], hop=5))
 
 
-@given(st.integers(1, 8), st.integers(1, 5), st.data())
-def test_stitching_agrees_with_summing_everything(n: int, count: int, data: st.DataObject) -> None:
+def test_shifted_windows_share_the_parts_of_tokens() -> None:
+    windows = [np.float32([[0.0], [1.0]]), np.float32([[0.5], [0.25]])]
+    joined = np.concatenate(list(stitch(windows, hop=2, shifts=2)))
+    # Half tokens: 0 0 1 1 of the first window, and - .5 .5 .25 .25 of the second.
+    np.testing.assert_array_equal(joined[:, 0], [0.0, 0.25, 0.75, 0.625, 0.25])
+
+
+@given(st.integers(1, 8), st.integers(1, 5), st.integers(1, 4), st.data())
+def test_stitching_agrees_with_summing_everything(
+    n: int, count: int, shifts: int, data: st.DataObject
+) -> None:
     hop = data.draw(st.integers(1, n))
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    windows = rng.random((count, n, 3), np.float32)
-    total = np.zeros(((count - 1) * hop + n, 3))
+    windows = rng.random((count * shifts, n, 3), np.float32)
+    weights = np.repeat(token_weights(n) if hop < n else np.ones(n), shifts)
+    total = np.zeros((((count - 1) * hop + n) * shifts + shifts - 1, 3))
     weight = np.zeros(len(total))
     for i, scores in enumerate(windows):
-        total[i * hop : i * hop + n] += token_weights(n)[:, None] * scores
-        weight[i * hop : i * hop + n] += token_weights(n)
-    joined = np.concatenate(list(stitch(windows, hop=hop)))
+        first = (i // shifts) * hop * shifts + i % shifts
+        total[first : first + n * shifts] += weights[:, None] * np.repeat(scores, shifts, axis=0)
+        weight[first : first + n * shifts] += weights
+    joined = np.concatenate(list(stitch(windows, hop=hop, shifts=shifts)))
     np.testing.assert_allclose(joined, total / weight[:, None], rtol=1e-5)
 
 

@@ -84,6 +84,8 @@ values = st.fixed_dictionaries(
         "merge_absolute": st.sampled_from([0.0, 0.125]),
         "merge_relative": st.sampled_from([0.0, 0.5]),
         "edge_level": st.sampled_from([0.0, 0.5, 0.75]),
+        "score_slope": st.sampled_from([1.0, 0.5, 2.0]),
+        "score_offset": st.sampled_from([0.0, -1.0]),
     }
 )
 
@@ -105,11 +107,17 @@ maps = st.integers(0, 40).flatmap(
 )
 
 
-@given(maps, rule_sets(), st.lists(st.integers(0, 40)), st.integers(1, 12), st.floats(0.01, 1.0))
+@given(
+    maps,
+    rule_sets(),
+    st.lists(st.integers(0, 40)),
+    st.integers(1, 12),
+    st.floats(0.01, 1.0),
+    st.sampled_from([0.3125, 0.3125 / 3]),
+)
 def test_events_are_those_of_the_whole_map(
-    scores: np.ndarray, rules: PostProcessing, cuts: list[int], block: int, part: float
+    scores: np.ndarray, rules: PostProcessing, cuts: list[int], block: int, part: float, step: float
 ) -> None:
-    step = 0.3125
     duration = max(0.0, (len(scores) - 1 + part) * step)
     stream = EventStream(LABELS, token_seconds=step, post_processing=rules, block=block)
     found: list[Event] = []

@@ -26,13 +26,16 @@ ESTIMATED = {
 
 def test_right_events_by_score() -> None:
     outcomes = outcomes_of_pair(pair(REFERENCE, ESTIMATED), dtc=0.5)
-    assert outcomes == [[(0.85, True), (1.0, True), (0.4, False)], [(0.81, False), (0.45, False)]]
+    assert outcomes == [
+        [(0.85, True, "Dog"), (1.0, True, "Cat"), (0.4, False, "Dog")],
+        [(0.81, False, "Dog"), (0.45, False, "Cat")],
+    ]
     negatives = {
         "c.wav": [Event(0.0, 1.0, "Dog", 0.89), Event(0.0, 1.0, "Cat", 0.2)],
         "d.wav": [Event(0.0, 1.0, "Bird", 0.9)],
     }
     false = outcomes_of_negatives(negatives, {"c.wav": Negative(frozenset(["Cat"]))}, ("Cat", "Dog"))
-    assert false == [[(0.89, False)], []]
+    assert false == [[(0.89, False, "Dog")], []]
     found = score_reliability([*outcomes, *false], Settings(bootstrap=20))
     assert found.classes == {
         "0.4 to 0.5": {"events": 2.0, "mean_score": pytest.approx(0.425), "right_share": 0.0},
