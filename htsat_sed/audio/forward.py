@@ -237,6 +237,7 @@ class Streamed(Decoding):
         if head[:4] in UNCOMPRESSED:
             self._options["ignore_length"] = "1"
         self._begin()
+        stack.callback(lambda: self._container.close())
         self._take_first(self._pieces())
         pipe.settle()
         name, length = self._container.format.name, self._stated_length()
@@ -277,6 +278,7 @@ class Streamed(Decoding):
             if not self._link.another:
                 return
             self.promised = None  # of the first of several
+            self._container.close()
             try:
                 self._begin()
             except (av.FFmpegError, AudioError):
@@ -285,9 +287,7 @@ class Streamed(Decoding):
 
     def _begin(self) -> None:
         self._link = _Link(self._pipe, self._mark)
-        container = av.open(self._link, "r", options=self._options, metadata_errors="replace")
-        self._stack.enter_context(container)
-        self._attach(container)
+        self._attach(av.open(self._link, "r", options=self._options, metadata_errors="replace"))
 
     def _is_chance(self) -> bool:
         few = self._bytes_decoded < LEAST_SHARE * (self._passed + self._link.passed)
