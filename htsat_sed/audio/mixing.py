@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from htsat_sed.audio.source import NO_SOUND
+from htsat_sed.audio.source import NO_SOUND, is_silent, peak_of
 
 # Channels cancel where their mean has less than a tenth of the power that uncorrelated channels would give;
 # power below -80 dB does not count.
@@ -26,12 +26,14 @@ class Mixer:
         self._rate = rate
         self._channel = channel
         self._frames = self._samples = self._silenced = self._first_silenced = 0
+        self._peak = self._peak_of_others = 0.0
         self._cancelled = 0  # frames
         self._first_cancelled = 0
 
     def mono(self, channels: NDArray[np.float32]) -> NDArray[np.float32]:
         """(samples,) of a (channels, samples) block that is not empty."""
         if self._channel is not None:
+            self._note_peaks(channels)
             channels = channels[self._channel - 1 : self._channel]
         # False for NaN too. The extremes are found several times faster than a mask is made.
         if not (channels.max() < NO_SOUND and channels.min() > -NO_SOUND):
@@ -69,7 +71,16 @@ class Mixer:
                 f"its channels cancel each other when averaged, in {cancelled:.2f} of {whole:.2f} s, the "
                 f"first at {first:.2f} s: take one of them with --channel 1"
             )
+        if is_silent(self._peak) and not is_silent(self._peak_of_others):
+            found.append(f"its channel {self._channel} is silent, though another one sounds")
         return found
+
+    def _note_peaks(self, channels: NDArray[np.float32]) -> None:
+        assert self._channel is not None
+        if is_silent(self._peak):  # else it is known to sound
+            self._peak = max(self._peak, peak_of(channels[self._channel - 1]))
+            others = (peak_of(each) for i, each in enumerate(channels) if i != self._channel - 1)
+            self._peak_of_others = max([self._peak_of_others, *others])
 
     def _compare(self, channels: NDArray[np.float32], mono: NDArray[np.float32]) -> None:
         power = sum(map(_power, channels)) / len(channels)

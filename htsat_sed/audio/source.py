@@ -63,7 +63,7 @@ class Source(ABC):
         scale: float | None = None if self.subtype == "FLOAT" else 1.0
         for block in self.samples():
             if scale is None and block.size:
-                peak = _peak(block)
+                peak = peak_of(block)
                 # Of a recording that begins with near silence on an integer's scale, the first values are ±1.
                 if 0.0 < peak < 1.0 or (peak == 1.0 and np.any(block != np.rint(block))):
                     scale = 1.0
@@ -85,7 +85,7 @@ class Source(ABC):
         with ExitStack() as stack:
             assert self.again is not None
             for block in self.again(self.track, stack).samples():
-                peak = max(peak, _peak(block))
+                peak = max(peak, peak_of(block))
                 sounding += int(np.count_nonzero(block))
                 beyond += int(np.count_nonzero(np.abs(block) > 1.0))
                 yield None
@@ -97,7 +97,7 @@ class Source(ABC):
             with ExitStack() as stack:
                 assert self.again is not None
                 for block in self.again(track, stack).samples():
-                    if not is_silent(_peak(block)):
+                    if not is_silent(peak_of(block)):
                         yield track + 1
                         return
                     yield None
@@ -110,7 +110,7 @@ def is_silent(peak: float) -> bool:
 
 def full_scale(block: NDArray[np.float32]) -> float | None:
     """Divisor of floats that seem to be unscaled integers; None for others."""
-    return _divisor(_peak(block), int(np.count_nonzero(block)), int(np.count_nonzero(np.abs(block) > 1.0)))
+    return _divisor(peak_of(block), int(np.count_nonzero(block)), int(np.count_nonzero(np.abs(block) > 1.0)))
 
 
 def _divisor(peak: float, sounding: int, beyond: int) -> float | None:
@@ -119,7 +119,7 @@ def _divisor(peak: float, sounding: int, beyond: int) -> float | None:
     return None
 
 
-def _peak(block: NDArray[np.float32]) -> float:
+def peak_of(block: NDArray[np.float32]) -> float:
     """Highest magnitude below `NO_SOUND`."""
     if not block.size:
         return 0.0

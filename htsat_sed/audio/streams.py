@@ -153,6 +153,25 @@ class AudioStream:
         return None if reason is None else f"truncated, it ends at {duration:.2f} s: {reason}"
 
 
+@dataclass(frozen=True)
+class OneChannel(os.PathLike[str]):
+    """One channel of a recording; stands where a path does.
+
+    Attributes:
+        path: of the recording.
+        channel: counted from 1.
+    """
+
+    path: str | os.PathLike[str]
+    channel: int
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
 @dataclass(frozen=True, eq=False)
 class Window:
     """A stretch of a recording.
@@ -176,8 +195,8 @@ def open_recording(
     """Open a recording of any format, channel count and rate.
 
     Args:
-        path: a file, or ``-`` for standard input, which is kept in a temporary file where it cannot be read
-            forward.
+        path: a file, or `OneChannel` of it, which overrides `channel`; or ``-`` for standard input, which is
+            kept in a temporary file where it cannot be read forward.
         sample_rate: wanted rate, Hz, 1000 to 768000.
         channel: take only this one, counted from 1; None for the mean of all.
         track: take this audio track, counted from 1, of a file that has several, such as a film; None for
@@ -196,6 +215,8 @@ def open_recording(
             f"wanted a sample rate of {_LOWEST_RATE} to {_HIGHEST_RATE} Hz, got {sample_rate}: "
             "HTS-AT models take 32000 or 16000"
         )
+    if isinstance(path, OneChannel):
+        channel, path = path.channel, path.path
     check_choice(channel, track)
     name = os.fspath(path)
     with ExitStack() as stack:

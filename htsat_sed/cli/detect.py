@@ -15,7 +15,7 @@ from htsat_sed.cli.groups import option, with_groups
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.options import (
     OUTPUT,
-    ChannelOptions,
+    EachChannelOptions,
     EventOptions,
     MessageOptions,
     ModelOptions,
@@ -25,6 +25,7 @@ from htsat_sed.cli.options import (
     flat,
 )
 from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.selection import SelectionOptions
 from htsat_sed.cli.terminal import clock, emit, output, say, summarise
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.runs.outputs import check_writable
@@ -115,7 +116,9 @@ class OutputOptions:
             starts=starts,
         )
 
-    def written(self, detector: Detector, targets: Sequence[Target], *, safe_cells: bool) -> dict[str, Any]:
+    def written(
+        self, detector: Detector, targets: Sequence[Target], *, safe_cells: bool, channels: bool
+    ) -> dict[str, Any]:
         """What `merge` has to know of the outputs of a shard."""
         if self.out is None:
             return {}
@@ -126,11 +129,14 @@ class OutputOptions:
             "labels": list(detector.labels),
             "token_seconds": detector.token_seconds,
             "safe_cells": safe_cells,
+            "channels": channels,
         }
 
-    def settings(self, detector: Detector, targets: Sequence[Target]) -> dict[str, Any]:
-        """What the files depend on beside the scores, by name, for the journal."""
+    def settings(self, detector: Detector, model: ModelOptions, targets: Sequence[Target]) -> dict[str, Any]:
+        """What the files depend on, by name, for the journal."""
         return {
+            "command": "detect",
+            **model.settings(detector),
             "hop": detector.hop,
             **flat(detector.post_processing.to_dict()),
             "format": ", ".join(target.format for target in targets),
@@ -141,13 +147,14 @@ class OutputOptions:
 @with_groups
 def detect(
     given: RecordingOptions,
-    channels: ChannelOptions,
+    channels: EachChannelOptions,
     shards: ShardOptions,
     output_options: OutputOptions,
     run_options: RunOptions,
     model: ModelOptions,
     events: EventOptions,
     clock_options: ClockColumnOptions,
+    selection: SelectionOptions,
     messages: MessageOptions,
 ) -> None:
     """Find sound events in recordings: what sounds, from when to when.
@@ -170,16 +177,19 @@ def detect(
       ffmpeg -i film.mkv -f wav - | htsat-sed detect -
     """
     out, skip_existing = output_options.out, output_options.skip_existing
+    safe_cells, each = run_options.safe_cells, channels.each
     with Interruptible() as stop:
         recordings, failures = given.find()
+        recordings = selection.choose(recordings, clock_options.clock())
+        selection.end_if_dry(recordings, clock_options, lambda: model.detector(channels, events), failures)
+        channels.check(recordings, output_options.scores)
         recordings, part = shards.take(recordings, out=out, skip_existing=skip_existing)
         targets = output_options.targets(recordings, restart=run_options.restart)
         detector = model.detector(channels, events, fill_batches=out is not None and len(recordings) > 1)
         from htsat_sed.runs.event_files import is_in_journal_form, start_for_journal
 
-        files = output_options.files(
-            detector, targets, starts=clock_options.starts(recordings), overwrite=run_options.overwrite
-        )
+        starts = clock_options.starts(recordings)
+        files = output_options.files(detector, targets, starts=starts, overwrite=run_options.overwrite)
         files.check(recording.name for recording in recordings)
         progress = RecordingsProgress("detecting", len(recordings))
         run = run_options.start(
@@ -191,30 +201,26 @@ def detect(
             tables=[table.path for table in files.tables],
             inputs=[*given.files(recordings), *model.files, events.post_processing],
             settings=lambda: {
-                "command": "detect",
-                **model.settings(detector),
-                **output_options.settings(detector, targets),
+                **output_options.settings(detector, model, targets),
                 **clock_options.settings(),
+                **channels.settings(),
             },
             is_result=is_in_journal_form,
             exist=files.exist,
             skip_existing=skip_existing,
             part=part,
-            written=output_options.written(detector, targets, safe_cells=run_options.safe_cells),
-            about=lambda name: start_for_journal(files.starts.get(name)),
+            written=output_options.written(detector, targets, safe_cells=safe_cells, channels=each),
+            about=lambda name: start_for_journal(starts.get(name)),
         )
+        printer = None
+        if out is None:
+            printer = _Printer(output_options, targets, progress, starts, run_options, channels=each)
         with run, recording_outputs():
             stop.left = run.left
-            printer = None
-            if out is None:
-                formats, safe_cells = output_options.formats, run_options.safe_cells
-                printer = _Printer(targets, formats, progress, files.starts, safe_cells=safe_cells)
-            _detect(detector, run, files, printer)
+            _detect(detector, run, files, printer, each_channel=each)
             if out is not None and not skip_existing and run.done:
-                write_tables(
-                    files.tables, run.results, starts=files.starts, safe_cells=run_options.safe_cells
-                )
-            code = run.finish(safe_cells=run_options.safe_cells)
+                write_tables(files.tables, run.results, starts=starts, safe_cells=safe_cells, channels=each)
+            code = run.finish(safe_cells=safe_cells)
             summarise(run, out)
         _say_what_was_kept(files.kept)
     raise typer.Exit(code)
@@ -226,6 +232,7 @@ def write_tables(
     *,
     starts: Mapping[str, Start],
     safe_cells: bool,
+    channels: bool,
 ) -> None:
     """Write the tables of all recordings.
 
@@ -234,6 +241,7 @@ def write_tables(
         results: yields name and result of each recording, as a journal has them; called once a table.
         starts: name of a recording -> when it began, as far as known.
         safe_cells: see `delimited`.
+        channels: whether events have channels.
 
     Raises:
         HtsatSedError: one cannot be written.
@@ -242,7 +250,14 @@ def write_tables(
     from htsat_sed.runs.event_files import from_journal
 
     for table in tables:
-        write_table(table.path, from_journal(results()), table.format, starts=starts, safe_cells=safe_cells)
+        write_table(
+            table.path,
+            from_journal(results()),
+            table.format,
+            starts=starts,
+            channels=channels,
+            safe_cells=safe_cells,
+        )
 
 
 def _say_what_was_kept(kept: Sequence[Path]) -> None:
@@ -260,8 +275,11 @@ def _detect(
     run: Run,
     files: EventFiles,
     printer: _Printer | None,
+    *,
+    each_channel: bool,
 ) -> None:
     """Detect, write and note one recording after the other."""
+    from htsat_sed.detection.channels import channel_detections
     from htsat_sed.runs.event_files import for_journal, is_unfit
 
     def keep(path: object, scores: NDArray[np.float32]) -> None:
@@ -271,6 +289,8 @@ def _detect(
         return path == "-" and printer is not None and printer.early(run.next.name, events)
 
     def read(paths: Iterable[str], progress: RecordingProgress) -> Results[Detection]:
+        if each_channel:
+            return channel_detections(detector, paths, progress=progress, defective=run.defective)
         return detector.detections(
             paths, progress=progress, rows=keep, defective=run.defective, found=found_early
         )
@@ -387,28 +407,33 @@ class _Printer:
     """Prints events to standard output as soon as they are known.
 
     Args:
+        given: formats; without any, a terminal shows a table.
         targets: the format.
-        formats: as given; without any, a terminal shows a table.
         progress: what else is on the terminal.
         starts: name -> when a recording began.
-        safe_cells: see `Format.part`.
+        run_options: whether cells are safe.
+        channels: whether events have channels.
     """
 
     def __init__(
         self,
+        given: OutputOptions,
         targets: Sequence[Target],
-        formats: list[str] | None,
         progress: RecordingsProgress,
         starts: Mapping[str, Start],
+        run_options: RunOptions,
         *,
-        safe_cells: bool,
+        channels: bool,
     ) -> None:
         from htsat_sed.annotations import FORMATS
 
         self._name, self._of = targets[0].format, FORMATS[targets[0].format]
-        self._as_table = formats is not None or not output.is_terminal
+        self._as_table = given.formats is not None or not output.is_terminal
+        safe_cells = run_options.safe_cells
         self._progress, self._starts, self._safe_cells = progress, starts, safe_cells
-        self._columns = self._of.columns(clock=bool(self._of.clock and starts)) if self._as_table else ()
+        self._columns: tuple[str, ...] = ()
+        if self._as_table:
+            self._columns = self._of.columns(channels=channels, clock=bool(self._of.clock and starts))
         self._begun = False  # some events of the recording that comes are printed
         if self._as_table:
             emit(self._of.heading(self._columns))
@@ -468,7 +493,8 @@ def _show(name: str, events: Sequence[Event]) -> None:
         shown.add_column(column, justify="right")
     shown.add_column("event")
     for event in events:
-        shown.add_row(clock(event.onset), clock(event.offset), f"{event.score:.2f}", event.label)
+        label = f"{event.label} [{event.channel}]" if event.channel else event.label
+        shown.add_row(clock(event.onset), clock(event.offset), f"{event.score:.2f}", label)
     if not events:
         shown.add_row("", "", "", "no events", style="dim")
     output.print(shown)

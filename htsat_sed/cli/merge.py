@@ -190,7 +190,10 @@ def _write_tables(
     if not names:
         return
     if whole is not None:
-        write_tables(whole.tables, results, starts=starts, safe_cells=outputs["safe_cells"])
+        channels = bool(outputs.get("channels"))
+        write_tables(
+            whole.tables, results, starts=starts, safe_cells=outputs["safe_cells"], channels=channels
+        )
     else:
         options = TagOptions(out=out, wide=outputs["wide"], top=outputs["top"])
         write_tags(options, tuple(outputs["labels"]), results(), safe_cells=outputs["safe_cells"])

@@ -102,6 +102,51 @@ class ChannelOptions:
         metavar="N",
     )
 
+    def number(self) -> int | None:
+        """The channel, counted from 1; None for the mean of all.
+
+        Raises:
+            typer.BadParameter: it is none.
+        """
+        return parse_channel(self.channel)
+
+
+@dataclass(frozen=True)
+class EachChannelOptions(ChannelOptions):
+    """The same, for a command that can also go through all channels."""
+
+    channel: str = option(
+        "mix",
+        "Which channel of a recording to listen to: mix for the mean of all, or a number from 1 on; or all, "
+        "each for itself: events then have a channel.",
+        metavar="mix|N|all",
+    )
+
+    @property
+    def each(self) -> bool:
+        """Whether each channel is listened to for itself."""
+        return self.channel == "all"
+
+    def settings(self) -> dict[str, Any]:
+        """What events depend on that the detector does not know, for a journal."""
+        return {"channel": "all"} if self.each else {}
+
+    def check(self, recordings: Sequence[Recording], scores: Path | None) -> None:
+        """Refuse what has no place for several channels.
+
+        Raises:
+            typer.BadParameter: presence maps are wanted, or standard input, which is read once, is among the
+            paths.
+        """
+        if self.each and scores is not None:
+            raise typer.BadParameter("presence maps are of one channel each", param_hint="--scores")
+        if self.each and "-" in [recording.path for recording in recordings]:
+            raise typer.BadParameter("standard input can be read once: name a file", param_hint="--channel")
+
+    def number(self) -> int | None:
+        """See `ChannelOptions.number`; None for all."""
+        return None if self.each else super().number()
+
 
 @dataclass(frozen=True)
 class ExecutionOptions:
@@ -341,7 +386,7 @@ class ModelOptions:
             fill_batches: see `Detector`.
         """
         windows = parse_batch_size(self.execution.batch_size)
-        channel = parse_channel(channels.channel)
+        channel = channels.number()
         with waiting_for("loading the model"):  # the imports, too, take seconds where a disk is slow
             from htsat_sed.detection.detector import Detector
             from htsat_sed.model.runtime import Execution

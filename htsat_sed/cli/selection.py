@@ -1,0 +1,178 @@
+"""Options that choose among the recordings that were found, and show what would be done."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, time
+from typing import TYPE_CHECKING, ClassVar
+
+import typer
+
+from htsat_sed.cli.groups import option
+from htsat_sed.cli.options import RECORDINGS
+from htsat_sed.cli.terminal import emit, remark, say
+from htsat_sed.errors import HtsatSedError, UsageError
+
+if TYPE_CHECKING:
+    from htsat_sed.cli.clock_options import ClockOptions
+    from htsat_sed.clock import Clock
+    from htsat_sed.detection.detector import Detector
+    from htsat_sed.runs.recordings import Recording
+
+_TIMED = 60  # seconds of noise by which the speed is measured
+
+
+@dataclass(frozen=True)
+class SelectionOptions:
+    """Which of the recordings that were found are taken."""
+
+    panel: ClassVar[str] = RECORDINGS
+    since: str | None = option(
+        None,
+        "Take recordings that began at this time or later: a date (2026-05-12), a time (2026-05-12T04:30), "
+        "or an hour of every day (22:00).",
+        metavar="TIME",
+    )
+    until: str | None = option(
+        None, "Take recordings that began before this time, or this hour of every day.", metavar="TIME"
+    )
+    min_duration: float = option(
+        0.0, "Leave out recordings that are shorter, as their headers say.", min=0.0, metavar="SECONDS"
+    )
+    limit: int | None = option(None, "Take at most N recordings, the first ones.", min=1, metavar="N")
+    sample: bool = option(
+        False,
+        "With --limit, take N at random, the same ones whenever the recordings are the same.",
+        "--sample",
+    )
+    dry_run: bool = option(
+        False,
+        "Only list which recordings would be read, with begin and duration, and how long that would take.",
+        "--dry-run",
+    )
+
+    def choose(self, recordings: list[Recording], clock: Clock) -> list[Recording]:
+        """The recordings that are taken, in their order.
+
+        Raises:
+            UsageError: a time is none.
+            typer.BadParameter: options contradict one another.
+        """
+        if self.sample and self.limit is None:
+            raise typer.BadParameter("--sample needs --limit", param_hint="--sample")
+        chosen = recordings
+        if self.since is not None or self.until is not None:
+            within = _within(self.since, self.until)
+            starts = {each.name: clock.start(each.path) for each in chosen}
+            chosen = [e for e in chosen if (start := starts[e.name]) is not None and within(start.time)]
+            if unknown := sum(start is None for start in starts.values()):
+                say("note", f"left out, as it is not known when they began: {unknown} recordings")
+        if self.min_duration > 0.0:
+            chosen = [e for e in chosen if (length := _duration(e)) is None or length >= self.min_duration]
+        if self.limit is not None and len(chosen) > self.limit:
+            places = random.Random(0).sample(range(len(chosen)), self.limit) if self.sample else []
+            chosen = [chosen[place] for place in sorted(places) or range(self.limit)]
+        if recordings and not chosen:
+            given = "--since, --until, --min-duration"
+            raise UsageError(f"none of the {len(recordings)} recordings is taken by {given}")
+        return chosen
+
+    def end_if_dry(
+        self,
+        recordings: Sequence[Recording],
+        clock_options: ClockOptions,
+        detector: Callable[[], Detector],
+        failures: Sequence[HtsatSedError],
+    ) -> None:
+        """With --dry-run, print what would be read and how long it would take, and end.
+
+        Raises:
+            typer.Exit: always with --dry-run.
+        """
+        from htsat_sed.annotations.delimited import row
+
+        if not self.dry_run:
+            return
+        clock = clock_options.clock()
+        emit(row(("filename", "begin", "duration"), "\t"))
+        known, unknown = 0.0, 0
+        for each in recordings:
+            start, duration = clock.start(each.path), _duration(each)
+            known += duration or 0.0
+            unknown += duration is None
+            begin = "" if start is None else start.iso(0.0)
+            emit(row((each.name, begin, "" if duration is None else f"{duration:.3f}"), "\t"))
+        cost, runtime = _cost(detector)
+        seconds = known * cost
+        more = f", and {unknown} of unknown duration" if unknown else ""
+        remark(f"{len(recordings)} recordings, {known / 3600:.2f} h of sound{more}; nothing was written")
+        hours, rest = divmod(round(seconds), 3600)
+        takes = f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
+        remark(f"the model would take about {takes} h for them on this machine ({runtime})")
+        raise typer.Exit(1 if failures else 0)
+
+
+def _within(since: str | None, until: str | None) -> Callable[[datetime], bool]:
+    """Whether a time lies between two times, or two hours of a day."""
+    given = [each for each in (since, until) if each is not None]
+    hours = [bool(re.fullmatch(r"\d{1,2}:\d\d(:\d\d)?", each.strip())) for each in given]
+    if any(hours):
+        if not all(hours):
+            raise UsageError("--since, --until: wanted two times, or two hours of the day")
+        first = _hour(since) if since is not None else time.min
+        last = _hour(until) if until is not None else time.max
+        if first <= last:
+            return lambda moment: first <= moment.time() < last or (until is None and moment.time() >= first)
+        return lambda moment: moment.time() >= first or moment.time() < last  # over midnight
+    from htsat_sed.clock import parse_time
+
+    begin = None if since is None else parse_time(since)
+    end = None if until is None else parse_time(until)
+    return lambda moment: (
+        (begin is None or _before(begin, moment, equal=True)) and (end is None or _before(moment, end))
+    )
+
+
+def _before(first: datetime, second: datetime, *, equal: bool = False) -> bool:
+    """Whether a time comes before another; one without a zone is on the same clock as the other."""
+    if (first.tzinfo is None) != (second.tzinfo is None):
+        first, second = first.replace(tzinfo=None), second.replace(tzinfo=None)
+    return first < second or (equal and first == second)
+
+
+def _hour(text: str) -> time:
+    try:
+        return time.fromisoformat(text.strip().zfill(5 if text.count(":") == 1 else 8))
+    except ValueError:
+        raise UsageError(f"wanted an hour of the day such as 04:30, got {text!r}") from None
+
+
+def _duration(recording: Recording) -> float | None:
+    """Seconds as the header says; None where it does not, and for what cannot be opened."""
+    from htsat_sed.audio import open_recording
+
+    if recording.path == "-":
+        return None
+    try:
+        with open_recording(recording.path, 32_000) as stream:
+            return stream.expected_duration
+    except HtsatSedError:
+        return None
+
+
+def _cost(make: Callable[[], Detector]) -> tuple[float, str]:
+    """Seconds that the model takes for a second of sound, and what computes it."""
+    from time import perf_counter
+
+    import numpy as np
+
+    detector = make()
+    rate = detector.config.sample_rate
+    noise = (0.1 * np.random.default_rng(0).standard_normal(_TIMED * rate)).astype(np.float32)
+    detector.presence_map(noise[: 10 * rate], sample_rate=rate)  # warm
+    begun = perf_counter()
+    detector.presence_map(noise, sample_rate=rate)
+    return (perf_counter() - begun) / _TIMED, detector.runtime

@@ -1,0 +1,79 @@
+"""Each channel of a recording for itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from htsat_sed.audio import open_recording
+from htsat_sed.audio.streams import OneChannel
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import HtsatSedError
+
+if TYPE_CHECKING:
+    from htsat_sed.detection.detector import Detection, Detector
+    from htsat_sed.detection.scheduler import AnyPath, Defective, RecordingProgress
+
+
+def channel_detections(
+    detector: Detector,
+    paths: Iterable[AnyPath],
+    *,
+    progress: RecordingProgress | None = None,
+    defective: Defective | None = None,
+) -> Generator[tuple[AnyPath, Detection | HtsatSedError]]:
+    """Events of each channel of many recordings, in their order; see `Detector.detections`.
+
+    A recording is read once for each of its channels. One that cannot be read yields its error once.
+
+    Args:
+        detector: one for all channels together.
+        paths: recordings, none of them standard input.
+        progress: see there.
+        defective: see there; called for each channel that has a defect.
+
+    Yields:
+        Each path with the events of all its channels, which say of which they are.
+    """
+    counts: deque[tuple[AnyPath, int]] = deque()
+
+    def expanded() -> Iterator[OneChannel]:
+        for path in paths:
+            channels = _channels(path, detector.track)
+            counts.append((path, channels))
+            yield from (OneChannel(path, number) for number in range(1, channels + 1))
+
+    with closing(detector.detections(expanded(), progress=progress, defective=defective)) as through:
+        found: list[Detection | HtsatSedError] = []
+        for _, result in through:
+            path, channels = counts[0]
+            found.append(result)
+            if len(found) == channels:
+                counts.popleft()
+                yield path, _joined(found)
+                found = []
+
+
+def _channels(path: AnyPath, track: int | None) -> int:
+    """How many channels a recording has; 1 for one that cannot be opened, whose error comes later."""
+    try:
+        with open_recording(path, 32_000, track=track) as stream:
+            return stream.channels
+    except HtsatSedError:
+        return 1
+
+
+def _joined(found: list[Detection | HtsatSedError]) -> Detection | HtsatSedError:
+    """What was found in the channels of one recording, in their order; the first error if there is one."""
+    detections: list[Detection] = []
+    for each in found:
+        if isinstance(each, HtsatSedError):
+            return each
+        detections.append(each)
+    events: list[Event] = []
+    for number, detection in enumerate(detections, start=1):
+        events += [replace(event, channel=number) for event in detection.events]
+    return replace(detections[0], events=sorted(events))
