@@ -183,6 +183,16 @@ class MetricOptions:
             rich_help_panel=METRICS,
         ),
     ] = 0
+    pi_psds: Annotated[
+        bool,
+        typer.Option(
+            "--pi-psds",
+            help="Also the PSDS that is independent of post-processing (piPSDS): at each rate of false "
+            "positives the best of the median filters from 0 to 2 s, in steps of 0.2 s, and no other "
+            "post-processing.",
+            rich_help_panel=METRICS,
+        ),
+    ] = False
     beta: Annotated[
         float,
         typer.Option(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from htsat_sed.model.checkpoint import CheckpointInfo
 
 METHODS = ("threshold", "change-points", "both", "threshold-alone")
-METRICS = ("intersection", "collar", "segment")
+METRICS = ("intersection", "collar", "segment", "psds1", "psds2")
 OUTPUT = "Output"
 SEARCH = "Search"
 
@@ -125,7 +125,8 @@ class SearchOptions:
         str,
         typer.Option(
             metavar="METRIC",
-            help="Whose F1 is to be highest: intersection, collar or segment.",
+            help="Whose F1 is to be highest: intersection, collar or segment. Or psds1, psds2: filters and "
+            "gaps for the exact PSDS of that scenario, thresholds for the highest F1 by its criteria.",
             rich_help_panel=SEARCH,
         ),
     ] = "intersection"
@@ -433,7 +434,7 @@ def _show(found: Tuning, metric: str) -> None:
     macro = found.macro()
     gain, low, high = (100 * value for value in found.gain())
     output.print(
-        f"{metric} macro F1: {100 * macro.before:.2f} % before, {100 * macro.held_out:.2f} % held out; "
+        f"{_figure(metric)}: {100 * macro.before:.2f} % before, {100 * macro.held_out:.2f} % held out; "
         f"gain {gain:+.2f} points (95 %: {low:+.2f} to {high:+.2f})",
         style="bold",
         soft_wrap=True,
@@ -443,8 +444,9 @@ def _show(found: Tuning, metric: str) -> None:
     if high < 0.0:
         say("warning", "these values are worse than those before: keep those, or give more labels", "yellow")
     table = Table(box=None, padding=(0, 1))
-    for name in ("macro F1, %", "recordings", "before", "fitted", "held out"):
-        table.add_column(name, justify="left" if name == "macro F1, %" else "right", no_wrap=True)
+    table.add_column("PSDS, %" if metric.startswith("psds") else "macro F1, %", no_wrap=True)
+    for name in ("recordings", "before", "fitted", "held out"):
+        table.add_column(name, justify="right", no_wrap=True)
     for fold, worth in enumerate(found.by_fold()):
         number = int((found.fold_of == fold).sum())
         table.add_row(f"fold {fold + 1}", str(number), *_percent(worth))
@@ -503,6 +505,11 @@ def _percent(worth: Worth) -> list[str]:
     return [f"{100 * value:.2f}" if value == value else "-" for value in worth]
 
 
+def _figure(metric: str) -> str:
+    """What is highest, in words."""
+    return f"PSDS scenario {metric[-1]}" if metric.startswith("psds") else f"{metric} macro F1"
+
+
 def _write_toml(found: Tuning, metric: str, path: Path) -> None:
     import json
 
@@ -510,8 +517,9 @@ def _write_toml(found: Tuning, metric: str, path: Path) -> None:
 
     with recording_outputs(), whole_file(path) as file:
         worth = found.macro()
+        what, average = (_figure(metric), "") if metric.startswith("psds") else (f"{metric} F1", "macro ")
         file.write(
-            f"# Tuned for {metric} F1 on {len(found.fold_of)} recordings: macro {100 * worth.held_out:.2f} % "
+            f"# Tuned for {what} on {len(found.fold_of)} recordings: {average}{100 * worth.held_out:.2f} % "
             f"held out, {100 * worth.before:.2f} % before.\n"
         )
         if found.false_alarms is not None:
@@ -532,7 +540,8 @@ def _write_checkpoint(found: Tuning, metric: str, checkpoint: str | None, path: 
 
     source = resolve_checkpoint(checkpoint)
     model = load_checkpoint(source)
-    note = {"metric": metric, "recordings": len(found.fold_of), "macro_f1_held_out": found.macro().held_out}
+    figure = "psds_held_out" if metric.startswith("psds") else "macro_f1_held_out"
+    note = {"metric": metric, "recordings": len(found.fold_of), figure: found.macro().held_out}
     if found.false_alarms is not None:
         rates, shares = zip(*(each.overall() for each in found.false_alarms), strict=True)
         note["negatives"] = len(found.false_alarms[0].recordings)

@@ -35,6 +35,21 @@ class Counts:
         """Sums over all recordings, (1, K)."""
         return self.resampled(np.ones((1, len(self.tp))))
 
+    def figures(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Macro F1 (N,), and F1 of each class (N, K), of weighted recordings (N, R)."""
+        drawn = self.resampled(weights)
+        return macro_f1(drawn), f1(drawn)
+
+    def by_fold(self, others: Sequence[Counts], fold_of: NDArray[np.int64]) -> Counts:
+        """Counts of each recording from those of its fold, the first of which are these; (R, K)."""
+        every = (self, *others)
+        return Counts(
+            *(
+                np.stack([getattr(every[fold], part)[i] for i, fold in enumerate(fold_of)])
+                for part in ("tp", "fp", "fn")
+            )
+        )
+
 
 def event_numbers(events: Sequence[Sequence[Event]], labels: Sequence[str]) -> Floats:
     """Number of events by recording and label, (R, K)."""

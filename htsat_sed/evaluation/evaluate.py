@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 from htsat_sed.detection.events import PostProcessing, find_events
@@ -31,8 +32,8 @@ from htsat_sed.evaluation.counts import (
 )
 from htsat_sed.evaluation.details import detail_metrics
 from htsat_sed.evaluation.psds import (
-    SCENARIO_1,
-    SCENARIO_2,
+    PI_MEDIAN_FILTERS,
+    SCENARIOS,
     Curve,
     Scenario,
     detections,
@@ -262,8 +263,15 @@ def score_psds(
     draws = Resampling.of(len(events.recordings), settings)
     count = settings.psds_thresholds
     found = detections(events, maps, count=count, post_processing=post_processing)
-    for name, scenario in (("psds1", SCENARIO_1), ("psds2", SCENARIO_2)):
-        points = [operating_points(events, found, scenario)]
+    variants = {"psds": [found]}
+    if settings.pi_psds:
+        variants["pi_psds"] = [
+            detections(events, maps, count=count, post_processing=PostProcessing(median_filter=seconds))
+            for seconds in PI_MEDIAN_FILTERS
+        ]
+    for (kind, lives), (number, scenario) in product(variants.items(), enumerate(SCENARIOS.values(), 1)):
+        name = f"{kind}{number}"
+        points = [operating_points(events, each, scenario) for each in lives]
         areas = psds_areas(points, draws.weights)
         metrics.append(
             draws.metric(
@@ -370,7 +378,8 @@ def _ms(seconds: float) -> str:
 
 def _psds_title(name: str, s: Scenario, count: int) -> str:
     how = f"approximated by {count} thresholds" if count else "exact"
+    kind = "post-processing independent PSDS" if name.startswith("pi") else "PSDS"
     return (
-        f"PSDS scenario {name[-1]} (DTC {s.dtc:g}, GTC {s.gtc:g}, CTTC {s.cttc:g}, alpha_CT {s.alpha_ct:g}, "
-        f"alpha_ST {s.alpha_st:g}, {how})"
+        f"{kind} scenario {name[-1]} (DTC {s.dtc:g}, GTC {s.gtc:g}, CTTC {s.cttc:g}, "
+        f"alpha_CT {s.alpha_ct:g}, alpha_ST {s.alpha_st:g}, {how})"
     )

@@ -137,13 +137,13 @@ def _draw_bars(axes: Axes, metrics: Sequence[Metric]) -> None:
 
 def _draw_rocs(axes: Axes, report: Report) -> None:
     """PSD-ROC of each scenario, up to the highest rate that counts."""
-    for colour, style, metric in zip(
-        _COLOURS, ("-", "--"), (m for m in report.metrics if m.name in report.psd_rocs), strict=False
-    ):
+    drawn = [metric for metric in report.metrics if metric.name in report.psd_rocs]
+    for colour, style, metric in zip(_COLOURS, ("-", "--", "-.", ":"), drawn, strict=False):
         rates, ratios = report.psd_rocs[metric.name]
         limit = metric.parameters["max_efpr"]
         value = metric.headline["psds"].value
-        name = f"PSDS scenario {metric.name[-1]}" + (f": {value:.4f}" if value is not None else "")
+        name = f"{'piPSDS' if metric.name[:2] == 'pi' else 'PSDS'} scenario {metric.name[-1]}"
+        name += f": {value:.4f}" if value is not None else ""
         # The last ratio holds for all higher rates.
         x, y = [*rates.tolist(), max(limit, rates[-1])], [*ratios.tolist(), ratios[-1]]
         axes.step(x, y, where="post", color=colour, linestyle=style, label=name)

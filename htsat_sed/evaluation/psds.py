@@ -17,7 +17,7 @@ of DCASE task 4 since 2021.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +60,7 @@ class Scenario:
 
 SCENARIO_1 = Scenario(dtc=0.7, gtc=0.7, cttc=0.3, alpha_ct=0.0, alpha_st=1.0)
 SCENARIO_2 = Scenario(dtc=0.1, gtc=0.1, cttc=0.3, alpha_ct=0.5, alpha_st=1.0)
+SCENARIOS = {"psds1": SCENARIO_1, "psds2": SCENARIO_2}
 
 
 class Lives(NamedTuple):
@@ -177,6 +178,17 @@ class OperatingPoints:
             start = (found[first - 1], rate[first - 1]) if first else (0.0, 0.0)
             of[label] = _curve(rate[at] - start[1], (found[at] - start[0]) / number[label], self.scenario)
         return of
+
+    def figures(self, weights: Floats) -> tuple[Floats, Floats]:
+        """PSDS (N,), and the area under the curve of each class (N, K), of weighted recordings (N, R)."""
+        areas = psds_areas([self], weights)
+        return areas.overall, areas.by_class
+
+    def by_fold(self, others: Sequence[OperatingPoints], fold_of: Ints) -> OperatingPoints:
+        """Steps of each recording from those of its fold, the first of which are these."""
+        every = [each.steps for each in (self, *others)]
+        kept = [each.where(fold_of[each.recording] == fold) for fold, each in enumerate(every)]
+        return replace(self, steps=_Steps(*(np.concatenate(v) for v in zip(*kept, strict=True))).sorted())
 
 
 def _curve(rate: Floats, ratio: Floats, scenario: Scenario) -> Curve:

@@ -37,6 +37,7 @@ class Settings:
         gtc: ground truth criterion.
         cttc: cross-trigger tolerance criterion.
         psds_thresholds: thresholds that approximate the PSD-ROC; 0 for all scores that occur, exactly.
+        pi_psds: also the PSDS that is independent of post-processing: the best median filter at each rate.
         beta: how many times recall weighs as much as precision in a further F-measure; 1 for F1 alone.
         bootstrap: resamplings of the recordings for the intervals; 0 for no intervals.
         seed: of the resampling.
@@ -50,6 +51,7 @@ class Settings:
     gtc: float = 0.5
     cttc: float = 0.3
     psds_thresholds: int = 0
+    pi_psds: bool = False
     beta: float = 1.0
     bootstrap: int = 0
     seed: int = 0

@@ -113,6 +113,15 @@ def pair(
     )
 
 
+def of_labels(events: Pair, labels: Sequence[str]) -> Pair:
+    """The same with some of the classes alone."""
+    reference, estimated = (
+        tuple(tuple(event for event in own if event.label in labels) for own in side)
+        for side in (events.reference, events.estimated)
+    )
+    return replace(events, labels=tuple(labels), reference=reference, estimated=estimated)
+
+
 def same_names(
     table: Mapping[str, _Value], names: Collection[str], remarks: Remarks | None = None
 ) -> dict[str, _Value]:

@@ -20,7 +20,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +28,24 @@ from numpy.typing import NDArray
 from htsat_sed.detection.events import PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
-from htsat_sed.evaluation.class_scores import Choice
-from htsat_sed.evaluation.counts import Counts, f1, macro_f1
+from htsat_sed.evaluation.class_scores import Choice, ClassScores
+from htsat_sed.evaluation.counts import Counts, Floats
 from htsat_sed.evaluation.false_alarm_limit import Front, Limit, Point, shared_limit, silence_curves
 from htsat_sed.evaluation.false_alarms import FalseAlarms, count_false_alarms
+from htsat_sed.evaluation.psds import (
+    SCENARIOS,
+    OperatingPoints,
+    Scenario,
+    class_lives,
+    detections,
+    operating_points,
+)
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.resampling import Resampling
-from htsat_sed.evaluation.tables import Pair, Remarks, some
+from htsat_sed.evaluation.tables import Pair, Remarks, of_labels, some
 from htsat_sed.evaluation.threshold_curves import MetricName, ThresholdCurves
 
+PsdsName = Literal["psds1", "psds2"]
 Method = Literal["threshold", "change-points", "both", "threshold-alone"]
 
 # Candidates, in seconds or as a share of the threshold.
@@ -47,6 +56,16 @@ LOW_SHARES = (1.0, 0.75, 0.5, 0.25)
 STEP_FILTERS = (0.7, 1.3, 1.9, 2.5, 3.8)
 MERGES_ABSOLUTE = (0.0, 0.05, 0.1, 0.2, 0.35)
 MERGES_RELATIVE = (0.0, 0.2, 0.4, 0.6, 0.8)
+
+
+class Outcome(Protocol):
+    """What values of post-processing give: counts, or operating points of a PSDS."""
+
+    def figures(self, weights: Floats) -> tuple[Floats, Floats]:
+        """An average (N,), and a figure of each class (N, K), of weighted recordings (N, R)."""
+
+    def by_fold(self, others: Sequence[Self], fold_of: NDArray[np.int64]) -> Self:
+        """The outcome of each recording from that of its fold, the first of which is this one."""
 
 
 class Worth(NamedTuple):
@@ -72,9 +91,9 @@ class Tuning:
         start: the values before.
         choices: values for each, chosen on all R recordings.
         fold_of: (R,) fold of each recording, 0 to F - 1.
-        before: (R, K) counts with the values before.
-        fitted: (R, K) counts with `choices`.
-        crossed: (R, K) counts of each recording for each of F folds, with values chosen on the others.
+        before: counts (R, K), or operating points, with the values before.
+        fitted: those with `choices`.
+        crossed: those of all recordings for each of F folds, with values chosen on the others.
         left_out: classes of the reference that no presence map has.
         false_alarms: in negatives, with the values before, with `choices`, and held out; None without a
             limit.
@@ -84,9 +103,9 @@ class Tuning:
     start: PostProcessing
     choices: tuple[Choice, ...]
     fold_of: NDArray[np.int64]
-    before: Counts
-    fitted: Counts
-    crossed: tuple[Counts, ...]
+    before: Outcome
+    fitted: Outcome
+    crossed: tuple[Outcome, ...]
     left_out: tuple[str, ...] = ()
     false_alarms: tuple[FalseAlarms, FalseAlarms, FalseAlarms] | None = None
 
@@ -95,42 +114,42 @@ class Tuning:
         return _rules_of(self.labels, self.choices, self.start)
 
     @property
-    def held_out(self) -> Counts:
-        """(R, K) counts of each recording, with values chosen on the other folds."""
-        return Counts(
-            *(
-                np.stack([of[fold][i] for i, fold in enumerate(self.fold_of)])
-                for of in ([getattr(c, part) for c in self.crossed] for part in ("tp", "fp", "fn"))
-            )
-        )
+    def held_out(self) -> Outcome:
+        """What each recording gives with values chosen on the other folds."""
+        first, *others = self.crossed
+        return first.by_fold(others, self.fold_of)
+
+    def _of_all(self) -> list[tuple[Floats, Floats]]:
+        every = np.ones((1, len(self.fold_of)))
+        return [each.figures(every) for each in (self.before, self.fitted, self.held_out)]
 
     def macro(self) -> Worth:
-        """Macro F1 over all recordings."""
-        return Worth(*(float(macro_f1(c.total())[0]) for c in (self.before, self.fitted, self.held_out)))
+        """Macro F1, or PSDS, over all recordings."""
+        return Worth(*(float(overall[0]) for overall, _ in self._of_all()))
 
     def by_class(self) -> dict[str, Worth]:
-        """F1 of each class."""
-        values = np.concatenate([f1(c.total()) for c in (self.before, self.fitted, self.held_out)])
+        """F1, or the area under the PSD-ROC, of each class."""
+        values = np.concatenate([of_class for _, of_class in self._of_all()])
         return {label: Worth(*values[:, k].tolist()) for k, label in enumerate(self.labels)}
 
     def by_fold(self) -> list[Worth]:
         """Macro F1 of each fold: before and held out on the fold itself, fitted on the others."""
         found = []
-        for fold, counts in enumerate(self.crossed):
+        for fold, outcome in enumerate(self.crossed):
             here = (self.fold_of == fold)[None, :].astype(float)
-            weighted = ((self.before, here), (counts, 1.0 - here), (counts, here))
-            found.append(Worth(*(float(macro_f1(c.resampled(weights))[0]) for c, weights in weighted)))
+            weighted = ((self.before, here), (outcome, 1.0 - here), (outcome, here))
+            found.append(Worth(*(float(each.figures(weights)[0][0]) for each, weights in weighted)))
         return found
 
     def gain(self, *, samples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
-        """Macro F1 held out less that before, and its 95 % interval over resamplings of the recordings.
+        """What `macro` gains held out, and its 95 % interval over resamplings of the recordings.
 
         Args:
             samples: how many resamplings.
             seed: of the resampling.
         """
         draws = Resampling.of(len(self.fold_of), Settings(bootstrap=samples, seed=seed))
-        after, before = (macro_f1(counts.resampled(draws.weights)) for counts in (self.held_out, self.before))
+        after, before = (each.figures(draws.weights)[0] for each in (self.held_out, self.before))
         gain = draws.score(after - before)
         return tuple(float("nan") if v is None else v for v in (gain.value, gain.low, gain.high))  # type: ignore[return-value]
 
@@ -139,7 +158,7 @@ def tune(
     events: Pair,
     maps: Mapping[str, PresenceMap],
     *,
-    metric: MetricName = "intersection",
+    metric: MetricName | PsdsName = "intersection",
     settings: Settings | None = None,
     method: Method = "threshold",
     before: PostProcessing | None = None,
@@ -154,7 +173,8 @@ def tune(
         events: the reference (its estimated events play no part); classes that no map has are left out,
             with a warning.
         maps: recording -> presence map, one for each recording.
-        metric: whose F1 is to be highest.
+        metric: whose F1 is to be highest; or the scenario of the PSDS that filters and gaps are chosen for,
+            class by class. Thresholds do not change a PSDS: they get the highest F1 by its criteria.
         settings: parameters of the metrics.
         method: search runs above a threshold, boxes between change points, or both and keep the better; or
             the threshold alone, with the other values as before.
@@ -172,6 +192,14 @@ def tune(
     start, settings = before or PostProcessing(), settings or Settings()
     fold_of, masks = _folds(len(events.recordings), folds, seed)
     quiet_fold_of, quiet = _folds(0 if limit is None else len(limit.maps), folds, seed)
+    if metric == "psds1" or metric == "psds2":
+        if limit is not None or method == "threshold-alone":
+            raise UsageError("a PSDS has no threshold: wanted no limit of false alarms, and another method")
+        seconds = tuple(maps[name].duration for name in events.recordings)
+        own_events = replace(of_labels(events, labels), durations=seconds)
+        return _tuned_psds(
+            own_events, maps, SCENARIOS[metric], method, start, fold_of, masks, left_out, progress
+        )
     found: list[list[Choice]] = []  # of all recordings and without each fold, class by class
     fronts: list[list[list[Point]]] = []
     for label in labels:
@@ -200,6 +228,72 @@ def tune(
         return tuning
     rules = [start, *(_rules_of(labels, own, start) for own in zip(*found, strict=True))]
     return replace(tuning, false_alarms=_false_alarms(limit, rules, quiet_fold_of, labels))
+
+
+class _PsdsCurves:
+    """Areas under the PSD-ROC of one class, for any values of post-processing.
+
+    Args:
+        events: the reference.
+        maps: recording -> presence map, one for each recording.
+        label: the class.
+        scenario: parameters of the PSDS.
+    """
+
+    def __init__(self, events: Pair, maps: Mapping[str, PresenceMap], label: str, scenario: Scenario) -> None:
+        self._events, self._scenario, self._place = events, scenario, events.labels.index(label)
+        self._scores = ClassScores(events.recordings, maps, label)
+        settings = Settings(dtc=scenario.dtc, gtc=scenario.gtc)
+        self._thresholds = ThresholdCurves(events, maps, label, "intersection", settings)
+        self._points: dict[Choice, OperatingPoints] = {}
+
+    def f1(self, choice: Choice, among: NDArray[np.bool_]) -> float:
+        """The area over some of the recordings, a mask (R,); 0 for one without events of the class."""
+        choice = replace(choice, threshold=0.5)
+        if choice not in self._points:
+            lives = class_lives(self._scores, choice)
+            lives = lives._replace(label=lives.label + self._place)
+            self._points[choice] = operating_points(self._events, lives, self._scenario)
+        curve = self._points[choice].curves(among.astype(float)).get(self._place)
+        return 0.0 if curve is None else curve.area(self._scenario.max_efpr)
+
+    def best_threshold(self, choice: Choice, among: NDArray[np.bool_]) -> tuple[Choice, float]:
+        """The choice as it is, and its area, which has all thresholds in it."""
+        return choice, self.f1(choice, among)
+
+    def best(self, method: Method, among: NDArray[np.bool_], before: Choice) -> Choice:
+        """The choice with the largest area, and the threshold with the highest F1 by the scenario's criteria.
+
+        The values before stay as they are where nothing has a larger area.
+        """
+        found = _search(self, among, method, before)
+        return found if found == before else self._thresholds.best_threshold(found, among)[0]
+
+
+def _tuned_psds(
+    events: Pair,
+    maps: Mapping[str, PresenceMap],
+    scenario: Scenario,
+    method: Method,
+    start: PostProcessing,
+    fold_of: NDArray[np.int64],
+    masks: Sequence[NDArray[np.bool_]],
+    left_out: tuple[str, ...],
+    progress: Callable[[], object] | None,
+) -> Tuning:
+    """Filters and gaps for the highest area under each class's curve; arguments as in `tune`."""
+    found = []
+    for label in events.labels:
+        curves = _PsdsCurves(events, maps, label, scenario)
+        found.append([curves.best(method, among, Choice.of(start, label)) for among in masks])
+        if progress is not None:
+            progress()
+    rules = [start, *(_rules_of(events.labels, own, start) for own in zip(*found, strict=True))]
+    before, fitted, *crossed = (
+        operating_points(events, detections(events, maps, post_processing=each), scenario) for each in rules
+    )
+    chosen = tuple(own[0] for own in found)
+    return Tuning(events.labels, start, chosen, fold_of, before, fitted, tuple(crossed), left_out)
 
 
 def _labels(
@@ -292,7 +386,9 @@ _SEARCHES: Mapping[Method, Sequence[tuple[Choice, _Candidates]]] = {
 }
 
 
-def _search(curves: ThresholdCurves, among: NDArray[np.bool_], method: Method, before: Choice) -> Choice:
+def _search(
+    curves: ThresholdCurves | _PsdsCurves, among: NDArray[np.bool_], method: Method, before: Choice
+) -> Choice:
     """The best of the values before, those with the best threshold, and what the searches find."""
 
     def best_threshold(choice: Choice) -> tuple[Choice, float]:

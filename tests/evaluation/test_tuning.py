@@ -18,6 +18,8 @@ from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.evaluation.class_scores import Choice
 from htsat_sed.evaluation.counting import collar_counts, intersection_counts, segment_counts
 from htsat_sed.evaluation.counts import f1
+from htsat_sed.evaluation.false_alarm_limit import Limit
+from htsat_sed.evaluation.psds import SCENARIOS, Areas, detections, operating_points, psds_areas
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.tables import Pair, pair
 from htsat_sed.evaluation.threshold_curves import ThresholdCurves
@@ -133,6 +135,38 @@ def test_the_threshold_alone() -> None:
         assert choice.threshold != 0.05
         assert replace(choice, threshold=0.05) == Choice.of(before, label)
     assert found.macro().fitted > found.macro().before
+
+
+@pytest.mark.parametrize("metric", ["psds1", "psds2"])
+def test_the_exact_psds_is_what_tuning_maximises(metric: str) -> None:
+    reference, maps = example(3, recordings=8)
+    events = pair(reference, {})
+    before = PostProcessing(threshold=0.4, classes={"Dog": {"median_filter": 1.5}})
+    found, again = (
+        tune(events, maps, metric=metric, before=before, folds=2)  # type: ignore[arg-type]
+        for _ in range(2)
+    )
+    assert found.choices == again.choices
+    scenario = SCENARIOS[metric]
+    events = pair(reference, {}, durations={name: each.duration for name, each in maps.items()})
+
+    def areas(rules: PostProcessing) -> Areas:
+        return psds_areas(
+            [operating_points(events, detections(events, maps, post_processing=rules), scenario)]
+        )
+
+    old, new = areas(before), areas(found.post_processing())
+    assert found.macro()[:2] == (pytest.approx(old.overall[0]), pytest.approx(new.overall[0]))
+    assert (new.by_class >= old.by_class - 1e-9).all()
+    assert new.by_class.sum() > old.by_class.sum()
+    # Held out, each recording's steps are those of its own fold.
+    held = found.held_out.steps
+    for fold, outcome in enumerate(found.crossed):
+        own = found.fold_of[outcome.steps.recording] == fold
+        assert own.sum() == (found.fold_of[held.recording] == fold).sum()
+    for wrong in ({"method": "threshold-alone"}, {"limit": Limit(maps=maps, table={}, per_hour=1.0)}):
+        with pytest.raises(ValueError, match="no threshold"):
+            tune(events, maps, metric=metric, folds=2, **wrong)  # type: ignore[arg-type]
 
 
 def test_values_that_cannot_be_bettered_stay() -> None:
