@@ -30,6 +30,7 @@ from htsat_sed.cli.segments import segments
 from htsat_sed.cli.soundscapes import soundscapes
 from htsat_sed.cli.summary import summary
 from htsat_sed.cli.tag import tag
+from htsat_sed.cli.teach import teach
 from htsat_sed.cli.terminal import emit, printable, report, show_warnings, shown, use_utf8
 from htsat_sed.cli.train import train
 from htsat_sed.cli.tune import HELP as TUNE_HELP
@@ -83,6 +84,7 @@ app.command()(summary)
 app.command(help=TUNE_HELP)(tune)
 app.command()(merge)
 app.command()(train)
+app.command()(teach)
 app.command()(soundscapes)
 app.command()(embed)
 app.command()(search)

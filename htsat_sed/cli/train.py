@@ -146,6 +146,16 @@ def _check(options: TrainingOptions, machine: MachineOptions) -> None:
     """Refuse what cannot be trained or written, before hours of work."""
     if (options.recipe is None) == (options.named is None):
         raise typer.BadParameter("wanted one recipe: a file or a name", param_hint="RECIPE")
+    check_training(options.out, machine)
+
+
+def check_training(out: Path, machine: MachineOptions) -> None:
+    """Refuse a checkpoint that cannot be trained or written.
+
+    Raises:
+        typer.BadParameter: an option is impossible, or Lightning is missing.
+        HtsatSedError: the file cannot be written.
+    """
     if machine.precision not in PRECISIONS:
         raise typer.BadParameter(
             f"wanted one of {', '.join(PRECISIONS)}; got {machine.precision!r}", param_hint="--precision"
@@ -154,8 +164,6 @@ def _check(options: TrainingOptions, machine: MachineOptions) -> None:
         import lightning as _  # noqa: F401
     except ModuleNotFoundError:
         raise typer.BadParameter("training needs Lightning: pip install 'htsat-sed[train]'") from None
-    if options.out.suffix != ".safetensors":
-        raise typer.BadParameter(
-            f"wanted a file ending in .safetensors, got {options.out}", param_hint="--output"
-        )
-    check_files(options.out)
+    if out.suffix != ".safetensors":
+        raise typer.BadParameter(f"wanted a file ending in .safetensors, got {out}", param_hint="--output")
+    check_files(out)

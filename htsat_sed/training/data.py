@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from htsat_sed.annotations import read_negatives, read_strong_labels, read_weak_labels
+from htsat_sed.annotations import read_events, read_negatives, read_strong_labels, read_weak_labels
 from htsat_sed.annotations.text import number
 from htsat_sed.audio import find_recordings
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
 from htsat_sed.labels import audioset_codes, normal
+from htsat_sed.segments.export import locate
+from htsat_sed.training.collection import from_folder
 from htsat_sed.training.recipe import TABLES, DataRecipe
 
 _logger = logging.getLogger("htsat_sed")
@@ -57,8 +59,8 @@ def read_clips(part: DataRecipe, folder: Path, *, fold_count: int) -> list[Clip]
     """
     table = folder / (part.table or TABLES.get(part.kind, ""))
     audio = folder / part.audio
-    if part.kind == "strong":
-        clips = list(_strong(table, audio, fold_count))
+    if part.kind in _DEALT:
+        clips = list(_DEALT[part.kind](table, audio, fold_count))
     else:
         clips = list(_READERS[part.kind](table, audio))
     if part.folds:
@@ -105,6 +107,28 @@ def _strong(table: Path, audio: Path, fold_count: int) -> Iterator[Clip]:
     for i, (name, events) in enumerate(sorted(read_strong_labels(table).items())):
         labels = frozenset(event.label for event in events)
         yield Clip(audio / name, labels, tuple(events), i % fold_count + 1)
+
+
+def _labels(table: Path, audio: Path, fold_count: int) -> Iterator[Clip]:
+    """Labels of any format; recordings are found as `segments` finds them."""
+    events = read_events(table)
+    located, missing = locate(list(events), audio)
+    for error in missing:
+        _logger.warning("%s; left out", error)
+    if not located:
+        raise AnnotationError(table, f"none of its {len(events)} recordings is below {audio}")
+    for i, (name, path) in enumerate(sorted(located.items())):
+        own = events[name]
+        yield Clip(path, frozenset(event.label for event in own), tuple(own), i % fold_count + 1)
+
+
+def _folders(_: Path, audio: Path, fold_count: int) -> Iterator[Clip]:
+    """A folder of clips for each class; in negatives, nothing sounds."""
+    for label, paths in from_folder(audio).items():
+        number = {source: i for i, source in enumerate(sorted({source for _, source in paths}))}
+        for path, source in paths:
+            fold = number[source] % fold_count + 1
+            yield Clip(path, frozenset([label]), None, fold) if label else Clip(path, frozenset(), (), fold)
 
 
 def _clips(table: Path, audio: Path) -> Iterator[Clip]:
@@ -172,6 +196,11 @@ def _audioset(table: Path, audio: Path) -> Iterator[Clip]:
         yield Clip(path, labels)
 
 
+_DEALT: dict[str, Callable[[Path, Path, int], Iterator[Clip]]] = {
+    "strong": _strong,
+    "labels": _labels,
+    "folders": _folders,
+}
 _READERS: dict[str, Callable[[Path, Path], Iterator[Clip]]] = {
     "weak": _weak,
     "clips": _clips,

@@ -143,11 +143,11 @@ def fit(
     """
     machine = machine or Machine()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips
-    tables = _read_tables(recipe, data)
+    tables = read_tables(recipe, data)
     described = describe(tables.labels, recipe.start, (*tables.data, *tables.validation), data)
     with open_run(run, recipe, described, restart=restart) as state:
         torch.manual_seed(recipe.seed)
-        held = _series(recipe, tables)
+        held = series_of(recipe, tables)
         config = HTSATConfig(
             classes=len(tables.labels),
             loss="clip_ce" if recipe.loss == "cross-entropy" else "clip_bce",
@@ -258,7 +258,9 @@ def _window(recipe: Recipe) -> ExampleShape:
     return ExampleShape(sample_rate=shape.sample_rate, samples=shape.window_samples, tokens=TOKENS, labels=())
 
 
-def _read_tables(recipe: Recipe, folder: Path) -> _Tables:
+def read_tables(recipe: Recipe, folder: Path) -> _Tables:
+    """The contents of a recipe's tables, and its classes."""
+
     def read(parts: Sequence[DataRecipe]) -> list[tuple[DataRecipe, list[Clip]]]:
         return [(part, read_clips(part, folder, fold_count=recipe.fold_count)) for part in parts]
 
@@ -280,7 +282,8 @@ def _read_tables(recipe: Recipe, folder: Path) -> _Tables:
     return _Tables(labels, data, validation)
 
 
-def _series(recipe: Recipe, tables: _Tables) -> _Data:
+def series_of(recipe: Recipe, tables: _Tables) -> _Data:
+    """The series of examples that a recipe makes of its tables."""
     data, validation = tables.data, tables.validation
     window = replace(_window(recipe), labels=tables.labels)
 
@@ -290,7 +293,9 @@ def _series(recipe: Recipe, tables: _Tables) -> _Data:
         if not clips:
             return []
         sources = read_sources(clips, sample_rate=window.sample_rate)
-        silent = [clip for part, own in parts if part.mix and part.kind == "negatives" for clip in own]
+        silent = [
+            clip for part, own in parts if part.mix and part.kind in ("negatives", "folders") for clip in own
+        ]
         soundscapes = Soundscapes(
             sources,
             recipe.soundscapes,

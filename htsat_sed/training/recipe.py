@@ -13,7 +13,9 @@ from htsat_sed.errors import AnnotationError, UsageError
 from htsat_sed.labels import did_you_mean
 from htsat_sed.toml import read_toml
 
-Kind = Literal["weak", "strong", "clips", "esc50", "speech-commands", "audioset", "negatives"]
+Kind = Literal[
+    "weak", "strong", "clips", "esc50", "speech-commands", "audioset", "negatives", "labels", "folders"
+]
 TABLES: dict[str, str] = {"clips": "clips.tsv", "esc50": "meta/esc50.csv", "negatives": "clips.tsv"}
 
 
@@ -27,11 +29,13 @@ class DataRecipe:
             ``esc50``: filename, fold, category. ``speech-commands``: a list of paths, or without a table all
             recordings that ``validation_list.txt`` and ``testing_list.txt`` do not name. ``audioset``: its
             segment CSVs. ``negatives``: recordings without events of the classes, see `read_negatives`.
+            ``labels``: a file or folder of labels in any format that `evaluate` reads. ``folders``: a folder
+            of clips for each class in `audio`, without a table; see `collection`.
         table: below the data folder; default ``clips.tsv`` for clips and negatives, ``meta/esc50.csv`` for
             esc50.
         audio: folder of the recordings, below the data folder.
-        folds: only these; none given: all. Strong tables have no folds: there, recording i, in the order of
-            names, belongs to fold i modulo `Recipe.fold_count` + 1.
+        folds: only these; none given: all. Strong tables and labels have no folds: there, recording i, in the
+            order of names, belongs to fold i modulo `Recipe.fold_count` + 1; of folders, source i of a class.
         share: of a batch, relative to that of the other parts.
         balanced: draw from each class in turn, in a new order each pass, one of its clips; else each clip
             comes once an epoch.
@@ -57,7 +61,7 @@ class DataRecipe:
         _one_of("kind", self.kind, get_args(Kind))
         if not self.share > 0.0:
             raise UsageError(f"wanted a share of more than 0, got {self.share}")
-        if not self.table and self.kind in ("weak", "strong", "audioset"):
+        if not self.table and self.kind in ("weak", "strong", "audioset", "labels"):
             raise UsageError(f"wanted a table for data of kind {self.kind}")
 
 
@@ -285,6 +289,11 @@ def find_recipe(recipe: str | Path) -> Path:
     Raises:
         AnnotationError: there is neither.
     """
+    if Path(recipe).is_dir():
+        mend = (
+            "`htsat-sed teach` takes a folder of clips for each class; a recipe names one by kind = 'folders'"
+        )
+        raise AnnotationError(recipe, f"is a folder, not a recipe: {mend}")
     if Path(recipe).exists():
         return Path(recipe)
     package = Path(__file__).parents[1]

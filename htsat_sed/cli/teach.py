@@ -1,0 +1,240 @@
+"""`htsat-sed teach`: a checkpoint for own classes from a folder of clips."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
+from htsat_sed.cli.options import MessageOptions, OverwriteOptions
+from htsat_sed.cli.progress import RecordingsProgress, TrainingProgress, waiting_for
+from htsat_sed.cli.terminal import output, remark, report, say
+from htsat_sed.cli.train import MachineOptions, check_training
+from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.runs.outputs import check_apart
+from htsat_sed.runs.written import check_replaceable, recording_outputs
+
+if TYPE_CHECKING:
+    from htsat_sed.training.collection import Collection
+    from htsat_sed.training.fit import StepProgress
+    from htsat_sed.training.teaching import Figures, Taught
+
+_LISTED = 10  # confusions, and clips that look mislabelled
+
+
+@dataclass(frozen=True)
+class TeachOptions:
+    """What is taught, and where the checkpoint goes."""
+
+    clips: Path = argument(
+        REQUIRED,
+        "A folder with a folder of clips for each class; or labels of recordings, in any format that "
+        "evaluate reads, with --audio.",
+        metavar="CLIPS",
+    )
+    out: Path = option(REQUIRED, "The checkpoint to be.", "--output", "-o", metavar="SAFETENSORS")
+    audio: Path | None = option(
+        None, "Folder of the recordings, where CLIPS are labels. Events are cut out of them.", metavar="DIR"
+    )
+    start: str = option(
+        "home",
+        "What to start from: a checkpoint, or a CLAP model with an HTS-AT inside.",
+        "--checkpoint",
+        "-c",
+        metavar="FILE|NAME",
+    )
+    head_only: bool = option(
+        False, "Train the head alone: a few seconds a fold, for a first look.", "--head-only"
+    )
+    keep_classes: bool = option(
+        False,
+        "Keep the classes of the starting checkpoint: new ones join them, and the scores of the old ones "
+        "stay as they were. The head alone is trained.",
+        "--keep-classes",
+    )
+    add: Path | None = option(
+        None,
+        "A checkpoint that teach made: its clips are taught again, together with the new ones.",
+        metavar="SAFETENSORS",
+    )
+    folds: int = option(3, "Models that are trained, each without a part of the sources.", min=2, metavar="N")
+    min_precision: float = option(
+        0.75, "Precision of events that thresholds are raised for, if it can be had.", min=0.0, max=1.0
+    )
+    false_alarms: float = option(
+        10.0, "False alarms an hour that are allowed in negatives, of all classes.", min=0.0, metavar="N"
+    )
+    steps: int | None = option(
+        None, "Training steps of each fold.  \\[default: 50 to 160, by the number of clips]", min=1
+    )
+    seed: int = option(0, "Random seed.")
+    run: Path | None = option(
+        None,
+        "State, to go on from after an interruption.  \\[default: the output with the suffix .run]",
+        metavar="DIR",
+    )
+    restart: bool = option(False, "Begin anew, whatever --run holds.", "--restart")
+
+    panel: ClassVar[str] = "Options"
+
+    @property
+    def folder(self) -> Path:
+        """Where tables and state are."""
+        return self.run or self.out.with_suffix(".run")
+
+
+@with_groups
+def teach(
+    options: TeachOptions,
+    overwrite: OverwriteOptions,
+    machine: Annotated[MachineOptions, Without("devices", "nodes", "accumulate")],
+    messages: MessageOptions,
+) -> None:
+    r"""Teach a model classes of your own, from a folder of clips for each class.
+
+    Ten clips a class are a beginning, twenty of different recordings are better.
+    Folders named _background or other hold what must stay silent. Models are
+    trained without a part of the sources and validated on it; the checkpoint is
+    the mean of their weights, with thresholds for the wanted precision.
+    A run that was stopped goes on: give the same command again.
+
+    Needs the extra: pip install 'htsat-sed\[train]'.
+
+    [bold]Examples[/bold]
+
+      htsat-sed teach birds/ -o birds.safetensors
+      htsat-sed teach labels.txt --audio recordings/ -o yard.safetensors
+      htsat-sed teach door/ -o home-door.safetensors --keep-classes
+    """
+    check_training(options.out, machine)
+    check_replaceable(options.out, overwrite=overwrite.overwrite)
+    logging.getLogger("htsat_sed").setLevel(logging.WARNING)
+    with waiting_for("loading"):
+        from htsat_sed.training.teaching import TeachingOptions
+        from htsat_sed.training.teaching import teach as teach_model
+    check_apart([options.out], [options.clips, options.audio, options.start, options.add])
+    collection = _collection(options)
+    for failure in collection.failures:
+        report(failure)
+    for label in collection.labels:
+        own = collection.of(label)
+        remark(f"{label}: {len(own)} clips of {len({clip.source for clip in own})} sources")
+    remark(f"negatives: {len(collection.of(''))} clips")
+    bars: list[TrainingProgress] = []
+
+    def progress(fold: int, folds: int) -> StepProgress:
+        if bars:
+            bars.pop().__exit__(None, None, None)
+        remark(f"model {fold} of {folds}")
+        bars.append(TrainingProgress(1, shown=True))
+        bars[-1].__enter__()
+        return bars[-1].update
+
+    try:
+        with recording_outputs():
+            taught = teach_model(
+                collection,
+                TeachingOptions(
+                    start=options.start,
+                    head_only=options.head_only,
+                    keep_classes=options.keep_classes,
+                    precision=options.min_precision,
+                    false_alarms=options.false_alarms,
+                    steps=options.steps,
+                    seed=options.seed,
+                ),
+                run=options.folder,
+                out=options.out,
+                machine=machine.machine,
+                progress=progress,
+                restart=options.restart,
+            )
+    except KeyboardInterrupt:
+        say("stopped", f"the same command goes on from what {options.folder} holds", "bold yellow")
+        raise typer.Exit(130) from None
+    except UsageError as error:
+        raise HtsatSedError(options.clips, str(error)) from error
+    finally:
+        if bars:
+            bars.pop().__exit__(None, None, None)
+    _show(collection, taught)
+    remark(f"{options.out}: {len(taught.model.labels)} classes")
+    raise typer.Exit(1 if collection.failures else 0)
+
+
+def _collection(options: TeachOptions) -> Collection:
+    """The clips that the options name."""
+    from htsat_sed.annotations import read_events
+    from htsat_sed.training.collection import collect, from_folder, from_labels, from_tables
+    from htsat_sed.training.teaching import rate_of
+
+    rate = rate_of(options.start)
+    if options.audio is not None:
+        table = read_events(options.clips)
+        found = from_labels(table, options.audio, options.folder / "cut", sample_rate=rate)
+    elif options.clips.is_dir():
+        found = from_folder(options.clips)
+    else:
+        raise UsageError(
+            f"{options.clips}: wanted a folder with a folder for each class, or labels with --audio"
+        )
+    if options.add is not None:
+        for label, clips in from_tables(options.add.with_suffix(".run")).items():
+            found.setdefault(label, []).extend(clips)
+    with RecordingsProgress("reading", sum(map(len, found.values())), "clips") as bar:
+        return collect(found, sample_rate=rate, folds=options.folds, progress=bar.done)
+
+
+def _show(collection: Collection, taught: Taught) -> None:
+    """How each class is found in clips that the models were not trained on."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class")
+    for column in ("clips", "precision", "recall", "F1", "AP", "F1 of events"):
+        table.add_column(column, justify="right")
+    for label, figures in taught.figures.items():
+        event_f1 = taught.event_f1.get(label, float("nan"))
+        table.add_row(
+            label,
+            str(figures.clips),
+            *_cells(figures),
+            "" if event_f1 != event_f1 else f"{event_f1:.2f}",
+        )
+    output.print(table)
+    output.print(_means(taught.figures))
+    if taught.false_alarms is not None:
+        output.print(f"false alarms in negatives: {taught.false_alarms:.1f} an hour")
+    for one, other, count in taught.confusions[:_LISTED]:
+        output.print(f"{one} taken for {other}: {count} of {taught.figures[one].clips} clips")
+    for clip, label, score, own in taught.doubtful[:_LISTED]:
+        output.print(f"looks mislabelled: {clip.path}: {label} {score:.2f}, {clip.label} {own:.2f}")
+    if collection.folds > 1:
+        output.print(
+            f"Each clip was scored by a model trained without its source ({collection.folds} models); the "
+            "checkpoint is the mean of them. Intervals are 95 %, over sources."
+        )
+    else:
+        output.print("All clips were trained on: nothing tells how well others are found.")
+
+
+def _cells(figures: Figures) -> list[str]:
+    return [
+        "" if value is None else f"{value[0]:.2f} ({value[1]:.2f}-{value[2]:.2f})"
+        for value in figures.values.values()
+    ]
+
+
+def _means(figures: Mapping[str, Figures]) -> str:
+    """Precision, recall, F1 and mAP over classes."""
+    told = []
+    for name, shown in (("precision", "precision"), ("recall", "recall"), ("F1", "F1"), ("AP", "mAP")):
+        known = [own.values[name] for own in figures.values()]
+        values = [value[0] for value in known if value is not None]
+        told.append(f"{shown} {sum(values) / len(values):.2f}" if values else f"{shown} unknown")
+    return f"mean over classes: {', '.join(told)}"

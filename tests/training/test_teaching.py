@@ -1,0 +1,223 @@
+"""Own classes from a folder of clips: what is collected, how it is dealt into folds, what comes out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from rule_made import by_rule
+
+from htsat_sed.annotations import write_events
+from htsat_sed.detection.events import Event
+from htsat_sed.errors import AnnotationError
+from htsat_sed.model.checkpoint import load_checkpoint, save_checkpoint
+from htsat_sed.model.htsat import HTSAT, HTSATConfig
+from htsat_sed.training import teaching
+from htsat_sed.training.collection import (
+    active_part,
+    collect,
+    from_folder,
+    from_labels,
+    from_tables,
+    source_of,
+    write_tables,
+)
+from htsat_sed.training.data import read_clips
+from htsat_sed.training.recipe import DataRecipe, find_recipe
+from htsat_sed.training.teaching import mean_of
+
+RATE = 32_000
+TINY = HTSATConfig(classes=2, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4))
+Run = Callable[..., tuple[int, str, str]]
+
+
+def tone(hertz: float, seconds: float = 0.5, rate: int = RATE) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """Two classes of four sources, and a negative."""
+    folder = tmp_path / "clips"
+    for label, base in (("Low", 300.0), ("High", 3000.0)):
+        (folder / label).mkdir(parents=True)
+        for i, name in enumerate(("yard_1", "yard_2", "wood_1", "lake", "hill")):
+            soundfile.write(folder / label / f"{name}.wav", tone(base + 10 * i), RATE)
+    (folder / "_background").mkdir()
+    noise = np.random.default_rng(0).normal(0.0, 0.01, RATE).astype(np.float32)
+    soundfile.write(folder / "_background" / "wind.wav", noise, RATE)
+    return folder
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.safetensors"
+    save_checkpoint(path, by_rule(HTSAT(TINY, ("Dog", "Cat")), seed=3))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("stem", "source"),
+    [
+        ("1-100032-A-0", "1-100032"),
+        ("XC12345 - Robin", "XC12345"),
+        ("93567__author__title", "93567"),
+        ("7061-6-0-0", "7061"),
+        ("street_00002.000_00003.750_Dog_0.500", "street"),
+        ("yard_03", "yard"),
+        ("yard take 2", "yard"),
+        ("yard (12)", "yard"),
+        ("yard-b", "yard"),
+        ("20240512", "20240512"),
+        ("dog", "dog"),
+    ],
+)
+def test_sources_by_name(stem: str, source: str) -> None:
+    assert source_of(stem) == source
+
+
+def test_active_part_is_within_30_db_of_the_loudest() -> None:
+    samples = np.concatenate([np.zeros(RATE), tone(500.0), 0.005 * tone(500.0), np.zeros(100)])
+    assert active_part(samples.astype(np.float32), RATE) == (1.0, 1.5)
+
+
+def test_folders_are_classes_and_sources_do_not_cross_folds(clips: Path) -> None:
+    (clips / "High" / "broken.wav").write_bytes(b"RIFF")
+    soundfile.write(clips / "High" / "silent.wav", np.zeros(RATE, np.float32), RATE)
+    soundfile.write(clips / "Low" / "again.wav", tone(300.0), RATE)
+    soundfile.write(clips / "loose.wav", tone(700.0), RATE)
+    found = collect(from_folder(clips), sample_rate=RATE, folds=3)
+    assert found.labels == ("High", "Low")
+    assert [len(found.of(label)) for label in ("High", "Low", "")] == [5, 5, 1]
+    assert [Path(failure.path).name for failure in found.failures] == ["broken.wav"]
+    for label in found.labels:
+        by_source = {clip.source: clip.fold for clip in found.of(label)}
+        assert all(by_source[clip.source] == clip.fold for clip in found.of(label))
+        assert {clip.fold for clip in found.of(label)} == {1, 2, 3}
+    yard = {clip.fold for clip in found.clips if clip.source == "yard"}
+    assert len(yard) == 1  # of both classes
+
+
+def test_warnings_name_what_is_wrong(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "One").mkdir()
+    (tmp_path / "Same").mkdir()
+    soundfile.write(tmp_path / "One" / "a.wav", tone(400.0, rate=44_100), 44_100)
+    for i in range(3):
+        soundfile.write(tmp_path / "Same" / f"s{i}.wav", tone(900.0 + i, rate=16_000), 16_000)
+    soundfile.write(tmp_path / "Same" / "copy.wav", tone(900.0, rate=16_000), 16_000)
+    found = collect(from_folder(tmp_path), sample_rate=RATE, folds=3)
+    assert [clip.fold for clip in found.of("One")] == [0]
+    for part in ("One: one clip", "Same: 3 clips of 3 sources", "sample rates differ", "the same samples as"):
+        assert part in caplog.text
+
+
+def test_names_that_count_a_class_are_sources_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "Dog").mkdir()
+    for i in range(4):
+        soundfile.write(tmp_path / "Dog" / f"dog_{i}.wav", tone(400.0 + i), RATE)
+    sources = {source for _, source in from_folder(tmp_path)["Dog"]}
+    assert sources == {f"dog_{i}" for i in range(4)}
+    (tmp_path / "Dog" / "monday").mkdir()
+    soundfile.write(tmp_path / "Dog" / "monday" / "1.wav", tone(500.0), RATE)
+    soundfile.write(tmp_path / "Dog" / "monday" / "2.wav", tone(510.0), RATE)
+    own = dict(from_folder(tmp_path)["Dog"])
+    assert own[tmp_path / "Dog" / "monday" / "1.wav"] == own[tmp_path / "Dog" / "monday" / "2.wav"]
+
+
+def test_labelled_recordings_are_cut(tmp_path: Path) -> None:
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    samples = np.zeros(10 * RATE, np.float32)
+    samples[RATE : 2 * RATE] = tone(500.0, 1.0)
+    soundfile.write(audio / "a.wav", samples, RATE)
+    table = {"a.wav": [Event(1.0, 2.0, "Beep"), Event(6.0, 7.0, "Beep"), Event(6.5, 8.0, "Bell")]}
+    found = from_labels(table, audio, tmp_path / "cut", sample_rate=RATE)
+    assert {label: [source for _, source in own] for label, own in found.items()} == {
+        "Beep": ["a.wav"],  # the other one overlaps with Bell
+        "": ["a.wav"],  # from 2.5 to 5.5 s
+    }
+    cut, _ = soundfile.read(found["Beep"][0][0], dtype="float32")
+    np.testing.assert_allclose(cut, samples[RATE : 2 * RATE], atol=1e-4)
+    assert soundfile.info(found[""][0][0]).duration == 3.0
+
+
+def test_tables_of_a_run_are_read_again(clips: Path, tmp_path: Path) -> None:
+    found = collect(from_folder(clips), sample_rate=RATE, folds=2)
+    for fold in (1, 2):
+        write_tables(found, tmp_path / "own.run" / f"fold-{fold}", without=fold)
+    again = collect(from_tables(tmp_path / "own.run"), sample_rate=RATE, folds=2)
+    assert {(clip.path, clip.label, clip.source) for clip in again.clips} == {
+        (clip.path, clip.label, clip.source) for clip in found.clips
+    }
+
+
+def test_recipes_take_folders_and_labels_of_any_format(clips: Path, tmp_path: Path) -> None:
+    part = DataRecipe(kind="folders", audio="clips")
+    read = read_clips(part, tmp_path, fold_count=2)
+    assert sorted((c.path.stem, *c.labels) for c in read if c.path.stem in ("lake", "wind")) == [
+        ("lake", "High"),
+        ("lake", "Low"),
+        ("wind",),
+    ]
+    yard = {clip.fold for clip in read if clip.path.stem.startswith("yard") and "Low" in clip.labels}
+    assert len(yard) == 1
+    events = {"Low/lake.wav": [Event(0.0, 0.25, "Low")]}
+    for format, place in (("audacity", "tracks"), ("jsonl", "labels.jsonl")):
+        write_events(tmp_path / place, events, format)
+        (clip,) = read_clips(DataRecipe(kind="labels", table=place, audio="clips"), tmp_path, fold_count=2)
+        assert (clip.path, [(e.onset, e.label) for e in clip.events or ()]) == (
+            clips / "Low" / "lake.wav",
+            [(0.0, "Low")],
+        )
+    with pytest.raises(AnnotationError, match="teach"):
+        find_recipe(clips)
+
+
+def test_the_mean_of_models_has_the_mean_of_their_weights() -> None:
+    models = [by_rule(HTSAT(TINY, ("Dog", "Cat")), seed=seed) for seed in (1, 2)]
+    mean = mean_of(models)
+    one, two, both = (m.state_dict()["tscam_conv.weight"] for m in (*models, mean))
+    np.testing.assert_allclose(both.numpy(), (one.numpy() + two.numpy()) / 2.0, atol=1e-7)
+
+
+def test_from_a_folder_to_a_checkpoint(
+    run: Run, clips: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teaching, "_SOUNDSCAPES", 12)
+    out = tmp_path / "own.safetensors"
+    command = ("teach", clips, "-o", out, "-c", start, "--steps", 2, "--folds", 2, "--workers", 0)
+    (clips / "High" / "broken.wav").write_bytes(b"RIFF")
+    code, shown, err = run(*command)
+    assert code == 1  # a clip could not be read, and the rest went on
+    assert "broken.wav" in err
+    model = load_checkpoint(out)
+    assert model.labels == ("High", "Low")
+    assert model.post_processing is not None
+    assert set(model.post_processing["classes"]) == {"High", "Low"}
+    assert "mean over classes" in shown
+    (clips / "High" / "broken.wav").unlink()
+    before = out.read_bytes()
+    assert run(*command)[0] == 0  # nothing is trained again
+    assert out.read_bytes() == before
+    code, _, err = run(*command[:-2], "--steps", 3)
+    assert code == 1
+    assert "steps" in err or "epoch_examples" in err
+
+
+def test_new_classes_join_old_ones_whose_scores_stay(
+    run: Run, clips: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    for name, value in (("_SOUNDSCAPES", 10), ("_HEAD_EXAMPLES", 8), ("_HEAD_STEPS", 4)):
+        monkeypatch.setattr(teaching, name, value)
+    out = tmp_path / "more.safetensors"
+    assert run("teach", clips, "-o", out, "-c", start, "--keep-classes", "--folds", 2)[0] == 0
+    old, new = load_checkpoint(start).eval(), load_checkpoint(out).eval()
+    assert new.labels == ("Dog", "Cat", "High", "Low")
+    waveform = torch.from_numpy(tone(700.0, 10.0))[None]
+    with torch.inference_mode():
+        np.testing.assert_allclose(
+            new(waveform).presence_logits[..., :2], old(waveform).presence_logits, atol=1e-5
+        )
