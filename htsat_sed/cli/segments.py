@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from htsat_sed.cli.class_values import Known
+from htsat_sed.cli.clock_options import ClockOptions
 from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
 from htsat_sed.cli.options import ChannelOptions, MessageOptions, RunOptions, parse_channel
 from htsat_sed.cli.progress import RecordingsProgress
@@ -119,6 +120,10 @@ class ClipOptions:
         metavar="all|N",
     )
 
+    clock_names: bool = option(
+        False, "Put the clock time of the event into the names of clips, where it is known.", "--clock-names"
+    )
+
     def cut(self, track: int | None) -> ClipSettings:
         """How a recording is cut, of which a track is read."""
         from htsat_sed.segments.cut import ClipSettings
@@ -140,6 +145,7 @@ def segments(
     chosen: ChoiceOptions,
     clips: ClipOptions,
     channels: Annotated[ChannelOptions, Without("channel")],
+    clock_options: ClockOptions,
     run: Annotated[RunOptions, Without("restart", "overwrite", "failures_table", "json_summary")],
     messages: MessageOptions,
 ) -> None:
@@ -158,6 +164,7 @@ def segments(
       htsat-sed segments events.csv -a recordings/ -o check/ -n 99 --choose bands
     """
     from htsat_sed.annotations import read_events
+    from htsat_sed.annotations.recorded import read_recorded
     from htsat_sed.segments.export import INDEX, plan
 
     cut, choice, index = clips.cut(channels.track), chosen.choice, place.out / INDEX
@@ -167,6 +174,7 @@ def segments(
             f"{index} is there already: name another folder, or say --overwrite", param_hint="--output"
         )
     table = read_events(place.events)
+    recorded = read_recorded(place.events) if clips.clock_names else {}
     planned = plan(
         table,
         place.audio,
@@ -174,6 +182,8 @@ def segments(
         suffix=f".{clips.format}",
         labels=_known(chosen.labels, table, place.events),
         min_score=chosen.min_score,
+        clock=clock_options.clock() if clips.clock_names else None,
+        starts={name: each.start for name, each in recorded.items() if each.start is not None},
     )
     code = _cut(planned, place.out, cut, safe_cells=run.safe_cells)
     raise typer.Exit(code)

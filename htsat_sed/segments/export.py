@@ -17,12 +17,14 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
+from types import MappingProxyType
 
 from htsat_sed.annotations.delimited import row
 from htsat_sed.annotations.folders import make_folder
 from htsat_sed.annotations.heard import HEARD, heard_cells
 from htsat_sed.annotations.text import timed
 from htsat_sed.audio import find_recordings
+from htsat_sed.clock import Clock, Start
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AudioError, UsageError
 from htsat_sed.labels import normal
@@ -59,6 +61,8 @@ def plan(
     suffix: str,
     labels: Collection[str] | None = None,
     min_score: float = 0.0,
+    clock: Clock | None = None,
+    starts: Mapping[str, Start] = MappingProxyType({}),
 ) -> Plan:
     """Find the recordings, then choose among the events of those that are there.
 
@@ -69,6 +73,8 @@ def plan(
         suffix: of the clips, dot included.
         labels: only these classes; None for all.
         min_score: only events with this score or a higher one.
+        clock: finds when recordings began, for names with clock times; None for names without.
+        starts: recording -> when it began, as far as the table says.
 
     Raises:
         AudioError: `audio` cannot be listed.
@@ -80,7 +86,13 @@ def plan(
     }
     wanted = {name: events for name, events in wanted.items() if events}
     recordings, failures = locate(list(wanted), audio)
-    names = clip_names(table, suffix)
+    begun: dict[str, Start] = {}
+    if clock is not None:
+        for name in table:
+            given = starts.get(name)
+            start = clock.shown(name, given) if given else clock.start(recordings.get(name, name))
+            begun |= {} if start is None else {name: start}
+    names = clip_names(table, suffix, begun)
     clips: dict[str, dict[Event, str]] = {}
     for found in choose({name: wanted[name] for name in recordings}, choice):
         clips.setdefault(found.filename, {})[found.event] = names[found]

@@ -1,9 +1,10 @@
 """Names of clips: ``Dog/street_00002.000_00003.750_Dog_0.500.wav``.
 
 A folder a class; in a name the recording without its suffix, onset, offset, label and score, with ``_``
-between them, so that names sort by recording and time and ``name.rsplit("_", 4)`` takes them apart. Names
-are fit for every file system: of recording and label, letters and digits of any script, ``.``, ``+`` and
-``=`` are kept, in the recording also ``_``; other characters become ``-``. No two names differ in case
+between them, so that names sort by recording and time and ``name.rsplit("_", 4)`` takes them apart. With
+clock times, that of the onset stands behind the recording: ``street_20260512T043002.000+0200_00002.000_...``.
+Names are fit for every file system: of recording and label, letters and digits of any script, ``.``, ``+``
+and ``=`` are kept, in the recording also ``_``; other characters become ``-``. No two names differ in case
 alone, none is longer than 200 bytes, none is reserved on Windows.
 """
 
@@ -14,8 +15,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
 from htsat_sed.audio import has_audio_suffix
+from htsat_sed.clock import Start
 from htsat_sed.detection.events import Event
 from htsat_sed.segments.choice import Found
 
@@ -24,7 +27,9 @@ _LABEL_BYTES = 40
 _RESERVED = re.compile(r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])(?=\.|$)", re.IGNORECASE)
 
 
-def clip_names(table: Mapping[str, Sequence[Event]], suffix: str) -> dict[Found, str]:
+def clip_names(
+    table: Mapping[str, Sequence[Event]], suffix: str, starts: Mapping[str, Start] = MappingProxyType({})
+) -> dict[Found, str]:
     """Name the clip of every event.
 
     A name depends on the whole table and not on what is chosen from it, so that the same event is called
@@ -33,6 +38,7 @@ def clip_names(table: Mapping[str, Sequence[Event]], suffix: str) -> dict[Found,
     Args:
         table: recording -> its events, no event twice.
         suffix: of the clips, dot included.
+        starts: recording -> when it began, for names with the clock time of the event behind the recording.
 
     Returns:
         Event -> path below the folder of the clips, with ``/``. Where two would be called the same, the
@@ -41,15 +47,21 @@ def clip_names(table: Mapping[str, Sequence[Event]], suffix: str) -> dict[Found,
     labels = sorted({event.label for events in table.values() for event in events})
     folders = dict(zip(labels, _distinct(safe(label, limit=_LABEL_BYTES) for label in labels), strict=True))
     found = [Found(filename, event) for filename, events in sorted(table.items()) for event in sorted(events)]
-    stems = _distinct(f"{folders[each.event.label]}/{_stem(each)}" for each in found)
+    stems = _distinct(
+        f"{folders[each.event.label]}/{_stem(each, starts.get(each.filename))}" for each in found
+    )
     return {each: stem + suffix for each, stem in zip(found, stems, strict=True)}
 
 
-def _stem(found: Found) -> str:
+def _stem(found: Found, start: Start | None) -> str:
     filename, event = found
     bare = str(PurePosixPath(filename).with_suffix("")) if has_audio_suffix(filename) else filename
     recording = safe(bare, limit=_RECORDING_BYTES, also="_", end=True)
     label = safe(event.label, limit=_LABEL_BYTES)
+    if start is not None:
+        moment = start.at(round(event.onset, 3))
+        zone = moment.strftime("%z")
+        recording += f"_{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03d}{zone}"
     return f"{recording}_{event.onset:09.3f}_{event.offset:09.3f}_{label}_{event.score:.3f}"
 
 

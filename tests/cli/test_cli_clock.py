@@ -67,3 +67,14 @@ def test_time_formats_and_mistakes(card, run, tmp_path):
     run("detect", card / "site2" / "1 July 04h30.wav", "-o", out, "--time-format", "%d %B %Hh%M", *ARGUMENTS)
     assert not out.exists()  # no year
     assert run("detect", card, "-o", out, "--timezone", "Nowhere/Land", *ARGUMENTS)[0] == 2
+
+
+def test_clips_with_clock_times(card, run, tmp_path):
+    from htsat_sed.annotations import write_events
+    from htsat_sed.detection.events import Event
+
+    write_events(tmp_path / "e.csv", {"site2/20260701_043000.WAV": [Event(0.5, 1.0, "Dog")]}, "csv")
+    arguments = ("segments", tmp_path / "e.csv", "-a", card, "-o", tmp_path / "clips", "--clock-names")
+    assert run(*arguments, "--timezone", "Europe/Berlin")[0] == 0
+    (clip,) = (tmp_path / "clips" / "Dog").glob("*.wav")
+    assert clip.name == "site2-20260701_043000_20260701T043000.500+0200_00000.500_00001.000_Dog_1.000.wav"

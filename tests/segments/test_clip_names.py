@@ -87,3 +87,19 @@ def test_no_two_clips_share_a_name(table: dict[str, list[Event]]) -> None:
         assert "/" not in file
         assert len(file.encode()) <= 200
         assert not set(name) & set('\\:*?"<>|\x00\n\udcff')
+
+
+def test_names_with_clock_times():
+    from datetime import datetime
+    from zoneinfo import ZoneInfo
+
+    from htsat_sed.clock import Start
+
+    berlin = datetime(2026, 10, 25, 2, 59, 59, tzinfo=ZoneInfo("Europe/Berlin"))
+    starts = {"a/x.wav": Start(berlin, "name"), "y.wav": Start(datetime(2026, 5, 12, 4, 30), "name")}
+    table = {name: [Event(1.25, 2.5, "Dog", 0.5)] for name in ("a/x.wav", "y.wav", "z.wav")}
+    assert sorted(clip_names(table, ".wav", starts).values()) == [
+        "Dog/a-x_20261025T020000.250+0100_00001.250_00002.500_Dog_0.500.wav",
+        "Dog/y_20260512T043001.250_00001.250_00002.500_Dog_0.500.wav",
+        "Dog/z_00001.250_00002.500_Dog_0.500.wav",
+    ]
