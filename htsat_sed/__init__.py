@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from htsat_sed.errors import AnnotationError, AudioError, CheckpointError, HtsatSedError, UsageError
 
 if TYPE_CHECKING:
-    from htsat_sed.annotations import read_events, write_events
+    from htsat_sed.annotations import FORMATS, read_events, write_events
     from htsat_sed.annotations.frame import events_to_frame
     from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import Event, PostProcessing
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from htsat_sed.model.runtime import Execution
 
 __all__ = [
+    "FORMATS",
     "AnnotationError",
     "AudioError",
     "CheckpointError",
@@ -51,6 +52,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Imported at first use: torch takes seconds, and `htsat-sed --help` needs none of it.
 _HOMES = {
+    "FORMATS": "htsat_sed.annotations",
     "ClassMap": "htsat_sed.labels",
     "Detector": "htsat_sed.detection.detector",
     "Event": "htsat_sed.detection.events",

@@ -132,6 +132,6 @@ for name in {modules!r}:
 
 def test_public_names() -> None:
     for name in htsat_sed.__all__:
-        assert getattr(htsat_sed, name).__name__ == name
+        assert name == "FORMATS" or getattr(htsat_sed, name).__name__ == name
     with pytest.raises(AttributeError, match="module 'htsat_sed' has no attribute 'nothing'"):
         htsat_sed.nothing  # noqa: B018

@@ -291,8 +291,9 @@ class ModelOptions:
     panel: ClassVar[str] = MODEL
     checkpoint: list[str] | None = option(
         None,
-        "A checkpoint file, or a name that `htsat-sed checkpoints list` shows. Given several times, the "
-        "models make an ensemble: their scores are averaged.  \\[default: home, the bundled one]",
+        "A checkpoint file, a name that `htsat-sed checkpoints list` shows, or hf://owner/name on the "
+        "Hugging Face Hub. Given several times, the models make an ensemble: their scores are averaged.  "
+        "\\[default: home, the bundled one]",
         "--checkpoint",
         "-c",
         metavar="FILE|NAME",

@@ -49,6 +49,7 @@ Sound = AnyPath | bytes | IO[bytes] | NDArray[Any] | Tensor
 Rows = Callable[[AnyPath, NDArray[np.float32]], None]
 Tap = Callable[[AudioStream, Iterator[Window]], Iterator[Window]]
 Found = Callable[[AnyPath, list[Event]], bool]
+OnError = Literal["raise", "yield"]
 _Result = TypeVar("_Result")
 
 _MOST_SHIFTS = 32  # a row then covers 10 ms, a frame of the spectrogram
@@ -143,6 +144,21 @@ class Detector:
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self._process = os.getpid()
+        _check_types(
+            ("device", device, str, "a str such as 'cpu'"),
+            ("batch_size", batch_size, int | str, "an int or 'auto'"),
+            ("hop", hop, int | float, "seconds as a float"),
+            ("post_processing", post_processing, PostProcessing | None, "a PostProcessing"),
+            (
+                "class_map",
+                class_map,
+                ClassMap | None,
+                "a ClassMap, such as htsat_sed.labels.class_map('desed')",
+            ),
+            ("execution", execution, Execution | None, "an Execution"),
+        )
+        if isinstance(labels, str):
+            raise UsageError(f"wanted labels as a list of str, got the str {labels!r}")
         check_choice(channel, track)
         self.channel, self.track = channel, track
         several = isinstance(model, Sequence) and not isinstance(model, str)
@@ -210,17 +226,24 @@ class Detector:
             (windows, D) float32, of an ensemble those of its models side by side, 0 for windows of digital
             silence; and (windows,) seconds at which the windows start.
         """
-        dim = sum(model.backbone.out_dim for model in self.models)
-        silent = np.zeros(dim, np.float32)
-        paths = [_as_path(sound, sample_rate)]
-        rows: list[NDArray[np.float32]] = []
+        return _only(self.embeddings_many([_as_path(sound, sample_rate)]))
+
+    def embeddings_many(
+        self, sounds: Iterable[Sound], *, sample_rate: int | None = None, on_error: OnError = "yield"
+    ) -> Iterator[tuple[Sound, tuple[NDArray[np.float32], NDArray[np.float64]] | HtsatSedError]]:
+        """Embeddings of many recordings, each as by `embeddings`; arguments as those of `detect_many`."""
+        return _as_given(self._embeddings(_several(sounds, sample_rate, on_error)), on_error)
+
+    def _embeddings(
+        self, paths: Iterable[AnyPath]
+    ) -> Generator[tuple[AnyPath, tuple[NDArray[np.float32], NDArray[np.float64]] | HtsatSedError]]:
+        silent = np.zeros(sum(model.backbone.out_dim for model in self.models), np.float32)
         scored = self._scored(paths, self._windows, Ensemble.embedding, silent, None, None)
         with closing(scored) as through:
             for recording, windows_of in through:
-                rows += windows_of
-                if recording.end.error is not None:
-                    raise recording.end.error
-        return np.stack(rows), np.arange(len(rows), dtype=np.float64) * np.float64(self.hop)
+                rows = list(windows_of)
+                starts = np.arange(len(rows), dtype=np.float64) * np.float64(self.hop)
+                yield recording.path, recording.end.error or (np.stack(rows), starts)
 
     def all_embeddings(
         self,
@@ -274,7 +297,7 @@ class Detector:
         sounds: Iterable[Sound],
         *,
         sample_rate: int | None = None,
-        on_error: Literal["raise", "yield"] = "yield",
+        on_error: OnError = "yield",
     ) -> Iterator[tuple[Sound, list[Event] | HtsatSedError]]:
         """Events of many recordings, in their order; their windows share batches.
 
@@ -292,17 +315,8 @@ class Detector:
             UsageError: `sounds` is one recording, a value of it is nothing that `detect` takes, or `on_error`
                 is another word.
         """
-        if isinstance(sounds, str | os.PathLike | bytes) or hasattr(sounds, "read"):
-            raise UsageError("wanted several recordings, got one: put it into a list, or call detect")
-        if on_error not in ("raise", "yield"):
-            raise UsageError(f"wanted on_error 'raise' or 'yield', got {on_error!r}")
-        paths = (_as_path(sound, sample_rate if _is_samples(sound) else None) for sound in sounds)
-        with closing(self.detections(paths)) as found:
-            for path, result in found:
-                if isinstance(result, HtsatSedError) and on_error == "raise":
-                    raise result
-                given: Sound = path.sound if isinstance(path, InMemory) else path
-                yield given, result.events if isinstance(result, Detection) else result
+        found = _as_given(self.detections(_several(sounds, sample_rate, on_error)), on_error)
+        return ((sound, each.events if isinstance(each, Detection) else each) for sound, each in found)
 
     def events(self, presence_map: PresenceMap) -> list[Event]:
         """Events of a presence map, by this detector's post-processing."""
@@ -361,21 +375,22 @@ class Detector:
 
     def presence_maps(
         self,
-        paths: Iterable[AnyPath],
+        sounds: Iterable[Sound],
         *,
+        sample_rate: int | None = None,
+        on_error: OnError = "yield",
         start: float = 0.0,
         end: float = math.inf,
         progress: RecordingProgress | None = None,
         defective: Defective | None = None,
         tap: Tap | None = None,
-    ) -> Iterator[tuple[AnyPath, PresenceMap | HtsatSedError]]:
-        """Presence maps of many recordings, in their order.
-
-        The windows of all recordings share batches. A recording that cannot be read yields its error
-        and the others go on.
+    ) -> Iterator[tuple[Sound, PresenceMap | HtsatSedError]]:
+        """Presence maps of many recordings, in their order; their windows share batches.
 
         Args:
-            paths: recordings.
+            sounds: as for `detect_many`.
+            sample_rate: as for `detect_many`.
+            on_error: as for `detect_many`.
             start: seconds; with `end`, the stretch whose scores are wanted. Inside they are those of the
                 whole recording. Windows that lie outside do not pass the model: what only they cover
                 scores 0.
@@ -387,9 +402,19 @@ class Detector:
                 something of its own from them, so that a recording is decoded once.
 
         Yields:
-            Each path with its presence map, or with the error that kept it from being read.
+            Each recording as given, with its presence map or its error.
         """
         cut = self._between(start, end, tap, shifted=True)
+        found = self._presence_maps(_several(sounds, sample_rate, on_error), cut, progress, defective)
+        return _as_given(found, on_error)
+
+    def _presence_maps(
+        self,
+        paths: Iterable[AnyPath],
+        cut: Windowing,
+        progress: RecordingProgress | None,
+        defective: Defective | None,
+    ) -> Generator[tuple[AnyPath, PresenceMap | HtsatSedError]]:
         with closing(self._presence_of(paths, cut, progress, defective)) as through:
             for recording, blocks in through:
                 rows = np.concatenate([np.zeros((0, len(self.labels)), np.float32), *blocks])
@@ -570,6 +595,17 @@ class Detector:
                     yield recording, scores(recording)
 
 
+def _check_types(*arguments: tuple[str, object, Any, str]) -> None:
+    """Refuse arguments of another type: name, value, type, and the words for it.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    for name, value, kind, words in arguments:
+        if not isinstance(value, kind):
+            raise UsageError(f"wanted {name} as {words}, got {type(value).__name__}")
+
+
 def _made_of(kind: type[Detector], arguments: Mapping[str, Any]) -> Detector:
     return kind(**arguments)
 
@@ -613,7 +649,33 @@ def _as_path(sound: Sound, sample_rate: int | None) -> AnyPath:
     return sound
 
 
-def _is_samples(sound: Sound) -> bool:
+def _several(sounds: Iterable[Sound], sample_rate: int | None, on_error: OnError) -> Iterator[AnyPath]:
+    """Paths, or what stands for them, of several recordings.
+
+    Raises:
+        UsageError: see `Detector.detect_many`.
+    """
+    if isinstance(sounds, str | os.PathLike | bytes) or hasattr(sounds, "read") or _is_samples(sounds):
+        raise UsageError("wanted several recordings, got one: put it into a list, or call the method for one")
+    if not isinstance(sounds, Iterable):
+        raise UsageError(f"wanted several recordings, such as a list of paths; got {type(sounds).__name__}")
+    if on_error not in ("raise", "yield"):
+        raise UsageError(f"wanted on_error 'raise' or 'yield', got {on_error!r}")
+    return (_as_path(sound, sample_rate if _is_samples(sound) else None) for sound in sounds)
+
+
+def _as_given(
+    results: Generator[tuple[AnyPath, _Result | HtsatSedError]], on_error: OnError
+) -> Iterator[tuple[Sound, _Result | HtsatSedError]]:
+    """Results with the recordings as they were given; the first error is raised if that is wanted."""
+    with closing(results) as found:
+        for path, result in found:
+            if isinstance(result, HtsatSedError) and on_error == "raise":
+                raise result
+            yield path.sound if isinstance(path, InMemory) else path, result
+
+
+def _is_samples(sound: object) -> bool:
     return isinstance(sound, np.ndarray | Tensor)
 
 
@@ -632,7 +694,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _only(results: Iterator[tuple[AnyPath, _Result | HtsatSedError]]) -> _Result:
+def _only(results: Iterator[tuple[object, _Result | HtsatSedError]]) -> _Result:
     ((_, result),) = results
     if isinstance(result, HtsatSedError):
         raise result

@@ -10,6 +10,7 @@ from pathlib import Path
 from htsat_sed.errors import CheckpointError, UsageError
 from htsat_sed.labels import did_you_mean
 from htsat_sed.model.download import ByteProgress, adopt, download, file_sha256
+from htsat_sed.model.hub import PREFIX, hub_checkpoint
 
 BUNDLED = "home"
 
@@ -111,8 +112,9 @@ def resolve_checkpoint(name_or_path: str | Path | None = None) -> Path:
     """Find the file of a checkpoint.
 
     Args:
-        name_or_path: ``home`` for the bundled checkpoint, a name of the catalogue, or a path (write
-            ``./name`` for a file with the name of a checkpoint); None for the bundled one.
+        name_or_path: ``home`` for the bundled checkpoint, a name of the catalogue, an address on the hub (see
+            `hub_checkpoint`), or a path (write ``./name`` for a file with the name of a checkpoint); None for
+            the bundled one.
 
     Raises:
         CheckpointError: it is missing; the message says how to get it.
@@ -134,6 +136,8 @@ def resolve_checkpoint(name_or_path: str | Path | None = None) -> Path:
             raise CheckpointError(
                 wanted, f"not downloaded yet: run `htsat-sed checkpoints pull {wanted}` first"
             )
+    if wanted.startswith(PREFIX):
+        return hub_checkpoint(wanted)
     path = Path(wanted)
     if path.exists():
         return path

@@ -207,8 +207,9 @@ class HTSAT(nn.Module):
         Args:
             waveforms: (B, samples) float in [-1, 1] at the configuration's sample rate. A full window
                 is `config.window_samples`; at most 1023 hops. The log-mel spectrogram of shorter
-                waveforms is repeated as often as it fits whole, then stretched, as in the official
-                inference mode: pad with zeros instead where times matter.
+                waveforms is repeated as often as it fits whole, n times, then stretched, as in the official
+                inference mode: of a waveform of d seconds, token t covers n d / 32 seconds from t n d / 32
+                on, counted through the repetitions. Pad with zeros where tokens are to be 0.3125 s.
 
         Returns:
             Logits and embedding, see `HTSATOutput`.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from htsat_sed.runs.shards import Part
 
 _Result = TypeVar("_Result")
-Results: TypeAlias = Iterator[tuple["AnyPath", _Result | HtsatSedError]]
+Results: TypeAlias = Iterator[tuple[object, _Result | HtsatSedError]]
 
 
 class Display(Protocol):

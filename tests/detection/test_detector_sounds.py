@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import soundfile
 import torch
 from tiny_detector import tiny, write
 
-from htsat_sed import AudioError, CheckpointError, Detector, UsageError
+from htsat_sed import AudioError, CheckpointError, Detector, PresenceMap, UsageError
 from htsat_sed.model.checkpoint import save_checkpoint
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "home.flac"
@@ -68,9 +69,45 @@ def test_many_recordings_of_any_kind(tmp_path: Path) -> None:
         list(detector.detect_many(sounds, sample_rate=rate, on_error="raise"))
     with pytest.raises(UsageError, match="wanted on_error 'raise' or 'yield', got 'skip'"):
         list(detector.detect_many(sounds, on_error="skip"))  # type: ignore[arg-type]
-    for single in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes())):
+    for single in (path, str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), samples):
         with pytest.raises(UsageError, match="wanted several recordings, got one"):
-            list(detector.detect_many(single))  # type: ignore[arg-type]
+            detector.detect_many(single)
+
+
+def test_one_rule_for_all_that_take_several_recordings(tmp_path: Path) -> None:
+    path, missing = write(tmp_path / "a.wav", 3.0), tmp_path / "none.wav"
+    samples, rate = soundfile.read(path)
+    detector = Detector(tiny())
+    for many in (detector.detect_many, detector.presence_maps, detector.embeddings_many):
+        (_, first), (given, second), (_, error) = many([path, samples, missing], sample_rate=rate)
+        assert given is samples
+        assert isinstance(error, AudioError)
+        if isinstance(first, PresenceMap):
+            first, second = first.scores, second.scores
+        np.testing.assert_array_equal(first[0], second[0])  # type: ignore[index]
+        with pytest.raises(AudioError, match=r"none\.wav"):
+            list(many([missing], on_error="raise"))
+        with pytest.raises(UsageError, match="several recordings"):
+            many(path)
+    np.testing.assert_array_equal(detector.embeddings(path)[0], first[0])  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"device": 0},
+        {"batch_size": 1.5},
+        {"hop": "5"},
+        {"post_processing": {"threshold": 0.3}},
+        {"class_map": "desed"},
+        {"execution": "torch"},
+        {"labels": "Dog"},
+    ],
+)
+def test_an_argument_of_another_type_is_named(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(UsageError, match=f"wanted {name} as "):
+        Detector(tiny(), **wrong)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +160,8 @@ def test_a_typed_client(tmp_path: Path) -> None:
 
             import numpy as np
 
-            from htsat_sed import Detector, Event, HtsatSedError, PostProcessing, PresenceMap, load_checkpoint
+            from htsat_sed import FORMATS, Detector, Event, HtsatSedError, PostProcessing, PresenceMap
+            from htsat_sed import events_to_frame, load_checkpoint, read_events, write_events
 
             detector = Detector("home", post_processing=PostProcessing(threshold=0.3))
             events: list[Event] = detector.detect(np.zeros(44_100, np.float32), sample_rate=44_100)
@@ -137,7 +175,13 @@ def test_a_typed_client(tmp_path: Path) -> None:
                 for path, result in detector.detect_many(paths):
                     if not isinstance(result, HtsatSedError):
                         found += len(result)
+                for _, vectors in detector.embeddings_many(paths, on_error="raise"):
+                    if not isinstance(vectors, HtsatSedError):
+                        found += len(vectors[0])
                 return found
+
+            write_events("a.tsv", {"a.wav": events}, next(iter(FORMATS)))
+            onsets = events_to_frame(read_events("a.tsv"))["onset"]
             """
         )
     )
