@@ -1,10 +1,12 @@
 """Thresholds that mean precision, from events that somebody listened to.
 
-The chance that an event is right comes from a logistic regression of the verdicts on the logit of the score,
-class by class. It never falls with the score. Weak normal priors keep the coefficients finite where all
-verdicts agree. The precision above a threshold is the mean of that chance over all detected events above it,
-heard or not. A sample with as many events of each score band therefore does not bias it, although low scores
-are more frequent in it than among all events.
+The chance that an event is right comes from a logistic regression of the verdicts on the logit of the
+score. It never falls with the score. All classes together are fitted first, with weak normal priors, which
+keep the coefficients finite where all verdicts agree. Then each class deviates from them as far as its own
+verdicts ask for, so that a class of few verdicts leans on what holds for the others. The precision above a
+threshold is the mean of that chance over all detected events above it, heard or not. A sample with as many
+events of each score band therefore does not bias it, although low scores are more frequent in it than among
+all events.
 
 The interval is that of the regression: of draws from the normal approximation of its posterior. Precision
 counted in other recordings also varies by chance.
@@ -18,7 +20,7 @@ Statistics 2, 2008.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +28,14 @@ from numpy.typing import NDArray
 from htsat_sed.annotations.reviews import Reviewed
 from htsat_sed.errors import UsageError
 
-FEWEST = 10  # verdicts of a class, below which nothing is fitted
+FEWEST = 5  # verdicts of a class, below which nothing is fitted
 WIDEST = 0.2  # width of an interval above which more should be heard
 NEXT = 5  # events of a class to hear next
 
-_PRIOR = np.array([5.0, 2.5])  # standard deviations of intercept and slope, for standardised logits
+# Standard deviations of intercept and slope, for standardised logits.
+_PRIOR = np.array([5.0, 2.5])  # of all classes together, around 0
+_DEVIATION = np.array([1.5, 0.75])  # of a class, around all
+_FIXED = 1e12  # weight of a prior that leaves no freedom
 _DRAWS = 4000
 _BELOW = 0.01  # from the lowest score to a threshold that keeps all events
 _EXTREME = 1e-4  # scores closer to 0 or 1 count as this close
@@ -87,18 +92,65 @@ def precision_thresholds(
         raise UsageError(f"wanted a precision of more than 0 and less than 1, got {precision}")
     labels = sorted({each.detected.label for each in reviewed})
     own = {label: [each for each in reviewed if each.detected.label == label] for label in labels}
-    return [_of_class(label, own[label], precision, seed) for label in labels]
+    prior = _Prior.of_all(reviewed)
+    return [_of_class(label, own[label], precision, prior, seed) for label in labels]
 
 
-def _of_class(label: str, own: Sequence[Reviewed], precision: float, seed: int) -> ClassThreshold:
+def _is_heard(reviewed: Reviewed) -> bool:
+    return reviewed.verdict not in ("", "unsure")
+
+
+@dataclass(frozen=True, eq=False)
+class _Prior:
+    """What the verdicts on all classes say about one.
+
+    Attributes:
+        middle: logit that counts as 0.
+        scale: difference of logits that counts as 1.
+        mean: (2,) of intercept and slope.
+        covariance: (2, 2) of them.
+    """
+
+    middle: float
+    scale: float
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    @classmethod
+    def of_all(cls, reviewed: Sequence[Reviewed]) -> _Prior:
+        """From all events that somebody heard."""
+        heard = [each for each in reviewed if _is_heard(each)]
+        weak = cls(0.0, 1.0, np.zeros(2), np.diag(_PRIOR**2))
+        if not heard:
+            return weak
+        logits = weak.design([each.detected.score for each in heard])[:, 1]
+        spread = float(logits.std())
+        weak = replace(weak, middle=float(logits.mean()), scale=2.0 * spread if spread > 1e-6 else 1.0)
+        if len({each.detected.label for each in heard}) == 1:
+            return weak
+        design = weak.design([each.detected.score for each in heard])
+        right = np.array([each.verdict == "right" for each in heard], float)
+        mean, covariance = _fitted(design, right, weak)
+        return replace(weak, mean=mean, covariance=covariance + np.diag(_DEVIATION**2))
+
+    def design(self, scores: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 2): 1, and the standardised logit of each score."""
+        inner = np.asarray(scores).clip(_EXTREME, 1.0 - _EXTREME)
+        logits = (np.log(inner / (1.0 - inner)) - self.middle) / self.scale
+        return np.stack([np.ones_like(logits), logits], axis=1)
+
+
+def _of_class(
+    label: str, own: Sequence[Reviewed], precision: float, prior: _Prior, seed: int
+) -> ClassThreshold:
     scores = np.array([each.detected.score for each in own])
-    heard = np.array([each.verdict not in ("", "unsure") for each in own])
+    heard = np.array([_is_heard(each) for each in own])
     right = np.array([each.verdict == "right" for each in own])
     counts = (int(right.sum()), int(heard.sum()), len(own))
     if heard.sum() < FEWEST:
         following = _spread(own, heard)
         return ClassThreshold(label, *counts, None, float("nan"), (float("nan"), float("nan")), 0, following)
-    draws = _chances(scores, right[heard], heard, seed=seed)
+    draws = _chances(prior.design(scores), right[heard], heard, prior, seed=seed)
     order = np.argsort(-scores, kind="stable")
     above = np.cumsum(draws[:, order], axis=1) / np.arange(1, len(own) + 1)  # of the n highest
     ordered = scores[order]
@@ -117,15 +169,15 @@ def _of_class(label: str, own: Sequence[Reviewed], precision: float, seed: int) 
 
 
 def _chances(
-    scores: NDArray[np.float64], right: NDArray[np.bool_], heard: NDArray[np.bool_], *, seed: int
+    design: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    heard: NDArray[np.bool_],
+    prior: _Prior,
+    *,
+    seed: int,
 ) -> NDArray[np.float64]:
     """The chance of each event to be right, (1 + draws, n): the estimate, then draws from the posterior."""
-    inner = scores.clip(_EXTREME, 1.0 - _EXTREME)
-    logits = np.log(inner / (1.0 - inner))
-    middle, spread = logits[heard].mean(), logits[heard].std()
-    x = (logits - middle) / (2.0 * spread if spread > 1e-6 else 1.0)
-    design = np.stack([np.ones_like(x), x], axis=1)
-    best, covariance = _fitted(design[heard], right.astype(float))
+    best, covariance = _fitted(design[heard], right.astype(float), prior)
     drawn = np.random.default_rng(seed).multivariate_normal(best, covariance, _DRAWS, method="cholesky")
     coefficients = np.concatenate([best[None], drawn])
     coefficients[:, 1] = coefficients[:, 1].clip(min=0.0)
@@ -134,22 +186,23 @@ def _chances(
 
 
 def _fitted(
-    design: NDArray[np.float64], right: NDArray[np.float64]
+    design: NDArray[np.float64], right: NDArray[np.float64], prior: _Prior
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Intercept and slope, at least 0, of the highest posterior density, and their covariance; by Newton."""
-    for slope in (True, False):
-        prior = np.diag(1.0 / np.where([True, slope], _PRIOR, 1e-6) ** 2)
-        best = np.zeros(2)
+    mean, weight = prior.mean, np.linalg.inv(prior.covariance)
+    for _ in range(2):
+        best = mean
         for _ in range(100):
             chance = 1.0 / (1.0 + np.exp(-(design @ best)))
-            curvature = (design * (chance * (1.0 - chance))[:, None]).T @ design + prior
-            step = np.linalg.solve(curvature, design.T @ (right - chance) - prior @ best)
+            curvature = (design * (chance * (1.0 - chance))[:, None]).T @ design + weight
+            step = np.linalg.solve(curvature, design.T @ (right - chance) - weight @ (best - mean))
             best = best + step
             if np.abs(step).max() < 1e-10:
                 break
         if best[1] >= 0.0:
             break
-    return best, np.linalg.inv(curvature).astype(np.float64)
+        mean, weight = np.array([mean[0], 0.0]), weight + np.diag([0.0, _FIXED])
+    return best.clip(min=[-np.inf, 0.0]), np.linalg.inv(curvature).astype(np.float64)
 
 
 def _interval(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from htsat_sed.annotations.reviews import Reviewed, is_review, read_review
 from htsat_sed.detection.events import Event, PostProcessing, read_post_processing
 from htsat_sed.errors import AnnotationError
-from htsat_sed.evaluation.reviewed import FEWEST, _fitted, precision_thresholds
+from htsat_sed.evaluation.reviewed import FEWEST, _fitted, _Prior, precision_thresholds
 
 HEADER = "filename,onset,offset,event_label,score,verdict,detected_onset,detected_offset,detected_label,heard"
 
@@ -62,7 +62,8 @@ def test_regression_is_that_of_scikit_learn() -> None:
     x = rng.normal(size=80)
     right = rng.random(80) < 1.0 / (1.0 + np.exp(-(0.3 + 1.4 * x)))
     design = np.stack([np.ones(80), x], axis=1)
-    best, _ = _fitted(design, right.astype(float))
+    prior = _Prior(0.0, 1.0, np.zeros(2), np.diag([25.0, 6.25]))
+    best, _ = _fitted(design, right.astype(float), prior)
     # Standard deviations 5 and 2.5 of the coefficients, as one strength.
     other = LogisticRegression(fit_intercept=False, C=1.0, tol=1e-10).fit(design * [5.0, 2.5], right)
     np.testing.assert_allclose(best, other.coef_[0] * [5.0, 2.5], atol=1e-5)
@@ -89,6 +90,21 @@ def test_too_few_verdicts_give_no_threshold_but_what_to_hear() -> None:
     unsure = [Reviewed(e.recording, e.detected, "unsure") for e in events]
     (found,) = precision_thresholds(unsure, 0.9)
     assert (found.heard, found.following) == (0, ())
+
+
+def test_few_verdicts_lean_on_those_of_other_classes() -> None:
+    """Five verdicts that are all right do not say that every event is, if other classes say otherwise."""
+    many = drawn(500, heard=300, seed=3)
+    few = [
+        Reviewed("b", Event(float(i), i + 0.5, "Purr", 0.35 + 0.1 * i), "right" if i < 5 else "")
+        for i in range(6)
+    ]
+    alone = precision_thresholds(few, 0.9)[0]
+    together = precision_thresholds([*many, *few], 0.9)[1]
+    assert alone.label == together.label == "Purr"
+    assert alone.kept == 6
+    assert together.kept < 6
+    assert together.too_few
 
 
 def test_other_label_is_wrong() -> None:
