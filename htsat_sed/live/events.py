@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from htsat_sed.detection.edges import REACH
+from htsat_sed.detection.edges import reach_of
 from htsat_sed.detection.events import Event, PostProcessing, class_rules
 from htsat_sed.detection.presence import Stitcher
 from htsat_sed.detection.streaming import EventStream
@@ -56,12 +56,11 @@ class Rules:
 
         One that a sound of its class follows so closely that the two may be joined waits for the end of that.
         """
-        widths, spans, _ = class_rules(
-            self.labels, token_seconds=token_seconds, post_processing=self.post_processing
-        )
+        rules = class_rules(self.labels, token_seconds=token_seconds, post_processing=self.post_processing)
+        spans, reach = rules.spans, reach_of(token_seconds)
         gaps = np.ceil(spans.min_gap / token_seconds)
-        edges = np.where(spans.edge_level > 0.0, 2 * REACH + 1, 1)
-        tokens = np.asarray(widths) // 2 + np.maximum(gaps, edges)
+        edges = np.where(spans.edge_level > 0.0, 2 * reach + 1, 1)
+        tokens = np.asarray(rules.widths) // 2 + np.maximum(gaps, edges)
         return float(tokens.max(initial=0)) * token_seconds
 
 

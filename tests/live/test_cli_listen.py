@@ -179,7 +179,9 @@ def listening(
         process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM], ids=str
+)
 def test_a_signal_finishes_the_open_events(options: list[str], number: signal.Signals) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # shells ignore it in the background
     try:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -41,6 +41,7 @@ rules = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(st.lists(scores, min_size=1, max_size=9), rules, st.integers(1, N), st.integers(0, 5))
 def test_final_events_are_those_of_the_whole_map(
     windows: list[np.ndarray], rules: PostProcessing, hop: int, short: int
@@ -57,6 +58,7 @@ def test_final_events_are_those_of_the_whole_map(
     assert sorted(states) == list(range(1, len(states) + 1))
 
 
+@settings(max_examples=40)
 @given(st.lists(scores, min_size=3, max_size=9), st.integers(1, N), st.sampled_from([0.0, 3.0]))
 def test_final_events_come_within_the_look_ahead(windows: list[np.ndarray], hop: int, median: float) -> None:
     rules = PostProcessing(threshold=0.5, median_filter=median)
