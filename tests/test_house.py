@@ -13,7 +13,9 @@ PACKAGE = Path(htsat_sed.__file__).parent
 # A room knows only the rooms before it; those of one line know none of each other.
 FLOORS = [
     ["errors"],
-    ["whole_file", "audio", "clock", "libraries", "toml"],
+    ["whole_file", "libraries", "toml"],
+    ["remote"],
+    ["audio", "clock"],
     ["labels", "post_processing"],
     ["model"],
     ["detection"],
@@ -42,6 +44,7 @@ OWNERS = {
     "matplotlib": {"evaluation", "pictures"},
     "av": {"audio"},
     "PIL": {"report"},
+    "fsspec": {"remote"},
     "sounddevice": {"live"},
     "paho": {"live"},
 }

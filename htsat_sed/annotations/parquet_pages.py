@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from htsat_sed.errors import UsageError
+
 _LONGEST_HEAD = 1 << 20  # bytes; it holds the least and the greatest value of a page
 _DEEPEST = 8  # structures within each other
 _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _STRUCTURE = (1, 2), 3, (4, 5, 6), 7, 8, 12
@@ -25,7 +27,7 @@ def page_sizes(file: BinaryIO, start: int, end: int) -> Iterator[int]:
         end: where the last page ends.
 
     Raises:
-        ValueError: the head of a page cannot be understood.
+        UsageError: the head of a page cannot be understood.
     """
     position = start
     while position < end:
@@ -34,7 +36,7 @@ def page_sizes(file: BinaryIO, start: int, end: int) -> Iterator[int]:
         fields = head.structure()
         unpacked, packed = fields.get(_UNPACKED_SIZE, -1), fields.get(_PACKED_SIZE, -1)
         if unpacked < 0 or packed < 0:
-            raise ValueError(f"the head of its page at byte {position} states no size")
+            raise UsageError(f"the head of its page at byte {position} states no size")
         yield unpacked
         position += head.position + packed
 
@@ -50,7 +52,7 @@ class _Head:
         """Read a structure; its integers, by field number.
 
         Raises:
-            ValueError: it is cut off, or holds what the head of a page does not.
+            UsageError: it is cut off, or holds what the head of a page does not.
         """
         fields: dict[int, int] = {}
         number = 0
@@ -67,12 +69,12 @@ class _Head:
                 length = self._varint()
                 self.position += length
             elif kind not in _BOOLEANS:
-                raise ValueError("the head of one of its pages cannot be understood")
+                raise UsageError("the head of one of its pages cannot be understood")
         return fields
 
     def _byte(self) -> int:
         if self.position >= len(self._data):
-            raise ValueError("the head of one of its pages is cut off")
+            raise UsageError("the head of one of its pages is cut off")
         self.position += 1
         return self._data[self.position - 1]
 
@@ -85,7 +87,7 @@ class _Head:
             if byte < 128:
                 return value
             if shift > 63:
-                raise ValueError("the head of one of its pages has a number of over 64 bits")
+                raise UsageError("the head of one of its pages has a number of over 64 bits")
 
     def _integer(self) -> int:
         value = self._varint()

@@ -20,7 +20,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +37,7 @@ from htsat_sed.audio.patience import Unwatched, Watched, readers_errors
 from htsat_sed.audio.resampling import resampled
 from htsat_sed.audio.source import Source
 from htsat_sed.errors import AudioError, UsageError
+from htsat_sed.remote import RemoteError, fetched, is_remote
 
 _LOWEST_RATE, _HIGHEST_RATE = 1_000, 768_000
 
@@ -307,11 +308,23 @@ def _open_stdin(stack: ExitStack, track: int | None) -> Source | Path:
 def _open_source(
     name: str, path: Path, stack: ExitStack, track: int | None, beat: Callable[[], None] = lambda: None
 ) -> Source:
+    if path == Path(name) and is_remote(name):
+        path = stack.enter_context(_fetched(name, beat))
     with readers_errors(name, "opened"):
         file = stack.enter_context(_open_regular(name, path, beat))
         source = open_decoder(name, file, stack, track=0 if track is None else track - 1)
     _check_rate(name, source)
     return source
+
+
+@contextmanager
+def _fetched(address: str, beat: Callable[[], None]) -> Iterator[Path]:
+    """A copy of a remote recording; errors are those of a recording."""
+    try:
+        with fetched(address, beat) as copy:
+            yield copy
+    except RemoteError as error:
+        raise AudioError(error.path, error.reason) from error
 
 
 def _check_rate(name: str, source: Source) -> None:

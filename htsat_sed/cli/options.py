@@ -60,7 +60,8 @@ class RecordingOptions:
     paths: list[str] = argument(
         REQUIRED,
         "Recordings; folders, searched with all below them; patterns in quotes ('night/**/*.wav'); "
-        "@list.txt with one of these a line; or - for standard input.",
+        "addresses (s3://archive/2024/, https://host/a.wav); @list.txt with one of these a line; or - for "
+        "standard input.",
         metavar="PATH",
     )
     include: list[str] | None = option(

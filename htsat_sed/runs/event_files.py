@@ -210,7 +210,7 @@ def start_from_journal(found: Mapping[str, Any]) -> Start:
             time.astimezone(ZoneInfo(found["zone"])) if found["zone"] else time, str(found["source"])
         )
     except (KeyError, TypeError, ZoneInfoNotFoundError) as error:
-        raise ValueError("no time at which a recording began") from error
+        raise UsageError("no time at which a recording began") from error
 
 
 def is_in_journal_form(result: Any) -> bool:

@@ -32,6 +32,7 @@ from tempfile import TemporaryFile
 from typing import Any, NamedTuple, Self
 
 from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.remote import is_remote, size_and_version
 from htsat_sed.whole_file import sync, sync_folder
 
 FORMAT = 2
@@ -53,7 +54,15 @@ class Stamp(NamedTuple):
 
 
 def stamp(path: str | os.PathLike[str]) -> Stamp | None:
-    """The stamp of a recording, or None for one that has none: standard input, a missing file."""
+    """The stamp of a recording, or None for one that has none: standard input, a missing file.
+
+    That of a remote recording has, in place of the time, a number that changes with its content.
+    """
+    if is_remote(os.fspath(path)):
+        try:
+            return Stamp(*size_and_version(os.fspath(path)))
+        except HtsatSedError:
+            return None
     try:
         status = Path(path).stat()
     except OSError:

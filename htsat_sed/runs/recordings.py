@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from htsat_sed.errors import AudioError, HtsatSedError
+from htsat_sed.remote import is_remote, shown
 
 STDIN = "-"
 LIST = "@"
@@ -22,7 +23,7 @@ class Recording:
     """A recording to read.
 
     Attributes:
-        path: where it is; ``-`` for standard input.
+        path: where it is, also an address such as ``s3://archive/a.wav``; ``-`` for standard input.
         name: what it is called in tables: its path below the folder that was given, or below the part of
             a pattern that is none, or as a list has it; else its file name.
     """
@@ -64,7 +65,7 @@ def find_all(
     for longer in (Path(), here):  # a path may be what another is called, too
         shared = Counter(recording.name for recording in recordings)
         recordings = [
-            Recording(each.path, (longer / each.path).as_posix()) if shared[each.name] > 1 else each
+            Recording(each.path, _longer(longer, each.path)) if shared[each.name] > 1 else each
             for each in recordings
         ]
     return recordings, failures
@@ -75,6 +76,11 @@ def is_kept(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     return (not include or any(_fits(name, pattern) for pattern in include)) and not any(
         _fits(name, pattern) for pattern in exclude
     )
+
+
+def _longer(folder: Path, path: str) -> str:
+    """A name for a recording whose shorter name another one has, too."""
+    return shown(path) if is_remote(path) else (folder / path).as_posix()
 
 
 def files_read(paths: Sequence[str], recordings: Sequence[Recording]) -> list[str]:
@@ -89,6 +95,8 @@ def _expand(
     for path in paths:
         if path == STDIN:
             yield Recording(path, "stdin")
+        elif is_remote(path):
+            yield from _remote(path, kept, failures)
         elif os.path.lexists(path):
             yield from _existing(path, kept, failures)
         elif path == LIST:
@@ -122,6 +130,27 @@ def _existing(path: str, kept: Callable[[str], bool], failures: list[HtsatSedErr
         )
     elif not left and not closed:
         failures.append(AudioError(path, "holds no recordings: no file here has an audio suffix"))
+    yield from left
+
+
+def _remote(address: str, kept: Callable[[str], bool], failures: list[HtsatSedError]) -> Iterator[Recording]:
+    """A remote file by itself, or the recordings below a remote folder or that fit a pattern."""
+    from htsat_sed.audio import has_audio_suffix
+    from htsat_sed.remote import RemoteError, find_below, name_of
+
+    try:
+        found = find_below(address)
+    except RemoteError as error:
+        failures.append(AudioError(error.path, error.reason))
+        return
+    if [place for place, _ in found] == [address]:
+        yield Recording(address, name_of(address))
+        return
+    audio = [Recording(place, name) for place, name in found if has_audio_suffix(name)]
+    left = [recording for recording in audio if kept(recording.name)]
+    if not left:
+        why = "all left out by --include, --exclude" if audio else "no file here has an audio suffix"
+        failures.append(AudioError(shown(address), f"holds no recordings: {why}"))
     yield from left
 
 
@@ -197,6 +226,9 @@ def _listed(path: Path, kept: Callable[[str], bool], failures: list[HtsatSedErro
         failures.append(AudioError(path, "is no list of recordings: wanted a text file with one path a line"))
         return
     for line in lines:
+        if is_remote(line):
+            yield from _remote(line, kept, failures)
+            continue
         given = str(path.parent / line)
         if os.path.isdir(given) or (glob.has_magic(line) and not os.path.lexists(given)):  # noqa: PTH112
             yield from _expand([given], kept, failures)

@@ -239,7 +239,7 @@ class ShardFile:
                     entry.get("failed"),
                 )
                 if (done.failure is None) is ("result" not in entry) or done.place <= before:
-                    raise ValueError("order")
+                    raise UsageError("order")
             except (KeyError, TypeError, ValueError) as error:
                 raise self._damaged() from error
             before = done.place
