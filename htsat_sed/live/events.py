@@ -57,7 +57,7 @@ class Rules:
         One that a sound of its class follows so closely that the two may be joined waits for the end of that.
         """
         rules = class_rules(self.labels, token_seconds=token_seconds, post_processing=self.post_processing)
-        spans, reach = rules.spans, reach_of(token_seconds)
+        spans, reach = rules.events, reach_of(token_seconds)
         gaps = np.ceil(spans.min_gap / token_seconds)
         edges = np.where(spans.edge_level > 0.0, 2 * reach + 1, 1)
         tokens = np.asarray(rules.widths) // 2 + np.maximum(gaps, edges)
