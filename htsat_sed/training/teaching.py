@@ -59,7 +59,7 @@ class TeachingOptions:
     """How a model is taught.
 
     Attributes:
-        start: checkpoint or encoder; see `start_model`.
+        start: checkpoint or encoder, see `start_model`; empty for a model from scratch.
         head_only: keep the encoder as it is, and train the head alone.
         keep_classes: keep the classes of `start`, whose scores stay as they were; implies `head_only`.
         precision: wanted of events, if it can be had.
@@ -199,7 +199,12 @@ def make_recipe(collection: Collection, options: TeachingOptions, data: Path, *,
 
 
 def _model_recipe(start: str) -> ModelRecipe:
-    """Sample rate and hop of a checkpoint; those of a new model for an encoder without a head."""
+    """Sample rate and hop of a checkpoint; those of a new model for an encoder without a head.
+
+    Without a start, the shape of the bundled checkpoint.
+    """
+    if not start:
+        return ModelRecipe(embed_dim=48, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16), drop_path=0.05)
     try:
         config = load_checkpoint(resolve_checkpoint(start)).config
     except CheckpointError:
@@ -299,11 +304,11 @@ def _validated(
     collection: Collection, models: Sequence[HTSAT], model: HTSAT, options: TeachingOptions
 ) -> Taught:
     """Choose thresholds on soundscapes, and score clips, of sources that each model was not trained on."""
-    maps, events = _soundscape_maps(collection, models, options.seed)
+    maps, events = soundscape_maps(collection, models, options.seed)
     tested = [c for c in collection.clips if c.fold and (len(models) > 1 or not c.label)]
     of_clips = {clip.path: _map_of(models[(clip.fold - 1) % len(models)], clip) for clip in tested}
     quiet = {str(clip.path): of_clips[clip.path] for clip in tested if not clip.label}
-    rules, f1 = _rules(events, maps, quiet, collection.labels, options)
+    rules, f1 = choose_rules(events, maps, quiet, collection.labels, options)
     model.post_processing = rules.to_dict()
     found = {clip.path: {event.label for event in find_events(of_clips[clip.path], rules)} for clip in tested}
     peaks = {clip.path: of_clips[clip.path].scores.max(axis=0) for clip in tested}
@@ -330,12 +335,13 @@ def _validated(
     )
 
 
-def _as_clip(clip: Labelled) -> Clip:
+def as_clip(clip: Labelled) -> Clip:
+    """A clip for the training, with the times of its active part."""
     events = (Event(clip.onset, clip.offset, clip.label),) if clip.label else None
     return Clip(clip.path, frozenset([clip.label]) if clip.label else frozenset(), events)
 
 
-def _soundscape_maps(
+def soundscape_maps(
     collection: Collection, models: Sequence[HTSAT], seed: int
 ) -> tuple[dict[str, PresenceMap], dict[str, list[Event]]]:
     """Presence maps and events of soundscapes of each fold, by the model that was not trained on it."""
@@ -343,7 +349,7 @@ def _soundscape_maps(
     events: dict[str, list[Event]] = {}
     for number, model in enumerate(models, 1):
         config = model.config
-        own = [_as_clip(c) for c in collection.clips if len(models) == 1 or c.fold == number]
+        own = [as_clip(c) for c in collection.clips if len(models) == 1 or c.fold == number]
         sources = read_sources(own, sample_rate=config.sample_rate)
         if not sources:
             continue
@@ -389,7 +395,7 @@ def _map_of(model: HTSAT, clip: Labelled) -> PresenceMap:
     return _map(model, read(clip.path, model.config.sample_rate))
 
 
-def _rules(
+def choose_rules(
     events: Mapping[str, Sequence[Event]],
     maps: Mapping[str, PresenceMap],
     quiet: Mapping[str, PresenceMap],
