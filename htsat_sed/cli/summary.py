@@ -108,6 +108,7 @@ def summary(
       htsat-sed summary labels/ --audio card/ -o season/ --site '^site([0-9]+)'
     """
     from htsat_sed.summary.counts import count
+    from htsat_sed.summary.sun import require_astral
     from htsat_sed.summary.tables import table_paths, write_tables
 
     if (drawn.latitude is None) != (drawn.longitude is None):
@@ -115,6 +116,8 @@ def summary(
     clock = clock_options.clock()
     if drawn.latitude is not None and clock.timezone is None:
         raise typer.BadParameter("sunrise and sunset need a time zone", param_hint="--timezone")
+    if drawn.latitude is not None:
+        require_astral()
     failures: list[HtsatSedError] = []
     table, recorded = _read(given, failures)
     recordings, labels = _recordings(given, table, recorded, clock, failures)

@@ -10,6 +10,16 @@ from typing import Any
 from htsat_sed.libraries import load
 
 
+def require_astral() -> tuple[Any, Any]:
+    """The modules astral and astral.sun.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    purpose = "the line of sunrise and sunset"
+    return load("astral", purpose=purpose, extra="field"), load("astral.sun", purpose=purpose, extra="field")
+
+
 def sun_hours(
     days: Sequence[date], latitude: float, longitude: float, zone: tzinfo
 ) -> list[tuple[float, float]]:
@@ -24,8 +34,8 @@ def sun_hours(
     Raises:
         UsageError: astral is not installed.
     """
-    sun: Any = load("astral.sun", purpose="sunrise and sunset", extra="field")
-    observer = load("astral", purpose="sunrise and sunset", extra="field").Observer(latitude, longitude)
+    astral, sun = require_astral()
+    observer = astral.Observer(latitude, longitude)
 
     def hours(of: Any, day: date) -> float:
         try:
