@@ -12,7 +12,6 @@ inwards, and a boundary moves by no more than `REACH` tokens.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -142,12 +141,6 @@ class EdgeScores:
             if len(parts[-1]) < _PART:
                 new = np.concatenate([parts.pop(), new])
             parts.append(new)
-
-    def copied(self) -> EdgeScores:
-        """The same, to go on apart from these."""
-        other = copy.copy(self)
-        other._kept = {column: list(parts) for column, parts in self._kept.items()}
-        return other
 
     def of(self, columns: Sequence[int]) -> Iterator[tuple[list[int], NDArray[np.float32], int]]:
         """What is there of some columns, in ascending order, those with as many rows together.

@@ -124,6 +124,8 @@ class EventStream:
     def preview(self, rows: NDArray[np.float32], duration: float) -> list[Event]:
         """What the remaining events would be if the recording ended after these rows; changes nothing.
 
+        They begin and end with whole tokens, so that an event that has gone on for days costs no more time.
+
         Args:
             rows: (n, K), the next ones.
             duration: see `finish`.
@@ -131,7 +133,8 @@ class EventStream:
         ahead = copy.copy(self)
         ahead._new = [*self._new, rows]
         ahead._last_end = self._last_end.copy()
-        ahead._edge_scores = self._edge_scores.copied()
+        ahead._edge_level = np.zeros_like(self._edge_level)
+        ahead._edge_scores = EdgeScores(len(self._edged), self._reach)
         ahead._boxed_rows = list(self._boxed_rows)
         return ahead.finish(duration)
 

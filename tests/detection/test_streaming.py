@@ -165,17 +165,17 @@ def test_memory_does_not_grow_with_the_recording(edges: bool) -> None:
 
 
 @given(maps, rule_sets(), st.integers(0, 40), st.floats(0.01, 1.0))
-def test_a_preview_is_what_the_end_would_bring_and_changes_nothing(
+def test_a_preview_is_what_the_end_would_bring_in_whole_tokens_and_changes_nothing(
     scores: np.ndarray, rules: PostProcessing, cut: int, part: float
 ) -> None:
     step = 0.3125
     duration = max(0.0, (len(scores) - 1 + part) * step)
     cut = min(cut, len(scores))
-    stream = EventStream(LABELS, token_seconds=step, post_processing=rules, block=1)
-    found = stream.add(scores[:cut])
-    previewed = found + stream.preview(scores[cut:], duration)
-    stream.preview(1.0 - scores[cut:], duration)
-    found += stream.add(scores[cut:]) + stream.finish(duration)
-    assert (
-        sorted(previewed) == sorted(found) == find_events(PresenceMap(scores, LABELS, step, duration), rules)
-    )
+    for chosen in (rules, rules.override({"edge_level": 0.0})):
+        stream = EventStream(LABELS, token_seconds=step, post_processing=chosen, block=1)
+        found = stream.add(scores[:cut])
+        previewed = found + stream.preview(scores[cut:], duration)
+        stream.preview(1.0 - scores[cut:], duration)
+        found += stream.add(scores[cut:]) + stream.finish(duration)
+        assert sorted(found) == find_events(PresenceMap(scores, LABELS, step, duration), chosen)
+    assert sorted(previewed) == sorted(found)  # of the rules without edges
