@@ -364,22 +364,31 @@
   const canvases = ["overview", "spectrogram", "axis", "lanes"].map($);
   const [overview, spectrogram, axis, lanes] = canvases;
   const sizes = new Map();
+  const stale = { view: false, list: false, overview: false };
   let wanted = false;
 
-  function draw() {
+  /** Draw with the next frame: all, or only the "view" or the "list". */
+  function draw(part = null) {
+    if (part !== "list") stale.view = true;
+    if (part !== "view") stale.list = true;
+    if (part === null) stale.overview = true;
     if (wanted) return;
     wanted = true;
-    requestAnimationFrame(() => { wanted = false; drawAll(); });
+    requestAnimationFrame(drawStale);
   }
 
-  function drawAll() {
+  function drawStale() {
+    wanted = false;
     if (!current) return;
-    drawOverview();
-    drawSpectrogram();
-    drawAxis();
-    drawLanes();
-    drawList();
-    placeHead();
+    if (stale.view) {
+      drawOverview();
+      drawSpectrogram();
+      drawAxis();
+      drawLanes();
+      placeHead();
+    }
+    if (stale.list) drawList();
+    stale.view = stale.list = stale.overview = false;
   }
 
   function prepared(canvas, height = null) {
@@ -442,7 +451,7 @@
       for (let i = 0; i < one.pixels.length; i++) one.pixels[i] = colours4[4 * i];
       one.canvas = canvas;
       one.context = context;
-      draw();
+      draw("view");
     }).catch(() => { notice("A part of the spectrogram cannot be decoded by this browser."); });
     return null;
   }
@@ -520,14 +529,33 @@
     context.globalAlpha = 1;
   }
 
+  const under = document.createElement("canvas"); // what of the overview does not depend on the view
+
   function drawOverview() {
     const { context, width, height } = prepared(overview);
-    const { peaks, duration } = current;
-    const scale = width / duration;
-    context.fillStyle = colours.chosen;
+    if (stale.overview || under.width !== overview.width || under.height !== overview.height) {
+      under.width = overview.width;
+      under.height = overview.height;
+      const below = under.getContext("2d");
+      below.setTransform(context.getTransform());
+      drawWaveform(below, width, height);
+    }
+    const scale = width / current.duration;
     const left = view.from * scale;
     const wide = Math.max(3, (view.to - view.from) * scale);
-    if (view.to - view.from < duration - 1e-6) context.fillRect(left, 0, wide, height);
+    const part = view.to - view.from < current.duration - 1e-6;
+    context.fillStyle = colours.chosen;
+    if (part) context.fillRect(left, 0, wide, height);
+    context.drawImage(under, 0, 0, width, height);
+    context.strokeStyle = colours.accent;
+    if (part) context.strokeRect(left + 0.5, 0.5, wide - 1, height - 1);
+    context.fillStyle = colours.wrong;
+    context.fillRect(position * scale - 0.5, 0, 1, height);
+  }
+
+  function drawWaveform(context, width, height) {
+    const { peaks, duration } = current;
+    const scale = width / duration;
     const middle = (height - 8) / 2;
     context.fillStyle = colours.soft;
     for (let x = 0; x < width; x++) {
@@ -536,13 +564,14 @@
       let most = 0;
       for (let i = first; i < last; i++) if (peaks[i] > most) most = peaks[i];
       const high = Math.max(0.5, (most / 255) * middle);
-      context.fillRect(x, middle - high, 0.75, 2 * high);
+      context.fillRect(x, middle - high, 1, 2 * high);
     }
     const occupied = new Uint8Array(Math.ceil(width) + 1);
     for (const own of current.items.values()) {
       for (const item of own) {
         if (item.verdict === "wrong") continue;
-        occupied.fill(1, Math.floor(item.onset * scale), Math.max(Math.floor(item.onset * scale) + 1, Math.ceil(item.offset * scale)));
+        const first = Math.floor(item.onset * scale);
+        occupied.fill(1, first, Math.max(first + 1, Math.ceil(item.offset * scale)));
       }
     }
     context.fillStyle = colours.accent;
@@ -551,12 +580,6 @@
     for (const one of review.stretches) {
       if (one.recording === current.name) context.fillRect(one.onset * scale, height - 2.5, (one.offset - one.onset) * scale, 2.5);
     }
-    if (wide < width) {
-      context.strokeStyle = colours.accent;
-      context.strokeRect(left + 0.5, 0.5, wide - 1, height - 1);
-    }
-    context.fillStyle = colours.wrong;
-    context.fillRect(position * scale - 0.5, 0, 1, height);
   }
 
   const STEPS = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
@@ -698,9 +721,9 @@
     }
     const own = current.items.get(lane.label) ?? [];
     let drawnTo = -1;
-    for (const item of own) {
+    for (let i = 0; i < own.length && own[i].onset <= view.to; i++) {
+      const item = own[i];
       if (item.offset < view.from) continue;
-      if (item.onset > view.to) break;
       const left = (item.onset - view.from) * scale;
       const wide = Math.max(2, (item.offset - item.onset) * scale);
       if (left + wide < drawnTo && item !== selected) continue;
@@ -977,7 +1000,7 @@
     const middle = (from + to) / 2;
     const begin = Math.max(0, Math.min(current.duration - span, middle - span / 2));
     view = { from: begin, to: begin + span };
-    draw();
+    draw("view");
   }
 
   function zoom(factor, around = null) {
@@ -1062,7 +1085,7 @@
     if (gesture.edge) dragEdge(gesture.edge, seconds);
     else if (gesture.drawn) {
       gesture.drawn = { onset: Math.min(gesture.begin, seconds), offset: Math.max(gesture.begin, seconds) };
-      draw();
+      draw("view");
     } else {
       const shift = ((gesture.x - event.clientX) / canvas.clientWidth) * (gesture.to - gesture.from);
       look(gesture.from + shift, gesture.to + shift);
@@ -1188,8 +1211,8 @@
   }
   overview.addEventListener("pointerdown", (event) => { overview.setPointerCapture(event.pointerId); glance(event); });
   overview.addEventListener("pointermove", (event) => { if (event.buttons) glance(event); });
-  $("lanes-row").addEventListener("scroll", draw);
-  list.addEventListener("scroll", draw);
+  $("lanes-row").addEventListener("scroll", () => draw("view"));
+  list.addEventListener("scroll", () => draw("list"));
 
   /* ---- recordings ------------------------------------------------------------------------------------- */
 
@@ -1454,7 +1477,7 @@
     $(id).addEventListener("input", () => {
       current.tuned = { top: $("level").valueAsNumber, span: $("range").valueAsNumber };
       stamp++;
-      draw();
+      draw("view");
     });
   }
   $("find-recording").addEventListener("input", () => {
@@ -1531,7 +1554,7 @@
     printing = true;
     measure();
     theme();
-    drawAll(); // now: the next frame comes too late
+    drawStale(); // now: the next frame comes too late
     const body = element("tbody");
     for (const item of shown.slice(0, 2000)) {
       body.append(element("tr", {}, ...[item.of.name, when(item.of, item.onset), when(item.of, item.offset), item.label,
