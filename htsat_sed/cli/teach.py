@@ -169,14 +169,16 @@ def teach(
 
 def _collection(options: TeachOptions) -> Collection:
     """The clips that the options name."""
-    from htsat_sed.annotations import read_events
+    from htsat_sed.annotations import read_events, read_heard
     from htsat_sed.training.collection import collect, from_folder, from_labels, from_tables
     from htsat_sed.training.teaching import rate_of
 
     rate = rate_of(options.start)
     if options.audio is not None:
         table = read_events(options.clips)
-        found = from_labels(table, options.audio, options.folder / "cut", sample_rate=rate)
+        delimited = options.clips.is_file() and options.clips.suffix.lower() in (".csv", ".tsv")
+        heard = read_heard(options.clips) if delimited else None
+        found = from_labels(table, options.audio, options.folder / "cut", sample_rate=rate, heard=heard)
     elif options.clips.is_dir():
         found = from_folder(options.clips)
     else:

@@ -158,7 +158,12 @@ def from_folder(folder: Path) -> dict[str, list[tuple[Path, str]]]:
 
 
 def from_labels(
-    table: Mapping[str, Sequence[Event]], audio: Path, place: Path, *, sample_rate: int
+    table: Mapping[str, Sequence[Event]],
+    audio: Path,
+    place: Path,
+    *,
+    sample_rate: int,
+    heard: Mapping[str, Sequence[Event]] | None = None,
 ) -> dict[str, list[tuple[Path, str]]]:
     """Cut clips out of labelled recordings: events, and what lies between them as negatives.
 
@@ -169,6 +174,8 @@ def from_labels(
         audio: folder of the recordings, see `locate`.
         place: folder that the clips are written to.
         sample_rate: of the clips, Hz.
+        heard: recording -> the events that somebody listened to; of these, what is no event of the table was
+            rejected, and is a negative. None if all of each recording was listened to.
 
     Returns:
         As `from_folder`; a source is a recording.
@@ -195,7 +202,12 @@ def from_labels(
         alone = [e for e in events if _shared(e, events) <= _OVERLAP * (e.offset - e.onset)]
         mixed += len(events) - len(alone)
         stretches = [(e.onset, e.offset, e.label) for e in alone]
-        stretches += [(*gap, "") for gap in _gaps(events, len(samples) / sample_rate)]
+        quiet = (
+            _gaps(events, len(samples) / sample_rate)
+            if heard is None
+            else _rejected(events, heard.get(name, ()))
+        )
+        stretches += [(*gap, "") for gap in quiet]
         for part, (onset, offset, label) in enumerate(stretches):
             cut = samples[round(onset * sample_rate) : round(offset * sample_rate)]
             if len(cut):
@@ -231,6 +243,15 @@ def _gaps(events: Sequence[Event], duration: float) -> list[tuple[float, float]]
             begin = end
         begin = max(begin, offset)
     return gaps
+
+
+def _rejected(events: Sequence[Event], heard: Sequence[Event]) -> list[tuple[float, float]]:
+    """Stretches that somebody listened to and that share nothing with an event."""
+    return [
+        (e.onset, e.offset)
+        for e in heard
+        if not any(min(e.offset, other.offset) > max(e.onset, other.onset) for other in events)
+    ]
 
 
 def from_tables(run: Path) -> dict[str, list[tuple[Path, str]]]:
@@ -417,3 +438,5 @@ def write_tables(collection: Collection, folder: Path, *, without: int) -> None:
             table.writerow(("filename", "event_labels", "fold", "source"))
             rows = ((clip.path.absolute(), "", max(1, clip.fold), clip.source) for clip in negatives)
             table.writerows(rows)
+    else:
+        (folder / "negatives.tsv").unlink(missing_ok=True)  # of a run with other clips

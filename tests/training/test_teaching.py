@@ -140,6 +140,9 @@ def test_labelled_recordings_are_cut(tmp_path: Path) -> None:
     cut, _ = soundfile.read(found["Beep"][0][0], dtype="float32")
     np.testing.assert_allclose(cut, samples[RATE : 2 * RATE], atol=1e-4)
     assert soundfile.info(found[""][0][0]).duration == 3.0
+    heard = {"a.wav": [Event(1.2, 1.8, "Beep"), Event(4.0, 4.5, "Beep")]}  # the second was rejected
+    found = from_labels(table, audio, tmp_path / "heard", sample_rate=RATE, heard=heard)
+    assert [soundfile.info(path).duration for path, _ in found[""]] == [0.5]
 
 
 def test_tables_of_a_run_are_read_again(clips: Path, tmp_path: Path) -> None:
