@@ -163,32 +163,21 @@ def draw_recording(
         raise UsageError("wanted at least one class to show, got none")
     rules = post_processing or PostProcessing()
     strips = _strips(presence_map, events, reference, labels, start, end, row, rules)
-    several = len(strips) > 1
-    mel = _MEL_HEIGHT_IN_STRIPS if several else _MEL_HEIGHT
-    heights = [
-        height for _, _, own in strips for height in (mel, _LANE_HEIGHT * (len(own) or _NOTHING) + 0.1, _GAP)
-    ][:-1]
     heard = {event.label for event in _inside([*events, *(reference or ())], start, end)}
-    overview = [label for label in labels if label in heard] if several else []
-    if several:
-        heights = [_OVERVIEW_MEL, _OVERVIEW_LANE * max(1, len(overview)) + 0.1, _GAP, *heights]
-    height = 0.6 + sum(heights) + 0.35 * (len(strips) + several)
-    _check_height(height, len(strips), len(labels))
-    figure = Figure(figsize=(_WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.03, hspace=0.0))
-    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
-    pairs = [[figure.add_subplot(grid[3 * i + k]) for k in (0, 1)] for i in range(len(strips) + several)]
+    overview = [label for label in labels if label in heard] if len(strips) > 1 else None
+    figure, pairs = _laid_out([own for _, _, own in strips], overview, len(labels))
     # Loudest of all strips, so that one colour is one level throughout.
     loudest = float(np.nanmax(spectrogram.decibels))
     clock = end > 60.0
     tops = (0.62, 0.78) if reference is not None else (0.68, 0.68)
-    if several:
-        upper, lower = pairs[0]
+    if overview is not None:
+        upper, lower = pairs.pop(0)
         _draw_spectrogram(upper, spectrogram, start, end, loudest, with_scale=False)
         _draw_events(lower, events, overview, start, end, top=0.1, colour=_ESTIMATED, height=0.35)
         _draw_events(lower, reference or (), overview, start, end, top=0.55, colour=_REFERENCE, height=0.35)
         _name_lanes(lower, overview or ["no events"], size=6)
         _label_time(upper, lower, start, end, clock=clock)
-    for i, ((begin, stop, own), (upper, lower)) in enumerate(zip(strips, pairs[several:], strict=True)):
+    for i, ((begin, stop, own), (upper, lower)) in enumerate(zip(strips, pairs, strict=True)):
         _draw_spectrogram(upper, spectrogram, begin, stop, loudest, with_scale=i == 0)
         _draw_lanes(lower, presence_map, own, begin, stop, rules)
         _draw_events(lower, events, own, begin, stop, top=tops[0], colour=_ESTIMATED)
@@ -197,23 +186,53 @@ def draw_recording(
     unit = "s" if end <= 60.0 else "h:min:s" if end >= 3600.0 else "min:s"
     lower.set_xlabel(f"time ({unit})")
     figure.suptitle(_shown(title, 90), x=0.01, ha="left", fontsize=11, parse_math=False)
-    lows = [rules.of(label).threshold_low is not None for label in labels]
+    _add_legend(figure, rules, labels, with_reference=reference is not None)
+    return figure
+
+
+def _laid_out(
+    strips: Sequence[Sequence[str]], overview: Sequence[str] | None, classes: int
+) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+    """A figure, and the axes of the spectrogram and the lanes of each strip, that of the overview first.
+
+    Args:
+        strips: classes of each strip.
+        overview: classes of the overview; None for none.
+        classes: number of all classes, for the error.
+
+    Raises:
+        UsageError: the picture would be too tall.
+    """
+    mel = _MEL_HEIGHT if overview is None else _MEL_HEIGHT_IN_STRIPS
+    parts = [(mel, _LANE_HEIGHT * (len(own) or _NOTHING) + 0.1) for own in strips]
+    if overview is not None:
+        parts.insert(0, (_OVERVIEW_MEL, _OVERVIEW_LANE * max(1, len(overview)) + 0.1))
+    heights = [height for upper, lower in parts for height in (upper, lower, _GAP)][:-1]
+    height = 0.6 + sum(heights) + 0.35 * len(parts)
+    _check_height(height, len(strips), classes)
+    figure = Figure(figsize=(_WIDTH, height), layout=ConstrainedLayoutEngine(h_pad=0.03, hspace=0.0))
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
+    pairs = [
+        (figure.add_subplot(grid[3 * i]), figure.add_subplot(grid[3 * i + 1])) for i in range(len(parts))
+    ]
+    return figure, pairs
+
+
+def _add_legend(
+    figure: Figure, rules: PostProcessing, labels: Sequence[str], *, with_reference: bool
+) -> None:
+    """Explain scores, thresholds and bars."""
+    low = any(rules.of(label).threshold_low is not None for label in labels)
     filtered = any(rules.of(label).median_filter > 0.0 for label in labels)
+    threshold = "threshold (dotted: low)" if low else "threshold"
     keys: list[Artist] = [
         Patch(color="0.35", label="smoothed score" if filtered else "presence score"),
-        Line2D(
-            [],
-            [],
-            color=_THRESHOLD,
-            linewidth=1.0,
-            label="threshold (dotted: low)" if any(lows) else "threshold",
-        ),
+        Line2D([], [], color=_THRESHOLD, linewidth=1.0, label=threshold),
         Patch(color=_ESTIMATED, label="events"),
     ]
-    if reference is not None:
+    if with_reference:
         keys.append(Patch(color=_REFERENCE, label="reference events"))
     figure.legend(handles=keys, loc="outside upper right", ncols=4, frameon=False, fontsize=9)
-    return figure
 
 
 def _strips(
