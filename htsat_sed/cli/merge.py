@@ -14,7 +14,7 @@ from htsat_sed.cli.detect import write_tables
 from htsat_sed.cli.groups import REQUIRED, argument, option, with_groups
 from htsat_sed.cli.options import OUTPUT, MessageOptions, OverwriteOptions
 from htsat_sed.cli.progress import RecordingsProgress
-from htsat_sed.cli.tag import TagOptions, write_tags
+from htsat_sed.cli.tag import TagOptions, is_row, write_tags
 from htsat_sed.cli.terminal import remark, say
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_apart, check_files
@@ -29,6 +29,17 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".shard"
 _IN_FOLDER = "htsat-sed.shard"
+_NONE = type(None)
+_OUTPUTS: dict[Any, dict[str, tuple[type, ...]]] = {  # what a shard says of its outputs, and of which types
+    "detect": {
+        "formats": (list,),
+        "maps": (str, _NONE),
+        "labels": (list,),
+        "token_seconds": (float,),
+        "safe_cells": (bool,),
+    },
+    "tag": {"wide": (bool,), "top": (int, _NONE), "labels": (list,), "safe_cells": (bool,)},
+}
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,7 @@ def _merge(paths: Sequence[Path], headers: Sequence[Header], options: MergeOptio
     from htsat_sed.runs.failures import write_failures
 
     out, header = options.out, headers[0]
+    _check_outputs(paths[0], header)
     settings = {name: value for name, value in header.settings.items() if name != "shard"}
     in_folder = paths[0].name == _IN_FOLDER
     if any((path.name == _IN_FOLDER) is not in_folder for path in paths):
@@ -139,7 +151,12 @@ def _merge(paths: Sequence[Path], headers: Sequence[Header], options: MergeOptio
                 if done.failure is not None:
                     failures.append((done.name, done.failure))
                     continue
-                if whole is not None and not is_in_journal_form(done.result):
+                well_formed = (
+                    is_in_journal_form(done.result)
+                    if whole is not None
+                    else is_row(done.result, len(header.outputs["labels"]))
+                )
+                if not well_formed:
                     raise HtsatSedError(file.path, "is damaged: run its shard again with --restart")
                 journal.add(done.name, done.stamp, done.result, done.defect)
                 names.append(done.name)
@@ -157,6 +174,26 @@ def _merge(paths: Sequence[Path], headers: Sequence[Header], options: MergeOptio
     if kept:
         say("note", f"files kept as they are: {kept}; --overwrite replaces them")
     return len(failures) - len(header.failures)
+
+
+def _check_outputs(path: Path, header: Header) -> None:
+    """Refuse a shard of another command, or one that does not say how its outputs are written.
+
+    Raises:
+        HtsatSedError: naming its file.
+    """
+    command = header.settings.get("command")
+    if command not in _OUTPUTS:
+        raise HtsatSedError(
+            path, f"is a shard of {command!r:.40}: merge joins those of {' and '.join(_OUTPUTS)}"
+        )
+    for name, kinds in _OUTPUTS[command].items():
+        value = header.outputs.get(name)
+        texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+        if type(value) not in kinds or not texts:
+            raise HtsatSedError(
+                path, f"is damaged ({name} is {value!r:.40}): run its shard again with --restart"
+            )
 
 
 def _recordings(paths: Sequence[Path], stack: ExitStack) -> Iterator[tuple[ShardFile, Done]]:

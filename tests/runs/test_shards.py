@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import BATCH, Run, plant
+from planted import BATCH, PROGRAM, Run, plant
+from test_failures import bad_ones
 
 from htsat_sed.errors import UsageError
 from htsat_sed.runs import shards
 from htsat_sed.runs.journal import Stamp
 from htsat_sed.runs.recordings import Recording
-from htsat_sed.runs.shards import Shard, part_of
+from htsat_sed.runs.shards import Done, Header, Shard, part_of, write_shard
+
+DETECT = {"formats": ["csv"], "maps": None, "labels": ["Dog"], "token_seconds": 0.3125, "safe_cells": False}
+TAG = {"wide": False, "top": None, "labels": ["Dog"], "safe_cells": False}
 
 
 @given(st.lists(st.integers(0, 1000), max_size=60), st.integers(1, 9))
@@ -161,6 +168,31 @@ def test_what_is_not_the_whole_is_named_and_nothing_is_written(
     refused(one, two, three)
 
 
+@pytest.mark.parametrize(
+    ("settings", "outputs", "result"),
+    [
+        ({"command": "embed"}, {}, []),
+        ({}, {}, []),
+        ({"command": "detect"}, {"formats": "csv"}, {}),
+        ({"command": "detect"}, {"formats": ["csv", 3]}, {}),
+        ({"command": "detect"}, DETECT | {"formats": ["no such format"]}, {}),
+        ({"command": "detect"}, DETECT, {"duration": 1.0, "events": [["a", 0.0, "Dog", 1.0]]}),
+        ({"command": "detect"}, DETECT, None),
+        ({"command": "tag"}, TAG | {"top": "3"}, [0.5]),
+        ({"command": "tag"}, TAG, [0.5, 0.5]),
+        ({"command": "tag"}, TAG, ["x"]),
+    ],
+)
+def test_a_shard_of_any_content_is_one_line(
+    settings: dict[str, object], outputs: dict[str, object], result: object, run: Run, tmp_path: Path
+) -> None:
+    header = Header(Shard(1, 1), 1, "", settings, outputs, [])
+    write_shard(tmp_path / "1.csv.shard", header, [Done(0, "a.wav", result=result)])
+    code, out, err = run("merge", tmp_path / "1.csv", "-o", tmp_path / "all.csv")
+    assert (code, out, err.count("\n"), "1.csv.shard" in err or "all.csv" in err) == (1, "", 1, True)
+    assert not (tmp_path / "all.csv").exists()
+
+
 def test_more_shards_than_recordings(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     plant(tmp_path / "in", ["a.wav"], silent=True)
     first = ("detect", tmp_path / "in", *BATCH, "-c", checkpoint)
@@ -176,3 +208,30 @@ def test_a_shard_needs_a_place_of_its_own(run: Run, checkpoint: Path, folder: Pa
     assert (code, "needs a file or folder as --output" in err) == (2, True)
     code, _, err = run(*first, "-o", tmp_path / "labels", "-f", "audacity", "--skip-existing")
     assert (code, "not both" in err) == (2, True)
+
+
+@pytest.mark.long
+def test_two_thousand_recordings_in_seven_shards_each_killed(
+    run: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    """25 of them are none; each shard is killed at a random moment and given again."""
+    folder, rng = tmp_path / "recordings", random.Random(7)
+    plant(folder, ["0000.wav", "0001.wav"])
+    plant(folder, [f"{i:04d}.wav" for i in range(2, 1975)], silent=True)
+    command = ("detect", folder, *BATCH, "-c", checkpoint)
+    for name in ("one", "shards", "merged"):
+        (tmp_path / name).mkdir()
+    with bad_ones(folder):
+        assert run(*command, "-o", tmp_path / "one" / "a.csv")[0] == 1
+        for number in range(1, 8):
+            shard = [*command, "--shard", f"{number}/7", "-o", tmp_path / "shards" / f"{number}.csv"]
+            process = subprocess.Popen(
+                [*PROGRAM, *map(str, shard)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(3, 8))
+            process.kill()
+            process.wait()
+            assert run(*shard)[0] in (0, 1)
+    assert run("merge", tmp_path / "shards", "-o", tmp_path / "merged" / "a.csv")[0] == 0
+    assert contents(tmp_path / "merged") == contents(tmp_path / "one")
