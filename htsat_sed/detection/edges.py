@@ -22,7 +22,7 @@ from htsat_sed.detection.change_points import Boxes
 REACH = 4  # tokens; farther away the score is no longer about the same boundary
 _TOKEN = 0.3125  # seconds; of shorter ones, as shifted windows make them, `REACH` spans as long
 _PART = 256  # tokens at least in what is kept together: arrays of a few take more than they hold
-_APART = 0.5  # tokens that remain between two events
+APART = 0.5  # tokens that remain between two events
 
 
 def reach_of(token_seconds: float) -> int:
@@ -72,7 +72,7 @@ def find_edges(
 
     last_end = np.full(len(level), long_ago(reach)) if before is None else before
     new = np.append(True, column[1:] != column[:-1])
-    room = (start - np.where(new, last_end[column], np.append(0, end[:-1]))) / 2.0 - _APART / 2.0
+    room = (start - np.where(new, last_end[column], np.append(0, end[:-1]))) / 2.0 - APART / 2.0
     onset = np.maximum(onset, start - room)
     inner = np.flatnonzero(~new)
     offset[inner - 1] = np.minimum(offset[inner - 1], end[inner - 1] + room[inner])

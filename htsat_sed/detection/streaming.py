@@ -6,7 +6,7 @@ What has to be known before an event is final, step by step (see `htsat_sed.dete
 2. a run above the low threshold ends with the first token below: until then its start and its highest
    score are kept, however long it lasts;
 3. an event ends when no other can begin within `min_gap` after it;
-4. its edges depend on its mean score, and on the next event as far as both can reach.
+4. its edges depend on its mean score, and on where the next event begins if both reach for the same room.
 
 So a few rows and one open run and one open event of each class are kept, whatever the duration; of a class
 with an `edge_level` also its smoothed scores while a run or an event is open, 4 bytes a token.
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import Boxes
-from htsat_sed.detection.edges import EdgeScores, find_edges, long_ago, reach_of
+from htsat_sed.detection.edges import APART, EdgeScores, find_edges, long_ago, reach_of
 from htsat_sed.detection.event_arrays import EventRules, close_gaps, find_event_arrays, find_runs, in_seconds
 from htsat_sed.detection.events import Event, PostProcessing, class_rules, named, smooth
 from htsat_sed.errors import UsageError
@@ -159,15 +159,25 @@ class EventStream:
         events = self._waiting.and_those(runs.where(kept)).in_order()
         events = close_gaps(events, self._rules, self._step)
         final = np.ones(len(events.column), bool)
+        edged = self._edge_level[events.column] > 0.0
         if duration is None:
             next_start = np.full(len(self._labels), self._smoothed)
             next_start[self._open.column] = self._open.start
             last = np.append(events.column[1:] != events.column[:-1], True)[: len(final)]
             gap = next_start[events.column] - events.end
             final = ~last | (gap * self._step >= self._rules.min_gap[events.column])
-            known = (self._smoothed - events.end > self._reach) & (~last | (gap > 2 * self._reach))
-            final &= known | (self._edge_level[events.column] == 0.0)
+            final &= ~edged | (self._smoothed - events.end > self._reach)
         onsets, offsets = self._edges(events, final)
+        if duration is None:
+            # The next event leaves room for the end of this one. It does not matter whether there will be one
+            # if the end needs no more; it does if an open run is not yet known to be an event.
+            limit = events.end + (gap / 2.0 - APART / 2.0)
+            is_event = np.zeros(len(self._labels), bool)
+            high = self._rules.high.astype(np.float32)[self._open.column]
+            is_event[self._open.column] = self._open.score > high
+            followed = edged & last & is_event[events.column]
+            final &= ~edged | ~last | followed | (offsets <= limit)
+            offsets = np.where(followed, np.minimum(offsets, limit), offsets)
         self._waiting = events.where(~final)
         self._last_end[events.column[final]] = events.end[final]  # the last assignment holds
         self._edge_scores.keep(self._unfinished())

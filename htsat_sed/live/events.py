@@ -54,7 +54,7 @@ class Rules:
     def look_ahead(self, token_seconds: float) -> float:
         """Seconds after the end of an event at which its scores decide it, at most.
 
-        One that a sound of its class follows so closely that the two may be joined waits for the end of that.
+        An event waits longer for scores of its class that follow so closely that they may join it.
         """
         rules = class_rules(self.labels, token_seconds=token_seconds, post_processing=self.post_processing)
         spans, reach = rules.events, reach_of(token_seconds)

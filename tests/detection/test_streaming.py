@@ -179,3 +179,14 @@ def test_a_preview_is_what_the_end_would_bring_in_whole_tokens_and_changes_nothi
         found += stream.add(scores[cut:]) + stream.finish(duration)
         assert sorted(found) == find_events(PresenceMap(scores, LABELS, step, duration), chosen)
     assert sorted(previewed) == sorted(found)  # of the rules without edges
+
+
+def test_an_event_with_edges_does_not_wait_for_the_end_of_the_next() -> None:
+    """At half of its mean of 1, the first one ends in the middle between tokens 2 and 3, whatever follows."""
+    rules = PostProcessing(threshold=0.5, edge_level=0.5)
+    column = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, *[0.9] * 30, 0.0]
+    found = one_by_one(column, rules)
+    assert found[7] == [Event(2.0, 3.0, "a", 1.0)]  # `REACH` tokens behind its end
+    column = [0.0, 0.0, 1.0, 0.0, *[0.9] * 30, 0.0]
+    found = one_by_one(column, rules)
+    assert [event.onset for event in found[7]] == [2.0]

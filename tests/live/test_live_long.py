@@ -66,7 +66,7 @@ def test_a_day_needs_no_more_memory_than_an_hour(detector: Detector, tmp_path: P
 
             yield score
 
-    instant = Instant(detector.models[0], hop=1.0, batch_size=1, execution=detector.execution)
+    instant = Instant(detector.models[0], hop=2.5, batch_size=1, execution=detector.execution)
     rules = PostProcessing(threshold=0.5, threshold_low=0.3, median_filter=0.9, min_gap=1.0, edge_level=0.6)
     counted: dict[str, int] = {}
 
@@ -78,7 +78,7 @@ def test_a_day_needs_no_more_memory_than_an_hour(detector: Detector, tmp_path: P
     listener = Listener(
         instant,
         Rules(instant.labels, rules),
-        Pace(hop=3, slack=1.0, drop=False),
+        Pace(hop=8, slack=60.0, drop=False),
         clock=Clock(),
         report=report,
         saving=Saving(Clips(tmp_path, RATE), 1.0, 1.0, 2.0),
@@ -86,7 +86,9 @@ def test_a_day_needs_no_more_memory_than_an_hour(detector: Detector, tmp_path: P
     memory: dict[int, float] = {}
 
     def idle() -> None:
-        memory.setdefault(int(listener.counts.seconds // 600), resident())
+        tenth = int(listener.counts.seconds // 600)
+        if tenth not in memory:
+            memory[tenth] = resident()
 
     def source(stack: ExitStack) -> AudioStream:
         pipe = Pipe(Endless(HOURS * 3600))
@@ -96,7 +98,7 @@ def test_a_day_needs_no_more_memory_than_an_hour(detector: Detector, tmp_path: P
     hour = max(value for tenth, value in memory.items() if tenth <= 6)
     print(f"MB at the end of the first hour {hour:.1f}, at most {max(memory.values()):.1f}, {counted}")  # noqa: T201
     assert listener.counts.seconds == HOURS * 3600
-    assert counted["final"] > 100 * HOURS
+    assert counted["final"] > 10 * HOURS
     assert max(memory.values()) < hour + 50.0
 
 
