@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ from htsat_sed.evaluation.tables import Pair
 
 Mask = NDArray[np.bool_]
 
+_FAR = 3.0  # times the highest rate that counts; what is beyond is looked at where a guard says so
 DECIMALS = 6  # of seconds, in comparisons with criteria
 # Seconds of the median filters of post-processing independent PSDS, those of sed_scores_eval's own tests.
 PI_MEDIAN_FILTERS = tuple(k / 5 for k in range(11))
@@ -154,29 +156,73 @@ class OperatingPoints:
     active: Floats
     durations: Floats
 
-    def curves(self, weights: Floats | None = None) -> dict[int, Curve]:
-        """PSD-ROC of each class that has reference events, of (R,) weighted recordings."""
-        w = np.ones(len(self.durations)) if weights is None else weights
-        hours, number, active = w @ self.durations / 3600.0, w @ self.reference, w @ self.active / 3600.0
-        s, k = self.steps, len(number)
+    @cached_property
+    def _ends(self) -> Ints:
+        """The last step at each threshold of each class, (G,)."""
+        return np.flatnonzero(_ends(self.steps.threshold, self.steps.label))
+
+    def _counted(self, w: Floats) -> tuple[Floats, Floats]:
+        """Found reference events, and effective false positives per hour, at each threshold, (G,) each."""
+        hours, active = w @ self.durations / 3600.0, w @ self.active / 3600.0
+        s, label = self.steps, self.steps.label[self._ends]
         counted = s.change * w[s.recording]
         hit, false = s.kind < 0, s.kind == s.label
-        found, wrong = np.cumsum(np.where(hit, counted, 0.0)), np.cumsum(np.where(false, counted, 0.0))
-        crossed = np.zeros(len(counted))
-        if self.scenario.alpha_ct > 0.0 and k > 1:
+        sums = [np.cumsum(counted * hit), np.cumsum(counted * false)]
+        if self.scenario.alpha_ct > 0.0 and len(active) > 1:
             occurs = active > 0.0
             others = np.maximum(1, occurs.sum() - occurs)
             cost = self.scenario.alpha_ct * np.where(occurs, 1.0 / np.where(occurs, active, 1.0), 0.0)
-            crossed = np.cumsum(np.where(hit | false, 0.0, counted * cost[s.kind] / others[s.label]))
+            sums.append(np.cumsum(np.where(hit | false, 0.0, counted * cost[s.kind] / others[s.label])))
+        # Sums go on from class to class: what was reached before each is taken off.
+        first = np.searchsorted(label, label)
+        found, wrong, *crossed = (each[self._ends] - np.append(0.0, each[self._ends])[first] for each in sums)
         with np.errstate(divide="ignore", invalid="ignore"):
-            rate = wrong / hours + crossed
-        ends = _ends(s.threshold, s.label)
+            rate: Floats = wrong / hours
+        return found, rate + crossed[0] if crossed else rate
+
+    @cached_property
+    def _short(self) -> tuple[OperatingPoints, Mask]:
+        """The same without thresholds where far too many false positives count, and a mask (G,) of guards.
+
+        What changes at them counts at the next threshold that is kept. Of neighbouring ones the first stays,
+        as a guard: where it has few enough in a resampling, the others might, too.
+        """
+        s, ends = self.steps, self._ends
+        label, threshold = s.label[ends], s.threshold[ends]
+        far = self._counted(np.ones(len(self.durations)))[1] > _FAR * self.scenario.max_efpr
+        guard = far & ~(np.append(False, far[:-1]) & np.append(False, label[1:] == label[:-1]))
+        kept = np.flatnonzero(~far | guard)
+        group = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=-1))
+        later = np.searchsorted(kept, group)
+        there = later < len(kept)
+        place = kept[np.minimum(later, len(kept) - 1)]
+        there &= label[place] == s.label
+        place, recording, kind = place[there], s.recording[there], s.kind[there]
+        kinds, recordings = self.reference.shape[1] + 1, len(self.durations)
+        key, which = np.unique((place * recordings + recording) * kinds + kind + 1, return_inverse=True)
+        rest, kind = np.divmod(key, kinds)
+        place, recording = np.divmod(rest, recordings)
+        change = np.bincount(which, s.change[there], len(key)).astype(float)
+        steps = _Steps(threshold[place], recording, label[place], kind - 1, change)
+        return replace(self, steps=steps), guard[kept]
+
+    def curves(self, weights: Floats | None = None) -> dict[int, Curve]:
+        """PSD-ROC of each class that has reference events, of (R,) weighted recordings."""
+        w = np.ones(len(self.durations)) if weights is None else weights
+        points: OperatingPoints = self
+        found, rate = None, np.zeros(0)
+        if weights is not None and len(self._ends):
+            points, guards = self._short
+            found, rate = points._counted(w)
+            if (rate[guards] <= self.scenario.max_efpr).any():
+                points, found = self, None
+        if found is None:
+            found, rate = points._counted(w)
+        number, label = w @ self.reference, points.steps.label[points._ends]
         of = {}
-        for label in np.flatnonzero(number > 0.0).tolist():
-            first, stop = np.searchsorted(s.label, (label, label + 1))
-            at = first + np.flatnonzero(ends[first:stop])
-            start = (found[first - 1], rate[first - 1]) if first else (0.0, 0.0)
-            of[label] = _curve(rate[at] - start[1], (found[at] - start[0]) / number[label], self.scenario)
+        for k in np.flatnonzero(number > 0.0).tolist():
+            own = slice(*np.searchsorted(label, (k, k + 1)))
+            of[k] = _curve(rate[own], found[own] / number[k], self.scenario)
         return of
 
     def figures(self, weights: Floats) -> tuple[Floats, Floats]:
@@ -352,7 +398,9 @@ def operating_points(events: Pair, found: Lives, scenario: Scenario) -> Operatin
     counts = met[shared.estimated]
     hits = _hits(found, shared.where(counts), references, k, scenario.gtc)
     failed = np.flatnonzero(~met)
-    crossing, other = _cross_triggers(found, failed, references, scenario.cttc, k)
+    crossing = other = np.zeros(0, np.int64)
+    if scenario.alpha_ct > 0.0:
+        crossing, other = _cross_triggers(found, failed, references, scenario.cttc, k)
     wrong, kind = np.append(failed, crossing), np.append(found.label[failed], other)
     recording, label = found.recording[wrong], found.label[wrong]
     begins = _Steps(found.high[wrong], recording, label, kind, np.ones(len(wrong)))

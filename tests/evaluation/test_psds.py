@@ -10,6 +10,7 @@ from htsat_sed.evaluation.psds import (
     PI_MEDIAN_FILTERS,
     SCENARIO_1,
     SCENARIO_2,
+    SCENARIOS,
     Scenario,
     detections,
     operating_points,
@@ -18,6 +19,7 @@ from htsat_sed.evaluation.psds import (
     thresholds,
 )
 from htsat_sed.evaluation.report import Settings
+from htsat_sed.evaluation.resampling import Resampling
 from htsat_sed.evaluation.tables import pair
 
 
@@ -143,3 +145,23 @@ def test_post_processing_independent_psds_is_the_best_of_all_median_filters() ->
         ]
         assert found[name] == psds_areas(points).overall[0]
         assert (found[name] or 0.0) >= max(psds_areas([each]).overall[0] for each in points)
+
+
+@pytest.mark.parametrize("far", [1.0, 3.0])
+def test_resampling_leaves_out_no_threshold_that_counts(far: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(7)
+    labels, names = ("Cat", "Dog"), [str(i) for i in range(40)]
+    maps = {name: PresenceMap(rng.random((32, 2), np.float32), labels, 0.3125, 10.0) for name in names}
+    reference = {n: [Event(float(k), k + 2.0, labels[k % 2])] for k, n in enumerate(names) if k < 8} | {
+        name: [] for name in names[8:]
+    }
+    events = pair(reference, {}, durations=dict.fromkeys(names, 10.0))
+    found = detections(events, maps)
+    weights = Resampling.of(40, Settings(bootstrap=30)).weights
+    areas = []
+    for factor in (far, np.inf):
+        monkeypatch.setattr("htsat_sed.evaluation.psds._FAR", factor)
+        areas.append([psds_areas([operating_points(events, found, s)], weights) for s in SCENARIOS.values()])
+    for ours, of_all in zip(*areas, strict=True):
+        np.testing.assert_allclose(ours.overall, of_all.overall, atol=1e-12)
+        np.testing.assert_allclose(ours.by_class, of_all.by_class, atol=1e-12)
