@@ -135,16 +135,22 @@ def show_thresholds(found: Sequence[ClassThreshold], precision: float) -> None:
     table.add_column("class", no_wrap=True, min_width=max(len(each.label) for each in found))
     for name in ("right", "heard", "events", "threshold", "kept", "precision", "95 %"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for each in found:
         low, high = each.interval
         interval = f"{low:.2f} to {high:.2f}" if low == low else "-"
         shown = "-" if each.threshold is None else f"{each.threshold:g}"
         estimate = f"{each.precision:.2f}" if each.precision == each.precision else "-"
         counts = map(str, (each.right, each.heard, each.events))
-        values = (shown, str(each.kept), estimate, interval, _remark(each, precision))
+        values = (shown, str(each.kept), estimate, interval, _remark(each))
         table.add_row(each.label, *counts, *values)
     output.print(table)
+    if any(each.threshold == 1.0 for each in found):
+        say(
+            "note", f"classes that no threshold gives a precision of {precision:g} become silent: threshold 1"
+        )
+    if any(each.threshold is None for each in found):
+        say("note", "classes of which too few were heard stay as before")
     for each in found:
         if each.too_few and each.following:
             some = ", ".join(
@@ -154,9 +160,9 @@ def show_thresholds(found: Sequence[ClassThreshold], precision: float) -> None:
             say("hear next", f"{each.label}: {some}")
 
 
-def _remark(found: ClassThreshold, precision: float) -> str:
+def _remark(found: ClassThreshold) -> str:
     if found.threshold is None:
-        return "too few heard: stays as before"
+        return "too few heard"
     if found.threshold == 1.0:
-        return f"no threshold has {precision:g}: becomes silent"
-    return "wide: hear more" if found.too_few else ""
+        return "becomes silent"
+    return "wide" if found.too_few else ""

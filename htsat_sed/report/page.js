@@ -964,7 +964,12 @@
 
   sound.addEventListener("play", () => { showPlaying(true); if (!frame) frame = requestAnimationFrame(tick); });
   sound.addEventListener("pause", () => { showPlaying(false); draw(); });
-  sound.addEventListener("error", () => { if (loaded) notice("The sound cannot be played: the file is missing, or this browser does not know its format."); });
+  sound.addEventListener("error", () => {
+    if (!loaded) return;
+    const unknown = sound.error.code === MediaError.MEDIA_ERR_SRC_NOT_SUPPORTED;
+    notice(unknown ? "The sound cannot be played: its file is missing, or this browser does not know the format."
+      : "This browser stopped to play: is there a loudspeaker?");
+  });
 
   function showPlaying(playing) {
     $("play").setAttribute("aria-label", playing ? "Pause" : "Play");
