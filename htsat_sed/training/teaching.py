@@ -137,7 +137,8 @@ def teach(
         CheckpointError: the start cannot be read.
         HtsatSedError: `run` or `out` cannot be written.
     """
-    folds = collection.folds if collection.folds > 1 else 1
+    before = load_checkpoint(resolve_checkpoint(options.start)) if options.keep_classes else None
+    folds = collection.folds
     models: list[HTSAT] = []
     for number in range(1, folds + 1):
         data = run / f"fold-{number}"
@@ -159,8 +160,8 @@ def teach(
             )
     model = mean_of(models)
     taught = _validated(collection, models, model, options)
-    if options.keep_classes:
-        _join_classes(model, load_checkpoint(resolve_checkpoint(options.start)))
+    if before is not None:
+        _join_classes(model, before)
     model.provenance = _provenance(collection, taught, options)
     remove_unfinished([out])
     save_checkpoint(out, model)
