@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -93,6 +93,7 @@ def embed(
     with Interruptible() as stop:
         archive = Archive(out)
         recordings, failures = given.find()
+        model = in_torch(model)
         detector = model.detector(channels, fill_batches=len(recordings) > 1)
         kind = _kind(detector, model.checkpoint, channels, options)
         _check_same(archive, kind)
@@ -120,6 +121,13 @@ def embed(
             summarise(run, out)
         _prepare(out)
     raise typer.Exit(code)
+
+
+def in_torch(model: ModelOptions) -> ModelOptions:
+    """The options with torch for auto: it alone computes embeddings, and is ready sooner."""
+    if model.execution.runtime != "auto":
+        return model
+    return replace(model, execution=replace(model.execution, runtime="torch"))
 
 
 def _embed(detector: Detector, run: Run, kind: Kind) -> None:

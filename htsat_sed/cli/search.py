@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from htsat_sed.cli.embed import in_torch
 from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
 from htsat_sed.cli.options import ChannelOptions, MessageOptions, ModelOptions, OverwriteOptions
 from htsat_sed.cli.progress import waiting_for
@@ -202,7 +203,7 @@ def _detector(archive: Archive, model: ModelOptions) -> Detector:
     """
     kind = archive.kind
     assert kind is not None
-    named = replace(model, checkpoint=model.checkpoint or list(kind.checkpoints))
+    named = replace(in_torch(model), checkpoint=model.checkpoint or list(kind.checkpoints))
     detector = named.detector(ChannelOptions(kind.channel, kind.track))
     _check_model(archive.folder, kind, detector)
     return detector
