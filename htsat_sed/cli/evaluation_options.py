@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, ClassVar
 
 import typer
 
 from htsat_sed.cli.evaluation_report import write_csv, write_json
+from htsat_sed.cli.groups import argument, option
 from htsat_sed.cli.negatives import NegativesOption
 from htsat_sed.runs.written import recording_outputs
 
@@ -27,63 +28,45 @@ OUTPUT = "Output"
 class EvaluatedFiles:
     """What is evaluated: reference, and events, presence maps or recordings."""
 
-    reference: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="REFERENCE",
-            help="Strong labels: a table with filename, onset, offset (seconds) and event_label, as DESED's; "
-            "or any format that detect writes, also a folder with one label file a recording. Or weak ones, "
-            "filename and event_labels, for clip-level metrics alone. May be left out with --negatives.",
-            show_default=False,
-        ),
-    ] = None
-    estimated: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="ESTIMATED",
-            help="Events, in the same formats; clip scores as tag writes them; or a folder of presence maps "
-            "or score files, as for --scores. Several are compared, the others with the first.",
-            show_default=False,
-        ),
-    ] = None
-    scores: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Presence maps as `detect --scores` keeps them, or score files (a TSV a recording with "
-            "onset, offset and a column a class, as sed_scores_eval has them): adds PSDS and clip-level "
-            "metrics. Without ESTIMATED, events are found in them, by the options at the end.",
-            show_default=False,
-        ),
-    ] = None
-    audio: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Detect first, in the recordings below this folder that REFERENCE has: presence maps and "
-            "events, by the options at the end.",
-            show_default=False,
-        ),
-    ] = None
+    reference: Path | None = argument(
+        None,
+        "Strong labels: a table with filename, onset, offset (seconds) and event_label, as DESED's; or "
+        "any format that detect writes, also a folder with one label file a recording. Or weak ones, "
+        "filename and event_labels, for clip-level metrics alone. May be left out with --negatives.",
+        metavar="REFERENCE",
+    )
+    estimated: list[Path] | None = argument(
+        None,
+        "Events, in the same formats; clip scores as tag writes them; or a folder of presence maps or "
+        "score files, as for --scores. Several are compared, the others with the first.",
+        metavar="ESTIMATED",
+    )
+    scores: Path | None = option(
+        None,
+        "Presence maps as `detect --scores` keeps them, or score files (a TSV a recording with onset, "
+        "offset and a column a class, as sed_scores_eval has them): adds PSDS and clip-level metrics. "
+        "Without ESTIMATED, events are found in them, by the options at the end.",
+        metavar="DIR",
+    )
+    audio: Path | None = option(
+        None,
+        "Detect first, in the recordings below this folder that REFERENCE has: presence maps and events, "
+        "by the options at the end.",
+        metavar="DIR",
+    )
     negatives: NegativesOption = None
-    durations: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="TSV",
-            help="Table with filename and duration (seconds; presence maps know theirs). Events past the end "
-            "are noticed, and a recording in it that REFERENCE lacks counts as one without events.",
-            show_default=False,
-        ),
-    ] = None
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            metavar="LABEL",
-            help=r"Score only this class; repeatable.  \[default: all of the reference]",
-            show_default=False,
-        ),
-    ] = None
+    durations: Path | None = option(
+        None,
+        "Table with filename and duration (seconds; presence maps know theirs). Events past the end are "
+        "noticed, and a recording in it that REFERENCE lacks counts as one without events.",
+        metavar="TSV",
+    )
+    only: list[str] | None = option(
+        None,
+        "Score only this class; repeatable.  \\[default: all of the reference]",
+        "--class",
+        metavar="LABEL",
+    )
 
     def __post_init__(self) -> None:
         """Refuse what does not go together.
@@ -122,123 +105,64 @@ class EvaluatedFiles:
 class MetricOptions:
     """Parameters of the metrics, and what is computed beside them."""
 
-    onset_collar: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", help="Collar-based F1: how far an onset may be off.", rich_help_panel=METRICS
-        ),
-    ] = 0.2
-    offset_collar: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", help="Collar-based F1: how far an offset may be off.", rich_help_panel=METRICS
-        ),
-    ] = 0.2
-    offset_share: Annotated[
-        float,
-        typer.Option(
-            metavar="PART",
-            help="Or by this part of the reference event's duration, if that is more.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 0.2
-    segment: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", help="Segment-based F1: length of a segment.", rich_help_panel=METRICS
-        ),
-    ] = 1.0
-    dtc: Annotated[
-        float,
-        typer.Option(
-            metavar="PART",
-            help="Intersection-based F1: least part of an estimated event inside reference events.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 0.5
-    gtc: Annotated[
-        float,
-        typer.Option(
-            metavar="PART",
-            help="Intersection-based F1: least part of a reference event that estimated ones cover.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 0.5
-    cttc: Annotated[
-        float,
-        typer.Option(
-            metavar="PART",
-            help="Cross-trigger tolerance, stated with F1 though without effect on it.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 0.3
-    psds_thresholds: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="PSDS: approximate the curve by N thresholds, in the middle of equal parts of 0 to 1, as "
-            r"psds_eval is used.  \[default: exact, all scores that occur]",
-            show_default=False,
-            rich_help_panel=METRICS,
-        ),
-    ] = 0
-    pi_psds: Annotated[
-        bool,
-        typer.Option(
-            "--pi-psds",
-            help="Also the PSDS that is independent of post-processing (piPSDS): at each rate of false "
-            "positives the best of the median filters from 0 to 2 s, in steps of 0.2 s, and no other "
-            "post-processing.",
-            rich_help_panel=METRICS,
-        ),
-    ] = False
-    beta: Annotated[
-        float,
-        typer.Option(
-            metavar="B",
-            help="Also an F-measure in which recall weighs B times as much as precision, such as 2.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 1.0
-    details: Annotated[
-        bool,
-        typer.Option(
-            "--details",
-            help="Also error rates, delay and duration error of found events, false positives per hour, what "
-            "was detected instead, and from scores: segments ranked (mAP, AUC) and best thresholds.",
-            rich_help_panel=METRICS,
-        ),
-    ] = False
-    bootstrap: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="95 % intervals (BCa) from N resamplings of the recordings, such as 1000.",
-            rich_help_panel=METRICS,
-        ),
-    ] = 0
-    reliability: Annotated[
-        bool,
-        typer.Option(
-            "--reliability",
-            help="How often events of a score are right, by tenths of the score; false alarms count.",
-            rich_help_panel=METRICS,
-        ),
-    ] = False
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check",
-            help="Compute the figures with sed_eval, psds_eval, sed_scores_eval and scikit-learn, too; fail "
-            r"if any differs by more than 1e-9. Needs pip install 'htsat-sed\[reference]'.",
-            rich_help_panel=METRICS,
-        ),
-    ] = False
-    seed: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Of the resampling.", rich_help_panel=METRICS)
-    ] = 0
+    panel: ClassVar[str] = METRICS
+    onset_collar: float = option(0.2, "Collar-based F1: how far an onset may be off.", metavar="SECONDS")
+    offset_collar: float = option(0.2, "Collar-based F1: how far an offset may be off.", metavar="SECONDS")
+    offset_share: float = option(
+        0.2, "Or by this part of the reference event's duration, if that is more.", metavar="PART"
+    )
+    segment: float = option(1.0, "Segment-based F1: length of a segment.", metavar="SECONDS")
+    dtc: float = option(
+        0.5,
+        "Intersection-based F1: least part of an estimated event inside reference events.",
+        metavar="PART",
+    )
+    gtc: float = option(
+        0.5,
+        "Intersection-based F1: least part of a reference event that estimated ones cover.",
+        metavar="PART",
+    )
+    cttc: float = option(
+        0.3, "Cross-trigger tolerance, stated with F1 though without effect on it.", metavar="PART"
+    )
+    psds_thresholds: int = option(
+        0,
+        "PSDS: approximate the curve by N thresholds, in the middle of equal parts of 0 to 1, as "
+        "psds_eval is used.  \\[default: exact, all scores that occur]",
+        min=0,
+        metavar="N",
+        show_default=False,
+    )
+    pi_psds: bool = option(
+        False,
+        "Also the PSDS that is independent of post-processing (piPSDS): at each rate of false positives "
+        "the best of the median filters from 0 to 2 s, in steps of 0.2 s, and no other post-processing.",
+        "--pi-psds",
+    )
+    beta: float = option(
+        1.0, "Also an F-measure in which recall weighs B times as much as precision, such as 2.", metavar="B"
+    )
+    details: bool = option(
+        False,
+        "Also error rates, delay and duration error of found events, false positives per hour, what was "
+        "detected instead, and from scores: segments ranked (mAP, AUC) and best thresholds.",
+        "--details",
+    )
+    bootstrap: int = option(
+        0, "95 % intervals (BCa) from N resamplings of the recordings, such as 1000.", min=0, metavar="N"
+    )
+    reliability: bool = option(
+        False,
+        "How often events of a score are right, by tenths of the score; false alarms count.",
+        "--reliability",
+    )
+    check: bool = option(
+        False,
+        "Compute the figures with sed_eval, psds_eval, sed_scores_eval and scikit-learn, too; fail if any "
+        "differs by more than 1e-9. Needs pip install 'htsat-sed\\[reference]'.",
+        "--check",
+    )
+    seed: int = option(0, "Of the resampling.", min=0, metavar="N")
 
     @property
     def settings(self) -> Settings:
@@ -252,55 +176,25 @@ class MetricOptions:
 class ReportFiles:
     """Files of the report, each written where it is given."""
 
-    json_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            metavar="FILE",
-            help="Everything: figures, counts, parameters, versions, hashes of the inputs. The same input "
-            "gives the same bytes.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
-    csv_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--csv",
-            metavar="FILE",
-            help="A row for each metric, class and figure.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A picture (png, svg, pdf): F1 of each class, and the PSD-ROC.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
+    panel: ClassVar[str] = OUTPUT
+    json_file: Path | None = option(
+        None,
+        "Everything: figures, counts, parameters, versions, hashes of the inputs. The same input gives "
+        "the same bytes.",
+        "--json",
+        metavar="FILE",
+    )
+    csv_file: Path | None = option(None, "A row for each metric, class and figure.", "--csv", metavar="FILE")
+    plot: Path | None = option(
+        None, "A picture (png, svg, pdf): F1 of each class, and the PSD-ROC.", metavar="FILE"
+    )
 
-    table: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Of several systems, tables as in a paper: LaTeX (.tex) or Markdown (.md).",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
-    write_scores: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="The presence maps of --scores or --audio as score files, for sed_scores_eval.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
+    table: Path | None = option(
+        None, "Of several systems, tables as in a paper: LaTeX (.tex) or Markdown (.md).", metavar="FILE"
+    )
+    write_scores: Path | None = option(
+        None, "The presence maps of --scores or --audio as score files, for sed_scores_eval.", metavar="DIR"
+    )
 
     @property
     def paths(self) -> tuple[Path | None, Path | None, Path | None, Path | None]:

@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from htsat_sed.cli.groups import Without, option, with_groups
+from htsat_sed.cli.groups import Without, argument, option, with_groups
 from htsat_sed.cli.maps import bundled_info, detected_maps, matching_recordings, post_processing_of
 from htsat_sed.cli.negatives import NegativesOption, negative_maps
 from htsat_sed.cli.options import MODEL, ChannelOptions, MessageOptions, ModelOptions, OverwriteOptions
@@ -51,32 +51,16 @@ SEARCH = "Search"
 class TuningInputs:
     """The reference, presence maps or recordings, and the values before."""
 
-    reference: Annotated[
-        Path | None,
-        typer.Argument(metavar="REFERENCE", help="Strong labels, as for evaluate.", show_default=False),
-    ] = None
-    scores: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Presence maps as `detect --scores` keeps them.", show_default=False
-        ),
-    ] = None
-    audio: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Or recordings, to make presence maps of first.", show_default=False
-        ),
-    ] = None
-    before: Annotated[
-        Path | None,
-        typer.Option(
-            "--post-processing",
-            metavar="TOML",
-            help="The values before, over those of the checkpoint: what tuning is compared with, and what "
-            "stays where nothing is better.",
-            show_default=False,
-        ),
-    ] = None
+    reference: Path | None = argument(None, "Strong labels, as for evaluate.", metavar="REFERENCE")
+    scores: Path | None = option(None, "Presence maps as `detect --scores` keeps them.", metavar="DIR")
+    audio: Path | None = option(None, "Or recordings, to make presence maps of first.", metavar="DIR")
+    before: Path | None = option(
+        None,
+        "The values before, over those of the checkpoint: what tuning is compared with, and what stays "
+        "where nothing is better.",
+        "--post-processing",
+        metavar="TOML",
+    )
 
     @property
     def labels(self) -> Path:
@@ -95,86 +79,45 @@ class TuningInputs:
 class TunedFiles:
     """Where the tuned values go."""
 
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="TOML",
-            help="The values, for `detect --post-processing`.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
-    into: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="SAFETENSORS",
-            help="The values in a copy of the checkpoint (-c); all else in it stays.",
-            show_default=False,
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
+    panel: ClassVar[str] = OUTPUT
+    out: Path | None = option(
+        None, "The values, for `detect --post-processing`.", "--output", "-o", metavar="TOML"
+    )
+    into: Path | None = option(
+        None, "The values in a copy of the checkpoint (-c); all else in it stays.", metavar="SAFETENSORS"
+    )
 
 
 @dataclass(frozen=True)
 class SearchOptions:
     """What is searched for, and how."""
 
-    metric: Annotated[
-        str,
-        typer.Option(
-            metavar="METRIC",
-            help="Whose F1 is to be highest: intersection, collar or segment. Or psds1, psds2: filters and "
-            "gaps for the exact PSDS of that scenario, thresholds for the highest F1 by its criteria.",
-            rich_help_panel=SEARCH,
-        ),
-    ] = "intersection"
-    method: Annotated[
-        str,
-        typer.Option(
-            metavar="METHOD",
-            help="threshold (runs of high scores), change-points (boxes between changes, cSEBBs), or both: "
-            "whichever suits a class better; threshold-alone: filters and gaps stay as before, which needs "
-            "fewer recordings and takes seconds.",
-            rich_help_panel=SEARCH,
-        ),
-    ] = "threshold"
+    panel: ClassVar[str] = SEARCH
+    metric: str = option(
+        "intersection",
+        "Whose F1 is to be highest: intersection, collar or segment. Or psds1, psds2: filters and gaps "
+        "for the exact PSDS of that scenario, thresholds for the highest F1 by its criteria.",
+        metavar="METRIC",
+    )
+    method: str = option(
+        "threshold",
+        "threshold (runs of high scores), change-points (boxes between changes, cSEBBs), or both: "
+        "whichever suits a class better; threshold-alone: filters and gaps stay as before, which needs "
+        "fewer recordings and takes seconds.",
+        metavar="METHOD",
+    )
     negatives: NegativesOption = None
-    false_alarms_per_hour: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            metavar="N",
-            help="With --negatives: the most false alarms of all classes together.",
-            rich_help_panel=SEARCH,
-        ),
-    ] = 2.0
-    folds: Annotated[
-        int,
-        typer.Option(
-            min=2, metavar="N", help="Parts of the cross-validation over recordings.", rich_help_panel=SEARCH
-        ),
-    ] = 5
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the parts.", rich_help_panel=SEARCH)] = 0
-    onset_collar: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Of the collar-based F1.", rich_help_panel=SEARCH)
-    ] = 0.2
-    offset_collar: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Of the collar-based F1.", rich_help_panel=SEARCH)
-    ] = 0.2
-    offset_share: Annotated[
-        float, typer.Option(metavar="PART", help="Of the collar-based F1.", rich_help_panel=SEARCH)
-    ] = 0.2
-    segment: Annotated[
-        float, typer.Option(metavar="SECONDS", help="Of the segment-based F1.", rich_help_panel=SEARCH)
-    ] = 1.0
-    dtc: Annotated[
-        float, typer.Option(metavar="PART", help="Of the intersection-based F1.", rich_help_panel=SEARCH)
-    ] = 0.5
-    gtc: Annotated[
-        float, typer.Option(metavar="PART", help="Of the intersection-based F1.", rich_help_panel=SEARCH)
-    ] = 0.5
+    false_alarms_per_hour: float = option(
+        2.0, "With --negatives: the most false alarms of all classes together.", min=0.0, metavar="N"
+    )
+    folds: int = option(5, "Parts of the cross-validation over recordings.", min=2, metavar="N")
+    seed: int = option(0, "Of the parts.", min=0, metavar="N")
+    onset_collar: float = option(0.2, "Of the collar-based F1.", metavar="SECONDS")
+    offset_collar: float = option(0.2, "Of the collar-based F1.", metavar="SECONDS")
+    offset_share: float = option(0.2, "Of the collar-based F1.", metavar="PART")
+    segment: float = option(1.0, "Of the segment-based F1.", metavar="SECONDS")
+    dtc: float = option(0.5, "Of the intersection-based F1.", metavar="PART")
+    gtc: float = option(0.5, "Of the intersection-based F1.", metavar="PART")
 
     def __post_init__(self) -> None:
         """Refuse names that are not known.
@@ -201,18 +144,15 @@ class SearchOptions:
 class OneDetectorOptions:
     """What makes a detector of one checkpoint."""
 
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint",
-            "-c",
-            metavar="FILE|NAME",
-            help="For --audio and --into; with --scores, the one that made them: its values are those before."
-            r"  \[default: home, the bundled one; with --scores alone none]",
-            show_default=False,
-            rich_help_panel=MODEL,
-        ),
-    ] = None
+    panel: ClassVar[str] = MODEL
+    checkpoint: str | None = option(
+        None,
+        "For --audio and --into; with --scores, the one that made them: its values are those before.  "
+        "\\[default: home, the bundled one; with --scores alone none]",
+        "--checkpoint",
+        "-c",
+        metavar="FILE|NAME",
+    )
     model: Annotated[
         ModelOptions, Without("checkpoint", "labels", "sample_rate", "label_file", "precision")
     ] = ModelOptions()
