@@ -40,10 +40,14 @@ From presence maps (--scores, with the -c and --map that made them, or --audio),
 
 - psds1: PSDS scenario 1 (DTC 0.7, GTC 0.7, alpha_CT 0)
 - psds2: PSDS scenario 2 (DTC 0.1, GTC 0.1, CTTC 0.3, alpha_CT 0.5)
-- both: alpha_ST 1, at most 100 false positives an hour
+- both: alpha_ST 1, at most 100 false positives an hour; exact, over all
+  scores that occur
 - clip: mAP, AUC and d-prime; a recording's score is its highest
 
 From clip scores (tag): clip alone.
+
+Of several ESTIMATED, the others are compared with the first: the difference
+of every figure with its interval and p, from the same resamplings.
 
 From recordings without the classes (--negatives), with or without REFERENCE:
 

@@ -52,7 +52,9 @@ class TuningInputs:
     """The reference, presence maps or recordings, and the values before."""
 
     reference: Path | None = argument(None, "Strong labels, as for evaluate.", metavar="REFERENCE")
-    scores: Path | None = option(None, "Presence maps as `detect --scores` keeps them.", metavar="DIR")
+    scores: Path | None = option(
+        None, "Presence maps as `detect --scores` keeps them, or score files.", metavar="DIR"
+    )
     audio: Path | None = option(None, "Or recordings, to make presence maps of first.", metavar="DIR")
     before: Path | None = option(
         None,
