@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -159,19 +160,15 @@ def _placed(name: str, time: datetime, zone: tzinfo) -> datetime:
     early, late = time.replace(tzinfo=zone), time.replace(tzinfo=zone, fold=1)
     placed = early.astimezone(UTC).astimezone(zone)
     if early.utcoffset() != late.utcoffset():
-        clock = f"its clock time {time:%Y-%m-%d %H:%M:%S}"
-        remedy = (
-            "if the recorder's clock was not changed, give its distance from UTC, such as --timezone +01:00"
-        )
-        if placed.replace(tzinfo=None) == time:
-            _logger.warning("%s: %s occurs twice in %s, the first is taken: %s", name, clock, zone, remedy)
-        else:
-            _logger.warning(
-                "%s: %s does not occur in %s, %s is taken: %s",
-                name,
-                clock,
-                zone,
-                f"{placed:%H:%M:%S}",
-                remedy,
-            )
+        happens, taken = "occurs twice", "the first"
+        if placed.replace(tzinfo=None) != time:
+            happens, taken = "does not occur", str(placed.time())
+        _warn_once(f"{name}: its clock time {time:%Y-%m-%d %H:%M:%S} {happens} in {zone}, {taken} is taken")
     return placed
+
+
+@lru_cache(maxsize=10_000)
+def _warn_once(fact: str) -> None:
+    """Warn about a time; once, however often it is asked for."""
+    remedy = "if the recorder's clock was not changed, give its distance from UTC, such as --timezone +01:00"
+    _logger.warning("%s: %s", fact, remedy)
