@@ -111,7 +111,14 @@ def embed(
         table = failures_place(run_options.failures_table, out, [])
         journal = _journal(out, settings, recordings, todo, kind, run_options.restart)
         display = RecordingsProgress("embedding", len(todo))
-        with Run(todo, failures, display=display, journal=journal, failures_table=table) as run:
+        with Run(
+            todo,
+            failures,
+            display=display,
+            journal=journal,
+            failures_table=table,
+            summary=run_options.json_summary,
+        ) as run:
             stop.left = run.left
             _embed(detector, run, kind)
             archive.add(kind, _embedded(run, archive, journal, kind))
