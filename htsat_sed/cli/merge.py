@@ -67,10 +67,11 @@ class MergeOptions:
 
 @with_groups
 def merge(options: MergeOptions, messages: MessageOptions) -> None:
-    """Join the outputs of shards: the same files, to the byte, that one run would have written.
+    """Join the outputs of shards to the files that one run would have written.
 
-    Each shard is a run of detect or tag with --shard. All shards must be finished, and of the
-    same recordings and settings; what is missing or there twice is named, and nothing is written.
+    Each shard is a run of detect or tag with --shard.
+    All shards must be finished, and of the same recordings and settings.
+    What is missing or there twice is named, and nothing is written then.
 
     [bold]Examples[/bold]
 
