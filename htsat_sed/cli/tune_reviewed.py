@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,8 +111,17 @@ def write_thresholds(
             low = own.threshold if own.threshold_low is None else own.threshold_low
             # A JSON string is a TOML one.
             file.write(f"\n[classes.{json.dumps(each.label, ensure_ascii=False)}]\n")
-            file.write(f"threshold = {each.threshold!r}\nthreshold_low = {min(low, each.threshold)!r}\n")
+            threshold = _presence(each.threshold, own)
+            file.write(f"threshold = {threshold!r}\nthreshold_low = {min(low, threshold)!r}\n")
     remark(f"{path}: thresholds of {len(fitted)} classes, for detect --post-processing")
+
+
+def _presence(threshold: float, own: PostProcessing) -> float:
+    """The presence score for a threshold of event scores, which a checkpoint may calibrate."""
+    if threshold in (0.0, 1.0) or (own.score_slope, own.score_offset) == (1.0, 0.0):
+        return threshold
+    logit = math.log(threshold / (1.0 - threshold))
+    return 1.0 / (1.0 + math.exp((own.score_offset - logit) / own.score_slope))
 
 
 def write_next(found: Sequence[ClassThreshold], path: Path) -> None:

@@ -158,6 +158,20 @@ def test_tune_takes_a_review(run: Callable[..., tuple[int, str, str]], tmp_path:
     assert "b,3.000,4.000,Purr,0.8000" in following.read_text(encoding="utf-8")
 
 
+def test_thresholds_hold_for_presence_scores_before_calibration(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """With a slope of 2 and no offset, an event score of 0.8 is a presence score of 2/3: odds of 4 and of 2."""
+    events = [Reviewed("a", Event(float(i), i + 0.5, "Dog", 0.81), "right") for i in range(30)]
+    (tmp_path / "before.toml").write_text("threshold = 0.5\nscore_slope = 2.0\n")
+    review, out = table(tmp_path / "review.csv", events), tmp_path / "tuned.toml"
+    run("tune", "--reviewed", review, "-o", out, "--post-processing", tmp_path / "before.toml")
+    own = PostProcessing().override(read_post_processing(out)).of("Dog")
+    odds = own.threshold / (1.0 - own.threshold)
+    assert odds**2 == pytest.approx(4.0, rel=0.1)
+    assert own.threshold_low == 0.5
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
