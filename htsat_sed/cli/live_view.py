@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from htsat_sed.cli.terminal import clock, output
+from htsat_sed.cli.terminal import clock, output, printable
 
 if TYPE_CHECKING:
     from htsat_sed.live.listener import Counts, Report
@@ -35,7 +35,7 @@ class LiveView:
 
     def __enter__(self) -> Self:
         self._live.start()
-        self._live.update(Text(f"{self._source}: waiting for sound"))
+        self._live.update(Text(printable(f"{self._source}: waiting for sound")))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,7 +54,7 @@ class LiveView:
         until = "" if report.offset is None else f"{report.offset - report.onset:.2f} s"
         line = f"{report.begin:%H:%M:%S}  {report.state:9}  {until:>9}  {report.score:.2f}  "
         name = report.label if report.state != "gap" else "the source was interrupted"
-        self._live.console.print(Text.assemble((line, _STYLES[report.state]), name))
+        self._live.console.print(Text.assemble((line, _STYLES[report.state]), printable(name)))
 
     def _table(self, counts: Counts) -> Table:
         table = Table(box=None, show_header=False, pad_edge=False)
@@ -67,11 +67,11 @@ class LiveView:
         if counts.scores is not None:
             for column in counts.scores.argsort()[::-1][:_HIGHEST]:
                 score = float(counts.scores[column])
-                table.add_row(Text(self._labels[column]), _bar(score, "green"), f"{score:.2f}")
+                table.add_row(Text(printable(self._labels[column])), _bar(score, "green"), f"{score:.2f}")
         state = f"{clock(counts.seconds)}  {counts.events} events"
         if counts.dropped:
             state += f"  {counts.dropped} windows left out"
-        table.add_row(Text(self._source, style="dim"), Text(state, style="dim"), "")
+        table.add_row(Text(printable(self._source), style="dim"), Text(printable(state), style="dim"), "")
         return table
 
 
