@@ -30,8 +30,8 @@ class TrainingOptions:
     recipe: str | None = argument(
         None,
         "What to train on and how: a TOML file, or the name of one that comes with the package: "
-        "audioset, esc50, speech-commands, desed, home, home-all, home-silent. docs/training.md says "
-        "what a recipe may hold.",
+        "audioset, esc50, speech-commands, desed, home, and home-all, home-silent, home-silent-more and "
+        "home-unheard, which go on from it. docs/training.md says what a recipe may hold.",
         metavar="RECIPE",
     )
     named: str | None = option(None, "The same, as an option.", "--recipe", metavar="RECIPE")

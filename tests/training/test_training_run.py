@@ -293,8 +293,11 @@ def test_two_processes(data: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(two.running_var, one.running_var, rtol=1e-3, atol=1e-3)
 
 
+SILENT = ["home-silent", "home-silent-more", "home-unheard"]
+
+
 @pytest.mark.parametrize(
-    "name", ["audioset", "esc50", "speech-commands", "desed", "home", "home-all", "home-silent"]
+    "name", ["audioset", "esc50", "speech-commands", "desed", "home", "home-all", *SILENT]
 )
 def test_recipes_train(name: str, tmp_path: Path) -> None:
     """A few steps of every published recipe, on data in the form it wants, with a tiny model from scratch."""
@@ -373,7 +376,7 @@ def test_published_recipes_hold_the_authors_values() -> None:
         assert recipe.model.sample_rate == (16_000 if name == "speech-commands" else 32_000)
 
 
-@pytest.mark.parametrize("name", ["home", "home-all", "home-silent"])
+@pytest.mark.parametrize("name", ["home", "home-all", *SILENT])
 def test_the_bundled_recipes_mask_as_they_did(name: str) -> None:
     """Up to 32 frames and 8 bands, which was what the checkpoint was trained with."""
     torch.manual_seed(0)
@@ -416,7 +419,7 @@ def make_data(name: str, folder: Path) -> None:
             path.write_text("\n".join(rows) + "\n")
             for i in range(6):
                 write(folder / "audio" / table / f"{i}.wav", 0.5)
-    elif name == "home-silent":
+    elif name in SILENT:
         (folder / "homesounds").mkdir()
         make_data("home", folder / "homesounds")
         for i in range(4):
