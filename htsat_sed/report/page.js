@@ -700,10 +700,18 @@
       for (const above of [false, true]) {
         context.fillStyle = above ? colours.soft : colours.line;
         context.beginPath();
+        let end = -1; // of the outline so far; one outline a run is drawn faster than a box a point
         for (const [x, w, value] of points) {
           if (value < 0.01 || (above && !(value > threshold))) continue;
-          context.rect(x, base - value * high, w + 0.3, value * high);
+          if (x > end + 0.01) {
+            if (end >= 0) context.lineTo(end, base);
+            context.moveTo(x, base);
+          }
+          context.lineTo(x, base - value * high);
+          context.lineTo(x + w, base - value * high);
+          end = x + w;
         }
+        if (end >= 0) context.lineTo(end, base);
         context.fill();
       }
       context.strokeStyle = colours.wrong;
@@ -1004,6 +1012,7 @@
     const span = Math.min(current.duration, Math.max(SHORTEST, to - from));
     const middle = (from + to) / 2;
     const begin = Math.max(0, Math.min(current.duration - span, middle - span / 2));
+    if (begin === view.from && begin + span === view.to) return;
     view = { from: begin, to: begin + span };
     draw("view");
   }
