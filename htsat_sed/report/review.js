@@ -96,6 +96,8 @@ const Review = (() => {
   }
 
   function cells(text) {
+    const header = text.slice(0, text.search(/[\r\n]|$/));
+    const [delimiter] = [",", ";", "\t"].sort((a, b) => header.split(b).length - header.split(a).length); // spreadsheets change it
     const rows = [];
     let current = [];
     let cell = "";
@@ -107,7 +109,7 @@ const Review = (() => {
         else if (text[i + 1] === '"') cell += text[++i];
         else quoted = false;
       } else if (c === '"' && cell.trim() === "") { quoted = true; cell = ""; }
-      else if (c === ",") { current.push(cell); cell = ""; }
+      else if (c === delimiter) { current.push(cell); cell = ""; }
       else if (c === "\n" || c === "\r") {
         if (c === "\r" && text[i + 1] === "\n") i++;
         rows.push([...current, cell]);
@@ -130,7 +132,7 @@ const Review = (() => {
     rows.forEach((values, i) => {
       const get = (name) => plain(values[names.indexOf(name)] ?? "");
       const number = (name) => {
-        const value = Number(get(name));
+        const value = Number(get(name).replace(",", "."));
         if (get(name) === "" || !Number.isFinite(value) || value < 0) throw new Error(`row ${i + 2}: ${name} is no number of 0 or more`);
         return value;
       };

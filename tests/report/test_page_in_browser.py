@@ -247,6 +247,13 @@ def test_a_review_is_imported_into_a_later_page(opened: Opened, tmp_path: Path) 
     page.wait_for_selector("#notice:not([hidden])")
     assert page.inner_text("#notice") == f"Imported 2 verdicts from {table.name}."
     assert page.inner_text("#heard-text") == "2 of 3 judged"
+    sheet = tmp_path / "sheet.csv"  # as a spreadsheet with decimal commas saves it
+    sheet.write_text(
+        "filename;onset;offset;event_label;score;verdict;detected_onset;detected_offset;detected_label;heard\r\n"
+        "a.wav;;;;0,9;wrong;15,625;17,188;Dog;\r\n"
+    )
+    page.set_input_files("#file", sheet)
+    until(page, "document.querySelector('#heard-text').textContent === '3 of 3 judged'")
     page.set_input_files("#file", write_page(tmp_path / "other.html", later))
     until(page, "document.querySelector('#notice').textContent.includes('cannot be imported')")
 
