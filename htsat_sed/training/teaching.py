@@ -330,7 +330,7 @@ def _validated(
         model=model,
         figures=figures,
         confusions=sorted((c for c in confusions if c[2]), key=lambda c: -c[2]),
-        doubtful=_doubtful(labelled, peaks, collection.labels),
+        doubtful=_doubtful([c for c in labelled if c.label not in found[c.path]], peaks, collection.labels),
         event_f1=f1,
         false_alarms=3600.0 * alarms / seconds if seconds else None,
     )
@@ -484,7 +484,7 @@ def _values(
 def _doubtful(
     clips: Sequence[Labelled], peaks: Mapping[Path, NDArray[np.float32]], labels: Sequence[str]
 ) -> list[tuple[Labelled, str, float, float]]:
-    """Clips whose own class scores far less than another one, the clearest first."""
+    """Of clips in which their class was not found, those where another one scores far higher."""
     doubtful: list[tuple[Labelled, str, float, float]] = []
     for clip in clips:
         scores = peaks[clip.path]
