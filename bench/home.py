@@ -38,7 +38,7 @@ class Bench:
     Args:
         data: holds homesounds/ and elsewhere/.
         work: where results go.
-        options: of every command that detects or trains, such as ``--device cpu``.
+        options: of every command that detects or trains.
     """
 
     def __init__(self, data: Path, work: Path, options: list[str]) -> None:
@@ -169,9 +169,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("-c", "--checkpoint", default="home")
-    parser.add_argument("options", nargs="*", help="after --, of every command: --device cpu")
+    parser.add_argument("--device", default="auto")
     given = parser.parse_args()
-    bench = Bench(given.data, given.output, given.options)
+    bench = Bench(given.data, given.output, ["--device", given.device])
     if given.what == "make":
         make(bench)
     elif given.what == "card":
