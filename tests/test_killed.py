@@ -26,7 +26,7 @@ import soundfile
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
-KILLS = 15  # of each of eight commands
+KILLS = 15  # of each of nine commands
 RATE = 32_000
 RECIPE = """
 epochs = 4
@@ -104,6 +104,12 @@ COMMANDS = {
             *("--device", "cpu", "--workers", 0),
         )
     ),
+    "teach": Killed(
+        lambda given, out: program(
+            *("teach", given / "classes", "-o", out / "taught.safetensors", "-c", given / "m.safetensors"),
+            *("--head-only", "--steps", 4, "--folds", 2, "--device", "cpu", "--workers", 0),
+        )
+    ),
     "merge": Killed(
         lambda given, out: program("merge", given / "shards", "-o", out / "all", "--scores", out / "maps")
     ),
@@ -132,6 +138,10 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "recipe.toml").write_text(RECIPE)
     config = HTSATConfig(classes=2, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4))
     save_checkpoint(folder / "m.safetensors", HTSAT(config, ("Low", "High")))
+    for i in range(8):
+        place = folder / "classes" / ("Low", "High")[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "audio" / f"{i}.wav", place)
     for number in (1, 2):
         out = folder / "shards" / str(number)
         command = program(
