@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import BinaryIO
 
+from htsat_sed.errors import UsageError
+
 _LARGEST = 1 << 20  # bytes of a chunk that is read
 _MOST_CHUNKS = 1000
 _WAVES = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
@@ -96,13 +98,14 @@ def offset(text: str) -> timezone:
     """A distance from UTC: ``Z``, ``UTC``, ``+02``, ``+0200`` or ``+02:00``.
 
     Raises:
-        ValueError: it is a day or more, or has 60 minutes or more.
+        UsageError: it has 60 minutes or more.
+        ValueError: it is a day or more.
     """
     if text.upper() in ("Z", "UTC"):
         return UTC
     hours, minutes = int(text[1:3]), int(text[3:].lstrip(":") or 0)
     if minutes > 59:
-        raise ValueError(f"no distance from UTC: {text}")  # caught by the callers
+        raise UsageError(f"wanted a distance from UTC such as +02:00, got {text}")
     away = timedelta(hours=hours, minutes=minutes)
     return timezone(-away if text[0] == "-" else away)
 
