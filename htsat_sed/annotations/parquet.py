@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from htsat_sed.annotations.parquet_pages import page_sizes
+from htsat_sed.annotations.parquet_pages import column_chunks, page_sizes
 from htsat_sed.annotations.strong import COLUMNS
 from htsat_sed.annotations.text import Collected, Described, channel_of, escape, unescape
 from htsat_sed.detection.events import Event
@@ -156,25 +156,21 @@ def _check_size(path: str | os.PathLike[str], metadata: Any, wanted: Sequence[st
     Raises:
         AnnotationError: naming what is too much.
         OSError: the file cannot be read.
-        ValueError: the head of a page cannot be understood.
+        UsageError: the footer or the head of a page cannot be understood.
     """
     most = _FEW_ROWS + _ROWS_A_BYTE * Path(path).stat().st_size
     if metadata.num_rows > most:
         raise AnnotationError(path, f"states {metadata.num_rows} rows, more than a file of its size holds")
+    roots = [metadata.schema.column(i).path.split(".")[0] for i in range(metadata.num_columns)]
+    numbers = {i for i, root in enumerate(roots) if root in wanted}
     with Path(path).open("rb") as file:
         pages = 0
-        for group in map(metadata.row_group, range(metadata.num_row_groups)):
-            for column in map(group.column, range(group.num_columns)):
-                if column.path_in_schema not in wanted:
-                    continue
-                start = column.data_page_offset
-                if column.has_dictionary_page and column.dictionary_page_offset:
-                    start = min(start, column.dictionary_page_offset)
-                for size in page_sizes(file, start, start + column.total_compressed_size):
-                    pages += 1
-                    if size > _LARGEST_PAGE or pages > _MOST_PAGES:
-                        what = f"a page of {size} bytes" if pages <= _MOST_PAGES else f"{pages} pages"
-                        raise AnnotationError(path, f"states {what}: no writer of tables makes that")
+        for start, end in column_chunks(file, numbers):
+            for size in page_sizes(file, start, end):
+                pages += 1
+                if size > _LARGEST_PAGE or pages > _MOST_PAGES:
+                    what = f"a page of {size} bytes" if pages <= _MOST_PAGES else f"{pages} pages"
+                    raise AnnotationError(path, f"states {what}: no writer of tables makes that")
 
 
 def _is_time(value: object) -> bool:

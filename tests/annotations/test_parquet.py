@@ -1,5 +1,7 @@
 """Parquet of other programs, and ours as they read it."""
 
+import io
+
 import pytest
 from labels_made import EVENTS, TRYING_EVENTS, as_read, write
 
@@ -104,7 +106,7 @@ def test_page_sizes_are_those_of_the_columns(tmp_path):
     from hypothesis import given, settings
     from hypothesis import strategies as st
 
-    from htsat_sed.annotations.parquet_pages import page_sizes
+    from htsat_sed.annotations.parquet_pages import column_chunks, page_sizes
 
     @given(
         rows=st.integers(1, 3000),
@@ -112,24 +114,85 @@ def test_page_sizes_are_those_of_the_columns(tmp_path):
         dictionary=st.booleans(),
         version=st.sampled_from(["1.0", "2.0"]),
         page=st.sampled_from([100, 1 << 20]),
+        group=st.sampled_from([700, 1 << 20]),
+        chosen=st.sets(st.integers(0, 1)).map(sorted),
     )
     @settings(max_examples=15, deadline=None)
-    def law(rows, compression, dictionary, version, page):
+    def law(rows, compression, dictionary, version, page, group, chosen):
         path = tmp_path / "e.parquet"
         values = np.random.default_rng(rows).normal(size=rows)
         texts = [f"recording {value:.1f}" for value in values]
         pq.write_table(
             pa.table({"a": values, "b": texts}), path, compression=compression, use_dictionary=dictionary,
-            data_page_version=version, data_page_size=page, write_page_index=True,
+            data_page_version=version, data_page_size=page, row_group_size=group, write_page_index=True,
         )  # fmt: skip
-        group = pq.ParquetFile(path).metadata.row_group(0)
-        for column in map(group.column, range(2)):
-            start = column.data_page_offset
-            if column.has_dictionary_page:
-                start = min(start, column.dictionary_page_offset)
-            with path.open("rb") as file:
-                sizes = list(page_sizes(file, start, start + column.total_compressed_size))
-            # The column's size has the heads as well, some 20 to 200 bytes each.
-            assert 0 <= column.total_uncompressed_size - sum(sizes) <= 300 * len(sizes)
+        metadata = pq.ParquetFile(path).metadata
+        groups = map(metadata.row_group, range(metadata.num_row_groups))
+        columns = [group.column(i) for group in groups for i in chosen]
+        with path.open("rb") as file:
+            for column, (start, end) in zip(columns, column_chunks(file, chosen), strict=True):
+                first = (
+                    column.dictionary_page_offset if column.has_dictionary_page else column.data_page_offset
+                )
+                assert (start, end) == (first, first + column.total_compressed_size)
+                sizes = list(page_sizes(file, start, end))
+                # The column's size has the heads as well, some 20 to 200 bytes each.
+                assert 0 <= column.total_uncompressed_size - sum(sizes) <= 300 * len(sizes)
 
     law()
+
+
+def test_a_footer_that_is_damaged_anywhere_is_read_or_refused(tmp_path):
+    """Each byte of a footer in turn; pyarrow's own view of its columns ends the process for some of them."""
+    from hypothesis import given, settings
+    from hypothesis import strategies as st
+
+    from htsat_sed.annotations.parquet_pages import column_chunks
+    from htsat_sed.errors import UsageError
+
+    path = tmp_path / "e.parquet"
+    write_events(path, {"a.wav": EVENTS}, "parquet")
+    data = path.read_bytes()
+    footer = int.from_bytes(data[-8:-4], "little")
+
+    @given(place=st.integers(1, footer + 8), byte=st.integers(0, 255))
+    @settings(max_examples=300, deadline=None)
+    def law(place, byte):
+        file = io.BytesIO(data[: len(data) - place] + bytes([byte]) + data[len(data) - place + 1 :])
+        try:
+            chunks = column_chunks(file, range(5))
+        except UsageError:
+            return
+        assert all(0 <= start <= end <= len(data) for start, end in chunks)
+
+    law()
+
+
+def test_a_footer_that_two_readers_would_take_for_different_ones_is_refused():
+    """Thrift cuts numbers to the bits of their type and merges a field that comes twice."""
+    from htsat_sed.annotations.parquet_pages import column_chunks
+    from htsat_sed.errors import UsageError
+
+    def chunks(fields):
+        column = bytes([0x3C, *fields, 0, 0])  # field 3, a structure
+        group = bytes([0x19, 0x1C, *column, 0])  # field 1, a list of one structure
+        footer = bytes([0x49, 0x1C, *group, 0])  # field 4, the same
+        return column_chunks(
+            io.BytesIO(bytes(100) + footer + len(footer).to_bytes(4, "little") + b"PAR1"), {0}
+        )
+
+    size, data_page, dictionary_page = (0x76, 40), (0x26, 80), (0x26, 10)  # zigzag: 20 bytes, 40, 5
+    assert chunks([*size, *data_page]) == [(40, 60)]
+    assert chunks([*size, *data_page, *dictionary_page]) == [(5, 25)]
+    for wrong, words in {
+        (*size, 0x06, 14, 40, *data_page): "a field twice",
+        (0x15, 0x80, 0x80, 0x80, 0x80, 0x20, 0x66, 40, *data_page): "a number of over 32 bits",
+        (0x76, 0xFE, 0x01, *data_page): "places pages outside the file",
+        (0x76, 39, *data_page): "places pages outside the file",
+        (*size,): "places pages outside the file",
+        (0x19, 0xF5, 0xFF, 0xFF, 0x03, *size): "is cut off",
+        (0x1B, *size): "cannot be understood",
+        (*[0x19, 0x19] * 3, *[0x19] * 20): "cannot be understood",
+    }.items():
+        with pytest.raises(UsageError, match=words):
+            chunks(wrong)
