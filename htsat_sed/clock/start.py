@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
@@ -69,11 +70,12 @@ class Clock:
     def start(self, path: str | os.PathLike[str]) -> Start | None:
         """When a recording began; None if neither its metadata nor its name tells."""
         name = os.fspath(path)
-        try:
-            with Path(name).open("rb") as file:
-                found = next(read_times(file), None)
-        except (OSError, ValueError):  # whoever decodes it reports why
-            found = None
+        found = None
+        # Opening a FIFO would wait for a writer.
+        with suppress(OSError, ValueError):  # whoever decodes it reports why
+            if Path(name).is_file():
+                with Path(name).open("rb") as file:
+                    found = next(read_times(file), None)
         if found is None:
             time = named_time(name, self.time_format)
             found = None if time is None else ("name", time)

@@ -1,6 +1,7 @@
 """Clock times: headers and names as recorders write them, time zones and changes of the clock."""
 
 import io
+import os
 import struct
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
@@ -231,3 +232,11 @@ def test_time_zones():
 def test_broken_headers_have_no_time_and_raise_nothing(data):
     for head in (b"RIFF\xff\xff\0\0WAVE", b"fLaC", b"\0\0\0\x08ftyp", b"RF64\0\0\0\0WAVEguan\xff\0\0\0"):
         list(read_times(io.BytesIO(head + data)))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFOs")
+def test_a_fifo_is_not_opened(tmp_path):
+    """Opening it would wait for a writer; its name still counts."""
+    path = tmp_path / "20260512_043000.wav"
+    os.mkfifo(path)
+    assert Clock().start(path).source == "name"

@@ -206,20 +206,24 @@ def test_sighup_reads_thresholds_again(options: list[str], tmp_path: Path) -> No
     rules = tmp_path / "rules.toml"
     rules.write_text("threshold = 0.0\n")
     more = ["--post-processing", str(rules), "--labels", "Dog"]
-    with listening(options, *more, stdout=subprocess.PIPE) as (process, over):
-        assert json.loads(process.stdout.readline())["state"] == "begin"
-        rules.write_text("threshold = wrong\n")
-        process.send_signal(signal.SIGHUP)
-        messages = iter(process.stderr.readline, b"")
-        assert any(b"labels and thresholds stay as they are" in line for line in messages)
-        rules.write_text("threshold = 1.0\n")
-        process.send_signal(signal.SIGHUP)
-        assert any(b"labels and thresholds are read again" in line for line in messages)
-        final = json.loads(process.stdout.readline())
-        over.set()
-        process.stdin.close()
-        rest = process.stdout.read()
-        assert process.wait(60) == 0
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
+    try:
+        with listening(options, *more, stdout=subprocess.PIPE) as (process, over):
+            assert json.loads(process.stdout.readline())["state"] == "begin"
+            rules.write_text("threshold = wrong\n")
+            process.send_signal(signal.SIGHUP)
+            messages = iter(process.stderr.readline, b"")
+            assert any(b"labels and thresholds stay as they are" in line for line in messages)
+            rules.write_text("threshold = 1.0\n")
+            process.send_signal(signal.SIGHUP)
+            assert any(b"labels and thresholds are read again" in line for line in messages)
+            final = json.loads(process.stdout.readline())
+            over.set()
+            process.stdin.close()
+            rest = process.stdout.read()
+            assert process.wait(60) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert final["state"] == "final"
     assert rest == b""
 
