@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import typer
 
+from htsat_sed.cli.clock_options import ClockOptions
 from htsat_sed.cli.groups import option, with_groups
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.options import (
@@ -31,6 +32,7 @@ from htsat_sed.runs.written import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from htsat_sed.audio import AudioStream, Window
+    from htsat_sed.clock import Clock
     from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import Event
     from htsat_sed.detection.presence import PresenceMap
@@ -104,6 +106,7 @@ def report(
     given: RecordingOptions,
     channels: ChannelOptions,
     options: PageOptions,
+    clock_options: ClockOptions,
     existing: OverwriteOptions,
     model: ModelOptions,
     events: EventOptions,
@@ -125,6 +128,7 @@ def report(
       htsat-sed report street.wav -o street.html --reference labels.tsv
     """
     with Interruptible() as stop:
+        clock = clock_options.clock()
         recordings, failures = given.find()
         pages = options.pages(recordings)
         inputs = [*given.files(recordings), *model.files, options.reference, events.post_processing]
@@ -135,7 +139,7 @@ def report(
         display = RecordingsProgress("detecting", len(recordings))
         with Run(recordings, failures, display=display, journal=None) as run, recording_outputs():
             stop.left = run.left
-            shown = _shown(detector, run, options, referred)
+            shown = _shown(detector, run, options, referred, clock)
             if options.folder:
                 _write_folder(shown, detector, options)
             else:
@@ -179,10 +183,9 @@ def _references(path: Path, recordings: Sequence[Recording]) -> dict[str, list[E
 
 
 def _shown(
-    detector: Detector, run: Run, options: PageOptions, referred: dict[str, list[Event]]
+    detector: Detector, run: Run, options: PageOptions, referred: dict[str, list[Event]], clock: Clock
 ) -> Iterator[Shown]:
     """Each recording that can be read, with what is drawn and played; decoded once, for all of it."""
-    from htsat_sed.clock import Clock
     from htsat_sed.report.page import Shown
     from htsat_sed.report.sketch import Sketch
 
@@ -212,7 +215,7 @@ def _shown(
                 continue
             link = quote(Path(os.path.relpath(recording.path, beside)).as_posix(), errors="surrogateescape")
         run.note(recording, None)
-        start = Clock().start(recording.path)
+        start = clock.start(recording.path)
         begins = None if start is None else start.iso(0.0)
         yield Shown(recording.name, found, sketch, referred.get(recording.name), begins, link)
 

@@ -106,6 +106,8 @@
     return `${two(date.getUTCHours())}:${two(date.getUTCMinutes())}:${text.padStart(decimals ? decimals + 3 : 2, "0")}`;
   }
 
+  /** Date and minute of a wall clock, as 2026-05-12 04:30. */
+  const dated = (moment) => new Date(moment).toISOString().slice(0, 16).replace("T", " ");
   const count = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
   const say = (text) => { $("live").textContent = text; };
   const about = (item) => `${item.label}, ${when(item.of, item.onset)} to ${when(item.of, item.offset)}${item.score === null ? "" : `, score ${item.score.toFixed(2)}`}`;
@@ -1261,7 +1263,7 @@
   function facts() {
     const { duration, started, audio } = current;
     const parts = [clock(duration, duration < 60 ? 1 : 0)];
-    if (started !== null) parts.push(new Date(started).toISOString().slice(0, 16).replace("T", " "));
+    if (started !== null) parts.push(dated(started));
     if (!audio) parts.push("without sound");
     else if (audio.stretches) {
       const kept = audio.stretches.reduce((sum, [, , long]) => sum + long, 0);
@@ -1276,7 +1278,7 @@
     for (const one of recordings) {
       const button = element("button", { type: "button", "data-recording": one.index, "aria-current": "false" },
         element("b", { text: one.name, title: one.name }), element("small", {}, element("span"), element("span", { text: clock(one.duration, 0) })),
-        element("canvas", { "aria-hidden": "true" }));
+        one.started === null ? "" : element("small", { text: dated(one.started) }), element("canvas", { "aria-hidden": "true" }));
       button.addEventListener("click", () => { select(null); open(one); });
       one.button = button;
       $("recording-list").append(element("li", {}, button));

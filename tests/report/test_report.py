@@ -155,6 +155,18 @@ def test_report_of_the_example(run: Callable[..., tuple[int, str, str]], tmp_pat
     assert out.read_text() == "edited"
 
 
+def test_clock_times_are_of_the_given_zone(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    recording, out = tmp_path / "20260512_023000Z.flac", tmp_path / "page.html"
+    recording.write_bytes(EXAMPLE.read_bytes())
+    for options, begins in (
+        ((), "2026-05-12T02:30:00.000+00:00"),
+        (("--timezone", "Europe/Berlin"), "2026-05-12T04:30:00.000+02:00"),
+    ):
+        assert run("report", recording, "-o", out, "--audio", "none", *options)[0] == 0
+        assert data_of(out)[0]["recordings"][0]["begins"] == begins
+    assert run("report", recording, "-o", out, "--timezone", "Nowhere")[0] == 2
+
+
 def test_report_of_a_folder(
     run: Callable[..., tuple[int, str, str]], opened: Callable[[Path], Any], tmp_path: Path
 ) -> None:
