@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, DayLocator
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -27,6 +27,7 @@ from htsat_sed.whole_file import whole_file
 _DPI = 150
 _WIDTH = 10.0  # inches, as all lengths below
 _PANEL = 2.6
+_FEW_DAYS = 5  # for which matplotlib would mark hours
 _MOST_PANELS = 12
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f")
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
@@ -107,7 +108,11 @@ def _heat(axes: Axes, days: Sequence[date], minutes: NDArray[np.float64], highes
         zorder=1,
     )
     axes.xaxis_date()
-    axes.xaxis.set_major_locator(AutoDateLocator(minticks=3, maxticks=10))  # type: ignore[no-untyped-call]
+    if len(days) > _FEW_DAYS:
+        locator: Any = AutoDateLocator(minticks=3, maxticks=10)  # type: ignore[no-untyped-call]
+    else:
+        locator = DayLocator()  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
     axes.set_ylim(24, 0)
     axes.set_yticks(range(0, 25, 6 if len(days) else 24))
     return image

@@ -2,10 +2,12 @@
 
 import csv
 import random
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta
 from importlib.util import find_spec
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -227,3 +229,16 @@ def test_the_sun_by_astral():
     assert rise == pytest.approx(4 + 43 / 60, abs=0.1)  # 04:43 and 21:33 in Berlin, by the almanac
     assert fall == pytest.approx(21 + 33 / 60, abs=0.1)
     assert never != never
+
+
+@pytest.mark.parametrize("count_of_days", [1, 2, 5, 6, 40, 400])
+def test_the_axis_of_dates_has_no_hours(tmp_path, count_of_days):
+    """Hours are the other axis."""
+    from htsat_sed.pictures.season import draw_heat_map
+
+    days = [date(2026, 5, 12) + timedelta(days=day) for day in range(count_of_days)]
+    path = tmp_path / "a.svg"
+    draw_heat_map(path, "Dog", days, {"": np.zeros((24, count_of_days))}, zone="UTC")
+    texts = re.findall("<!-- (.*?) -->", path.read_text())
+    assert any("202" in text for text in texts)
+    assert not [text for text in texts if ":" in text]
