@@ -107,11 +107,11 @@ class SelectionOptions:
             emit(row((each.name, begin, "" if duration is None else f"{duration:.3f}"), "\t"))
         cost, runtime = _cost(detector)
         seconds = known * cost
-        more = f", and {unknown} of unknown duration" if unknown else ""
+        more = f"; the duration of {unknown} is unknown" if unknown else ""
         remark(f"{len(recordings)} recordings, {known / 3600:.2f} h of sound{more}; nothing was written")
         hours, rest = divmod(round(seconds), 3600)
         takes = f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
-        remark(f"the model would take about {takes} h for them on this machine ({runtime})")
+        remark(f"the model would take about {takes} for them on this machine ({runtime})")
         raise typer.Exit(1 if failures else 0)
 
 

@@ -73,6 +73,15 @@ def test_what_is_taken(card, run, monkeypatch, arguments, expected):
         assert rows[0]["begin"] == "2026-05-12T04:30:00.000+02:00"
 
 
+def test_recordings_of_unknown_duration_are_counted(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("htsat_sed.cli.selection._cost", lambda make: (0.5, "torch"))
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    (tmp_path / "b.wav").write_bytes(bytes(100))
+    code, out, err = run("detect", tmp_path, "--dry-run")
+    assert (code, out.splitlines()[1:]) == (0, ["a.wav\t\t1.000", "b.wav\t\t"])
+    assert "2 recordings, 0.00 h of sound; the duration of 1 is unknown; nothing was written" in err
+
+
 def test_a_sample_is_the_same_again(card, run, monkeypatch):
     monkeypatch.setattr("htsat_sed.cli.selection._cost", lambda make: (0.5, "torch"))
     first, _, _ = taken(run, card, "--limit", "3", "--sample")
