@@ -49,7 +49,7 @@ class TeachOptions:
         metavar="FILE|NAME",
     )
     head_only: bool = option(
-        False, "Train the head alone: a few seconds a fold, for a first look.", "--head-only"
+        False, "Train the head alone: several times as fast and less exact, for a first look.", "--head-only"
     )
     keep_classes: bool = option(
         False,
@@ -70,7 +70,10 @@ class TeachOptions:
         10.0, "False alarms an hour that are allowed in negatives, of all classes.", min=0.0, metavar="N"
     )
     steps: int | None = option(
-        None, "Training steps of each fold.  \\[default: 50 to 160, by the number of clips]", min=1
+        None,
+        "Training steps of each fold; without effect with --head-only.  "
+        "\\[default: 50 to 160, by the number of clips]",
+        min=1,
     )
     seed: int = option(0, "Random seed.")
     run: Path | None = option(
