@@ -118,7 +118,7 @@ def _cells(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
             raise AnnotationError(path, f"lacks the columns {', '.join(missing)}; it has {found:.400}")
         order = (*COLUMNS, "score", "channel")
         wanted = [name for name in order if name in flat]
-        _check_size(path, metadata, wanted)
+        check_size(path, metadata, wanted)
         # Repeated texts stay repeated: unfolded, a small file can hold terabytes.
         with parquet.ParquetFile(
             path, metadata=metadata, read_dictionary=["filename", "event_label"]
@@ -150,7 +150,7 @@ def _values(path: str | os.PathLike[str], name: str, column: Any, arrow: Any) ->
     return list(column.to_pylist())
 
 
-def _check_size(path: str | os.PathLike[str], metadata: Any, wanted: Sequence[str]) -> None:
+def check_size(path: str | os.PathLike[str], metadata: Any, wanted: Sequence[str]) -> None:
     """Refuse what would unfold to far more than the file: rows, columns and pages.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from htsat_sed.annotations.delimited import read_columns, read_rows
-from htsat_sed.annotations.parquet import require_pyarrow
+from htsat_sed.annotations.parquet import check_size, require_pyarrow
 from htsat_sed.annotations.text import CLOCK, Names, numbered_lines, read_text, unescape
 from htsat_sed.clock import SOURCES, Start, parse_time
 from htsat_sed.errors import AnnotationError, UsageError
@@ -84,13 +84,22 @@ def _rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-    _, parquet = require_pyarrow(path)
-    with parquet.ParquetFile(path) as file:
-        columns = [name for name in ("filename", "onset", *CLOCK) if name in file.schema_arrow.names]
+    arrow, parquet = require_pyarrow(path)
+    try:
+        metadata = parquet.read_metadata(path)
+        names = metadata.schema.to_arrow_schema().names
+        columns = [name for name in ("filename", "onset", *CLOCK) if name in names]
         if not {"filename", "begin"} <= set(columns):
             return
+        check_size(path, metadata, columns)
         line = 0
-        for batch in file.iter_batches(10_000, columns=columns):
-            for cells in batch.to_pylist():
-                line += 1
-                yield line, unescape(cells["filename"]), cells
+        with parquet.ParquetFile(path, metadata=metadata) as file:
+            for batch in file.iter_batches(10_000, columns=columns):
+                for cells in batch.to_pylist():
+                    line += 1
+                    if not isinstance(cells["filename"], str):
+                        raise AnnotationError(path, f"line {line}: no filename")
+                    yield line, unescape(cells["filename"]), cells
+    except (OSError, UnicodeDecodeError, ValueError, arrow.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise AnnotationError(path, f"cannot be read: {reason:.400}") from error

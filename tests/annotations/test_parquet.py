@@ -1,5 +1,6 @@
 """Parquet of other programs, and ours as they read it."""
 
+import contextlib
 import io
 
 import pytest
@@ -196,3 +197,30 @@ def test_a_footer_that_two_readers_would_take_for_different_ones_is_refused():
     }.items():
         with pytest.raises(UsageError, match=words):
             chunks(wrong)
+
+
+def test_clock_times_of_a_damaged_file_are_read_or_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from hypothesis import given, settings
+    from hypothesis import strategies as st
+
+    from htsat_sed.annotations.recorded import read_recorded
+
+    path = tmp_path / "e.parquet"
+    columns = {"filename": ["a.wav"], "begin": ["2026-01-02T03:04:05"], "recording_duration": [10.0]}
+    pq.write_table(pa.table(columns), path)
+    assert read_recorded(path)["a.wav"].duration == 10.0
+    data = path.read_bytes()
+
+    @given(place=st.integers(4, len(data) - 1), byte=st.integers(0, 255))
+    @settings(max_examples=100, deadline=None)
+    def law(place, byte):
+        path.write_bytes(data[:place] + bytes([byte]) + data[place + 1 :])
+        with contextlib.suppress(AnnotationError):  # nothing else may come out
+            read_recorded(path)
+
+    law()
+    pq.write_table(pa.table(columns | {"filename": pa.array([None], pa.string())}), path)
+    with pytest.raises(AnnotationError, match="line 1: no filename"):
+        read_recorded(path)
