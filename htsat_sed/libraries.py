@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from importlib import import_module, metadata
 from traceback import walk_tb
@@ -35,6 +36,22 @@ def load(library: str, *, purpose: str, extra: str) -> ModuleType:
         if error.name == name:
             raise UsageError(f"{purpose} needs {name}: {line}") from error
         raise _error(name, error, line) from error
+
+
+def require(*libraries: str, purpose: str, extra: str) -> None:
+    """Refuse to go on without libraries that not every installation has, before they are imported.
+
+    Args:
+        libraries: names of modules.
+        purpose: what needs them.
+        extra: the extra of this package that brings them.
+
+    Raises:
+        UsageError: one is not installed.
+    """
+    for library in libraries:
+        if importlib.util.find_spec(library) is None:
+            raise UsageError(f"{purpose} needs {library}: pip install 'htsat-sed[{extra}]'")
 
 
 def failed_library(error: BaseException) -> LibraryError | None:

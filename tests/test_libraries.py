@@ -11,7 +11,7 @@ import pytest
 
 from htsat_sed.cli import main
 from htsat_sed.errors import UsageError
-from htsat_sed.libraries import LibraryError, failed_library, load
+from htsat_sed.libraries import LibraryError, failed_library, load, require
 
 BROKEN = "import ctypes\nctypes.CDLL('libnowhere.so.1')\n"
 REASON = "(libnowhere.so.1: cannot open shared object file: No such file or directory)"
@@ -77,6 +77,12 @@ def test_load_tells_missing_from_broken(library: Callable[[str, str], None]) -> 
     library("broken_library", BROKEN)
     with pytest.raises(LibraryError, match="--force-reinstall broken_library"):
         load("broken_library", purpose="this", extra="train")
+
+
+def test_require_names_what_is_missing() -> None:
+    require("json", "csv", purpose="this", extra="train")
+    with pytest.raises(UsageError, match=r"this needs nowhere_lib: pip install 'htsat-sed\[train\]'"):
+        require("json", "nowhere_lib", purpose="this", extra="train")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from htsat_sed.annotations.strong import COLUMNS
 from htsat_sed.annotations.text import Collected, Described, channel_of, escape, unescape
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
+from htsat_sed.libraries import load
 from htsat_sed.whole_file import whole_file
 
 _ROWS = 10_000  # at a time
@@ -181,11 +182,10 @@ def require_pyarrow(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     """The modules pyarrow and pyarrow.parquet.
 
     Raises:
-        AnnotationError: they are not installed; `path` is the file that needs them.
+        UsageError: they are not installed; `path` is the file that needs them.
     """
-    try:
-        import pyarrow  # type: ignore[import-untyped]
-        import pyarrow.parquet  # type: ignore[import-untyped]
-    except ModuleNotFoundError as error:
-        raise AnnotationError(path, "Parquet needs pyarrow: pip install 'htsat-sed[parquet]'") from error
-    return pyarrow, pyarrow.parquet
+    purpose = os.fspath(path)
+    return (
+        load("pyarrow", purpose=purpose, extra="parquet"),
+        load("pyarrow.parquet", purpose=purpose, extra="parquet"),
+    )

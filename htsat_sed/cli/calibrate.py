@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,8 @@ from htsat_sed.cli.groups import Without, with_groups
 from htsat_sed.cli.options import MessageOptions, ModelOptions, RecordingOptions
 from htsat_sed.cli.progress import RecordingsProgress, waiting_for
 from htsat_sed.cli.terminal import emit, report, say
-from htsat_sed.errors import AudioError, HtsatSedError, UsageError
+from htsat_sed.errors import AudioError, HtsatSedError
+from htsat_sed.libraries import require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,9 +60,7 @@ def calibrate(
       htsat-sed checkpoints calibrate recordings/
       htsat-sed detect recordings/ --precision int8 -o events.csv
     """
-    for package in ("nncf", "openvino"):
-        if find_spec(package) is None:
-            raise UsageError(f"calibrating needs {package}: pip install 'htsat-sed[int8]'")
+    require("nncf", "openvino", purpose="calibrating", extra="int8")
     recordings, failures = given.find()
     files = sorted(recording.path for recording in recordings)
     chosen = files if len(files) <= windows else [files[i * len(files) // windows] for i in range(windows)]

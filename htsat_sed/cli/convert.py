@@ -13,6 +13,7 @@ from htsat_sed.cli.groups import with_groups
 from htsat_sed.cli.options import OverwriteOptions
 from htsat_sed.cli.terminal import remark
 from htsat_sed.errors import UsageError
+from htsat_sed.libraries import require
 from htsat_sed.runs.outputs import check_apart, check_files
 from htsat_sed.runs.written import check_replaceable, recording_outputs
 
@@ -160,16 +161,12 @@ def export(
 
     Needs pip install 'htsat-sed\[onnx]'.
     """
-    from importlib.util import find_spec
-
     from htsat_sed.model.catalogue import resolve_checkpoint
 
     _check_suffix(target, ".onnx")
     path = resolve_checkpoint(checkpoint)
     _check_target(target, [path, audio], overwrite=existing.overwrite)
-    for package in ("onnx", "onnxruntime"):
-        if find_spec(package) is None:
-            raise UsageError(f"the export needs {package}: pip install 'htsat-sed[onnx]'")
+    require("onnx", "onnxruntime", purpose="the export", extra="onnx")
     import torch
 
     from htsat_sed.model.checkpoint import load_checkpoint

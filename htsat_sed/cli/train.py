@@ -13,6 +13,7 @@ from htsat_sed.cli.options import MessageOptions
 from htsat_sed.cli.progress import TrainingProgress
 from htsat_sed.cli.terminal import remark, say
 from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.libraries import require
 from htsat_sed.runs.outputs import check_apart, check_files
 
 if TYPE_CHECKING:
@@ -160,10 +161,7 @@ def check_training(out: Path, machine: MachineOptions) -> None:
         raise typer.BadParameter(
             f"wanted one of {', '.join(PRECISIONS)}; got {machine.precision!r}", param_hint="--precision"
         )
-    try:
-        import lightning as _  # noqa: F401
-    except ModuleNotFoundError:
-        raise typer.BadParameter("training needs Lightning: pip install 'htsat-sed[train]'") from None
+    require("lightning", purpose="training", extra="train")
     if out.suffix != ".safetensors":
         raise typer.BadParameter(f"wanted a file ending in .safetensors, got {out}", param_hint="--output")
     check_files(out)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from htsat_sed.errors import UsageError
+from htsat_sed.libraries import require
 from htsat_sed.model.htsat import HTSAT, HTSATOutput
 from htsat_sed.model.torch_core import Core, core_input, torch_core
 
@@ -80,8 +81,7 @@ class Execution:
             package, what = _PACKAGES[runtime], "int8" if int8 else f"the runtime {runtime}"
             if device.type != "cpu":
                 raise UsageError(f"{what} is for the CPU, got the device {device}")
-            if importlib.util.find_spec(package) is None:
-                raise UsageError(f"{what} needs {package}: pip install 'htsat-sed[{runtime}]'")
+            require(package, purpose=what, extra=runtime)
         return runtime
 
 

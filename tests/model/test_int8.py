@@ -176,7 +176,7 @@ def test_what_is_missing_is_told_in_one_line(
         f"error: {path}: not there: this checkpoint is not calibrated for int8 yet; run `htsat-sed checkpoints "
         "calibrate RECORDINGS` once, with the same -c\n"
     )
-    monkeypatch.setattr("htsat_sed.cli.calibrate.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, err = run("checkpoints", "calibrate", EXAMPLE)
     assert (code, err) == (2, "error: calibrating needs nncf: pip install 'htsat-sed[int8]'\n")
 

@@ -126,7 +126,7 @@ def test_what_an_output_needs_is_checked_before_the_first_recording(
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pyarrow", None)
         code, _, err = run("detect", few, "-c", checkpoint, "-o", tmp_path / "events.parquet")
-        assert (code, "pyarrow" in err, len(err.splitlines())) == (1, True, 1)
+        assert (code, "pyarrow" in err, len(err.splitlines())) == (2, True, 1)
     monkeypatch.setattr("htsat_sed.runs.outputs.TemporaryFile", full)
     for command in (
         ["detect", few, "-c", checkpoint, "-o", tmp_path / "out.csv"],
