@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -31,7 +33,7 @@ from htsat_sed.cli.soundscapes import soundscapes
 from htsat_sed.cli.summary import summary
 from htsat_sed.cli.tag import tag
 from htsat_sed.cli.teach import teach
-from htsat_sed.cli.terminal import emit, printable, report, show_warnings, shown, use_utf8
+from htsat_sed.cli.terminal import emit, report, show_warnings, shown, use_utf8
 from htsat_sed.cli.train import train
 from htsat_sed.cli.tune import HELP as TUNE_HELP
 from htsat_sed.cli.tune import tune
@@ -42,25 +44,34 @@ _BUG = 70  # exit code, EX_SOFTWARE of sysexits.h
 
 
 class _Commands(TyperGroup):
-    """The commands; what their usage errors quote is shown without control characters."""
+    """The commands; their usage errors are ours, of one line each."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        with _printable_errors():
+        with _usage_errors():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        with _printable_errors():
+        with _usage_errors():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _printable_errors() -> Iterator[None]:
+def _usage_errors() -> Iterator[None]:
+    """Raise Typer's usage errors as ours, of one line; all but the help of a command without arguments."""
     try:
         yield
     except Exception as error:
-        if isinstance(message := getattr(error, "message", None), str):
-            error.message = "\n".join(map(printable, message.split("\n")))  # type: ignore[attr-defined]
-        raise
+        if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        message = " ".join(error.format_message().split())
+        if (found := _NO_COMMAND.match(message)) and os.path.lexists(found[1]):
+            message += f" To detect events in it: htsat-sed detect {shlex.quote(found[1])}"
+        elif context := getattr(error, "ctx", None):
+            message += f" ({context.command_path} --help)"
+        raise UsageError(message) from error
+
+
+_NO_COMMAND = re.compile("No such command '(.*)'")
 
 
 app = typer.Typer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,12 @@ class Known:
     Attributes:
         labels: their labels.
         of: what has them, such as ``this model``.
+        checkpoint: name or file of the model, for a hint.
     """
 
     labels: tuple[str, ...]
     of: str = "this model"
+    checkpoint: str | None = None
 
     def check(self, label: str, source: str) -> None:
         """Refuse a class that is not among them; `source` is where it was named.
@@ -58,8 +61,9 @@ class Known:
         hint = did_you_mean(label, self.labels)
         if not hint and len(self.labels) <= _FEW:
             hint = f"; there are {' · '.join(self.labels)}"
-        elif not hint and self.of == Known.of:
-            hint = "; `htsat-sed checkpoints info NAME --labels` lists those there are"
+        elif not hint and self.checkpoint is not None:
+            name = shlex.quote(self.checkpoint)
+            hint = f"; `htsat-sed checkpoints info {name} --labels` lists those there are"
         raise UsageError(f"{source}: no class {label!r} in {self.of}{hint}")
 
     def check_values(self, classes: dict[str, dict[str, Any]], where: str = "") -> None:

@@ -364,8 +364,10 @@ class ModelOptions:
 
     def rules(self, model: HTSAT, events: EventOptions) -> tuple[Known, PostProcessing]:
         """The classes that a model can find with the class map, and how their scores become events."""
+        from htsat_sed.model.catalogue import BUNDLED
+
         mapped = self.mapped()
-        known = Known(model.labels)
+        known = Known(model.labels, checkpoint=self.checkpoint[0] if self.checkpoint else BUNDLED)
         if mapped is not None:
             known = Known(tuple(mapped.groups), f"class map {mapped.name}")
         return known, events.over(own_rules(model.post_processing, mapped), known)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from htsat_sed.runs.run import Run
 
 _LISTED = 30  # failures in a summary
+_SCREEN = 20  # recordings whose messages are still on the screen at the end
 # Control characters, line separators, marks that reverse the direction of text, and bytes that are no text.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ALWAYS = ("error", "stopped")  # what --quiet leaves
@@ -156,7 +157,7 @@ def show_warnings() -> None:
 def summarise(run: Run, out: Path | None) -> None:
     """Show what became of a run that is finished.
 
-    What failed is listed once more, as it may have scrolled away among other output.
+    Where many recordings failed or were done, failures are listed once more: they may have scrolled away.
 
     Args:
         run: after `Run.finish`.
@@ -165,13 +166,14 @@ def summarise(run: Run, out: Path | None) -> None:
     table = run.failures_table
     if shown.quiet:
         return
-    if run.failures and run.done + len(run.failures) > 1:
-        errors.print(
-            f"{len(run.failures)} of {run.done + len(run.failures)} recordings failed:", style="bold red"
-        )
-        for _, failure in run.failures[:_LISTED]:
+    every = run.done + len(run.failures)
+    if run.failures and every > 1:
+        again = every > _SCREEN
+        count = f"{len(run.failures)} of {every} recordings failed"
+        errors.print(count + (":" if again or table is not None else ""), style="bold red")
+        for _, failure in run.failures[: _LISTED if again else 0]:
             say("  failed", failure, "red")
-        if len(run.failures) > _LISTED:
+        if again and len(run.failures) > _LISTED:
             say("  failed", f"and {len(run.failures) - _LISTED} more", "red")
         if table is not None:
             say("  listed", table, "red")

@@ -4,6 +4,7 @@ import atexit
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -107,3 +108,36 @@ def test_the_package_raises_no_other_value_error() -> None:
     folder = Path(cli.__file__).parents[1]
     own = {path: path.read_text(encoding="utf-8").count("raise ValueError") for path in folder.rglob("*.py")}
     assert [str(path) for path, count in own.items() if count] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["rec/"], "No such command 'rec/'. To detect events in it: htsat-sed detect rec/"),
+        (["my rec"], "No such command 'my rec'. To detect events in it: htsat-sed detect 'my rec'"),
+        (["nothing"], "No such command 'nothing'. (htsat-sed --help)"),
+        (["checkpoints", "nothing"], "No such command 'nothing'. (htsat-sed checkpoints --help)"),
+        (["detect"], "Missing argument 'PATH'. (htsat-sed detect --help)"),
+    ],
+)
+def test_usage_errors_take_one_line(
+    arguments: list[str],
+    line: str,
+    run: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rec").mkdir()
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None, raising=False)  # named by sys.argv
+    Path("my rec").touch()
+    assert run(*arguments) == (2, "", f"error: {line}\n")
+
+
+def test_a_command_without_arguments_shows_its_help(
+    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None, raising=False)  # named by sys.argv
+    code, out, err = run("checkpoints")
+    assert code == 2
+    assert "Usage: htsat-sed checkpoints [OPTIONS] COMMAND" in out + err
