@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htsat_sed.cli.groups import Without, with_groups
+from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
 from htsat_sed.cli.maps import matching_recordings
 from htsat_sed.cli.negatives import NegativesOption, negative_recordings
 from htsat_sed.cli.options import (
@@ -39,58 +39,63 @@ if TYPE_CHECKING:
     from htsat_sed.runs.recordings import Recording
 
 
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What scores are calibrated on, and where the checkpoint goes."""
+
+    reference: Path = argument(REQUIRED, "Strong labels, as for evaluate.", metavar="REFERENCE")
+    audio: Path = option(REQUIRED, "The recordings of REFERENCE.", metavar="DIR")
+    into: Path = option(
+        REQUIRED, "The calibration in a copy of the checkpoint; all else in it stays.", metavar="SAFETENSORS"
+    )
+    negatives: NegativesOption = None
+    lower: float = option(
+        0.0,
+        "Take this off the logits: where the model was trained on the recordings, it is right more "
+        "often there than elsewhere.",
+        metavar="LOGITS",
+    )
+    dtc: float = option(0.5, "An event is right if this part of it lies in reference events.", metavar="PART")
+    folds: int = option(5, "Parts of the cross-validation over recordings.", min=2, metavar="N")
+    seed: int = option(0, "Of the parts.", min=0, metavar="N")
+    checkpoint: str | None = option(
+        None,
+        r"The checkpoint.  \[default: home, the bundled one]",
+        "--checkpoint",
+        "-c",
+        metavar="FILE|NAME",
+        rich_help_panel=MODEL,
+    )
+
+    def check(self, *, overwrite: bool) -> None:
+        """Refuse an output that cannot be, before minutes of work.
+
+        Raises:
+            typer.BadParameter: it is no checkpoint.
+            HtsatSedError: it cannot be written, or is among what is read.
+        """
+        from htsat_sed.model.catalogue import resolve_checkpoint
+
+        if self.into.suffix != ".safetensors":
+            raise typer.BadParameter(
+                f"wanted a file ending in .safetensors, got {self.into}", param_hint="--into"
+            )
+        check_files(self.into)
+        source = resolve_checkpoint(self.checkpoint)
+        check_apart([self.into], [self.reference, self.audio, self.negatives, source])
+        check_replaceable(self.into, overwrite=overwrite)
+
+
 @with_groups
 def calibrate_scores(
-    reference: Annotated[
-        Path,
-        typer.Argument(metavar="REFERENCE", help="Strong labels, as for evaluate.", show_default=False),
-    ],
-    audio: Annotated[
-        Path, typer.Option(metavar="DIR", help="The recordings of REFERENCE.", show_default=False)
-    ],
-    into: Annotated[
-        Path,
-        typer.Option(
-            metavar="SAFETENSORS",
-            help="The calibration in a copy of the checkpoint; all else in it stays.",
-            show_default=False,
-        ),
-    ],
-    negatives: NegativesOption = None,
-    lower: Annotated[
-        float,
-        typer.Option(
-            metavar="LOGITS",
-            help="Take this off the logits: where the model was trained on the recordings, it is right more "
-            "often there than elsewhere.",
-        ),
-    ] = 0.0,
-    dtc: Annotated[
-        float,
-        typer.Option(metavar="PART", help="An event is right if this part of it lies in reference events."),
-    ] = 0.5,
-    folds: Annotated[
-        int, typer.Option(min=2, metavar="N", help="Parts of the cross-validation over recordings.")
-    ] = 5,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the parts.")] = 0,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--checkpoint",
-            "-c",
-            metavar="FILE|NAME",
-            help=r"The checkpoint.  \[default: home, the bundled one]",
-            show_default=False,
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    given: CalibrationOptions,
     model: Annotated[
         ModelOptions,
         Without("checkpoint", "class_map", "labels", "hop", "shifts", "sample_rate", "label_file"),
-    ] = ModelOptions(),
-    channels: ChannelOptions = ChannelOptions(),
-    overwriting: OverwriteOptions = OverwriteOptions(),
-    messages: MessageOptions = MessageOptions(),
+    ],
+    channels: ChannelOptions,
+    overwriting: OverwriteOptions,
+    messages: MessageOptions,
 ) -> None:
     r"""Calibrate the scores that detect and tag print to how often they are right.
 
@@ -109,9 +114,7 @@ def calibrate_scores(
       htsat-sed checkpoints calibrate-scores reference.tsv --audio yard/ --negatives street/ \
           -c mine.safetensors --into calibrated.safetensors
     """
-    if into.suffix != ".safetensors":
-        raise typer.BadParameter(f"wanted a file ending in .safetensors, got {into}", param_hint="--into")
-    check_files(into)
+    given.check(overwrite=overwriting.overwrite)
     from htsat_sed.annotations import read_events
     from htsat_sed.evaluation.reliability import outcomes_of_negatives, outcomes_of_pair
     from htsat_sed.evaluation.score_calibration import calibrate_scores as fit
@@ -119,13 +122,11 @@ def calibrate_scores(
     from htsat_sed.evaluation.tables import pair
     from htsat_sed.model.catalogue import resolve_checkpoint
 
-    source = resolve_checkpoint(checkpoint)
-    check_apart([into], [reference, audio, negatives, source])
-    check_replaceable(into, overwrite=overwriting.overwrite)
-    strong = read_events(reference)
-    recordings = matching_recordings(audio, strong)
+    negatives, into, source = given.negatives, given.into, resolve_checkpoint(given.checkpoint)
+    strong = read_events(given.reference)
+    recordings = matching_recordings(given.audio, strong)
     quiet, table, failures = negative_recordings(negatives) if negatives is not None else ([], {}, [])
-    named = replace(model, checkpoint=None if checkpoint is None else [checkpoint])
+    named = replace(model, checkpoint=None if given.checkpoint is None else [given.checkpoint])
     detector = named.detector(channels, EventOptions(raw_scores=True))
     found, scores, failed = _heard(detector, recordings)
     false, quiet_scores, failed_too = _heard(detector, quiet)
@@ -134,8 +135,8 @@ def calibrate_scores(
     try:
         events = pair({name: strong[name] for name in found}, found)
     except UsageError as error:
-        raise AnnotationError(reference, str(error)) from error
-    of_events = [*outcomes_of_pair(events, dtc=dtc), *outcomes_of_negatives(false, table, labels)]
+        raise AnnotationError(given.reference, str(error)) from error
+    of_events = [*outcomes_of_pair(events, dtc=given.dtc), *outcomes_of_negatives(false, table, labels)]
     present = {name: {event.label for event in strong[name]} for name in scores}
     of_clips = outcomes_of_clips(scores, present, {}, labels) + outcomes_of_clips(
         quiet_scores,
@@ -143,9 +144,9 @@ def calibrate_scores(
         {name: each.possible for name, each in table.items()},
         labels,
     )
-    event_fit = fit(of_events, labels, lower=lower, folds=folds, seed=seed)
-    clip_fit = fit(of_clips, labels, lower=lower, folds=folds, seed=seed)
-    _write(source, into, labels, event_fit, clip_fit, lower, len(found), len(false))
+    event_fit = fit(of_events, labels, lower=given.lower, folds=given.folds, seed=given.seed)
+    clip_fit = fit(of_clips, labels, lower=given.lower, folds=given.folds, seed=given.seed)
+    _write(source, into, labels, event_fit, clip_fit, given.lower, len(found), len(false))
     _show("events", of_events, event_fit)
     _show("clip scores", of_clips, clip_fit)
     remark(f"{into}: {source.name} with calibrated scores")
