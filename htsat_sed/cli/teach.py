@@ -86,6 +86,11 @@ class TeachOptions:
     panel: ClassVar[str] = "Options"
 
     @property
+    def head_alone(self) -> bool:
+        """Whether the encoder stays as it is; such a training is not kept when it is stopped."""
+        return self.head_only or self.keep_classes
+
+    @property
     def folder(self) -> Path:
         """Where tables and state are."""
         return self.run or self.out.with_suffix(".run")
@@ -104,7 +109,8 @@ def teach(
     Folders named _background or other hold what must stay silent. Models are
     trained without a part of the sources and validated on it; the checkpoint is
     the mean of their weights, with thresholds for the wanted precision.
-    A run that was stopped goes on: give the same command again.
+    A run that was stopped goes on: give the same command again. With --head-only
+    and --keep-classes, it begins anew.
 
     Needs the extra: pip install 'htsat-sed\[train]'.
 
@@ -158,7 +164,11 @@ def teach(
                 restart=options.restart,
             )
     except KeyboardInterrupt:
-        say("stopped", f"the same command goes on from what {options.folder} holds", "bold yellow")
+        kept = f"goes on from what {options.folder} holds"
+        again = (
+            "begins anew, as nothing is kept of the training of a head alone" if options.head_alone else kept
+        )
+        say("stopped", f"the same command {again}", "bold yellow")
         raise typer.Exit(130) from None
     except UsageError as error:
         raise HtsatSedError(options.clips, str(error)) from error

@@ -227,3 +227,21 @@ def test_new_classes_join_old_ones_whose_scores_stay(
         np.testing.assert_allclose(
             new(waveform).presence_logits[..., :2], old(waveform).presence_logits, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("option", [(), ("--head-only",), ("--keep-classes",)])
+def test_a_stopped_run_says_whether_it_goes_on(
+    run: Callable[..., tuple[int, str, str]],
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: tuple[str, ...],
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(teaching, "teach", stopped)
+    code, _, err = run("teach", clips, "-o", tmp_path / "a.safetensors", *option)
+    assert code == 130
+    assert ("begins anew" in " ".join(err.split())) == bool(option)
+    assert ("goes on from" in " ".join(err.split())) != bool(option)
