@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,8 @@ def tables(found: Comparison) -> Iterator[Table]:
             rows = found.of(metric.name, classes=classes)
             if rows:
                 title = metric.title if not classes else f"{metric.title}: {figure_name(rows[0][0].figure)}"
-                yield Table(title, (what, *head), tuple(_row(row, classes=classes) for row in rows))
+                unit = ", %" if all(in_percent(row[0].figure) for row in rows) else ""
+                yield Table(title, (what + unit, *head), tuple(_row(row, classes=classes) for row in rows))
 
 
 def _row(row: Sequence[Difference], *, classes: bool) -> tuple[str, ...]:
@@ -101,19 +103,22 @@ def _markdown(table: Table) -> str:
 
 
 def _latex(table: Table) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(cell.replace("\\", r"\textbackslash ").translate(_LATEX) for cell in cells) + r" \\"
+    def line(name: str, *numbers: str) -> str:
+        cells = [cell.replace("\\", r"\textbackslash ").translate(_LATEX) for cell in (name, *numbers)]
+        minus = (re.sub(r"^-(?=\d)|(?<=to )-", "$-$", cell) for cell in cells[1:])
+        return " & ".join((cells[0], *minus)) + r" \\"
 
     title = table.title.translate(_LATEX)
     lines = [
         f"% {table.title}",
         r"\begin{table}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{2.5pt}",
         rf"\caption{{{title}}}",
         rf"\begin{{tabular}}{{l{'r' * (len(table.head) - 1)}}}",
         r"\hline",
-        line(table.head),
+        line(*table.head),
         r"\hline",
-        *map(line, table.rows),
+        *(line(*row) for row in table.rows),
         r"\hline",
         r"\end{tabular}",
         r"\end{table}",

@@ -76,7 +76,7 @@ def draw_comparison(found: Comparison, path: Path) -> None:
     figure = Figure(figsize=(3.2 + 2.6 * len(panels), height), layout="constrained")
     for axes, (name, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw_differences(axes, name, rows)
-    figure.suptitle(f"more than {first}".replace("$", r"\$"))
+    figure.suptitle(f"difference from {first}".replace("$", r"\$"))
     _save(figure, path)
 
 

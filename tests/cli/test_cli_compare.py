@@ -49,6 +49,8 @@ def test_two_systems_in_one_command(run: Run, tmp_path: Path) -> None:
     )
     assert rb"macro f1 & 48.42 & 50.67 & +2.25 & " in written[0][4]
     assert rb"htsat\_single" in written[0][4]
+    assert rb"figure, \% & htsat" in written[0][4]
+    assert rb" & $-$1.03 & $-$" in written[0][4]  # a minus sign, not a hyphen
 
 
 def test_a_system_is_no_better_than_itself(run: Run, tmp_path: Path) -> None:
