@@ -117,9 +117,10 @@ def _show_classes(metric: Metric) -> None:
         table.add_row(label, *("-" if v is None else metric_figure(name, v) for name, v in figures.items()))
     if metric.totals and metric.name != "clip":
         table.add_section()
-        micro = {name: metric.headline[f"micro_{name}"].value for name in _PERCENT}
+        micro = {name.removeprefix("micro_"): score.value for name, score in metric.headline.items()}
         figures = {**micro, **metric.totals}
-        cells = ("-" if value is None else metric_figure(name, value) for name, value in figures.items())
+        values = ((name, figures[name]) for name in next(iter(metric.classes.values())))
+        cells = ("-" if value is None else metric_figure(name, value) for name, value in values)
         table.add_row("all (micro)", *cells)
     output.print(table)
 

@@ -81,7 +81,10 @@ def bundled_info(maps: Mapping[str, PresenceMap]) -> CheckpointInfo | None:
     info = read_info(path) if path is not None else None
     if info is None or not maps or any(tuple(each.labels) != info.labels for each in maps.values()):
         return None
-    say("note", f"as these presence maps have {BUNDLED}'s classes, its values hold; -c names another", "")
+    what = (
+        f"post-processing of checkpoint {BUNDLED}, whose classes the presence maps have; -c selects another"
+    )
+    say("note", what, "")
     return info
 
 

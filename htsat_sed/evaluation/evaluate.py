@@ -241,7 +241,10 @@ def score_events(
     estimated = event_numbers(events.estimated, events.labels)
     found = []
     for name, title, names in described:
-        parameters = {each: getattr(s, each) for each in names} | ({"beta": s.beta} if s.beta != 1.0 else {})
+        parameters = {each: getattr(s, each) for each in names}
+        if s.beta != 1.0:
+            parameters["beta"] = s.beta
+            title += f", F-beta with beta {s.beta:g}"
         own = counted[name]
         found.append(_of_counts(name, title, parameters, own, events.labels, draws, estimated, s.beta))
     return found

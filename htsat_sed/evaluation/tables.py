@@ -92,7 +92,7 @@ def pair(
         "recording",
         "only in the reference: scored as without estimated events",
     )
-    foreign = [e.label for name in recordings for e in estimated.get(name, ()) if e.label not in scored]
+    foreign = [e.label for name in recordings for e in estimated.get(name, ()) if e.label not in present]
     found = {e.label for name in recordings for e in estimated.get(name, ())}
     hint = _misspelt(found - present, scored, found)
     what = f"of classes without reference events ({some(foreign)}): left out{hint}"

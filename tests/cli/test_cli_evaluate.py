@@ -166,7 +166,9 @@ def test_presence_maps_of_the_bundled_checkpoint_have_its_post_processing(run: R
     (tmp_path / "maps").mkdir()
     write_presence_map(tmp_path / "maps" / "a.wav.npz", presence, filename="a.wav")
     labels = reference(tmp_path / "reference.tsv", "a.wav\t1.25\t5\tBark")
-    told = "note: as these presence maps have home's classes, its values hold; -c names another\n"
+    told = (
+        "note: post-processing of checkpoint home, whose classes the presence maps have; -c selects another\n"
+    )
     one, other = (
         run(labels, "--scores", tmp_path / "maps"),
         run(labels, "--scores", tmp_path / "maps", "-c", "home"),
@@ -189,6 +191,20 @@ def test_class_without_reference_is_said_to_be_left_out(run: Run, maps: Path, tm
     assert code == 0
     assert "macro f1: 100.00 %" in out
     assert "note: Horse: without reference events: left out of every average" in err
+
+
+def test_micro_averages_stand_below_their_own_headings(run: Run, tmp_path: Path) -> None:
+    labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2\tDog", "a.wav\t4\t6\tDog")
+    events = reference(tmp_path / "events.tsv", "a.wav\t0\t2\tDog")
+    code, out, _ = run(labels, events, "--beta", 2)
+    assert code == 0
+    lines = out.split("intersection-based F1 (DTC 0.5, GTC 0.5, CTTC 0.3), F-beta with beta 2\n")[
+        1
+    ].splitlines()
+    one, micro = (
+        next(line.split() for line in lines if line.startswith(start)) for start in (" Dog", " all (micro)")
+    )
+    assert one[1:] == micro[2:] == ["66.67", "55.56", "100.00", "50.00", "2", "1", "1", "0", "1"]
 
 
 def test_tags_against_weak_labels(run: Run, tmp_path: Path) -> None:
