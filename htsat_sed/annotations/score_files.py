@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 import numpy as np
-import pandas as pd
 
 from htsat_sed.annotations.folders import files_below, make_folder, path_of
 from htsat_sed.detection.presence import PresenceMap
@@ -73,11 +72,13 @@ def read_score_file(path: str | os.PathLike[str]) -> PresenceMap:
         AnnotationError: the file cannot be read or is no score file: a cell that is no number, a score
             outside [0, 1], tokens of different lengths or with gaps.
     """
+    import pandas as pd  # takes half a second
+
     try:
         table = pd.read_csv(path, sep="\t", dtype=np.float64, encoding="utf-8", float_precision="round_trip")
     except OSError as error:
         raise AnnotationError(path, f"cannot be read: {error.strerror or error}") from error
-    except (ValueError, pd.errors.ParserError) as error:
+    except ValueError as error:
         raise AnnotationError(path, f"is no score file: {str(error).splitlines()[0]}") from error
     if list(table.columns[:2]) != _EDGES or table.shape[1] < 3 or not len(table):
         raise AnnotationError(path, "wanted columns onset, offset and one for each class, and a row a token")
