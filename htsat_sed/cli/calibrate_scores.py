@@ -45,19 +45,17 @@ class CalibrationOptions:
 
     reference: Path = argument(REQUIRED, "Strong labels, as for evaluate.", metavar="REFERENCE")
     audio: Path = option(REQUIRED, "The recordings of REFERENCE.", metavar="DIR")
-    into: Path = option(
-        REQUIRED, "The calibration in a copy of the checkpoint; all else in it stays.", metavar="SAFETENSORS"
-    )
+    into: Path = option(REQUIRED, "A copy of the checkpoint with the calibration.", metavar="SAFETENSORS")
     negatives: NegativesOption = None
     lower: float = option(
         0.0,
-        "Take this off the logits: where the model was trained on the recordings, it is right more "
-        "often there than elsewhere.",
+        "Subtract this from the logits, if the model was trained on these recordings: it is right less "
+        "often on others.",
         metavar="LOGITS",
     )
     dtc: float = option(0.5, "An event is right if this part of it lies in reference events.", metavar="PART")
-    folds: int = option(5, "Parts of the cross-validation over recordings.", min=2, metavar="N")
-    seed: int = option(0, "Of the parts.", min=0, metavar="N")
+    folds: int = option(5, "Folds of the cross-validation over recordings.", min=2, metavar="N")
+    seed: int = option(0, "Random seed of the folds.", min=0, metavar="N")
     checkpoint: str | None = option(
         None,
         r"The checkpoint.  \[default: home, the bundled one]",
@@ -97,16 +95,16 @@ def calibrate_scores(
     overwriting: OverwriteOptions,
     messages: MessageOptions,
 ) -> None:
-    r"""Calibrate the scores that detect and tag print to how often they are right.
+    r"""Calibrate the scores that detect and tag print to the share of right events.
 
-    A score of 0.8 then means that about 80 % of such events are right: on recordings like these.
-    Which events are found does not change, nor their order within a class.
-    detect --raw-scores prints scores as the model computes them.
+    On similar recordings, about 80 % of events with a score of 0.8 are then right.
+    The events and their order within a class stay the same.
+    detect --raw-scores prints the model's own scores.
 
     Give recordings that the model was not trained on, and negatives, so that false alarms count.
-    Each class has a curve of its own; with few events it is close to the curve of all classes.
+    Each class has its own curve; with few events it is close to the curve of all classes.
 
-    The tables compare scores before with calibrated ones, each fold by values from the others.
+    The tables compare raw with calibrated scores, cross-validated over recordings.
 
     [bold]Examples[/bold]
 

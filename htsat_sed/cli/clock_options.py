@@ -23,14 +23,14 @@ class ClockOptions:
     panel: ClassVar[str] = CLOCK_TIMES
     timezone: str | None = option(
         None,
-        "Time zone of recordings that name none, such as Europe/Berlin, UTC or +02:00; the times of others "
-        "are converted to it.  \\[default: times as the recorder's clock had them]",
+        "Time zone, such as Europe/Berlin, UTC or +02:00: holds for times without a zone; other times are "
+        "converted to it.  \\[default: times as the recorder wrote them]",
         metavar="ZONE",
     )
     time_format: str | None = option(
         None,
-        "How file names hold the time, where that is not understood: %Y year, %m month, %d day, %H hour, %M "
-        "minute, %S second, as in '%d-%m-%Y_%Hh%M'; with / it is compared with the path.",
+        "Pattern of the time in file names that are not recognised: %Y year, %m month, %d day, %H hour, %M "
+        "minute, %S second, as in '%d-%m-%Y_%Hh%M'; with a / it is matched with the path.",
         metavar="FORMAT",
     )
 
@@ -60,9 +60,7 @@ class ClockOptions:
 class ClockColumnOptions(ClockOptions):
     """The same, for outputs that have clock times where they are known."""
 
-    no_clock: bool = option(
-        False, "Write no clock times, also where it is known when a recording began.", "--no-clock"
-    )
+    no_clock: bool = option(False, "Write no clock times.", "--no-clock")
 
     def starts(self, recordings: Sequence[Recording]) -> Mapping[str, Start]:
         """When recordings began, by name."""

@@ -159,12 +159,12 @@ def detect(
 ) -> None:
     """Find sound events in recordings: what sounds, from when to when.
 
-    A recording of any length, rate and channel count is cut into 10 s windows.
-    The model scores every class in every 0.3125 s of them.
-    Scores are smoothed, and where they exceed the threshold there is an event.
-    A recording that cannot be read is reported, and the others go on.
-    Where it is known when a recording began, CSV, JSON Lines, Parquet and Raven's tables have clock times.
-    With -o, a run that was stopped goes on where it was when the same command is given again.
+    detect cuts recordings of any length, rate and channel count into 10 s windows.
+    The model scores every class in every 0.3125 s of a window. An event is a run of
+    smoothed scores above the threshold. detect reports unreadable recordings and
+    continues with the others. If the start time of a recording is known, CSV,
+    JSON Lines, Parquet and Raven's tables contain clock times.
+    To resume a stopped run with -o, give the same command again.
 
     [bold]Examples[/bold]
 

@@ -43,21 +43,21 @@ class EmbedOptions:
     panel: ClassVar[str] = OUTPUT
     out: Path = option(
         REQUIRED,
-        "The archive: a folder of Parquet files, made where it is not there. Recordings that an archive "
-        "already holds are left out, new and changed ones are added.",
+        "The archive: a folder of Parquet files, created if it does not exist. Only new and changed "
+        "recordings are added to an existing archive.",
         "--output",
         "-o",
         metavar="DIR",
     )
     window: float = option(
         2.5,
-        "Duration of the stretches that get an embedding each, rounded to whole tokens of 0.3125 s. The "
-        "model hears them within 10 s.",
+        "Duration of the stretch of each embedding, rounded to whole tokens of 0.3125 s. The model computes "
+        "it from a window of 10 s.",
         metavar="SECONDS",
     )
     stretch_hop: float | None = option(
         None,
-        "Step between the starts of two stretches.  \\[default: as --window]",
+        "Step between stretches.  \\[default: as --window]",
         "--hop",
         metavar="SECONDS",
     )
@@ -75,9 +75,9 @@ def embed(
     r"""Compute embeddings of recordings, for search and for programs of your own.
 
     An archive has a row for each stretch: filename, path, size and modified of the
-    file, start and duration (seconds), embedding (float16) and model (its
-    fingerprint). docs/archives.md says how to read it.
-    A run that was stopped goes on where it was when the same command is given again.
+    file, start and duration (seconds), embedding (float16) and model (a hash).
+    docs/archives.md shows how to read it.
+    To resume a stopped run, give the same command again.
 
     Needs the extra: pip install 'htsat-sed\[parquet]'.
 

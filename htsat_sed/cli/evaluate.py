@@ -33,7 +33,7 @@ From events, with precision, recall and counts, per class, macro and micro:
 
 - intersection: F1 by overlap (DTC 0.5, GTC 0.5), as for HTS-AT
 - collar: event-based F1 (200 ms or 20 %), that of DCASE task 4
-- onset: the same, whatever the offset
+- onset: the same without offsets
 - segment: F1 in segments of 1 s
 
 From presence maps (--scores, with the -c and --map that made them, or --audio), also:
@@ -42,29 +42,29 @@ From presence maps (--scores, with the -c and --map that made them, or --audio),
 - psds2: PSDS scenario 2 (DTC 0.1, GTC 0.1, CTTC 0.3, alpha_CT 0.5)
 - both: alpha_ST 1, at most 100 false positives an hour; exact, over all
   scores that occur
-- clip: mAP, AUC and d-prime; a recording's score is its highest
+- clip: mAP, AUC and d-prime of the highest score in each recording
 
-From clip scores (tag): clip alone.
+From clip scores (tag): only clip.
 
-Of several ESTIMATED, the others are compared with the first: the difference
-of every figure with its interval and p, from the same resamplings.
+With several ESTIMATED, evaluate compares the others with the first: the
+difference of each figure with interval and p, from the same resamplings.
 
 From recordings without the classes (--negatives), with or without REFERENCE:
 
 - false_alarms: events per hour, and the share of time that they cover
 
-How the labels are read:
+Rules:
 
 - macro is the mean over classes with reference events; a class without
-  hits counts 0; micro is of summed counts
+  hits counts 0; micro comes from summed counts
 - a recording without events has one row with empty cells
-- a recording that only REFERENCE has counts as without detections;
-  one that it lacks, and events of classes that it lacks, are left out
-- of an index that segments wrote, only what was cut is scored: events
-  that nobody listened to are neither right nor wrong
-- a.wav is also known as a, as a.flac and as day/a.wav where one fits
+- a recording without estimated events counts as without detections;
+  recordings and classes that REFERENCE lacks are left out
+- with an index of segments or a review, only the parts that somebody
+  listened to are scored
+- a.wav also matches a, a.flac and day/a.wav if only one of them exists
 
-Warnings count what was met. docs/evaluation.md explains each metric, and why two papers' "F1" differ.
+Warnings count the recordings and events concerned. docs/evaluation.md explains each metric.
 
 [bold]Examples[/bold]
 

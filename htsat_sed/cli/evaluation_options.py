@@ -30,35 +30,35 @@ class EvaluatedFiles:
 
     reference: Path | None = argument(
         None,
-        "Strong labels: a table with filename, onset, offset (seconds) and event_label, as DESED's; or "
-        "any format that detect writes, also a folder with one label file a recording. Or weak ones, "
-        "filename and event_labels, for clip-level metrics alone. May be left out with --negatives.",
+        "Strong labels: a table with filename, onset, offset (seconds) and event_label, as in DESED; or "
+        "any format that detect writes, also a folder with one label file per recording. Or weak labels: "
+        "filename and event_labels, for clip-level metrics only. Optional with --negatives.",
         metavar="REFERENCE",
     )
     estimated: list[Path] | None = argument(
         None,
         "Events, in the same formats; clip scores as tag writes them; or a folder of presence maps or "
-        "score files, as for --scores. Several are compared, the others with the first.",
+        "score files, as for --scores. Several are compared with the first.",
         metavar="ESTIMATED",
     )
     scores: Path | None = option(
         None,
-        "Presence maps as `detect --scores` keeps them, or score files (a TSV a recording with onset, "
-        "offset and a column a class, as sed_scores_eval has them): adds PSDS and clip-level metrics. "
-        "Without ESTIMATED, events are found in them, by the options at the end.",
+        "Presence maps from `detect --scores`, or score files (one TSV per recording with onset, offset "
+        "and a column per class, as in sed_scores_eval): adds PSDS and clip-level metrics. "
+        "Without ESTIMATED, events come from these scores, by the options at the end.",
         metavar="DIR",
     )
     audio: Path | None = option(
         None,
-        "Detect first, in the recordings below this folder that REFERENCE has: presence maps and events, "
-        "by the options at the end.",
+        "Compute presence maps and events of the recordings of REFERENCE in this folder, by the options at "
+        "the end.",
         metavar="DIR",
     )
     negatives: NegativesOption = None
     durations: Path | None = option(
         None,
-        "Table with filename and duration (seconds; presence maps know theirs). Events past the end are "
-        "noticed, and a recording in it that REFERENCE lacks counts as one without events.",
+        "Table with filename and duration in seconds; not needed with presence maps. Adds a warning about "
+        "events past the end; recordings that REFERENCE lacks count as ones without events.",
         metavar="TSV",
     )
     only: list[str] | None = option(
@@ -106,10 +106,12 @@ class MetricOptions:
     """Parameters of the metrics, and what is computed beside them."""
 
     panel: ClassVar[str] = METRICS
-    onset_collar: float = option(0.2, "Collar-based F1: how far an onset may be off.", metavar="SECONDS")
-    offset_collar: float = option(0.2, "Collar-based F1: how far an offset may be off.", metavar="SECONDS")
+    onset_collar: float = option(0.2, "Collar-based F1: tolerance of onsets.", metavar="SECONDS")
+    offset_collar: float = option(0.2, "Collar-based F1: tolerance of offsets.", metavar="SECONDS")
     offset_share: float = option(
-        0.2, "Or by this part of the reference event's duration, if that is more.", metavar="PART"
+        0.2,
+        "Collar-based F1: tolerance of offsets as part of the reference duration, if that is more.",
+        metavar="PART",
     )
     segment: float = option(1.0, "Segment-based F1: length of a segment.", metavar="SECONDS")
     dtc: float = option(
@@ -119,24 +121,24 @@ class MetricOptions:
     )
     gtc: float = option(
         0.5,
-        "Intersection-based F1: least part of a reference event that estimated ones cover.",
+        "Intersection-based F1: least part of a reference event inside estimated events.",
         metavar="PART",
     )
     cttc: float = option(
-        0.3, "Cross-trigger tolerance, stated with F1 though without effect on it.", metavar="PART"
+        0.3, "Cross-trigger tolerance criterion; reported with F1, but does not affect it.", metavar="PART"
     )
     psds_thresholds: int = option(
         0,
-        "PSDS: approximate the curve by N thresholds, in the middle of equal parts of 0 to 1, as "
-        "psds_eval is used.  \\[default: exact, all scores that occur]",
+        "PSDS: approximate the curve by N evenly spaced thresholds, as is usual with "
+        "psds_eval.  \\[default: exact, all scores that occur]",
         min=0,
         metavar="N",
         show_default=False,
     )
     pi_psds: bool = option(
         False,
-        "Also the PSDS that is independent of post-processing (piPSDS): at each rate of false positives "
-        "the best of the median filters from 0 to 2 s, in steps of 0.2 s, and no other post-processing.",
+        "Also the post-processing independent PSDS (piPSDS): at each rate of false positives the best median "
+        "filter from 0 to 2 s, in steps of 0.2 s, and no other post-processing.",
         "--pi-psds",
     )
     beta: float = option(
@@ -144,8 +146,8 @@ class MetricOptions:
     )
     details: bool = option(
         False,
-        "Also error rates, delay and duration error of found events, false positives per hour, what was "
-        "detected instead, and from scores: segments ranked (mAP, AUC) and best thresholds.",
+        "Also error rates, delay and duration error of found events, false positives per hour, "
+        "confusions, and from scores: ranked segments (mAP, AUC) and best thresholds.",
         "--details",
     )
     bootstrap: int = option(
@@ -153,7 +155,7 @@ class MetricOptions:
     )
     reliability: bool = option(
         False,
-        "How often events of a score are right, by tenths of the score; false alarms count.",
+        "Share of right events for each tenth of the score; false alarms count as wrong.",
         "--reliability",
     )
     check: bool = option(
@@ -162,7 +164,7 @@ class MetricOptions:
         "differs by more than 1e-9. Needs pip install 'htsat-sed\\[reference]'.",
         "--check",
     )
-    seed: int = option(0, "Of the resampling.", min=0, metavar="N")
+    seed: int = option(0, "Random seed of the resampling.", min=0, metavar="N")
 
     @property
     def settings(self) -> Settings:
@@ -179,21 +181,24 @@ class ReportFiles:
     panel: ClassVar[str] = OUTPUT
     json_file: Path | None = option(
         None,
-        "Everything: figures, counts, parameters, versions, hashes of the inputs. The same input gives "
-        "the same bytes.",
+        "Write all figures, counts, parameters, versions and hashes of the inputs. Reproducible to the byte.",
         "--json",
         metavar="FILE",
     )
-    csv_file: Path | None = option(None, "A row for each metric, class and figure.", "--csv", metavar="FILE")
+    csv_file: Path | None = option(
+        None, "Write a row for each metric, class and figure.", "--csv", metavar="FILE"
+    )
     plot: Path | None = option(
-        None, "A picture (png, svg, pdf): F1 of each class, and the PSD-ROC.", metavar="FILE"
+        None, "Write a picture (png, svg, pdf): F1 of each class, and the PSD-ROC.", metavar="FILE"
     )
 
     table: Path | None = option(
-        None, "Of several systems, tables as in a paper: LaTeX (.tex) or Markdown (.md).", metavar="FILE"
+        None, "Write tables that compare systems: LaTeX (.tex) or Markdown (.md).", metavar="FILE"
     )
     write_scores: Path | None = option(
-        None, "The presence maps of --scores or --audio as score files, for sed_scores_eval.", metavar="DIR"
+        None,
+        "Write the presence maps of --scores or --audio as score files, for sed_scores_eval.",
+        metavar="DIR",
     )
 
     @property

@@ -65,15 +65,15 @@ class SourceOptions:
     raw_channels: int = option(1, "Channels of raw samples.", metavar="N", min=1)
     source_format: str | None = option(
         None,
-        "FFmpeg's format or device for the source, such as alsa or pulse.  \\[default: the source tells]",
+        "FFmpeg's format or device for the source, such as alsa or pulse.  \\[default: detected]",
         metavar="NAME",
     )
     reconnect: bool = option(
-        True, "Open an address again where it breaks off; silence takes the place of what is lost."
+        True, "Open an address again after its connection breaks; silence replaces the lost sound."
     )
     start: datetime | None = option(
         None,
-        "When the sound began, such as 2026-11-28T23:15:00.  \\[default: when it arrives]",
+        "Start time of the sound, such as 2026-11-28T23:15:00.  \\[default: its arrival]",
         metavar="TIME",
         formats=_TIMES,
     )
@@ -103,19 +103,19 @@ class DelayOptions:
     panel: ClassVar[str] = "Delay"
     hop: float | None = option(
         None,
-        "Step between the 10 s windows, rounded to whole tokens of 0.3125 s.  \\[default: 1 s, or what the "
-        "processor keeps up with, measured at the start]",
+        "Step between the 10 s windows, rounded to whole tokens of 0.3125 s.  \\[default: 1 s, or more "
+        "on a slow processor, measured at the start]",
         metavar="SECONDS",
     )
     latency: float | None = option(
         None,
-        "Report final events at most so long after their end.  \\[default: 1 s more than the least]",
+        "Longest delay of final events after their end.  \\[default: 1 s more than the shortest possible]",
         metavar="SECONDS",
     )
     when_behind: Literal["auto", "wait", "drop"] = option(
         "auto",
-        "Where computing is slower than the sound: wait lets the sender wait, drop leaves windows out; auto: "
-        "wait for pipes and files, else drop.",
+        "If computing is slower than the sound: wait makes the sender wait, drop skips windows; auto: wait "
+        "for pipes and files, else drop.",
     )
 
     def pace(self, detector: Detector, rules: Rules, origin: Origin) -> Pace:

@@ -52,14 +52,14 @@ class MergeOptions:
     )
     out: Path = option(
         REQUIRED,
-        "Where to write: a file where the shards are files, a folder where they are folders.",
+        "Where to write: a file if the shards are files, a folder if they are folders.",
         "--output",
         "-o",
         metavar="FILE|DIR",
     )
     scores: Path | None = option(
         None,
-        "Copy the presence maps here.  \\[default: they stay where the shards wrote them]",
+        "Copy the presence maps here.  \\[default: no copy]",
         metavar="DIR",
     )
     replacing: OverwriteOptions = field(default_factory=OverwriteOptions)
@@ -70,8 +70,8 @@ def merge(options: MergeOptions, messages: MessageOptions) -> None:
     """Join the outputs of shards to the files that one run would have written.
 
     Each shard is a run of detect or tag with --shard.
-    All shards must be finished, and of the same recordings and settings.
-    What is missing or there twice is named, and nothing is written then.
+    All shards must be finished and have the same recordings and settings.
+    If a shard is missing or occurs twice, merge reports it and writes nothing.
 
     [bold]Examples[/bold]
 

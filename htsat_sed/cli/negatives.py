@@ -28,9 +28,9 @@ NegativesOption = Annotated[
     typer.Option(
         "--negatives",
         metavar="DIR|TSV",
-        help="Recordings without the classes, or presence maps of such: events in them are false alarms. A "
+        help="Recordings without the classes, or their presence maps: events in them are false alarms. A "
         f"table ({TABLE} in the folder, or a TSV beside the recordings) may list them, with the columns "
-        "filename and event_labels: classes that may sound all the same, with | between them.",
+        "filename and event_labels: classes that may occur nevertheless, with | between them.",
         show_default=False,
     ),
 ]

@@ -59,19 +59,19 @@ class RecordingOptions:
     panel: ClassVar[str] = RECORDINGS
     paths: list[str] = argument(
         REQUIRED,
-        "Recordings; folders, searched with all below them; patterns in quotes ('night/**/*.wav'); "
+        "Recordings; folders, with their subfolders; patterns in quotes ('night/**/*.wav'); "
         "addresses (s3://archive/2024/, https://host/a.wav); @list.txt with one of these a line; or - for "
         "standard input.",
         metavar="PATH",
     )
     include: list[str] | None = option(
         None,
-        "In folders, take only what fits this: a name of a file or folder ('*.flac'), or a path below "
+        "In folders, take only files that match this: a name of a file or folder ('*.flac'), or a path below "
         "the folder ('2024*/**/dawn-*'). Repeatable.",
         metavar="PATTERN",
     )
     exclude: list[str] | None = option(
-        None, "In folders, leave out what fits this. Repeatable.", metavar="PATTERN"
+        None, "In folders, leave out files that match this. Repeatable.", metavar="PATTERN"
     )
 
     def find(self) -> tuple[list[Recording], list[HtsatSedError]]:
@@ -93,12 +93,12 @@ class ChannelOptions:
     panel: ClassVar[str] = RECORDINGS
     channel: str = option(
         "mix",
-        "Which channel of a recording to listen to: mix for the mean of all, or a number from 1 on.",
+        "Channel to read: a number from 1, or mix for the mean of all channels.",
         metavar="mix|N",
     )
     track: int | None = option(
         None,
-        "Which audio track of a film or other file with several, from 1 on.  \\[default: the first]",
+        "Audio track of a file with several, such as a film, from 1.  \\[default: the first]",
         min=1,
         metavar="N",
     )
@@ -118,8 +118,8 @@ class EachChannelOptions(ChannelOptions):
 
     channel: str = option(
         "mix",
-        "Which channel of a recording to listen to: mix for the mean of all, or a number from 1 on; or all, "
-        "each for itself: events then have a channel.",
+        "Channel to read: a number from 1, mix for the mean of all channels, or all for each channel "
+        "separately; events then have a channel number.",
         metavar="mix|N|all",
     )
 
@@ -156,40 +156,40 @@ class ExecutionOptions:
     panel: ClassVar[str] = MODEL
     device: str = option(
         "auto",
-        "auto, cpu, cuda, cuda:1, mps: where the model runs; several of one kind take turns: cuda:0,cuda:1.",
+        "Device of the model: auto, cpu, cuda, cuda:1 or mps; several of one kind take turns: cuda:0,cuda:1.",
         metavar="NAME",
     )
     batch_size: str = option(
         "auto",
-        "Windows that pass the model at once: a number, or auto for one that suits the device. It is "
-        "halved where they do not fit into the device's memory.",
+        "Windows per batch: a number, or auto for one that suits the device. It is halved if a batch does "
+        "not fit into the device's memory.",
         metavar="N|auto",
     )
     runtime: str = option(
         "auto",
-        "What computes the model: torch, openvino, or onnx (ONNX Runtime, on a CPU); auto takes "
-        "OpenVINO on a CPU where it is installed, else torch. ONNX Runtime comes with pip install "
-        "'htsat-sed\\[onnx]'. Scores agree to 0.0001.",
+        "Library that computes the model: torch, openvino, or onnx (ONNX Runtime, on a CPU); auto selects "
+        "OpenVINO on a CPU if it is installed, else torch. onnx needs pip install 'htsat-sed\\[onnx]'. "
+        "Scores agree to 0.0001.",
         metavar="NAME",
     )
     precision: str = option(
         "float32",
-        "Of the model behind the front end: float32, bfloat16, float16 or int8. bfloat16 is for GPUs "
-        "and for CPUs with AVX512_BF16 or AMX, float16 for GPUs; scores move by some hundredths at most. "
-        "int8 is OpenVINO's on a CPU, 1.6 to 2.5 times as fast as float32, for a checkpoint prepared by "
+        "Precision of the model after the front end: float32, bfloat16, float16 or int8. bfloat16 is for "
+        "GPUs and for CPUs with AVX512_BF16 or AMX, float16 for GPUs; scores change by some hundredths at "
+        "most. int8 uses OpenVINO on a CPU, 1.6 to 2.5 times as fast as float32; prepare the checkpoint with "
         "`htsat-sed checkpoints calibrate`.",
         metavar="TYPE",
     )
     threads: int | None = option(
         None,
-        "At most N threads compute on a CPU, and as many read recordings: for several processes on one "
-        "machine.  \\[default: one a processor core]",
+        "At most N threads compute on a CPU, and N read recordings: for several processes on one "
+        "machine.  \\[default: one per processor core]",
         min=1,
         metavar="N",
     )
     compile_model: bool = option(
         False,
-        "Compile the model with torch first: takes minutes at times; for long runs on a GPU.",
+        "Compile the model with torch first, which can take minutes: for long runs on a GPU.",
         "--compile",
     )
 
@@ -207,7 +207,7 @@ class EventOptions:
     )
     threshold_low: list[str] | None = option(
         None,
-        "Hysteresis: an event reaches as far as scores stay above this.  \\[default: the checkpoint's, "
+        "Hysteresis: an event extends as far as scores stay above this.  \\[default: the checkpoint's, "
         "else the threshold]",
         metavar="[LABEL=]SCORE",
     )
@@ -234,8 +234,8 @@ class EventOptions:
     )
     raw_scores: bool = option(
         False,
-        "Print scores as the model computes them, rather than calibrated by the checkpoint to how often "
-        "events are right. Thresholds hold for raw scores in either case.",
+        "Print the model's own scores, without the checkpoint's calibration. Thresholds always apply to "
+        "these scores.",
         "--raw-scores",
     )
     post_processing: Path | None = option(
@@ -301,8 +301,8 @@ class ModelOptions:
     )
     class_map: str | None = option(
         None,
-        "Join classes: desed makes AudioSet's 527 into DESED's 10 with the thresholds of the HTS-AT "
-        "authors; or a TOML or CSV file of your own.",
+        "Class map: desed joins AudioSet's 527 classes into DESED's 10, with the thresholds of the HTS-AT "
+        "authors; or your own TOML or CSV file.",
         "--map",
         metavar="desed|FILE",
     )
@@ -320,18 +320,18 @@ class ModelOptions:
     )
     shifts: int = option(
         1,
-        "Score each window N times, shifted by Nths of a token (0.3125 s), and average on this finer grid: "
-        "more exact onsets and offsets. Takes N times as long.",
+        "Score each window N times, shifted by parts of a token (0.3125 s), and average on this finer grid: "
+        "onsets and offsets become more exact. Takes N times as long.",
         min=1,
         max=32,
         metavar="N",
     )
     execution: ExecutionOptions = ExecutionOptions()
     sample_rate: int | None = option(
-        None, "Sample rate of an official .ckpt, where the file cannot tell.", metavar="HZ"
+        None, "Sample rate of an official .ckpt, if the file does not contain it.", metavar="HZ"
     )
     label_file: Path | None = option(
-        None, "Names of the classes of an official .ckpt, one a line.", metavar="FILE"
+        None, "Names of the classes of an official .ckpt, one per line.", metavar="FILE"
     )
 
     @property
@@ -506,7 +506,7 @@ class OverwriteOptions:
 
     panel: ClassVar[str] = OUTPUT
     overwrite: bool = option(
-        False, "Also replace files that htsat-sed did not write, or that were edited since.", "--overwrite"
+        False, "Also replace edited files, and files that htsat-sed did not write.", "--overwrite"
     )
 
 
@@ -517,8 +517,8 @@ class ShardOptions:
     panel: ClassVar[str] = RECORDINGS
     shard: str | None = option(
         None,
-        "Take only the I-th of N parts of the recordings, such as 3/40. Give the same command, each with "
-        "its own shard and --output, to N processes or machines; `htsat-sed merge` joins the outputs.",
+        "Process only part I of N of the recordings, such as 3/40. Run N processes, on one machine or "
+        "several, each with its own shard and --output; `htsat-sed merge` joins the outputs.",
         metavar="I/N",
     )
 
@@ -550,18 +550,18 @@ class ShardOptions:
 class RunOptions(OverwriteOptions):
     """How a run over recordings treats what is there already, and what fails."""
 
-    restart: bool = option(False, "Begin anew, rather than go on with a run that was stopped.", "--restart")
+    restart: bool = option(False, "Start again instead of resuming a stopped run.", "--restart")
     failures_table: Path | None = option(
         None,
-        "Where to list what failed or is damaged, with reasons.  \\[default: failures.csv in the "
+        "Table of failed and damaged recordings, with reasons.  \\[default: failures.csv in the "
         "output folder, NAME.failures.csv beside the output NAME]",
         "--failures",
         metavar="CSV",
     )
     safe_cells: bool = option(
         False,
-        "In CSV and TSV, put an apostrophe before names and labels that a spreadsheet would run as a "
-        "formula: those that begin with = + - or @.",
+        "In CSV and TSV, put an apostrophe before names and labels that begin with = + - or @, so that "
+        "spreadsheets do not run them as formulas.",
         "--safe-cells",
     )
 
@@ -671,13 +671,13 @@ class MessageOptions:
     )
     quiet: bool = option(
         False,
-        "Print errors alone on standard error: no progress, notes or warnings.",
+        "Print only errors on standard error: no progress, notes or warnings.",
         "--quiet",
         callback=_be_quiet,
     )
     log: Path | None = option(
         None,
-        "Append all errors, warnings and notes to this file, each with its time, also with --quiet.",
+        "Append all errors, warnings and notes to this file with their times, also with --quiet.",
         callback=_log_to,
         metavar="FILE",
     )

@@ -121,15 +121,15 @@ def plot(
     existing: OverwriteOptions,
     messages: MessageOptions,
 ) -> None:
-    """Draw a recording and what was found in it.
+    """Draw a recording and its events.
 
-    Over one time axis: the log-mel spectrogram that the model hears, and a lane for each class.
+    Over one time axis: the log-mel spectrogram of the model, and a lane for each class.
     A lane has the smoothed scores (light grey, and dark above the threshold),
     the threshold (a line), the events found (blue) and reference events (orange).
 
     A long recording becomes several strips, one below the other, after an overview of the whole.
-    A strip leaves out classes that are not heard in it.
-    Where there are more tokens than pixels, the highest score counts: short events stay visible.
+    A strip leaves out classes without events or scores in it.
+    If there are more tokens than pixels, the highest score counts: short events stay visible.
 
     [bold]Examples[/bold]
 

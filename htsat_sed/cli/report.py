@@ -49,7 +49,7 @@ class PageOptions:
     panel: ClassVar[str] = "Page"
     out: Path = option(
         Path("report.html"),
-        "The page to be; or a folder, for a page a recording and an index of them.",
+        "The page to write; or a folder for one page per recording and an index.",
         "--output",
         "-o",
         metavar="HTML|DIR",
@@ -62,20 +62,23 @@ class PageOptions:
         metavar="FILE|DIR",
     )
     title: str | None = option(
-        None, "Title of the page.  \\[default: the recording, or how many there are]", metavar="TEXT"
+        None, "Title of the page.  \\[default: the name or number of recordings]", metavar="TEXT"
     )
     audio: Literal["auto", "whole", "events", "link", "none"] = option(
         "auto",
-        "Sound in the page, as Opus. whole: all of it; events: with some seconds around each; link: the "
-        "recordings' own files, which have to stay where they are; none; auto: whole if it fits the limit, "
+        "Sound in the page, as Opus. whole: whole recordings; events: events with --padding; link: the "
+        "recordings' own files, which must stay in place; none: no sound; auto: whole if it fits the limit, "
         "else events.",
     )
     audio_limit: float = option(
-        12.0, "Sound in a page at most; of long events the beginning is kept.", min=0.0, metavar="MB"
+        12.0, "Most sound in a page; long events are shortened to fit.", min=0.0, metavar="MB"
     )
-    bit_rate: int = option(24, "Kilobits a second of sound.", min=6, max=256, metavar="KBIT")
+    bit_rate: int = option(24, "Bit rate of the sound, in kbit/s.", min=6, max=256, metavar="KBIT")
     padding: float = option(
-        2.0, "Sound to keep before and after an event, where not all is kept.", min=0.0, metavar="SECONDS"
+        2.0,
+        "Sound before and after each event, unless the page has whole recordings.",
+        min=0.0,
+        metavar="SECONDS",
     )
 
     @property
@@ -112,13 +115,13 @@ def report(
     events: EventOptions,
     messages: MessageOptions,
 ) -> None:
-    """Make a page to look at, listen to and correct what is found in recordings.
+    """Make a page to view, play and correct the events of recordings.
 
-    One file that any browser opens without a server or network.
+    The page is one file that any browser opens without a server or network.
     It shows the spectrogram, the scores and the events, and plays the sound.
-    Sliders change the thresholds, and the events follow.
-    Keys say whether an event is right or wrong; missed events are drawn.
-    The page exports labels, and a review table, which evaluate reads.
+    Sliders change the thresholds and so the events.
+    Press keys to mark events as right or wrong; draw missed events.
+    The page exports labels, and a review table that evaluate reads.
 
     [bold]Examples[/bold]
 

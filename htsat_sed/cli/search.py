@@ -37,30 +37,30 @@ class SearchOptions:
     """What is searched for."""
 
     panel: ClassVar[str] = "Search"
-    folder: Path = argument(REQUIRED, "A folder that embed made.", metavar="ARCHIVE")
+    folder: Path = argument(REQUIRED, "A folder that embed wrote.", metavar="ARCHIVE")
     like: list[str] | None = option(
         None,
-        "What results are to sound like: a recording, or a stretch of it in seconds (night.flac@12.5-15). "
-        "Given several times, the mean of them.",
+        "Find stretches that sound like this: a recording, or a stretch of it in seconds "
+        "(night.flac@12.5-15). Repeatable: the mean counts.",
         metavar="RECORDING[@START-END]",
     )
     unlike: list[str] | None = option(
         None,
-        "What results are not to sound like, such as a wrong result of the search before. Repeatable.",
+        "Avoid stretches that sound like this, such as a wrong result of an earlier search. Repeatable.",
         metavar="RECORDING[@START-END]",
     )
     cluster: int | None = option(
         None,
-        "Instead of a search, group all stretches into N groups of what sounds alike; 0 chooses N. Events "
+        "Instead of a search, divide all stretches into N groups of similar sounds; 0 chooses N. Events "
         "are labelled 'group 01', ..., the largest first.",
         min=0,
         metavar="N",
     )
-    count: int = option(20, "Most results.", "--count", "-n", min=1, metavar="N")
+    count: int = option(20, "Number of results.", "--count", "-n", min=1, metavar="N")
     per_recording: int | None = option(
-        None, "Most results of one recording.  \\[default: all]", min=1, metavar="N"
+        None, "Most results from one recording.  \\[default: all]", min=1, metavar="N"
     )
-    label: str = option("similar", "What results are called as events.")
+    label: str = option("similar", "Label of the results.")
 
     def check(self) -> None:
         """Refuse contradictions.
@@ -80,7 +80,7 @@ class ResultOptions(OverwriteOptions):
 
     out: Path | None = option(
         None,
-        "A table (.tsv, .csv, .jsonl, .parquet), best first where it is TSV or CSV; or, with --format, a "
+        "A table (.tsv, .csv, .jsonl, .parquet), best first in TSV and CSV; or, with --format, a "
         "folder.  \\[default: standard output]",
         "--output",
         "-o",
@@ -88,14 +88,14 @@ class ResultOptions(OverwriteOptions):
     )
     format: str | None = option(
         None,
-        "A format of events, as for detect: audacity or raven write a file a recording.  \\[default: by the "
-        "suffix, else csv]",
+        "A format of events, as for detect: audacity or raven write one file per recording.  \\[default: by "
+        "the suffix, else csv]",
         "--format",
         "-f",
         metavar="NAME",
     )
     safe_cells: bool = option(
-        False, "In CSV and TSV, keep spreadsheets from running names and labels as formulas.", "--safe-cells"
+        False, "In CSV and TSV, stop spreadsheets from running names and labels as formulas.", "--safe-cells"
     )
 
 

@@ -83,7 +83,7 @@ class PictureOptions:
         None, "Degrees east, with --latitude.", min=-180.0, max=180.0, metavar="DEGREES"
     )
     pictures: int = option(
-        8, "Heat maps of so many classes, those with most minutes; 0 for no pictures.", min=0, metavar="N"
+        8, "Heat maps of the N classes with the most minutes; 0 for no pictures.", min=0, metavar="N"
     )
     format: Literal["png", "svg", "pdf"] = option("png", "Format of the pictures.", "--format", "-f")
 
@@ -96,10 +96,10 @@ def summary(
     overwriting: OverwriteOptions,
     messages: Annotated[MessageOptions, Without("progress")],
 ) -> None:
-    """Count events by hour, day, week and site, beside what was recorded.
+    """Count events by hour, day, week and site, with recording effort.
 
-    Tables hold events, seconds and positive minutes of each class, and recorded seconds and minutes.
-    Hours that were not recorded have no row, and are hatched in the pictures.
+    Tables contain events, seconds and positive minutes of each class, and recorded seconds and minutes.
+    Hours without recordings have no row, and are hatched in the pictures.
 
     [bold]Examples[/bold]
 

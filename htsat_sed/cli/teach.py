@@ -37,13 +37,13 @@ class TeachOptions:
         "evaluate reads, with --audio.",
         metavar="CLIPS",
     )
-    out: Path = option(REQUIRED, "The checkpoint to be.", "--output", "-o", metavar="SAFETENSORS")
+    out: Path = option(REQUIRED, "The checkpoint to write.", "--output", "-o", metavar="SAFETENSORS")
     audio: Path | None = option(
-        None, "Folder of the recordings, where CLIPS are labels. Events are cut out of them.", metavar="DIR"
+        None, "Folder of the recordings, if CLIPS are labels: events are cut out of them.", metavar="DIR"
     )
     start: str = option(
         "home",
-        "What to start from: a checkpoint, or a CLAP model with an HTS-AT inside.",
+        "Starting checkpoint, or a CLAP model with an HTS-AT audio encoder.",
         "--checkpoint",
         "-c",
         metavar="FILE|NAME",
@@ -53,21 +53,23 @@ class TeachOptions:
     )
     keep_classes: bool = option(
         False,
-        "Keep the classes of the starting checkpoint: new ones join them, and the scores of the old ones "
-        "stay as they were. The head alone is trained.",
+        "Keep the classes of the starting checkpoint and their scores, and add the new ones. Trains only the "
+        "head.",
         "--keep-classes",
     )
     add: Path | None = option(
         None,
-        "A checkpoint that teach made: its clips are taught again, together with the new ones.",
+        "A checkpoint of teach: train also on its clips.",
         metavar="SAFETENSORS",
     )
-    folds: int = option(3, "Models that are trained, each without a part of the sources.", min=2, metavar="N")
+    folds: int = option(
+        3, "Number of models, each trained without one fold of the sources.", min=2, metavar="N"
+    )
     min_precision: float = option(
-        0.75, "Precision of events that thresholds are raised for, if it can be had.", min=0.0, max=1.0
+        0.75, "Least precision of events, where a threshold reaches it.", min=0.0, max=1.0
     )
     false_alarms: float = option(
-        10.0, "False alarms an hour that are allowed in negatives, of all classes.", min=0.0, metavar="N"
+        10.0, "Most false alarms per hour in negatives, of all classes together.", min=0.0, metavar="N"
     )
     steps: int | None = option(
         None,
@@ -78,10 +80,10 @@ class TeachOptions:
     seed: int = option(0, "Random seed.")
     run: Path | None = option(
         None,
-        "State, to go on from after an interruption.  \\[default: the output with the suffix .run]",
+        "State, from which a stopped run resumes.  \\[default: the output with the suffix .run]",
         metavar="DIR",
     )
-    restart: bool = option(False, "Begin anew, whatever --run holds.", "--restart")
+    restart: bool = option(False, "Train anew, and replace the state in --run.", "--restart")
 
     panel: ClassVar[str] = "Options"
 
@@ -103,7 +105,7 @@ def teach(
     machine: Annotated[MachineOptions, Without("devices", "nodes", "accumulate")],
     messages: MessageOptions,
 ) -> None:
-    r"""Teach a model classes of your own, from a folder of clips for each class.
+    r"""Train a model on classes of your own, from a folder of clips for each class.
 
     Ten clips a class are a beginning, twenty of different recordings are better.
     Folders named _background or other hold what must stay silent. Models are

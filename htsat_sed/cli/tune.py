@@ -55,11 +55,12 @@ class TuningInputs:
     scores: Path | None = option(
         None, "Presence maps as `detect --scores` keeps them, or score files.", metavar="DIR"
     )
-    audio: Path | None = option(None, "Or recordings, to make presence maps of first.", metavar="DIR")
+    audio: Path | None = option(
+        None, "Recordings, from which presence maps are computed first.", metavar="DIR"
+    )
     before: Path | None = option(
         None,
-        "The values before, over those of the checkpoint: what tuning is compared with, and what stays "
-        "where nothing is better.",
+        "Initial values, which override the checkpoint's: a class keeps them unless others are better.",
         "--post-processing",
         metavar="TOML",
     )
@@ -83,10 +84,14 @@ class TunedFiles:
 
     panel: ClassVar[str] = OUTPUT
     out: Path | None = option(
-        None, "The values, for `detect --post-processing`.", "--output", "-o", metavar="TOML"
+        None,
+        "Write the values to this file, for `detect --post-processing`.",
+        "--output",
+        "-o",
+        metavar="TOML",
     )
     into: Path | None = option(
-        None, "The values in a copy of the checkpoint (-c); all else in it stays.", metavar="SAFETENSORS"
+        None, "Write a copy of the checkpoint (-c) with the values.", metavar="SAFETENSORS"
     )
 
 
@@ -97,23 +102,23 @@ class SearchOptions:
     panel: ClassVar[str] = SEARCH
     metric: str = option(
         "intersection",
-        "Whose F1 is to be highest: intersection, collar or segment. Or psds1, psds2: filters and gaps "
+        "Metric to maximise: F1 by intersection, collar or segment; or psds1, psds2: filters and gaps "
         "for the exact PSDS of that scenario, thresholds for the highest F1 by its criteria.",
         metavar="METRIC",
     )
     method: str = option(
         "threshold",
         "threshold (runs of high scores), change-points (boxes between changes, cSEBBs), or both: "
-        "whichever suits a class better; threshold-alone: filters and gaps stay as before, which needs "
-        "fewer recordings and takes seconds.",
+        "the better for each class; threshold-alone: keeps filters and gaps, needs fewer recordings and "
+        "takes seconds.",
         metavar="METHOD",
     )
     negatives: NegativesOption = None
     false_alarms_per_hour: float = option(
-        2.0, "With --negatives: the most false alarms of all classes together.", min=0.0, metavar="N"
+        2.0, "With --negatives: most false alarms of all classes together.", min=0.0, metavar="N"
     )
-    folds: int = option(5, "Parts of the cross-validation over recordings.", min=2, metavar="N")
-    seed: int = option(0, "Of the parts.", min=0, metavar="N")
+    folds: int = option(5, "Folds of the cross-validation over recordings.", min=2, metavar="N")
+    seed: int = option(0, "Random seed of the folds.", min=0, metavar="N")
     onset_collar: float = option(0.2, "Of the collar-based F1.", metavar="SECONDS")
     offset_collar: float = option(0.2, "Of the collar-based F1.", metavar="SECONDS")
     offset_share: float = option(0.2, "Of the collar-based F1.", metavar="PART")
@@ -149,7 +154,7 @@ class OneDetectorOptions:
     panel: ClassVar[str] = MODEL
     checkpoint: str | None = option(
         None,
-        "For --audio and --into; with --scores, the one that made them: its values are those before.  "
+        "Checkpoint for --audio and --into; with --scores, the one that made them: gives initial values.  "
         "\\[default: home, the bundled one; with --scores alone none]",
         "--checkpoint",
         "-c",
@@ -161,8 +166,8 @@ class OneDetectorOptions:
     channels: ChannelOptions = ChannelOptions()
     precision: str = option(
         "float32",
-        "With --reviewed: the part of the events that are to be right, such as 0.9, which is the default "
-        "there. With --audio: of the model behind the front end, float32, bfloat16, float16 or int8.",
+        "With --reviewed: wanted share of right events; the default is 0.9. With --audio: precision of the "
+        "model after the front end, float32, bfloat16, float16 or int8.",
         metavar="PART|TYPE",
         rich_help_panel=MODEL,
     )
@@ -176,23 +181,23 @@ class OneDetectorOptions:
 
 HELP = """Find the threshold, hysteresis, median filter, gap and shortest event that suit each class.
 
-Thresholds are searched exactly, among all scores that occur; the other values among a few.
+The search for thresholds is exact, over all scores that occur; the other values are chosen from a few.
 
-Each F1 is shown three times:
+The table shows each F1 three times:
 
-- before: with the checkpoint's values, or those given
-- fitted: on the recordings the values were chosen on: always too good
-- held out: each fold with values chosen on the others: what to expect
+- before: with the checkpoint's values, or those of --post-processing
+- fitted: on the recordings the values were chosen on; too optimistic
+- held out: each fold with values chosen on the others; the F1 to expect
 
-The gain is held out less before, with its 95 % interval over recordings.
+The gain is held out minus before, with its 95 % interval over recordings.
 
 With --reviewed, thresholds come from verdicts on events instead: for each
-class the lowest one with the wanted precision, which is shown with its interval.
-What was heard of a class may be too little; then it says what to hear next.
+class the lowest threshold with the wanted precision, and its interval.
+For classes with too few verdicts, tune lists events to judge next.
 
-With --negatives, F1 is the highest at so many false alarms per hour.
-A class that cannot keep to its part of them becomes silent.
-More negatives, or a higher limit, give it more room.
+With --negatives, tune finds the highest F1 below --false-alarms-per-hour.
+A class without any values below the limit becomes silent; more
+negatives, or a higher limit, can prevent this.
 
 [bold]Examples[/bold]
 

@@ -28,14 +28,14 @@ class ReviewOptions:
     panel: ClassVar[str] = "From a review"
     reviewed: Path | None = option(
         None,
-        "A review table as the page of `htsat-sed report` exports it, in place of REFERENCE: finds for each "
+        "A review table that a page of `htsat-sed report` exported, in place of REFERENCE: finds for each "
         "class the lowest threshold with the wanted --precision.",
         "--reviewed",
         metavar="CSV",
     )
 
     next_events: Path | None = option(
-        None, "With --reviewed: where to list the events to hear next.", "--next", metavar="CSV"
+        None, "With --reviewed: write the events to judge next to this table.", "--next", metavar="CSV"
     )
 
     def check(self, reference: Path | None, others: Sequence[object]) -> None:
