@@ -196,10 +196,14 @@ def _patiently(address: str, ask: Callable[[], _T], beat: Callable[[], None] = l
 
 
 def _cause(error: Exception) -> Exception:
-    """The answer of a web server that fsspec reports as a missing file, whatever it was."""
+    """The other answer of a web server, or the broken connection, that fsspec reports as a missing file."""
     cause = error.__cause__
-    web = isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and hasattr(cause, "status")
-    return cause if web and getattr(cause, "status", 404) not in (404, 410) else error  # type: ignore[return-value]
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
+        return error
+    unreachable = isinstance(cause, (ConnectionError, TimeoutError)) or isinstance(
+        cause.__cause__, (ConnectionError, TimeoutError)
+    )
+    return cause if unreachable or getattr(cause, "status", 404) not in (404, 410) else error
 
 
 def _may_pass(error: Exception) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -124,6 +125,13 @@ def test_what_a_web_server_does_not_give_is_one_line_without_the_key(server: Ser
     assert "secret" not in str(error.value)
     assert "503" in str(error.value)
     assert not list(tmp_path.glob("htsat-sed-*"))
+
+
+def test_a_server_that_cannot_be_reached_is_no_missing_file() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        with pytest.raises(AudioError, match="Cannot connect to host"):
+            read(f"http://127.0.0.1:{taken.getsockname()[1]}/a.wav", RATE)
 
 
 def test_a_changed_remote_recording_has_another_stamp(server: Server) -> None:
