@@ -138,3 +138,9 @@ def test_public_names() -> None:
         assert name == "FORMATS" or getattr(htsat_sed, name).__name__ == name
     with pytest.raises(AttributeError, match="module 'htsat_sed' has no attribute 'nothing'"):
         htsat_sed.nothing  # noqa: B018
+
+
+def test_no_two_modules_of_tests_have_one_name():
+    """pytest imports them by their base names, and stops at the second."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py") if path.name != "conftest.py"]
+    assert len(names) == len(set(names))
