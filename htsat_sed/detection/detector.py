@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar, cast
+from typing import IO, Any, Literal, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,6 +228,16 @@ class Detector:
         """
         return _only(self.embeddings_many([_as_path(sound, sample_rate)]))
 
+    @overload
+    def embeddings_many(
+        self, sounds: Iterable[Sound], *, sample_rate: int | None = ..., on_error: Literal["raise"]
+    ) -> Iterator[tuple[Sound, tuple[NDArray[np.float32], NDArray[np.float64]]]]: ...
+
+    @overload
+    def embeddings_many(
+        self, sounds: Iterable[Sound], *, sample_rate: int | None = ..., on_error: OnError = ...
+    ) -> Iterator[tuple[Sound, tuple[NDArray[np.float32], NDArray[np.float64]] | HtsatSedError]]: ...
+
     def embeddings_many(
         self, sounds: Iterable[Sound], *, sample_rate: int | None = None, on_error: OnError = "yield"
     ) -> Iterator[tuple[Sound, tuple[NDArray[np.float32], NDArray[np.float64]] | HtsatSedError]]:
@@ -291,6 +301,16 @@ class Detector:
                 for block in self._rows(recording, scores):
                     pooling.add(block)
                 yield recording.path, recording.end.error or pooling.finish(recording.end.duration)
+
+    @overload
+    def detect_many(
+        self, sounds: Iterable[Sound], *, sample_rate: int | None = ..., on_error: Literal["raise"]
+    ) -> Iterator[tuple[Sound, list[Event]]]: ...
+
+    @overload
+    def detect_many(
+        self, sounds: Iterable[Sound], *, sample_rate: int | None = ..., on_error: OnError = ...
+    ) -> Iterator[tuple[Sound, list[Event] | HtsatSedError]]: ...
 
     def detect_many(
         self,

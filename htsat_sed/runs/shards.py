@@ -295,8 +295,9 @@ def check_complete(files: Sequence[ShardFile]) -> None:
     if missing := [number for number in range(1, first.shard.count + 1) if number not in numbers]:
         shown = ", ".join(f"{number}/{first.shard.count}" for number in missing[:20])
         more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+        verb = "is" if len(missing) == 1 else "are"
         raise HtsatSedError(
-            "merge", f"{len(missing)} of {first.shard.count} shards are missing: {shown}{more}"
+            "merge", f"{len(missing)} of {first.shard.count} shards {verb} missing: {shown}{more}"
         )
 
 

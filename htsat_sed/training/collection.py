@@ -151,6 +151,10 @@ def from_folder(folder: Path) -> dict[str, list[tuple[Path, str]]]:
         raise AnnotationError(folder, "holds no folder with recordings: wanted a folder for each class")
     if loose:
         _logger.warning("%s: %d recordings lie in no folder of a class; left out", folder, loose)
+    for each in sorted(folder.iterdir()):
+        name = normal(each.name)
+        if each.is_dir() and not name.startswith(".") and name.lower() not in NEGATIVES and name not in found:
+            _logger.warning("%s: holds no recordings; the model will not have this class", each)
     return {
         label: [(path, source) for (path, _), source in zip(paths, _sources(paths), strict=True)]
         for label, paths in found.items()

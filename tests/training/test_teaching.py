@@ -245,3 +245,12 @@ def test_a_stopped_run_says_whether_it_goes_on(
     assert code == 130
     assert ("begins anew" in " ".join(err.split())) == bool(option)
     assert ("goes on from" in " ".join(err.split())) != bool(option)
+
+
+def test_a_folder_without_recordings_is_named(clips: Path, caplog) -> None:
+    (clips / "Chainsaw").mkdir()
+    (clips / ".cache").mkdir()
+    assert "Chainsaw" not in from_folder(clips)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{clips / 'Chainsaw'}: holds no recordings; the model will not have this class"
+    ]
