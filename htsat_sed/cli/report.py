@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -60,6 +60,12 @@ class PageOptions:
         "--reference",
         "-r",
         metavar="FILE|DIR",
+    )
+    scores: Path | None = option(
+        None,
+        "Presence maps from `detect --scores`, or score files, of these recordings: the model is not run. "
+        "-c names the checkpoint whose classes they have.",
+        metavar="DIR",
     )
     title: str | None = option(
         None, "Title of the page.  \\[default: the name or number of recordings]", metavar="TEXT"
@@ -129,12 +135,14 @@ def report(
       htsat-sed report recordings/ -o report.html
       htsat-sed report night/ -o pages/ --audio events
       htsat-sed report street.wav -o street.html --reference labels.tsv
+      htsat-sed report recordings/ -o report.html --scores maps/
     """
     with Interruptible() as stop:
         clock = clock_options.clock()
         recordings, failures = given.find()
         pages = options.pages(recordings)
-        inputs = [*given.files(recordings), *model.files, options.reference, events.post_processing]
+        inputs = [*given.files(recordings), *model.files]
+        inputs += [options.reference, options.scores, events.post_processing]
         check_apart(pages, inputs)
         check_replaceable(*pages, overwrite=existing.overwrite)
         referred = _references(options.reference, recordings) if options.reference is not None else {}
@@ -202,7 +210,11 @@ def _shown(
         sketches[stream.path] = Sketch(detector.config, seconds=seconds, bit_rate=bit_rate)
         return sketches[stream.path].through(windows)
 
+    kept = None if options.scores is None else _kept_maps(options.scores, run.recordings, detector)
+
     def read(paths: Iterable[str], progress: RecordingProgress) -> Results[PresenceMap]:
+        if kept is not None:
+            return _with_maps(kept, paths, detector, tap, run, progress)
         return detector.presence_maps(paths, progress=progress, defective=run.defective, tap=tap)
 
     for recording, found in run.through(read):
@@ -221,6 +233,61 @@ def _shown(
         start = clock.start(recording.path)
         begins = None if start is None else start.iso(0.0)
         yield Shown(recording.name, found, sketch, referred.get(recording.name), begins, link)
+
+
+def _kept_maps(
+    folder: Path, recordings: Sequence[Recording], detector: Detector
+) -> dict[str, PresenceMap | HtsatSedError]:
+    """The kept presence map of each path, or why there is none."""
+    from htsat_sed.annotations import read_presence_maps
+    from htsat_sed.evaluation.names import matching_names
+
+    maps = dict(read_presence_maps(folder))
+    theirs = {our: their for their, our in matching_names([each.name for each in recordings], maps).items()}
+    found: dict[str, PresenceMap | HtsatSedError] = {}
+    for each in recordings:
+        kept = maps.get(theirs.get(each.name, ""))
+        if kept is None:
+            found[each.path] = AnnotationError(folder, f"has no scores of {each.name}")
+        elif kept.labels != detector.labels:
+            reason = f"the scores of {each.name} have other classes than the checkpoint: name its own with -c"
+            found[each.path] = AnnotationError(folder, reason)
+        else:
+            found[each.path] = kept
+    return found
+
+
+def _with_maps(
+    kept: dict[str, PresenceMap | HtsatSedError],
+    paths: Iterable[str],
+    detector: Detector,
+    tap: Callable[[AudioStream, Iterator[Window]], Iterator[Window]],
+    run: Run,
+    progress: RecordingProgress,
+) -> Results[PresenceMap]:
+    """Decode recordings for what is drawn and played, and give them their kept presence maps."""
+    from htsat_sed.audio import open_recording, windows
+
+    rate, size = detector.config.sample_rate, detector.config.window_samples
+    for path in paths:
+        result = kept[path]
+        try:
+            if isinstance(result, HtsatSedError):
+                raise result
+            with open_recording(path, rate, channel=detector.channel, track=detector.track) as stream:
+                for window in tap(stream, windows(stream, window=size, hop=size)):
+                    seconds = (window.start + len(window.samples)) / rate
+                    progress(path, seconds, stream.expected_duration)
+            if stream.defect is not None:
+                run.defective(path, stream.defect)
+            if abs(stream.duration - result.duration) > detector.config.token_seconds:
+                raise AudioError(
+                    path,
+                    f"lasts {stream.duration:.2f} s, but its scores were made of {result.duration:.2f} s",
+                )
+            yield path, result
+        except HtsatSedError as error:
+            yield path, error
 
 
 def _write(path: Path, shown: Sequence[Shown], detector: Detector, options: PageOptions, title: str) -> None:

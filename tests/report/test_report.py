@@ -17,9 +17,12 @@ import pytest
 from pages_made import CONFIG, LABELS, TOKEN, random_scores, shown, write_page
 from PIL import Image
 
+from htsat_sed.annotations import read_presence_maps
+from htsat_sed.annotations.score_files import write_score_file
 from htsat_sed.audio import Window
 from htsat_sed.audio.opus import OpusEncoder
 from htsat_sed.detection.events import PostProcessing
+from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.report.page import rule_values
 from htsat_sed.report.sketch import BANDS, QUIETEST, TILE, Sketch, stretches
 
@@ -167,6 +170,34 @@ def test_clock_times_are_of_the_given_zone(run: Callable[..., tuple[int, str, st
     assert run("report", recording, "-o", out, "--timezone", "Nowhere")[0] == 2
 
 
+@pytest.mark.parametrize("kind", ["maps", "score files"])
+def test_kept_scores_give_the_same_page(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path, kind: str
+) -> None:
+    maps = tmp_path / "maps"
+    assert run("detect", EXAMPLE, "--scores", maps, "-o", tmp_path / "a.tsv")[0] == 0
+    if kind == "score files":
+        ((name, presence_map),) = read_presence_maps(maps)
+        maps = tmp_path / "files"
+        write_score_file(maps, name, presence_map)
+    pages = [tmp_path / "one.html", tmp_path / "other.html"]
+    assert run("report", EXAMPLE, "-o", pages[0])[0] == 0
+    assert run("report", EXAMPLE, "-o", pages[1], "--scores", maps)[0] == 0
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+def test_scores_that_do_not_fit_are_refused(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    other = PresenceMap(np.zeros((52, 1), np.float32), ("Dog",), TOKEN, 16.0)
+    write_score_file(tmp_path / "classes", "home.flac", other)
+    code, _, err = run("report", EXAMPLE, "-o", tmp_path / "a.html", "--scores", tmp_path / "classes")
+    assert (code, (tmp_path / "a.html").exists()) == (1, False)
+    assert "home.flac have other classes than the checkpoint" in err
+    write_score_file(tmp_path / "others", "street.flac", other)
+    code, _, err = run("report", EXAMPLE, "-o", tmp_path / "a.html", "--scores", tmp_path / "others")
+    assert (code, "has no scores of home.flac" in err) == (1, True)
+
+
+@pytest.mark.flaky(reruns=2)
 def test_report_of_a_folder(
     run: Callable[..., tuple[int, str, str]], opened: Callable[[Path], Any], tmp_path: Path
 ) -> None:
