@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from htsat_sed.annotations.delimited import Row, read_columns, read_rows
+from htsat_sed.annotations.delimited import Row, read_rows
 from htsat_sed.annotations.strong import COLUMNS
 from htsat_sed.detection.events import Event
 from htsat_sed.labels import normal
@@ -36,15 +36,6 @@ class Reviewed:
     recording: str
     detected: Event
     verdict: str
-
-
-def is_review(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a review table, by its header.
-
-    Raises:
-        AnnotationError: the file cannot be read.
-    """
-    return {"verdict", *_DETECTED} <= set(read_columns(path))
 
 
 def read_review(path: str | os.PathLike[str]) -> list[Reviewed]:

@@ -167,13 +167,6 @@ def _make_folder(folder: Path) -> None:
         raise HtsatSedError(folder, f"cannot be made: {error.strerror}") from error
 
 
-def _pages(folder: Path, recordings: Sequence[Recording]) -> list[Path]:
-    """The index, and a page for each recording."""
-    from htsat_sed.annotations import path_of
-
-    return [folder / INDEX, *(path_of(folder, each.name, ".html") for each in recordings)]
-
-
 def _references(path: Path, recordings: Sequence[Recording]) -> dict[str, list[Event]]:
     """Name of a recording -> its reference events."""
     from htsat_sed.annotations import read_events
