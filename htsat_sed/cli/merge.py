@@ -101,7 +101,12 @@ def _shard_files(given: Path) -> list[Path]:
     if given.name.endswith(_SUFFIX):
         return [given]
     if not given.is_dir():
-        return [given.with_name(given.name + _SUFFIX)]
+        beside = given.with_name(given.name + _SUFFIX)
+        if not (given.exists() or beside.exists()):
+            raise HtsatSedError(
+                given, "no such file or folder: name the --output of a shard, or the folder of all outputs"
+            )
+        return [beside]
     if (own := given / _IN_FOLDER).exists():
         return [own]
     found = sorted([*given.glob(f"*{_SUFFIX}"), *given.glob(f"*/{_IN_FOLDER}")])

@@ -144,6 +144,8 @@ def test_what_is_not_the_whole_is_named_and_nothing_is_written(
 
     assert refused(one, three).endswith("1 of 3 shards is missing: 2/3")
     assert f"{two}.shard: is shard 2/3, and so is {two}.shard" in refused(one, two, two, three)
+    assert f"{tmp_path / 'no shards'}: no such file or folder" in refused(tmp_path / "no shards")
+    (tmp_path / "4.csv").write_text("no output of a shard")
     assert f"{tmp_path / '4.csv.shard'}: is not there: its shard is not finished" in refused(
         one, two, tmp_path / "4.csv"
     )
