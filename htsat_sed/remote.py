@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 PROTOCOLS = frozenset(
     {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "hf", "ftp", "sftp", "webdav"}
 )
-_WEB = ("http", "https")
+_WEB = ("http://", "https://")
 _PACKAGES = {
     "s3": "s3fs",
     "s3a": "s3fs",
@@ -53,6 +53,11 @@ def is_remote(path: str) -> bool:
     """Whether a path is the address of something that is not on this machine."""
     found = _ADDRESS.match(path)
     return found is not None and found[1] in PROTOCOLS
+
+
+def is_web(path: str) -> bool:
+    """Whether a path is the address of a file on a web server, which has no folders to name it by."""
+    return path.startswith(_WEB)
 
 
 def name_of(address: str) -> str:

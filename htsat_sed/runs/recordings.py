@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from htsat_sed.errors import AudioError, HtsatSedError
-from htsat_sed.remote import is_remote, shown
+from htsat_sed.remote import is_remote, is_web, shown
 
 STDIN = "-"
 LIST = "@"
@@ -30,6 +30,11 @@ class Recording:
 
     path: str
     name: str
+
+    @property
+    def listed(self) -> str:
+        """What it is called in a list of failures: of a web address all but what may be a key."""
+        return shown(self.path) if is_web(self.path) else self.name
 
 
 def find_all(

@@ -202,7 +202,7 @@ class Run:
 
     def fail(self, recording: Recording, error: HtsatSedError) -> None:
         """Note and show that a recording failed."""
-        self.failures.append((recording.name, error))
+        self.failures.append((recording.listed, error))
         self._defects.pop(recording.name, None)
         if self._journal is not None:
             self._journal.forget(recording.name)
@@ -244,14 +244,17 @@ class Run:
         from htsat_sed.runs.failures import read_defects, write_failures
 
         if self.failures_table is not None:
+            listed = [(recording.name, recording.listed) for recording in self.recordings]
             if self._existed:
                 found = read_defects(
                     self.failures_table
                 )  # of those that another process did, or an earlier run
-                self._defects |= {name: found[name] for name in self._existed & found.keys()}
-            place = {recording.name: i for i, recording in enumerate(self.recordings)}
+                self._defects |= {
+                    name: found[of] for name, of in listed if name in self._existed and of in found
+                }
+            place = {of: i for i, (_, of) in enumerate(listed)}
             failed = sorted(self.failures, key=lambda failure: place.get(failure[0], -1))
-            defects = sorted(self._defects.items(), key=lambda defect: place[defect[0]])
+            defects = [(of, self._defects[name]) for name, of in listed if name in self._defects]
             reasons = [(name, error.reason) for name, error in failed]
             write_failures(self.failures_table, reasons, defects, safe_cells=safe_cells)
         if self._shard is not None:
@@ -294,7 +297,7 @@ class Run:
 
         assert self._journal is not None
         failed = {name: error.reason for name, error in self.failures}
-        names = {each.name for each in self.recordings}
+        names = {each.listed for each in self.recordings}
         before = [(str(name), error.reason) for name, error in self.failures if name not in names]
         part, journal = of.part, self._journal
 
@@ -302,8 +305,8 @@ class Run:
             for place, recording in zip(part.places, self.recordings, strict=True):
                 name = recording.name
                 about = of.about(name)
-                if name in failed:
-                    yield Done(place, name, about, failure=failed[name])
+                if recording.listed in failed:
+                    yield Done(place, recording.listed, about, failure=failed[recording.listed])
                 elif name in journal:
                     result, defect = journal.result(name), self._defects.get(name)
                     yield Done(place, name, about, journal.stamp(name), result, defect)

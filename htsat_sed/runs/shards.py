@@ -106,7 +106,7 @@ class Done(NamedTuple):
 
     Attributes:
         place: among all recordings, from 0.
-        name: in tables.
+        name: in tables; if it failed, in the list of failures.
         about: what the outputs have of it beside its result.
         stamp: of its file.
         result: as in a journal; None if it failed.
