@@ -1,14 +1,16 @@
 """Kaleidoscope's CSV: one file for all recordings, one row an event.
 
-    INDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,TOP1MATCH,SCORE,MANUAL ID
-    ,day1,street.wav,0,0.312,0.938,Speech,0.9312,
+    INDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,scientific_name,common_name,confidence,MANUAL ID
+    ,day1,street.wav,0,0.312,0.938,Speech,Speech,0.9312,
 
 ``IN FILE`` lies in ``FOLDER`` below ``INDIR``. Times are seconds with 3 decimals; channels count from 0, and
-the cell is empty where none is known. A recording without events has a row with ``NoID``, as Kaleidoscope has
-it. Read are Kaleidoscope's own tables too: the label is in MANUAL ID or else in TOP1MATCH, AUTO ID or
-common_name (with or without ``*``), the score in SCORE or confidence.
+the cell is empty where none is known. Label and score have the columns of BirdNET-Analyzer, which reads the
+label from ``scientific_name``; ``MANUAL ID`` is for the user. A recording without events has a row with
+``NoID``, as Kaleidoscope has it. Kaleidoscope's own tables are read, too: the label is in MANUAL ID or else
+in TOP1MATCH, AUTO ID or common_name (with or without ``*``), the score in SCORE or confidence.
 
-Source: Wildlife Acoustics, Kaleidoscope Pro 5 User Guide, "Metadata"; columns as in BirdNET-Analyzer's.
+Source: Wildlife Acoustics, Kaleidoscope Pro 5 User Guide, "Metadata"; BirdNET-Analyzer 2.4,
+`birdnet_analyzer.analyze.utils.generate_kaleidoscope`.
 """
 
 from __future__ import annotations
@@ -24,12 +26,11 @@ from htsat_sed.detection.events import Event
 SUFFIX = ".kaleidoscope.csv"
 _NO_ID = "NoID"
 _WANTED = ("IN FILE", "OFFSET", "DURATION")
-_LABELS = ("MANUAL ID", "TOP1MATCH", "AUTO ID", "COMMON_NAME")
+_LABELS = ("MANUAL ID", "TOP1MATCH", "AUTO ID", "COMMON_NAME", "SCIENTIFIC_NAME")
 _SCORES = ("SCORE", "CONFIDENCE")
 
-KALEIDOSCOPE_HEADER = row(
-    ("INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION", "TOP1MATCH", "SCORE", "MANUAL ID"), ","
-)
+_PLACE = ("INDIR", "FOLDER", "IN FILE", "CHANNEL", "OFFSET", "DURATION")
+KALEIDOSCOPE_HEADER = row((*_PLACE, "scientific_name", "common_name", "confidence", "MANUAL ID"), ",")
 
 
 def kaleidoscope_lines(
@@ -52,12 +53,13 @@ def kaleidoscope_lines(
             onset,
             f"{float(offset) - float(onset):.3f}",
             event.label,
+            event.label,
             f"{event.score:.4f}",
             "",
         )
         for onset, offset, event in timed(events, decimals=3)
     ]
-    silence = (*place, "", "0.000", f"{duration or 0:.3f}", _NO_ID, "", "")
+    silence = (*place, "", "0.000", f"{duration or 0:.3f}", _NO_ID, _NO_ID, f"{0:.4f}", "")
     return "".join(row(cells, ",", safe_cells=safe_cells) for cells in rows or [silence])
 
 

@@ -3,7 +3,7 @@
     Selection, View, Channel, Begin Time (s), End Time (s), Low Freq (Hz), High Freq (Hz), Annotation, Score,
     Begin File
 
-    1	Spectrogram 1	1	0.312	1.250	50	14000	Speech	0.9312	street.wav
+    1	Spectrogram 1	1	0.312	1.250	50.0	14000.0	Speech	0.9312	street.wav
 
 The seven columns that Raven makes itself come first, so that ``Annotation`` is the eighth, where other
 programs look for it. Events have no frequencies: the boxes span the band that HTS-AT hears, up to half the
@@ -43,7 +43,7 @@ from htsat_sed.whole_file import whole_file
 
 SUFFIX = ".selections.txt"
 
-LOW_HZ, HIGH_HZ = 50, 14000
+LOW_HZ, HIGH_HZ = 50.0, 14_000.0
 """The band of the mel front end at 32 kHz."""
 
 _BEGIN, _END, _OFFSET = "Begin Time (s)", "End Time (s)", "File Offset (s)"
@@ -103,7 +103,7 @@ def raven_lines(
         start: when it began, if known.
         columns: further ones: `RAVEN_CLOCK` or none.
     """
-    high = HIGH_HZ if sample_rate is None else min(HIGH_HZ, sample_rate // 2)
+    high = HIGH_HZ if sample_rate is None else min(HIGH_HZ, sample_rate / 2)
     begin_file = escape_ends(_cell(Path(filename).name))
     return "".join(
         f"{selection}\tSpectrogram 1\t{event.channel or 1}\t{onset}\t{offset}\t{LOW_HZ}\t{high}"
@@ -142,7 +142,9 @@ def write_raven_folder(
                 raise UsageError(f"the duration of {each.filename} is not known: {reason}")
             for onset, offset, event in timed(each.events, decimals=3):
                 selection += 1
-                bounds = f"{before + float(onset):.3f}\t{before + float(offset):.3f}\t{LOW_HZ}\t{HIGH_HZ}"
+                begin = round(before + float(onset), 3)
+                end = begin + (float(offset) - float(onset))  # rounding keeps the length of the event
+                bounds = f"{begin:.3f}\t{end:.3f}\t{LOW_HZ}\t{HIGH_HZ}"
                 begin_file, begin_path = (
                     escape_ends(_cell(text)) for text in (Path(each.filename).name, each.filename)
                 )

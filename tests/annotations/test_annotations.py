@@ -168,15 +168,15 @@ def test_raven(tmp_path):
     )
     assert (tmp_path / "silence.wav.selections.txt").read_text() == header
     assert (tmp_path / "day1/street.wav.selections.txt").read_text() == (
-        f"{header}1\tSpectrogram 1\t1\t0.312\t1.250\t50\t14000\tSpeech\t0.9312\tstreet.wav\n"
-        "2\tSpectrogram 1\t1\t2.000\t3.750\t50\t14000\tDog\t0.5000\tstreet.wav\n"
+        f"{header}1\tSpectrogram 1\t1\t0.312\t1.250\t50.0\t14000.0\tSpeech\t0.9312\tstreet.wav\n"
+        "2\tSpectrogram 1\t1\t2.000\t3.750\t50.0\t14000.0\tDog\t0.5000\tstreet.wav\n"
     )
 
 
 def test_raven_at_low_sample_rates(tmp_path):
     write_events(tmp_path, {"a.wav": [Event(0, 1, "Dog")]}, "raven", sample_rates={"a.wav": 22_050})
-    assert "\t50\t11025\tDog" in (tmp_path / "a.wav.selections.txt").read_text()
-    assert "\t50\t14000\tDog" in FORMATS["raven"].text("a.wav", [Event(0, 1, "Dog")], 1.0, 96_000)
+    assert "\t50.0\t11025.0\tDog" in (tmp_path / "a.wav.selections.txt").read_text()
+    assert "\t50.0\t14000.0\tDog" in FORMATS["raven"].text("a.wav", [Event(0, 1, "Dog")], 1.0, 96_000)
 
 
 def test_rttm(tmp_path):

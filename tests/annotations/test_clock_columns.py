@@ -66,7 +66,8 @@ def test_raven(tmp_path):
     header, row = (tmp_path / "a.wav.selections.txt").read_text().splitlines()
     assert header.endswith("\tBegin File\tBegin Clock Time\tBegin Date")
     assert (
-        row == "1\tSpectrogram 1\t2\t0.312\t3600.000\t50\t14000\tDog\t0.5000\ta.wav\t02:30:00.312\t2026/10/25"
+        row
+        == "1\tSpectrogram 1\t2\t0.312\t3600.000\t50.0\t14000.0\tDog\t0.5000\ta.wav\t02:30:00.312\t2026/10/25"
     )
     assert "Clock" not in (tmp_path / "c.wav.selections.txt").read_text()
 

@@ -1,6 +1,8 @@
 """Formats of other programs: read by those programs, and what they write read by us."""
 
 import json
+import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -18,35 +20,46 @@ STEREO = [
 ]
 TABLE = {"day1/a.wav": STEREO, "silence.wav": [], "day1/b.wav": [Event(0.5, 1, "Cat", 1.0, 1)]}
 DURATIONS = {"day1/a.wav": 10.0, "silence.wav": 5.0, "day1/b.wav": 2.5}
-KEPT = {  # what a format keeps of an event beside times and label
-    "tsv": {"channel"}, "csv": {"score", "channel"}, "jsonl": {"score", "channel"}, "audacity": set(),
-    "raven": {"score", "channel"}, "textgrid": set(), "rttm": {"score", "channel"}, "webvtt": set(),
-    "parquet": {"score", "channel"}, "raven-folder": {"score", "channel"}, "kaleidoscope": {"score", "channel"},
-    "elan": {"channel"}, "label-studio": {"score", "channel"}, "sonic-visualiser": {"score"},
-    "crowsetta": set(), "audioset": set(),
-}  # fmt: skip
+# Times between the milliseconds, and an event within one.
+UNEVEN = TABLE | {
+    "day1/b.wav": [
+        Event(0.50049, 1.0005, "Cat", 0.123456, 1),
+        Event(1.33333, 2.4999, "Cat", 0.99999, 1),
+        Event(2.1997, 2.2004, "Dog", 0.5, 1),
+    ]
+}
+DOCS = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| \[`([\w-]+)`\]\(.*\) .*?\|(.*)\|$", DOCS, re.MULTILINE)
+KEPT = {  # what the table of docs/formats.md says that a format keeps
+    name: dict(
+        zip(
+            ("scores", "channels", "silence"),
+            (cell.strip() != "no" for cell in row.split("|")[3:6]),
+            strict=True,
+        )
+    )
+    for name, row in ROWS
+}
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))
 def test_round_trips_keep_what_the_format_has_room_for(tmp_path, format):
-    of = FORMATS[format]
-    write_events(tmp_path / ("e" + of.suffix if of.shared else "folder"), TABLE, format, durations=DURATIONS)
-    found = read_events(tmp_path / ("e" + of.suffix if of.shared else "folder"))
-    for name, own in TABLE.items():
-        kept = [
-            Event(
-                e.onset,
-                e.offset,
-                e.label,
-                e.score if "score" in KEPT[format] else 1.0,
-                e.channel if "channel" in KEPT[format] else 0,
-            )
-            for e in own
-        ]
-        # Of a table with channel 1 alone nobody knows whether it was chosen.
-        if format == "raven" and name == "day1/b.wav":
-            kept = [Event(0.5, 1, "Cat")]
-        assert found.get(name, []) == sorted(set(kept))
+    """Times to 1 ms, scores to 0.0001, labels, channels and silent recordings; what has no column is gone."""
+    of, kept = FORMATS[format], KEPT[format]
+    path = tmp_path / ("e" + of.suffix if of.shared else "folder")
+    write_events(path, UNEVEN, format, durations=DURATIONS | {"day1/a.wav": 10.00044})
+    found = read_events(path)
+    assert set(found) == {name for name in UNEVEN if UNEVEN[name] or kept["silence"]}
+    for name, events in found.items():
+        # Of one table with channel 1 alone nobody knows whether it was chosen.
+        channels = kept["channels"] and not (format == "raven" and name == "day1/b.wav")
+        assert len(events) == len(UNEVEN[name])
+        for read, written in zip(events, sorted(UNEVEN[name]), strict=True):
+            assert read.label == written.label
+            assert read.onset == pytest.approx(written.onset, abs=0.001)
+            assert read.offset == pytest.approx(written.offset, abs=0.001)
+            assert read.score == (pytest.approx(written.score, abs=1e-4) if kept["scores"] else 1.0)
+            assert read.channel == (written.channel if channels else 0)
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))
@@ -59,7 +72,7 @@ def test_trying_labels_survive_every_format(tmp_path, format):
     assert [(e.onset, e.offset, e.label) for e in found] == wanted
 
 
-def test_pympi_reads_our_elan_documents(tmp_path):
+def test_pympi_reads_tiers_of_channels(tmp_path):
     Eaf = pytest.importorskip("pympi.Elan", reason="the extra test is not installed").Eaf
 
     write_events(tmp_path, {"a.wav": TRYING_EVENTS[:8] + STEREO}, "elan")
@@ -99,36 +112,6 @@ def test_elan_documents_follow_the_schema_in_their_order(tmp_path):
     used = [each.get(f"TIME_SLOT_REF{n}") for each in root.iter("ALIGNABLE_ANNOTATION") for n in (1, 2)]
     assert len(set(slots)) == len(slots)
     assert set(used) == set(slots)
-
-
-def test_crowsetta_reads_our_tables(tmp_path):
-    crowsetta = pytest.importorskip("crowsetta", reason="crowsetta brings many libraries")
-    write_events(tmp_path / "e.csv", TABLE, "crowsetta")
-    loaded = crowsetta.formats.seq.GenericSeq.from_file(tmp_path / "e.csv").to_annot()
-    found = {
-        str(each.notated_path): [(s.onset_s, s.offset_s, s.label) for s in each.seq.segments]
-        for each in loaded
-    }
-    assert found == {name: [(e.onset, e.offset, e.label) for e in own] for name, own in TABLE.items() if own}
-
-
-LABELS = '<View><Audio name="audio" value="$audio"/><Labels name="label" toName="audio"><Label value="Dog"/></Labels></View>'
-
-
-def test_label_studios_converter_reads_our_tasks(tmp_path):
-    converter = pytest.importorskip(
-        "label_studio_sdk.converter", reason="label-studio-sdk brings many libraries"
-    )
-    write_events(tmp_path / "e.json", TABLE, "label-studio", durations=DURATIONS)
-    made = converter.Converter(LABELS, str(tmp_path))
-    made.convert_to_json_min(str(tmp_path / "e.json"), str(tmp_path / "min"), is_dir=False)
-    minimal = json.loads((tmp_path / "min" / "result.json").read_text())
-    assert [(r["start"], r["end"], r["labels"], r["channel"]) for r in minimal[0]["label"]] == [
-        (0.25, 1.5, ["Dog"], 0), (0.5, 1.25, ["Dog"], 1), (2.0, 3.0, ["Rain, heavy"], 1),
-    ]  # fmt: skip
-    assert read_events(tmp_path / "min" / "result.json")["day1/a.wav"] == [
-        Event(e.onset, e.offset, e.label, 1.0, e.channel) for e in STEREO
-    ]
 
 
 def test_exports_of_label_studio(tmp_path):

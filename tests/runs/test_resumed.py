@@ -178,7 +178,7 @@ def test_raven_boxes_stay_within_each_recording(
     run: Run, checkpoint: Path, tmp_path: Path, stop_after: Callable[[int], None]
 ) -> None:
     """Raven refuses frequencies beyond half the sample rate of the recording."""
-    highest = {8_000: "4000", 11_025: "5512", 16_000: "8000", 28_000: "14000", 44_100: "14000"}
+    highest = {8_000: "4000.0", 11_025: "5512.5", 16_000: "8000.0", 28_000: "14000.0", 44_100: "14000.0"}
     (tmp_path / "audio").mkdir()
     for rate in highest:
         samples = np.random.default_rng(0).normal(0.0, 0.1, rate // 2)
