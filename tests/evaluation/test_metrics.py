@@ -142,7 +142,9 @@ def test_bca_interval_is_that_of_scipy() -> None:
     draws = Resampling.of(40, Settings(bootstrap=2000))
     means = draws.weights @ values / draws.weights.sum(axis=1)
     low, high = bca_interval(float(means[0]), means[1:2001], means[2001:])
-    theirs = bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=2).confidence_interval
+    theirs = bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="BCa", random_state=2
+    ).confidence_interval
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
     # A value that no sample reaches is inside all the same.
     assert bca_interval(1.0, np.full(10, 0.9), np.full(4, 1.0)) == (0.9, 1.0)
