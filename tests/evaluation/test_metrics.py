@@ -139,11 +139,11 @@ def test_intervals_hold_the_value_and_repeat() -> None:
 
 def test_bca_interval_is_that_of_scipy() -> None:
     values = np.random.default_rng(1).exponential(size=40)
-    draws = Resampling.of(40, Settings(bootstrap=2000))
+    draws = Resampling.of(40, Settings(bootstrap=20_000))
     means = draws.weights @ values / draws.weights.sum(axis=1)
-    low, high = bca_interval(float(means[0]), means[1:2001], means[2001:])
+    low, high = bca_interval(float(means[0]), means[1:20_001], means[20_001:])
     theirs = bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="BCa", random_state=2
+        (values,), np.mean, n_resamples=20_000, method="BCa", random_state=np.random.default_rng(2)
     ).confidence_interval
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.03)
     # A value that no sample reaches is inside all the same.
