@@ -61,3 +61,14 @@ class CheckpointError(HtsatSedError):
 
 class AnnotationError(HtsatSedError):
     """A file of labels, events or presence maps is missing or malformed."""
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun, for messages: ``1 clip``, ``2 clips``, ``3 classes``.
+
+    Args:
+        number: how many.
+        noun: in the singular.
+        plural: if it is more than the noun with an s.
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -278,11 +278,14 @@ class TrainingProgress(_Progress):
     Args:
         epochs: that the steps make up.
         shown: false for all but one of several processes.
+        doing: words for what is trained, in place of the epoch.
+        unit: what is counted.
     """
 
-    def __init__(self, epochs: int, *, shown: bool) -> None:
-        super().__init__("reading data", None, "steps", [MofNCompleteColumn()], hidden=not shown)
+    def __init__(self, epochs: int, *, shown: bool, doing: str = "", unit: str = "steps") -> None:
+        super().__init__("reading data", None, unit, [MofNCompleteColumn()], hidden=not shown)
         self._epochs = epochs
+        self._named = doing
 
     def update(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
         """Note how far it is; see `htsat_sed.training.fit.fit`.
@@ -292,7 +295,8 @@ class TrainingProgress(_Progress):
         if self._total is None:
             self._before = max(0, step - 1)
         epoch = min(self._epochs, 1 + step * self._epochs // steps)
-        self._doing, self._total, self._done = f"epoch {epoch} of {self._epochs}", steps, step
+        self._doing = self._named or f"epoch {epoch} of {self._epochs}"
+        self._total, self._done = steps, step
         text = " ".join(f"{name} {figures[name]:.3f}" for name in _FIGURES if name in figures)
         self._move(step, name=text, about=text)
 

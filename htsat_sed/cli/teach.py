@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 import typer
 
@@ -15,14 +16,15 @@ from htsat_sed.cli.options import MessageOptions, OverwriteOptions
 from htsat_sed.cli.progress import RecordingsProgress, TrainingProgress, waiting_for
 from htsat_sed.cli.terminal import output, remark, report, say
 from htsat_sed.cli.train import MachineOptions, check_training
-from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.errors import HtsatSedError, UsageError, counted
 from htsat_sed.runs.outputs import check_apart
 from htsat_sed.runs.written import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
+    from htsat_sed.training.clip_figures import ClassFigures
     from htsat_sed.training.collection import Collection
     from htsat_sed.training.fit import StepProgress
-    from htsat_sed.training.teaching import Figures, Taught
+    from htsat_sed.training.teaching import Taught, TeachingOptions
 
 _LISTED = 10  # confusions, and clips that look mislabelled
 
@@ -97,6 +99,21 @@ class TeachOptions:
         """Where tables and state are."""
         return self.run or self.out.with_suffix(".run")
 
+    @property
+    def teaching(self) -> TeachingOptions:
+        """The same for the training."""
+        from htsat_sed.training.teaching import TeachingOptions
+
+        return TeachingOptions(
+            start=self.start,
+            head_only=self.head_only,
+            keep_classes=self.keep_classes,
+            precision=self.min_precision,
+            false_alarms=self.false_alarms,
+            steps=self.steps,
+            seed=self.seed,
+        )
+
 
 @with_groups
 def teach(
@@ -126,43 +143,23 @@ def teach(
     check_replaceable(options.out, overwrite=overwrite.overwrite)
     logging.getLogger("htsat_sed").setLevel(logging.WARNING)
     with waiting_for("loading"):
-        from htsat_sed.training.teaching import TeachingOptions
         from htsat_sed.training.teaching import teach as teach_model
+    machine.limit_threads()
     check_apart([options.out], [options.clips, options.audio, options.start, options.add])
     collection = _collection(options)
     for failure in collection.failures:
         report(failure)
-    for label in collection.labels:
-        own = collection.of(label)
-        remark(f"{label}: {len(own)} clips of {len({clip.source for clip in own})} sources")
-    remark(f"negatives: {len(collection.of(''))} clips")
-    bars: list[TrainingProgress] = []
-
-    def progress(fold: int, folds: int) -> StepProgress:
-        if bars:
-            bars.pop().__exit__(None, None, None)
-        remark(f"model {fold} of {folds}")
-        bars.append(TrainingProgress(1, shown=True))
-        bars[-1].__enter__()
-        return bars[-1].update
-
+    for line in _counts(collection):
+        remark(line)
     try:
-        with recording_outputs():
+        with recording_outputs(), _FoldProgress("head" if options.head_alone else "model") as progress:
             taught = teach_model(
                 collection,
-                TeachingOptions(
-                    start=options.start,
-                    head_only=options.head_only,
-                    keep_classes=options.keep_classes,
-                    precision=options.min_precision,
-                    false_alarms=options.false_alarms,
-                    steps=options.steps,
-                    seed=options.seed,
-                ),
+                options.teaching,
                 run=options.folder,
                 out=options.out,
                 machine=machine.machine,
-                progress=progress,
+                progress=progress.of_fold,
                 restart=options.restart,
             )
     except KeyboardInterrupt:
@@ -174,12 +171,44 @@ def teach(
         raise typer.Exit(130) from None
     except UsageError as error:
         raise HtsatSedError(options.clips, str(error)) from error
-    finally:
-        if bars:
-            bars.pop().__exit__(None, None, None)
     _show(collection, taught)
-    remark(f"{options.out}: {len(taught.model.labels)} classes")
+    remark(f"{options.out}: {counted(len(taught.model.labels), 'class', 'classes')}")
     raise typer.Exit(1 if collection.failures else 0)
+
+
+class _FoldProgress:
+    """The progress of one fold after the other.
+
+    Args:
+        what: is trained on each fold.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._bars = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.close()
+
+    def of_fold(self, fold: int, folds: int) -> StepProgress:
+        """Begin a fold; returns what notes its steps."""
+        self._bars.close()
+        doing = f"{self._what} {fold} of {folds}" if folds > 1 else f"the {self._what}"
+        unit = "windows" if self._what == "head" else "steps"
+        bar = TrainingProgress(1, shown=True, doing=doing, unit=unit)
+        return self._bars.enter_context(bar).update
+
+
+def _counts(collection: Collection) -> Iterator[str]:
+    """How many clips and sources each class has."""
+    for label in collection.labels:
+        own = collection.of(label)
+        sources = counted(len({clip.source for clip in own}), "source")
+        yield f"{label}: {counted(len(own), 'clip')} of {sources}"
+    yield f"negatives: {counted(len(collection.of('')), 'clip')}"
 
 
 def _collection(options: TeachOptions) -> Collection:
@@ -225,11 +254,12 @@ def _show(collection: Collection, taught: Taught) -> None:
         )
     output.print(table)
     output.print(_means(taught.figures))
-    if taught.false_alarms is not None:
-        output.print(f"false alarms in negatives: {taught.false_alarms:.1f} an hour")
+    for what, alarms in (("negatives", taught.false_alarms), ("synthetic sounds", taught.synthetic_alarms)):
+        if alarms is not None:
+            output.print(f"false alarms in {what}: {alarms:.1f} an hour")
     for one, other, count in taught.confusions[:_LISTED]:
-        output.print(f"{one} taken for {other}: {count} of {taught.figures[one].clips} clips")
-    for clip, label, score, own in taught.doubtful[:_LISTED]:
+        output.print(f"{one} taken for {other}: {count} of {counted(taught.figures[one].clips, 'clip')}")
+    for clip, label, score, own in taught.doubts[:_LISTED]:
         output.print(f"looks mislabelled: {clip.path}: {label} {score:.2f}, {clip.label} {own:.2f}")
     if collection.folds > 1:
         output.print(
@@ -237,17 +267,17 @@ def _show(collection: Collection, taught: Taught) -> None:
             "checkpoint is the mean of them. Intervals are 95 %, over sources."
         )
     else:
-        output.print("All clips were trained on: nothing tells how well others are found.")
+        output.print("The model was trained on all clips: how well it finds others is unknown.")
 
 
-def _cells(figures: Figures) -> list[str]:
+def _cells(figures: ClassFigures) -> list[str]:
     return [
         "" if value is None else f"{value[0]:.2f} ({value[1]:.2f}-{value[2]:.2f})"
         for value in figures.values.values()
     ]
 
 
-def _means(figures: Mapping[str, Figures]) -> str:
+def _means(figures: Mapping[str, ClassFigures]) -> str:
     """Precision, recall, F1 and mAP over classes."""
     told = []
     for name, shown in (("precision", "precision"), ("recall", "recall"), ("F1", "F1"), ("AP", "mAP")):

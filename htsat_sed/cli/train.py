@@ -71,6 +71,19 @@ class MachineOptions:
         min=1,
     )
     workers: int = option(1, "Processes a device that read, decode and mix recordings.", metavar="N", min=0)
+    threads: int | None = option(
+        None,
+        "At most N threads compute on a CPU.  \\[default: one per processor core]",
+        min=1,
+        metavar="N",
+    )
+
+    def limit_threads(self) -> None:
+        """Hold this process to `threads`."""
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)
 
     @property
     def machine(self) -> Machine:
@@ -112,6 +125,7 @@ def train(options: TrainingOptions, machine: MachineOptions, messages: MessageOp
     from htsat_sed.training.recipe import find_recipe, read_recipe
     from htsat_sed.training.run_folder import is_first_process
 
+    machine.limit_threads()
     first = is_first_process()
     # Only the first of several processes logs, also how the run started.
     logging.getLogger("htsat_sed").setLevel(logging.INFO if first else logging.ERROR)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from htsat_sed.annotations.delimited import read_rows
 from htsat_sed.audio import find_recordings, open_recording
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError
+from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError, counted
 from htsat_sed.labels import normal
 from htsat_sed.segments.export import locate
 from htsat_sed.whole_file import whole_file
@@ -150,7 +150,10 @@ def from_folder(folder: Path) -> dict[str, list[tuple[Path, str]]]:
     if not set(found) - {""}:
         raise AnnotationError(folder, "holds no folder with recordings: wanted a folder for each class")
     if loose:
-        _logger.warning("%s: %d recordings lie in no folder of a class; left out", folder, loose)
+        lie = "lies" if loose == 1 else "lie"
+        _logger.warning(
+            "%s: %s %s in no folder of a class; left out", folder, counted(loose, "recording"), lie
+        )
     for each in sorted(folder.iterdir()):
         name = normal(each.name)
         if each.is_dir() and not name.startswith(".") and name.lower() not in NEGATIVES and name not in found:
@@ -226,7 +229,7 @@ def from_labels(
                         )
                 found[label].append((clip, name))
     if mixed:
-        _logger.warning("%d events overlap with events of other classes; left out", mixed)
+        _logger.warning("overlapping with events of other classes: %s; left out", counted(mixed, "event"))
     return dict(found)
 
 
@@ -390,20 +393,20 @@ def _warn(collection: Collection) -> None:
         own = collection.of(label)
         sources = {clip.source for clip in own}
         if len(own) == 1:
-            _logger.warning("%s: one clip: it is trained on, and nothing tells how well it is found", label)
+            _logger.warning("%s: one clip, which is trained on: how well it is found is unknown", label)
         elif len(sources) == 1:
             _logger.warning(
-                "%s: all %d clips are of one source (%s): the figures below are too good",
+                "%s: all %d clips are of one source (%s), so that the figures below are too good",
                 label,
                 len(own),
                 *sources,
             )
         elif len(own) < SHORT_OF_CLIPS:
             _logger.warning(
-                "%s: %d clips of %d sources: 20 or more, of different recordings, work better",
+                "%s: %s of %s: 20 or more, of different recordings, work better",
                 label,
-                len(own),
-                len(sources),
+                counted(len(own), "clip"),
+                counted(len(sources), "source"),
             )
     rates = {label: {clip.rate for clip in collection.of(label)} for label in collection.labels}
     common = set.intersection(*rates.values()) if rates else set()

@@ -57,6 +57,8 @@ def read_clips(part: DataRecipe, folder: Path, *, fold_count: int) -> list[Clip]
         AnnotationError: the table is missing or malformed, or none of its recordings is there.
         AudioError: the folder of the recordings is missing, where it is searched.
     """
+    if part.kind == "distractors":
+        return []
     table = folder / (part.table or TABLES.get(part.kind, ""))
     audio = folder / part.audio
     if part.kind in _DEALT:

@@ -17,9 +17,11 @@ from htsat_sed.audio import read
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AudioError, UsageError
 from htsat_sed.training.data import Clip
-from htsat_sed.training.soundscapes import Soundscapes, token_targets
+from htsat_sed.training.distractors import distractor
+from htsat_sed.training.soundscapes import Background, Soundscapes, as_int16, token_targets
 
 Samples = NDArray[np.float32]
+_BACKGROUNDS = 40  # distractors that are mixed into soundscapes
 
 
 class Example(NamedTuple):
@@ -181,6 +183,35 @@ class ClipSeries:
                 events = _rolled(events, shift * window.token_seconds, length / rate)
         strong = None if events is None else tuple(events)
         return Example(samples, target, tokens, strong, broken, window.unknown(clip.unknown))
+
+
+class DistractorSeries:
+    """Distractors as examples in which nothing sounds.
+
+    Args:
+        window: shape of an example.
+        seed: of the series.
+    """
+
+    def __init__(self, window: ExampleShape, *, seed: int) -> None:
+        self._window = window
+        self._seed = seed
+
+    def __getitem__(self, number: int) -> Example:
+        """The example of that number."""
+        window = self._window
+        samples = distractor(self._seed, number, samples=window.samples, sample_rate=window.sample_rate)
+        classes = len(window.labels)
+        nothing = np.zeros((window.tokens, classes), np.float32)
+        return Example(samples, nothing[0].copy(), nothing, (), unknown=window.unknown(()))
+
+
+def distractor_backgrounds(window: ExampleShape, *, seed: int) -> list[Background]:
+    """Distractors as backgrounds of soundscapes, each as long as a window."""
+    return [
+        Background(as_int16(distractor(seed, i, samples=window.samples, sample_rate=window.sample_rate)))
+        for i in range(_BACKGROUNDS)
+    ]
 
 
 class SoundscapeSeries:

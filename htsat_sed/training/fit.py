@@ -27,7 +27,14 @@ from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, TOKENS, HTSATConfig
 from htsat_sed.training.batches import Batches, Deal, ValidationBatches, fits_shared_memory, loader
 from htsat_sed.training.data import Clip, read_clips
-from htsat_sed.training.examples import ClipSeries, ExampleShape, Series, SoundscapeSeries
+from htsat_sed.training.examples import (
+    ClipSeries,
+    DistractorSeries,
+    ExampleShape,
+    Series,
+    SoundscapeSeries,
+    distractor_backgrounds,
+)
 from htsat_sed.training.module import MONITOR, PROGRESS, Training
 from htsat_sed.training.recipe import DataRecipe, Recipe
 from htsat_sed.training.run_folder import (
@@ -296,18 +303,23 @@ def series_of(recipe: Recipe, tables: _Tables) -> _Data:
         silent = [
             clip for part, own in parts if part.mix and part.kind in ("negatives", "folders") for clip in own
         ]
+        backgrounds = read_backgrounds(silent, sample_rate=window.sample_rate)
+        if any(part.mix and part.kind == "distractors" for part, _ in parts):
+            backgrounds += distractor_backgrounds(window, seed=seed)
         soundscapes = Soundscapes(
             sources,
             recipe.soundscapes,
             sample_rate=window.sample_rate,
             seed=seed,
-            backgrounds=read_backgrounds(silent, sample_rate=window.sample_rate),
+            backgrounds=backgrounds,
         )
         return [(SoundscapeSeries(soundscapes, window), sum(part.share for part, _ in parts if part.mix))]
 
     parts = mixed(data, recipe.seed)
     for i, (part, clips) in enumerate(data):
-        if not part.mix:
+        if part.kind == "distractors" and not part.mix:
+            parts.append((DistractorSeries(window, seed=recipe.seed + i), part.share))
+        elif not part.mix:
             shift = recipe.augmentation.time_shift
             series = ClipSeries(clips, window, seed=recipe.seed + i, balanced=part.balanced, time_shift=shift)
             parts.append((series, part.share))

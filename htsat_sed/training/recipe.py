@@ -14,7 +14,16 @@ from htsat_sed.labels import did_you_mean
 from htsat_sed.toml import read_toml
 
 Kind = Literal[
-    "weak", "strong", "clips", "esc50", "speech-commands", "audioset", "negatives", "labels", "folders"
+    "weak",
+    "strong",
+    "clips",
+    "esc50",
+    "speech-commands",
+    "audioset",
+    "negatives",
+    "labels",
+    "folders",
+    "distractors",
 ]
 TABLES: dict[str, str] = {"clips": "clips.tsv", "esc50": "meta/esc50.csv", "negatives": "clips.tsv"}
 
@@ -30,7 +39,8 @@ class DataRecipe:
             recordings that ``validation_list.txt`` and ``testing_list.txt`` do not name. ``audioset``: its
             segment CSVs. ``negatives``: recordings without events of the classes, see `read_negatives`.
             ``labels``: a file or folder of labels in any format that `evaluate` reads. ``folders``: a folder
-            of clips for each class in `audio`, without a table; see `collection`.
+            of clips for each class in `audio`, without a table; see `collection`. ``distractors``: synthetic
+            sounds of no class, which need neither a table nor recordings; see `distractors`.
         table: below the data folder; default ``clips.tsv`` for clips and negatives, ``meta/esc50.csv`` for
             esc50.
         audio: folder of the recordings, below the data folder.
@@ -41,7 +51,7 @@ class DataRecipe:
             comes once an epoch.
         mix: cut events from these clips and mix them into soundscapes, see `SoundscapeRecipe`. All such parts
             together are one part, whose share is the sum of theirs. Of negatives, recordings with present
-            labels are cut as well; the others are backgrounds.
+            labels are cut as well; the others are backgrounds, and so are distractors.
     """
 
     kind: Kind
@@ -275,10 +285,11 @@ class Recipe:
         for name, kind in get_type_hints(type(self)).items():
             if choices := get_args(kind) if isinstance(getattr(self, name), str) else ():
                 _one_of(name, getattr(self, name), choices)
-        if any(part.kind == "negatives" for part in self.validation):
-            raise UsageError(
-                "wanted [[validation]] data of another kind than negatives: see evaluate --negatives"
-            )
+        for part in self.validation:
+            if part.kind in ("negatives", "distractors"):
+                raise UsageError(
+                    f"wanted [[validation]] data of another kind than {part.kind}: see evaluate --negatives"
+                )
         if not self.validation and (self.patience or self.keep == "best"):
             raise UsageError("wanted [[validation]] data for patience and keep = 'best'")
 

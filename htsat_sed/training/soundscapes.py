@@ -120,6 +120,11 @@ def _samples(clip: Clip, sample_rate: int) -> NDArray[np.int16] | None:
     except AudioError as error:
         _logger.warning("%s: %s; left out", error.path, error.reason)
         return None
+    return as_int16(samples)
+
+
+def as_int16(samples: Samples) -> NDArray[np.int16]:
+    """Samples in [-1, 1] as integers."""
     return np.round(samples.clip(-1.0, 1.0) * 32_767).astype(np.int16)
 
 

@@ -1,7 +1,7 @@
 """Own classes from a few clips: fine-tuned, validated on clips of other sources, with thresholds.
 
     clips ─ folds ─▶ one model a fold, trained on the other folds ─▶ scores of clips it was not trained on
-                         └─ mean of the weights ─▶ the checkpoint      └─▶ thresholds, figures
+                         └─ mean of the weights ─▶ the checkpoint      └─▶ thresholds, calibration, figures
 
 All models begin with the same weights and take few steps, so that the mean of their weights is a model, too.
 It was trained on all clips, and the figures of the models of the folds are a cautious estimate of its own.
@@ -15,42 +15,38 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 
 import htsat_sed
-from htsat_sed.audio import read
-from htsat_sed.detection.events import Event, PostProcessing, find_events
-from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.detection.events import find_events
 from htsat_sed.errors import CheckpointError
-from htsat_sed.evaluation.class_scores import Choice
-from htsat_sed.evaluation.false_alarm_limit import Limit
-from htsat_sed.evaluation.report import Settings
-from htsat_sed.evaluation.tables import Pair, pair
-from htsat_sed.evaluation.threshold_curves import ThresholdCurves
-from htsat_sed.evaluation.tuning import tune
 from htsat_sed.model.catalogue import resolve_checkpoint
 from htsat_sed.model.checkpoint import load_checkpoint, save_checkpoint
-from htsat_sed.model.htsat import CHUNKS, HTSAT, TOKENS, HTSATConfig, fold, stretch
-from htsat_sed.training.collection import Collection, Labelled, write_tables
-from htsat_sed.training.data import Clip
-from htsat_sed.training.examples import ExampleShape, SoundscapeSeries
-from htsat_sed.training.fit import Machine, StepProgress, fit, read_tables, series_of
+from htsat_sed.model.htsat import HTSAT
+from htsat_sed.post_processing import PostProcessing
+from htsat_sed.training.clip_figures import (
+    ClassFigures,
+    Doubt,
+    ScoredClip,
+    class_figures,
+    confusions,
+    doubts,
+)
+from htsat_sed.training.collection import Collection, write_tables
+from htsat_sed.training.fit import Machine, StepProgress, fit
+from htsat_sed.training.head import join_classes, train_head
+from htsat_sed.training.held_out import (
+    HeldOut,
+    alarms_per_hour,
+    choose_post_processing,
+    score_held_out,
+)
 from htsat_sed.training.recipe import DataRecipe, ModelRecipe, Recipe, SoundscapeRecipe
-from htsat_sed.training.soundscapes import Soundscapes, read_backgrounds, read_sources
-from htsat_sed.training.start import start_model
 from htsat_sed.whole_file import remove_unfinished
 
 BATCH = 16
 _STEPS = 50, 160  # of a fold's model: fewest, most
 _STEPS_PER_CLIP = 0.15
-_HEAD_EXAMPLES = 200
-_HEAD_STEPS = 300
-_SOUNDSCAPES = 72  # that thresholds are chosen on, of all folds
-_RESAMPLINGS = 1000
-_DOUBT = 0.3  # by which another class's score exceeds that of a clip's own
 _MIX = SoundscapeRecipe(silent=0.15, background=0.5)
 
 
@@ -62,9 +58,9 @@ class TeachingOptions:
         start: checkpoint or encoder, see `start_model`; empty for a model from scratch.
         head_only: keep the encoder as it is, and train the head alone.
         keep_classes: keep the classes of `start`, whose scores stay as they were; implies `head_only`.
-        precision: wanted of events, if it can be had.
-        false_alarms: per hour of negatives, at most, of all classes together; None without negatives.
-        steps: of training; None for a number that follows from that of the clips.
+        precision: wanted of events, where a threshold reaches it.
+        false_alarms: per hour of negatives and distractors, at most, of all classes together.
+        steps: of training; None for a number that depends on the number of clips.
         seed: of everything random.
     """
 
@@ -76,40 +72,33 @@ class TeachingOptions:
     steps: int | None = None
     seed: int = 0
 
-
-@dataclass(frozen=True, eq=False)
-class Figures:
-    """How a class was found in clips that a model was not trained on.
-
-    Attributes:
-        clips: how many.
-        values: precision, recall, F1 and AP -> value and its 95 % interval over sources; None where nothing
-            tells.
-    """
-
-    clips: int
-    values: Mapping[str, tuple[float, float, float] | None]
+    @property
+    def head_alone(self) -> bool:
+        """Whether the encoder stays as it is."""
+        return self.head_only or self.keep_classes
 
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """What came out.
+    """A model and how well it was found to work.
 
     Attributes:
         model: with all classes; in evaluation mode.
-        figures: by class, of clips.
+        figures: of clips, by class.
         confusions: class, other class, clips of the first in which the second was found.
-        doubtful: clips that look mislabelled: the clip, the class that scored highest, and both scores.
+        doubts: clips that look mislabelled.
         event_f1: of the soundscapes that thresholds were chosen on, by class: held out by cross-validation.
-        false_alarms: in negatives, per hour; None without negatives.
+        false_alarms: per hour of negatives; None without negatives.
+        synthetic_alarms: per hour of distractors.
     """
 
     model: HTSAT
-    figures: Mapping[str, Figures]
+    figures: Mapping[str, ClassFigures]
     confusions: Sequence[tuple[str, str, int]]
-    doubtful: Sequence[tuple[Labelled, str, float, float]]
+    doubts: Sequence[Doubt]
     event_f1: Mapping[str, float]
     false_alarms: float | None
+    synthetic_alarms: float | None
 
 
 def teach(
@@ -122,7 +111,7 @@ def teach(
     progress: Callable[[int, int], StepProgress] = lambda fold, folds: lambda *_: None,
     restart: bool = False,
 ) -> Taught:
-    """Teach a model; a run that was interrupted goes on where it was saved last.
+    """Teach a model; an interrupted run resumes where it was saved last, except that of a head alone.
 
     Args:
         collection: clips.
@@ -130,7 +119,7 @@ def teach(
         run: folder for the tables and states of the folds.
         out: checkpoint to be written.
         machine: what it runs on.
-        progress: makes what hears of the progress of a fold.
+        progress: called with a fold and the number of folds; returns what is called after each step.
         restart: train anew.
 
     Raises:
@@ -138,44 +127,80 @@ def teach(
         HtsatSedError: `run` or `out` cannot be written.
     """
     before = load_checkpoint(resolve_checkpoint(options.start)) if options.keep_classes else None
-    folds = collection.folds
     models: list[HTSAT] = []
-    for number in range(1, folds + 1):
+    for number in range(1, collection.folds + 1):
         data = run / f"fold-{number}"
-        write_tables(collection, data, without=number if folds > 1 else 0)
-        recipe = make_recipe(collection, options, data, seed=options.seed)
-        if options.head_only or options.keep_classes:
-            models.append(train_head(recipe, data, progress(number, folds)))
+        write_tables(collection, data, without=number if collection.folds > 1 else 0)
+        recipe = make_recipe(collection, options, data)
+        shown = progress(number, collection.folds)
+        if options.head_alone:
+            models.append(train_head(recipe, data, shown))
         else:
             state = data / "state"
-            models.append(
-                fit(
-                    recipe,
-                    data,
-                    run=state,
-                    machine=machine,
-                    progress=progress(number, folds),
-                    restart=restart,
-                )
-            )
+            models.append(fit(recipe, data, run=state, machine=machine, progress=shown, restart=restart))
     model = mean_of(models)
-    taught = _validated(collection, models, model, options)
+    held_out = score_held_out(collection, models, _MIX, seed=options.seed)
+    rules, event_f1 = choose_post_processing(
+        held_out,
+        collection.labels,
+        precision=options.precision,
+        false_alarms=options.false_alarms,
+        seed=options.seed,
+    )
+    model.post_processing = rules.to_dict()
+    taught = _taught(model, held_out, rules, collection.labels, event_f1, seed=options.seed)
     if before is not None:
-        _join_classes(model, before)
+        join_classes(model, before)
     model.provenance = _provenance(collection, taught, options)
     remove_unfinished([out])
     save_checkpoint(out, model)
     return taught
 
 
-def make_recipe(collection: Collection, options: TeachingOptions, data: Path, *, seed: int) -> Recipe:
+def _taught(
+    model: HTSAT,
+    held_out: HeldOut,
+    rules: PostProcessing,
+    labels: Sequence[str],
+    event_f1: Mapping[str, float],
+    *,
+    seed: int,
+) -> Taught:
+    """The model with what the held-out scores say about it."""
+    scored = [
+        ScoredClip(
+            clip,
+            own.presence_map.scores.max(axis=0),
+            frozenset(event.label for event in find_events(own.presence_map, rules)),
+        )
+        for clip, own in (*held_out.clips, *held_out.negatives)
+    ]
+    labelled = [each for each in scored if each.clip.label]
+    return Taught(
+        model=model,
+        figures=class_figures(scored, labels, seed=seed),
+        confusions=confusions(labelled, labels),
+        doubts=doubts(labelled, labels),
+        event_f1=event_f1,
+        false_alarms=alarms_per_hour([own for _, own in held_out.negatives], rules),
+        synthetic_alarms=alarms_per_hour(list(held_out.distractors.values()), rules),
+    )
+
+
+def make_recipe(collection: Collection, options: TeachingOptions, data: Path) -> Recipe:
     """The recipe of one fold; `data` holds its tables."""
     steps = options.steps or round(
         min(max(_STEPS[0], _STEPS_PER_CLIP * len(collection.clips) + 38), _STEPS[1])
     )
     # Times of active parts are exact in soundscapes; clips as they are keep what the mixture changes.
     clips = DataRecipe(kind="clips", table="clips.tsv", audio=".", mix=True, share=0.75)
-    parts = [clips, replace(clips, mix=False, share=0.25, balanced=True)]
+    distractors = DataRecipe(kind="distractors", mix=True, share=0.05)
+    parts = [
+        clips,
+        replace(clips, mix=False, share=0.25, balanced=True),
+        distractors,
+        replace(distractors, mix=False, share=0.2),
+    ]
     if (data / "negatives.tsv").is_file():
         negatives = DataRecipe(kind="negatives", table="negatives.tsv", audio=".", mix=True, share=0.05)
         parts += [negatives, replace(negatives, mix=False, share=0.2)]
@@ -193,7 +218,7 @@ def make_recipe(collection: Collection, options: TeachingOptions, data: Path, *,
         ema_decay=0.95,
         tune=False,
         frozen=("relative_position_bias_table",),
-        seed=seed,
+        seed=options.seed,
         model=_model_recipe(options.start),
         soundscapes=_MIX,
     )
@@ -218,53 +243,6 @@ def rate_of(start: str) -> int:
     return _model_recipe(start).sample_rate
 
 
-def train_head(recipe: Recipe, data: Path, progress: StepProgress) -> HTSAT:
-    """Train the head of a model alone, on the features of soundscapes that are computed once.
-
-    Args:
-        recipe: of a fold.
-        data: its tables.
-        progress: as for `fit`, of examples.
-    """
-    tables = read_tables(recipe, data)
-    held = series_of(recipe, tables)
-    torch.manual_seed(recipe.seed)
-    config = HTSATConfig(classes=len(tables.labels), **asdict(recipe.model))
-    model = start_model(config, tables.labels, recipe.start, presence_bias=recipe.presence_bias).eval()
-    shares = np.array([share for _, share in held.parts])
-    part_of = np.random.default_rng(recipe.seed).choice(len(shares), _HEAD_EXAMPLES, p=shares / shares.sum())
-    features, targets = [], []
-    for number, part in enumerate(part_of):
-        example = held.parts[part][0][number]
-        with torch.inference_mode():
-            features.append(_features(model, torch.from_numpy(example.waveform)[None]))
-        targets.append(torch.from_numpy(example.tokens))
-        progress(number + 1, _HEAD_EXAMPLES, {})
-    inputs, wanted = torch.cat(features).clone(), (torch.stack(targets) > 0.5).float()
-    head = model.tscam_conv
-    optimiser = torch.optim.AdamW(head.parameters(), lr=5e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 5e-3, total_steps=_HEAD_STEPS)
-    for _ in range(_HEAD_STEPS):
-        rows = torch.randint(len(inputs), (64,))
-        logits = head(inputs[rows]).squeeze(2).transpose(1, 2)
-        loss = F.binary_cross_entropy_with_logits(logits, wanted[rows])
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        schedule.step()
-    return model
-
-
-def _features(model: HTSAT, waveforms: torch.Tensor) -> torch.Tensor:
-    """What the head sees: (B, D, 2, 32)."""
-    grid = model.backbone(fold(stretch(model.normalise(model.frontend(waveforms)))))
-    batch, _, dim = grid.shape
-    unfolded: torch.Tensor = (
-        grid.view(batch, CHUNKS, 2, 8, dim).permute(0, 4, 2, 1, 3).reshape(batch, dim, 2, TOKENS)
-    )
-    return unfolded
-
-
 def mean_of(models: Sequence[HTSAT]) -> HTSAT:
     """A model whose weights are the means of those of some models."""
     states = [model.state_dict() for model in models]
@@ -280,220 +258,6 @@ def mean_of(models: Sequence[HTSAT]) -> HTSAT:
     return mean.eval()
 
 
-def _join_classes(model: HTSAT, old: HTSAT) -> None:
-    """Put a model's classes behind those of another one with the same encoder; same names are replaced."""
-    kept = [i for i, label in enumerate(old.labels) if label not in model.labels]
-    head = torch.nn.Conv2d(
-        model.tscam_conv.in_channels, len(kept) + len(model.labels), (2, 3), padding=(0, 1)
-    )
-    joined = {
-        name: torch.cat([array[kept], model.tscam_conv.state_dict()[name]])
-        for name, array in old.tscam_conv.state_dict().items()
-    }
-    head.load_state_dict(joined)
-    own = PostProcessing().override(old.post_processing or {}).to_dict()
-    rules = dict(own.get("classes", {})) | dict((model.post_processing or {}).get("classes", {}))
-    labels = (*(old.labels[i] for i in kept), *model.labels)
-    model.tscam_conv = head
-    model.labels = labels
-    model.config = replace(model.config, classes=len(labels))
-    model.post_processing = own | {"classes": {label: rules[label] for label in labels if label in rules}}
-    model.eval()
-
-
-def _validated(
-    collection: Collection, models: Sequence[HTSAT], model: HTSAT, options: TeachingOptions
-) -> Taught:
-    """Choose thresholds on soundscapes, and score clips, of sources that each model was not trained on."""
-    maps, events = soundscape_maps(collection, models, options.seed)
-    tested = [c for c in collection.clips if c.fold and (len(models) > 1 or not c.label)]
-    of_clips = {clip.path: _map_of(models[(clip.fold - 1) % len(models)], clip) for clip in tested}
-    quiet = {str(clip.path): of_clips[clip.path] for clip in tested if not clip.label}
-    rules, f1 = choose_rules(events, maps, quiet, collection.labels, options)
-    model.post_processing = rules.to_dict()
-    found = {clip.path: {event.label for event in find_events(of_clips[clip.path], rules)} for clip in tested}
-    peaks = {clip.path: of_clips[clip.path].scores.max(axis=0) for clip in tested}
-    labelled = [clip for clip in tested if clip.label]
-    figures = {
-        label: _figures(label, k, tested, found, peaks, options.seed)
-        for k, label in enumerate(collection.labels)
-    }
-    confusions = [
-        (one, other, sum(other in found[clip.path] for clip in labelled if clip.label == one))
-        for one in collection.labels
-        for other in collection.labels
-        if one != other
-    ]
-    seconds = sum(clip.duration for clip in tested if not clip.label)
-    alarms = sum(len(find_events(of_clips[clip.path], rules)) for clip in tested if not clip.label)
-    return Taught(
-        model=model,
-        figures=figures,
-        confusions=sorted((c for c in confusions if c[2]), key=lambda c: -c[2]),
-        doubtful=_doubtful([c for c in labelled if c.label not in found[c.path]], peaks, collection.labels),
-        event_f1=f1,
-        false_alarms=3600.0 * alarms / seconds if seconds else None,
-    )
-
-
-def as_clip(clip: Labelled) -> Clip:
-    """A clip for the training, with the times of its active part."""
-    events = (Event(clip.onset, clip.offset, clip.label),) if clip.label else None
-    return Clip(clip.path, frozenset([clip.label]) if clip.label else frozenset(), events)
-
-
-def soundscape_maps(
-    collection: Collection, models: Sequence[HTSAT], seed: int
-) -> tuple[dict[str, PresenceMap], dict[str, list[Event]]]:
-    """Presence maps and events of soundscapes of each fold, by the model that was not trained on it."""
-    maps: dict[str, PresenceMap] = {}
-    events: dict[str, list[Event]] = {}
-    for number, model in enumerate(models, 1):
-        config = model.config
-        own = [as_clip(c) for c in collection.clips if len(models) == 1 or c.fold == number]
-        sources = read_sources(own, sample_rate=config.sample_rate)
-        if not sources:
-            continue
-        series = SoundscapeSeries(
-            Soundscapes(
-                sources,
-                _MIX,
-                sample_rate=config.sample_rate,
-                seed=seed + 1000 + number,
-                backgrounds=read_backgrounds(own, sample_rate=config.sample_rate),
-            ),
-            ExampleShape(
-                sample_rate=config.sample_rate,
-                samples=config.window_samples,
-                tokens=TOKENS,
-                labels=model.labels,
-            ),
-        )
-        for i in range(-(-_SOUNDSCAPES // len(models))):
-            example = series[i]
-            name = f"{number}-{i:05d}"
-            maps[name] = _map(model, example.waveform)
-            events[name] = list(example.events or ())
-    return maps, events
-
-
-@torch.inference_mode()
-def _map(model: HTSAT, samples: NDArray[np.float32]) -> PresenceMap:
-    """The presence map of a stretch; windows do not overlap."""
-    config = model.config
-    length = config.window_samples
-    count = max(1, math.ceil(len(samples) / length))
-    padded = np.pad(samples, (0, count * length - len(samples))).reshape(count, length)
-    scores = np.concatenate(
-        [model.scores(model(torch.from_numpy(window[None])).presence_logits)[0].numpy() for window in padded]
-    )
-    duration = len(samples) / config.sample_rate
-    tokens = max(1, math.ceil(len(samples) * TOKENS / length))
-    return PresenceMap(scores[:tokens], model.labels, config.token_seconds, duration)
-
-
-def _map_of(model: HTSAT, clip: Labelled) -> PresenceMap:
-    return _map(model, read(clip.path, model.config.sample_rate))
-
-
-def choose_rules(
-    events: Mapping[str, Sequence[Event]],
-    maps: Mapping[str, PresenceMap],
-    quiet: Mapping[str, PresenceMap],
-    labels: Sequence[str],
-    options: TeachingOptions,
-) -> tuple[PostProcessing, dict[str, float]]:
-    """Post-processing with the best F1 that precision and false alarms allow, and F1 held out by class."""
-    reference = {name: list(own) for name, own in events.items()}
-    if not any(reference.values()) or len(maps) < 5:
-        return PostProcessing(), {}
-    pairs = pair(reference, dict.fromkeys(maps, ()))
-    limit = Limit(maps=quiet, table={}, per_hour=options.false_alarms) if quiet else None
-    tuning = tune(pairs, maps, limit=limit, seed=options.seed)
-    rules = tuning.post_processing().to_dict()
-    for label, choice in zip(tuning.labels, tuning.choices, strict=True):
-        rules["classes"][label] = _precise(pairs, maps, label, choice, options.precision).values()
-    held_out = {label: worth.held_out for label, worth in tuning.by_class().items()}
-    return PostProcessing().override(rules), {label: held_out.get(label, math.nan) for label in labels}
-
-
-def _precise(
-    events: Pair, maps: Mapping[str, PresenceMap], label: str, choice: Choice, precision: float
-) -> Choice:
-    """The choice, with the lowest threshold from its own on that has the wanted precision, if any has."""
-    curves = ThresholdCurves(events, maps, label, "intersection", Settings())
-    for threshold in [choice.threshold, *np.arange(0.05, 1.0, 0.025)]:
-        candidate = replace(choice, threshold=float(threshold))
-        counts = curves.counts(candidate)
-        tp, fp = float(counts.tp.sum()), float(counts.fp.sum())
-        if threshold >= choice.threshold and tp > 0.0 and tp >= precision * (tp + fp):
-            return candidate
-    return choice
-
-
-def _figures(
-    label: str,
-    column: int,
-    clips: Sequence[Labelled],
-    found: Mapping[Path, set[str]],
-    peaks: Mapping[Path, NDArray[np.float32]],
-    seed: int,
-) -> Figures:
-    """Precision, recall, F1 and AP of a class over clips, with intervals over resamplings of sources."""
-    is_own = np.array([clip.label == label for clip in clips], np.bool_)
-    if not is_own.any():
-        return Figures(0, dict.fromkeys(("precision", "recall", "F1", "AP")))
-    is_found = np.array([label in found[clip.path] for clip in clips])
-    scores = np.array([peaks[clip.path][column] for clip in clips])
-    names = sorted({clip.source for clip in clips})
-    source = np.array([names.index(clip.source) for clip in clips])
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(len(names), np.full(len(names), 1.0 / len(names)), _RESAMPLINGS)[:, source]
-    order = np.argsort(-scores, kind="stable")
-    drawn = np.stack([_values(is_own, is_found, order, w) for w in weights])
-    whole = _values(is_own, is_found, order, np.ones(len(clips)))
-    values: dict[str, tuple[float, float, float] | None] = {}
-    for i, name in enumerate(("precision", "recall", "F1", "AP")):
-        if np.isnan(whole[i]):
-            values[name] = None
-        else:
-            low, high = np.nanquantile(drawn[:, i], (0.025, 0.975))
-            values[name] = float(whole[i]), float(low), float(high)
-    return Figures(int(is_own.sum()), values)
-
-
-def _values(
-    is_own: NDArray[np.bool_], is_found: NDArray[np.bool_], order: NDArray[np.int64], weights: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Precision, recall, F1 and AP of clips that count by weights; NaN where nothing tells."""
-    tp = float(weights[is_own & is_found].sum())
-    positive, claimed = float(weights[is_own].sum()), float(weights[is_found].sum())
-    ranked, hits = np.cumsum(weights[order]), np.cumsum((weights * is_own)[order])
-    gained = (weights * is_own)[order]
-    average = float((gained * hits / np.maximum(ranked, 1.0)).sum()) / positive if positive else np.nan
-    return np.array(
-        [
-            tp / claimed if claimed else np.nan,
-            tp / positive if positive else np.nan,
-            2.0 * tp / (positive + claimed) if positive + claimed else np.nan,
-            average,
-        ]
-    )
-
-
-def _doubtful(
-    clips: Sequence[Labelled], peaks: Mapping[Path, NDArray[np.float32]], labels: Sequence[str]
-) -> list[tuple[Labelled, str, float, float]]:
-    """Of clips in which their class was not found, those where another one scores far higher."""
-    doubtful: list[tuple[Labelled, str, float, float]] = []
-    for clip in clips:
-        scores = peaks[clip.path]
-        best, own = int(scores.argmax()), float(scores[list(labels).index(clip.label)])
-        if float(scores[best]) - own > _DOUBT:
-            doubtful.append((clip, labels[best], float(scores[best]), own))
-    return sorted(doubtful, key=lambda d: d[3] - d[2])
-
-
 def _provenance(collection: Collection, taught: Taught, options: TeachingOptions) -> dict[str, Any]:
     return {
         "taught": asdict(options),
@@ -506,5 +270,6 @@ def _provenance(collection: Collection, taught: Taught, options: TeachingOptions
         },
         "event F1": {label: value for label, value in taught.event_f1.items() if not math.isnan(value)},
         "false alarms per hour": taught.false_alarms,
+        "false alarms per hour of distractors": taught.synthetic_alarms,
         "versions": {"htsat_sed": htsat_sed.__version__, "torch": torch.__version__},
     }

@@ -13,7 +13,7 @@ from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
 from htsat_sed.model.checkpoint import load_checkpoint, save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
-from htsat_sed.training import teaching
+from htsat_sed.training import head, held_out, teaching
 from htsat_sed.training.collection import (
     active_part,
     collect,
@@ -187,7 +187,8 @@ def test_the_mean_of_models_has_the_mean_of_their_weights() -> None:
 def test_from_a_folder_to_a_checkpoint(
     run: Run, clips: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teaching, "_SOUNDSCAPES", 12)
+    monkeypatch.setattr(held_out, "_SOUNDSCAPES", 12)
+    monkeypatch.setattr(held_out, "_DISTRACTORS", 4)
     out = tmp_path / "own.safetensors"
     command = ("teach", clips, "-o", out, "-c", start, "--steps", 2, "--folds", 2, "--workers", 0)
     (clips / "High" / "broken.wav").write_bytes(b"RIFF")
@@ -216,8 +217,13 @@ def test_new_classes_join_old_ones_whose_scores_stay(
 ) -> None:
     import torch
 
-    for name, value in (("_SOUNDSCAPES", 10), ("_HEAD_EXAMPLES", 8), ("_HEAD_STEPS", 4)):
-        monkeypatch.setattr(teaching, name, value)
+    for room, name, value in (
+        (held_out, "_SOUNDSCAPES", 10),
+        (held_out, "_DISTRACTORS", 4),
+        (head, "_EXAMPLES", 8),
+        (head, "_STEPS", 4),
+    ):
+        monkeypatch.setattr(room, name, value)
     out = tmp_path / "more.safetensors"
     assert run("teach", clips, "-o", out, "-c", start, "--keep-classes", "--folds", 2)[0] == 0
     old, new = load_checkpoint(start).eval(), load_checkpoint(out).eval()

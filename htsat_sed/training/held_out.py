@@ -1,0 +1,251 @@
+"""Held-out scores: each clip, negative and soundscape by a model that was not trained on its sources.
+
+Thresholds and the calibration of scores are chosen on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from htsat_sed.audio import read
+from htsat_sed.detection.events import Event, PostProcessing, find_events
+from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.evaluation.class_scores import Choice
+from htsat_sed.evaluation.false_alarm_limit import Limit
+from htsat_sed.evaluation.reliability import outcomes_of_negatives, outcomes_of_pair
+from htsat_sed.evaluation.report import Settings
+from htsat_sed.evaluation.score_calibration import calibrate_scores, outcomes_of_clips
+from htsat_sed.evaluation.tables import Pair, pair
+from htsat_sed.evaluation.threshold_curves import ThresholdCurves
+from htsat_sed.evaluation.tuning import tune
+from htsat_sed.model.htsat import HTSAT, TOKENS
+from htsat_sed.training.collection import Collection, Labelled
+from htsat_sed.training.data import Clip
+from htsat_sed.training.distractors import distractor
+from htsat_sed.training.examples import ExampleShape, SoundscapeSeries
+from htsat_sed.training.recipe import SoundscapeRecipe
+from htsat_sed.training.soundscapes import Soundscapes, read_backgrounds, read_sources
+
+_SOUNDSCAPES, _DISTRACTORS = 72, 72  # of all folds
+_DTC = 0.5  # least part of an event inside reference events, where its score counts as right
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scores of one recording.
+
+    Attributes:
+        presence_map: of K classes.
+        clip: (K,) clip-level scores.
+    """
+
+    presence_map: PresenceMap
+    clip: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Scores by models that were not trained on the sources.
+
+    Attributes:
+        events: soundscape -> its events.
+        soundscapes: soundscape -> scores.
+        clips: clips of classes and their scores.
+        negatives: clips that must stay silent, and their scores.
+        distractors: name -> scores.
+    """
+
+    events: Mapping[str, list[Event]]
+    soundscapes: Mapping[str, Scored]
+    clips: Sequence[tuple[Labelled, Scored]]
+    negatives: Sequence[tuple[Labelled, Scored]]
+    distractors: Mapping[str, Scored]
+
+    @property
+    def silent(self) -> dict[str, Scored]:
+        """Name -> scores of all that must stay silent."""
+        return {str(clip.path): scored for clip, scored in self.negatives} | dict(self.distractors)
+
+
+def score_held_out(
+    collection: Collection, models: Sequence[HTSAT], mix: SoundscapeRecipe, *, seed: int
+) -> HeldOut:
+    """Score clips, negatives and new soundscapes of each fold by the model that was not trained on it.
+
+    Args:
+        collection: the clips.
+        models: one a fold; of one alone, trained on everything, only negatives are scored beside soundscapes.
+        mix: of the soundscapes.
+        seed: of the training.
+
+    Raises:
+        AudioError: a clip cannot be read any more.
+    """
+    events: dict[str, list[Event]] = {}
+    soundscapes: dict[str, Scored] = {}
+    for name, own, scored in _soundscapes(collection, models, mix, seed):
+        events[name], soundscapes[name] = own, scored
+    tested = [clip for clip in collection.clips if clip.fold and (len(models) > 1 or not clip.label)]
+    pairs = [(clip, _score_clip(models[(clip.fold - 1) % len(models)], clip)) for clip in tested]
+    return HeldOut(
+        events,
+        soundscapes,
+        [each for each in pairs if each[0].label],
+        [each for each in pairs if not each[0].label],
+        _distractors(models, seed),
+    )
+
+
+def _soundscapes(
+    collection: Collection, models: Sequence[HTSAT], mix: SoundscapeRecipe, seed: int
+) -> Iterator[tuple[str, list[Event], Scored]]:
+    """Name, events and scores of soundscapes."""
+    for number, model in enumerate(models, 1):
+        config = model.config
+        own = [as_clip(c) for c in collection.clips if len(models) == 1 or c.fold == number]
+        sources = read_sources(own, sample_rate=config.sample_rate)
+        if not sources:
+            continue
+        shape = ExampleShape(
+            sample_rate=config.sample_rate, samples=config.window_samples, tokens=TOKENS, labels=model.labels
+        )
+        mixed = Soundscapes(
+            sources,
+            mix,
+            sample_rate=config.sample_rate,
+            seed=seed + 1000 + number,
+            backgrounds=read_backgrounds(own, sample_rate=config.sample_rate),
+        )
+        series = SoundscapeSeries(mixed, shape)
+        for i in range(-(-_SOUNDSCAPES // len(models))):
+            example = series[i]
+            yield f"{number}-{i:05d}", list(example.events or ()), score(model, example.waveform)
+
+
+def _distractors(models: Sequence[HTSAT], seed: int) -> dict[str, Scored]:
+    """Scores of distractors that no model was trained on."""
+    found = {}
+    for number, model in enumerate(models, 1):
+        config = model.config
+        for i in range(-(-_DISTRACTORS // len(models))):
+            samples = distractor(
+                seed + 1000 + number, i, samples=config.window_samples, sample_rate=config.sample_rate
+            )
+            found[f"distractor {number}-{i:05d}"] = score(model, samples)
+    return found
+
+
+def alarms_per_hour(silent: Sequence[Scored], rules: PostProcessing) -> float | None:
+    """Events per hour of what must stay silent; None of nothing."""
+    seconds = sum(scored.presence_map.duration for scored in silent)
+    events = sum(len(find_events(scored.presence_map, rules)) for scored in silent)
+    return 3600.0 * events / seconds if seconds else None
+
+
+def as_clip(clip: Labelled) -> Clip:
+    """A clip for the training, with the times of its active part."""
+    events = (Event(clip.onset, clip.offset, clip.label),) if clip.label else None
+    return Clip(clip.path, frozenset([clip.label]) if clip.label else frozenset(), events)
+
+
+def _score_clip(model: HTSAT, clip: Labelled) -> Scored:
+    return score(model, read(clip.path, model.config.sample_rate))
+
+
+@torch.inference_mode()
+def score(model: HTSAT, samples: NDArray[np.float32]) -> Scored:
+    """Scores of (n,) samples, in windows that do not overlap; their highest clip-level score counts."""
+    config = model.config
+    length = config.window_samples
+    count = max(1, math.ceil(len(samples) / length))
+    padded = np.pad(samples, (0, count * length - len(samples))).reshape(count, length)
+    outputs = [model(torch.from_numpy(window[None])) for window in padded]
+    presence = np.concatenate([model.scores(out.presence_logits)[0].numpy() for out in outputs])
+    clip = np.stack([model.scores(out.clip_logits)[0].numpy() for out in outputs]).max(axis=0)
+    tokens = max(1, math.ceil(len(samples) * TOKENS / length))
+    duration = len(samples) / config.sample_rate
+    return Scored(PresenceMap(presence[:tokens], model.labels, config.token_seconds, duration), clip)
+
+
+def choose_post_processing(
+    held_out: HeldOut, labels: Sequence[str], *, precision: float, false_alarms: float, seed: int
+) -> tuple[PostProcessing, dict[str, float]]:
+    """Choose the post-processing with the best F1 that precision and false alarms allow; calibrate scores.
+
+    Args:
+        held_out: what it is chosen on.
+        labels: classes.
+        precision: wanted of events, where a threshold reaches it.
+        false_alarms: per hour of negatives, at most, of all classes together.
+        seed: of the folds of soundscapes.
+
+    Returns:
+        The post-processing; and F1 of each class, held out by cross-validation over soundscapes.
+    """
+    maps = {name: scored.presence_map for name, scored in held_out.soundscapes.items()}
+    if not any(held_out.events.values()) or len(maps) < 5:
+        return PostProcessing(), {}
+    pairs = pair(held_out.events, dict.fromkeys(maps, ()))
+    quiet = {name: scored.presence_map for name, scored in held_out.silent.items()}
+    limit = Limit(maps=quiet, table={}, per_hour=false_alarms) if quiet else None
+    tuning = tune(pairs, maps, limit=limit, seed=seed)
+    rules = tuning.post_processing().to_dict()
+    for label, choice in zip(tuning.labels, tuning.choices, strict=True):
+        rules["classes"][label] = _precise(pairs, maps, label, choice, precision).values()
+    worth = {label: each.held_out for label, each in tuning.by_class().items()}
+    chosen = _calibrated(PostProcessing().override(rules), held_out, labels)
+    return chosen, {label: worth.get(label, math.nan) for label in labels}
+
+
+def _precise(
+    events: Pair, maps: Mapping[str, PresenceMap], label: str, choice: Choice, precision: float
+) -> Choice:
+    """The choice with the lowest threshold, from its own upwards, that reaches the precision, if any does."""
+    curves = ThresholdCurves(events, maps, label, "intersection", Settings())
+    for threshold in [choice.threshold, *np.arange(0.05, 1.0, 0.025)]:
+        candidate = replace(choice, threshold=float(threshold))
+        counts = curves.counts(candidate)
+        tp, fp = float(counts.tp.sum()), float(counts.fp.sum())
+        if threshold >= choice.threshold and tp > 0.0 and tp >= precision * (tp + fp):
+            return candidate
+    return choice
+
+
+def _calibrated(rules: PostProcessing, held_out: HeldOut, labels: Sequence[str]) -> PostProcessing:
+    """The same with scores of events and clips calibrated to the share that is right."""
+    found = {name: find_events(own.presence_map, rules) for name, own in held_out.soundscapes.items()}
+    false = {name: find_events(own.presence_map, rules) for name, own in held_out.silent.items()}
+    of_events = [
+        *outcomes_of_pair(pair(held_out.events, found), dtc=_DTC),
+        *outcomes_of_negatives(false, {}, labels),
+    ]
+    clips = {str(clip.path): (scored.clip, {clip.label}) for clip, scored in held_out.clips}
+    mixed = {
+        name: (scored.clip, {event.label for event in held_out.events[name]})
+        for name, scored in held_out.soundscapes.items()
+    }
+    silent = {name: (scored.clip, set[str]()) for name, scored in held_out.silent.items()}
+    every = clips | mixed | silent
+    of_clips = outcomes_of_clips(
+        {name: scores for name, (scores, _) in every.items()},
+        {name: present for name, (_, present) in every.items()},
+        {},
+        labels,
+    )
+    columns = [
+        column.tolist()
+        for outcomes in (of_events, of_clips)
+        for column in calibrate_scores(outcomes, labels).calibration
+    ]
+    names = ("score_slope", "score_offset", "clip_slope", "clip_offset")
+    classes = {
+        label: {name: round(value, 4) for name, value in zip(names, own, strict=True)}
+        for label, *own in zip(labels, *columns, strict=True)
+    }
+    return rules.override({"classes": classes})
