@@ -125,7 +125,7 @@ def _cells(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
             path, metadata=metadata, read_dictionary=["filename", "event_label"]
         ) as file:
             for batch in file.iter_batches(_ROWS, columns=wanted):
-                columns = {name: _values(path, name, batch.column(name), arrow) for name in wanted}
+                columns = {name: column_values(path, name, batch.column(name), arrow) for name in wanted}
                 nothing = [None] * len(batch)
                 yield from zip(*(columns.get(name, nothing) for name in order), strict=True)
     except (OSError, UnicodeDecodeError, ValueError, arrow.ArrowException) as error:
@@ -133,8 +133,12 @@ def _cells(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
         raise AnnotationError(path, f"cannot be read: {reason:.400}") from error
 
 
-def _values(path: str | os.PathLike[str], name: str, column: Any, arrow: Any) -> list[Any]:
-    """The cells of a column that holds texts, numbers or nothing."""
+def column_values(path: str | os.PathLike[str], name: str, column: Any, arrow: Any) -> list[Any]:
+    """The cells of a column that holds texts, numbers, times or nothing.
+
+    Raises:
+        AnnotationError: it holds others, or a text that is far too long.
+    """
     types, kind = arrow.types, column.type
     if types.is_dictionary(kind):
         kind = kind.value_type
@@ -146,32 +150,43 @@ def _values(path: str | os.PathLike[str], name: str, column: Any, arrow: Any) ->
         longest = compute.max(compute.binary_length(values)).as_py() or 0
         if longest > _LONGEST_TEXT:
             raise AnnotationError(path, f"has a {name} of {longest} bytes, wanted {_LONGEST_TEXT} at most")
-    elif not (types.is_integer(kind) or types.is_floating(kind) or types.is_null(kind)):
+    elif not any(
+        fits(kind) for fits in (types.is_integer, types.is_floating, types.is_timestamp, types.is_null)
+    ):
         raise AnnotationError(path, f"has {name} as {kind!s:.60}, wanted texts or numbers")
     return list(column.to_pylist())
 
 
-def check_size(path: str | os.PathLike[str], metadata: Any, wanted: Sequence[str]) -> None:
+def check_size(
+    path: str | os.PathLike[str], metadata: Any, wanted: Sequence[str], *, most: int | None = None
+) -> None:
     """Refuse what would unfold to far more than the file: rows, columns and pages.
+
+    Args:
+        path: the file.
+        metadata: of it, by pyarrow.
+        wanted: columns that will be read.
+        most: bytes that all pages of these may have, unpacked; None where they are read piece by piece.
 
     Raises:
         AnnotationError: naming what is too much.
         OSError: the file cannot be read.
         UsageError: the footer or the head of a page cannot be understood.
     """
-    most = _FEW_ROWS + _ROWS_A_BYTE * Path(path).stat().st_size
-    if metadata.num_rows > most:
+    if metadata.num_rows > _FEW_ROWS + _ROWS_A_BYTE * Path(path).stat().st_size:
         raise AnnotationError(path, f"states {metadata.num_rows} rows, more than a file of its size holds")
     roots = [metadata.schema.column(i).path.split(".")[0] for i in range(metadata.num_columns)]
     numbers = {i for i, root in enumerate(roots) if root in wanted}
     with Path(path).open("rb") as file:
-        pages = 0
+        pages = total = 0
         for start, end in column_chunks(file, numbers):
             for size in page_sizes(file, start, end):
-                pages += 1
+                pages, total = pages + 1, total + size
                 if size > _LARGEST_PAGE or pages > _MOST_PAGES:
                     what = f"a page of {size} bytes" if pages <= _MOST_PAGES else f"{pages} pages"
                     raise AnnotationError(path, f"states {what}: no writer of tables makes that")
+                if most is not None and total > most:
+                    raise AnnotationError(path, f"would unfold to {total} bytes or more, wanted {most} at most")
 
 
 def _is_time(value: object) -> bool:

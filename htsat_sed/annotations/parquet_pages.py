@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from htsat_sed.errors import UsageError
 
-_LONGEST_HEAD = 1 << 20  # bytes; it holds the least and the greatest value of a page
+_USUAL_HEAD, _LONGEST_HEAD = 1 << 12, 1 << 20  # bytes; it holds the least and the greatest value of a page
 _LONGEST_FOOTER = 16 << 20  # bytes; a group of rows takes about 1 kB
 _DEEPEST = 16  # structures and lists within each other
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCTURE = (*range(1, 11), 12)
@@ -71,14 +71,25 @@ def page_sizes(file: BinaryIO, start: int, end: int) -> Iterator[int]:
     """
     position = start
     while position < end:
-        file.seek(position)
-        head = _Compact(file.read(min(_LONGEST_HEAD, end - position)), "the head of one of its pages")
-        fields = head.structure()
+        head, fields = _head(file, position, end)
         unpacked, packed = fields.get(_UNPACKED_SIZE, -1), fields.get(_PACKED_SIZE, -1)
         if unpacked < 0 or packed < 0:
             raise UsageError(f"the head of its page at byte {position} states no size")
         yield unpacked
         position += head.position + packed
+
+
+def _head(file: BinaryIO, position: int, end: int) -> tuple[_Compact, dict[tuple[int, int], Any]]:
+    """The head of a page, and its fields; a usual one without reading the page, too."""
+    for longest in (_USUAL_HEAD, _LONGEST_HEAD):
+        file.seek(position)
+        head = _Compact(file.read(min(longest, end - position)), "the head of one of its pages")
+        try:
+            return head, head.structure()
+        except UsageError:
+            if longest == _LONGEST_HEAD or end - position <= longest:
+                raise
+    raise AssertionError
 
 
 def _structures(values: list[Any]) -> Iterator[dict[tuple[int, int], Any]]:

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from htsat_sed.annotations.delimited import read_columns, read_rows
-from htsat_sed.annotations.parquet import check_size, require_pyarrow
-from htsat_sed.annotations.text import CLOCK, Names, numbered_lines, read_text, unescape
+from htsat_sed.annotations.parquet import check_size, column_values, require_pyarrow
+from htsat_sed.annotations.text import Names, numbered_lines, read_text, unescape
 from htsat_sed.clock import SOURCES, Start, parse_time
 from htsat_sed.errors import AnnotationError, UsageError
+
+
+_TEXTS = ("filename", "begin", "clock")
+_COLUMNS = (*_TEXTS, "onset", "recording_duration")
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def _rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
             yield line, given["filename"], given | {"recording_duration": given.get("duration")}
     elif {"filename", "begin"} <= set(read_columns(path)):
         for row in read_rows(path, ("filename", "onset")):
-            yield row.line, row.filename(), {name: row.text(name) for name in (*CLOCK, "onset")}
+            yield row.line, row.filename(), {name: row.text(name) for name in _COLUMNS[1:]}
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
@@ -88,15 +92,18 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
     try:
         metadata = parquet.read_metadata(path)
         names = metadata.schema.to_arrow_schema().names
-        columns = [name for name in ("filename", "onset", *CLOCK) if name in names]
+        columns = [name for name in _COLUMNS if name in names]
         if not {"filename", "begin"} <= set(columns):
             return
         check_size(path, metadata, columns)
         line = 0
-        with parquet.ParquetFile(path, metadata=metadata) as file:
+        # Repeated texts stay repeated: unfolded, a small file can hold terabytes.
+        texts = [name for name in columns if name in _TEXTS]
+        with parquet.ParquetFile(path, metadata=metadata, read_dictionary=texts) as file:
             for batch in file.iter_batches(10_000, columns=columns):
-                for cells in batch.to_pylist():
-                    line += 1
+                values = [column_values(path, name, batch.column(name), arrow) for name in columns]
+                for row in zip(*values, strict=True):
+                    line, cells = line + 1, dict(zip(columns, row, strict=True))
                     if not isinstance(cells["filename"], str):
                         raise AnnotationError(path, f"line {line}: no filename")
                     yield line, unescape(cells["filename"]), cells

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from htsat_sed.annotations.parquet import require_pyarrow
+from htsat_sed.annotations.parquet import check_size, require_pyarrow
 from htsat_sed.annotations.text import escape, unescape
 from htsat_sed.errors import AnnotationError, UsageError
 from htsat_sed.whole_file import whole_file
@@ -32,7 +32,10 @@ from htsat_sed.whole_file import whole_file
 _KEY = b"htsat-sed archive"
 _PART_ROWS = 1 << 18
 _COLUMNS = ("filename", "path", "size", "modified", "start", "duration", "embedding", "model")
+_UNFOLDED, _UNFOLDED_A_BYTE = 16 << 20, 4  # bytes of pages; embeddings do not compress
+_MOST_DIMENSIONS = 1 << 16
 _NAMES = ["filename", "path", "model"]  # columns of few values
+_NO_PART = "is no part of an archive that `htsat-sed embed` made"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,16 +137,31 @@ class Archive:
                 raise AnnotationError(path, f"is of another model or window than {self.parts[0]}")
 
     def _kind(self, path: Path) -> Kind:
-        schema = self._read(path, self._parquet.read_schema)
+        metadata = self._read(path, self._parquet.read_metadata)
         try:
-            values = json.loads((schema.metadata or {})[_KEY])
+            schema = metadata.schema.to_arrow_schema()
+            values = json.loads((metadata.metadata or {})[_KEY])
             kind = Kind(**{**values, "checkpoints": tuple(values["checkpoints"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise AnnotationError(path, "is no part of an archive that `htsat-sed embed` made") from error
-        wanted = self._arrow.binary(2 * kind.dimensions)
-        if set(_COLUMNS) - set(schema.names) or schema.field("embedding").type != wanted:
-            raise AnnotationError(path, "is no part of an archive that `htsat-sed embed` made")
+            fits = type(kind.dimensions) is int and 0 < kind.dimensions <= _MOST_DIMENSIONS
+            types = self._types(kind) if fits else {}
+            fits = fits and all(schema.field(name).type == of for name, of in types.items())
+        except (KeyError, TypeError, ValueError, RecursionError, self._arrow.ArrowException) as error:
+            raise AnnotationError(path, _NO_PART) from error
+        if not fits:
+            raise AnnotationError(path, _NO_PART)
+        most = _UNFOLDED + _UNFOLDED_A_BYTE * path.stat().st_size
+        try:
+            check_size(path, metadata, _COLUMNS, most=most)
+        except UsageError as error:
+            raise AnnotationError(path, f"cannot be read: {error}") from error
         return kind
+
+    def _types(self, kind: Kind) -> dict[str, Any]:
+        """The type of each column."""
+        arrow = self._arrow
+        text, whole, number = arrow.string(), arrow.int64(), arrow.float64()
+        types = (text, text, whole, whole, number, number, arrow.binary(2 * kind.dimensions), text)
+        return dict(zip(_COLUMNS, types, strict=True))
 
     def _read(self, path: Path, reader: Any, **options: Any) -> Any:
         try:
@@ -151,13 +169,24 @@ class Archive:
         except (OSError, self._arrow.ArrowException) as error:
             raise AnnotationError(path, f"cannot be read: {error}") from error
 
+    def _table(self, path: Path, *columns: str, **options: Any) -> Any:
+        """Columns of a part, without empty cells and broken texts."""
+        table = self._read(path, self._parquet.read_table, columns=list(columns), **options)
+        try:
+            table.validate(full="embedding" not in columns)
+        except self._arrow.ArrowException as error:
+            raise AnnotationError(path, f"cannot be read: {error}") from error
+        if any(column.null_count for column in table.columns):
+            raise AnnotationError(path, "has empty cells, which `htsat-sed embed` never writes")
+        return table
+
     @cached_property
     def stamps(self) -> dict[str, tuple[int, int]]:
         """Path of each recording -> size and time of change of the file that was embedded."""
         found: dict[str, tuple[int, int]] = {}
         for path in self.parts:
             columns = ["path", "size", "modified"]
-            table = self._read(path, self._parquet.read_table, columns=columns, read_dictionary=["path"])
+            table = self._table(path, *columns, read_dictionary=["path"])
             rows = table.group_by(columns).aggregate([]).to_pydict()
             names = map(unescape, rows["path"])
             found |= dict(zip(names, zip(rows["size"], rows["modified"], strict=True), strict=True))
@@ -177,7 +206,7 @@ class Archive:
 
     def _codes(self, path: Path, column: str) -> tuple[list[str], NDArray[np.int64]]:
         """The values of a column, and for each row the number of its value."""
-        table = self._read(path, self._parquet.read_table, columns=[column], read_dictionary=[column])
+        table = self._table(path, column, read_dictionary=[column])
         array = table.unify_dictionaries().column(column).combine_chunks()
         return array.dictionary.to_pylist(), array.indices.to_numpy().astype(np.int64)
 
@@ -192,7 +221,7 @@ class Archive:
                 if name not in number:
                     number[name] = len(filenames)
                     filenames.append(code)
-            table = self._read(path, self._parquet.read_table, columns=["start", "duration"])
+            table = self._table(path, "start", "duration")
             recording = np.array([number[name] for name in paths], np.int64)[of_path]
             for store, values in zip(
                 columns, (recording, table["start"].to_numpy(), table["duration"].to_numpy()), strict=True
@@ -212,7 +241,7 @@ class Archive:
         if self.kind is None:
             return
         for path, live in zip(self.parts, self._live, strict=True):
-            table = self._read(path, self._parquet.read_table, columns=["embedding"], memory_map=True)
+            table = self._table(path, "embedding", memory_map=True)
             begin = 0
             for chunk in table.column("embedding").chunks:
                 flat = np.frombuffer(chunk.buffers()[1], "<f2")

@@ -67,8 +67,10 @@ class InMemory(os.PathLike[str]):
         """Keep the recording where decoders can open it, until the stack closes.
 
         Raises:
-            AudioError: it cannot be kept or read.
+            AudioError: it cannot be kept or read, or is an array without samples.
         """
+        if self._samples is not None and self._samples.size == 0:
+            raise AudioError(self._name, "holds no audio: the array is empty")
         try:
             path, file = _kept(stack)
             with file:

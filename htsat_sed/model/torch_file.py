@@ -27,6 +27,8 @@ _LONGEST_PICKLE = 8 << 20  # bytes; that of a checkpoint with optimiser state ha
 _MOST_STEPS = 1_000_000  # of a pickle; a checkpoint's has some 10 000
 _MOST_UNFOLDED = 10 * _MOST_STEPS  # objects that are reached when the tuples of a pickle are gone through
 _DEEPEST = 1_000  # containers within each other; a tuple's hash descends into each
+# Objects in tuples that are keys: tuples of one hash can be made at will, and each is compared with all before.
+_MOST_IN_KEYS = 10_000
 _LONG_INTEGER, _LONG_INTEGERS = 8, 10_000  # bytes of such, and how many: their hashes can be made to collide
 _LEGACY_PICKLES = 5  # in a file of old PyTorch: magic number, version, system, content, storage keys
 
@@ -211,10 +213,19 @@ def _named(path: str | Path, file: IO[bytes]) -> set[str]:
 
 @dataclass(slots=True)
 class _Weight:
-    """An object of a pickle: how many objects are reached from it, counted once a way, and how deep."""
+    """An object of a pickle.
+
+    Attributes:
+        objects: how many are reached from it, counted once a way.
+        depth: of containers within each other.
+        composite: whether it is a tuple or what a call returned, whose hash is that of its parts.
+        hashes: whether it is a function that hashes what it is called with.
+    """
 
     objects: int = 1
     depth: int = 1
+    composite: bool = False
+    hashes: bool = False
 
     def hold(self, others: Sequence[_Weight | None]) -> None:
         """Let it contain others."""
@@ -238,7 +249,7 @@ class _Unfolding:
         self._path = path
         self._stack: list[_Weight | None] = []  # None is a mark
         self._memo: dict[object, _Weight] = {}
-        self._used = self._long_integers = 0
+        self._used = self._long_integers = self._in_keys = 0
 
     def step(self, operation: pickletools.OpcodeInfo, argument: object) -> None:
         """Do what an operation does to the stack.
@@ -257,11 +268,15 @@ class _Unfolding:
             self._use(self._memo.get(argument, _Weight()))
         else:
             taken = self._taken(operation)
+            self._hash(name, taken)
             if name in _FILLING and taken and (container := taken[0]) is not None:
                 container.hold(taken[1:])
                 self._stack.append(container)
             elif operation.stack_after:
-                made = _Weight()
+                made = _Weight(
+                    composite=name in _COMPOSITE,
+                    hashes=name == "GLOBAL" and str(argument).split(" ")[-1] in _HASHING,
+                )
                 made.hold(taken)
                 self._use(made)
         if isinstance(argument, int) and argument.bit_length() > 8 * _LONG_INTEGER:
@@ -283,6 +298,23 @@ class _Unfolding:
         below, self._stack[first:] = self._stack[first:], []
         return below + above
 
+    def _hash(self, operation: str, taken: Sequence[_Weight | None]) -> None:
+        """Count what is in the keys that an operation adds to a dict or set.
+
+        Args:
+            operation: its name.
+            taken: from the stack; what lay above a mark is in reverse.
+        """
+        keys = taken[_KEYS[operation]] if operation in _KEYS else ()
+        self._in_keys += sum(key.objects for key in keys if key is not None and key.composite)
+        if operation in ("REDUCE", "NEWOBJ") and len(taken) == 2:
+            function, arguments = taken
+            if function is not None and function.hashes and arguments is not None:
+                self._in_keys += arguments.objects - 1
+        if self._in_keys > _MOST_IN_KEYS:
+            reason = "refused: its pickle is full of keys that are not plain names; save its state_dict"
+            raise CheckpointError(self._path, reason)
+
     def _use(self, used: _Weight) -> None:
         self._stack.append(used)
         self._used += used.objects
@@ -294,6 +326,9 @@ class _Unfolding:
 
 
 _FILLING = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"}
+_COMPOSITE = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "REDUCE", "NEWOBJ"}
+_KEYS = {"SETITEM": slice(1, 2), "SETITEMS": slice(2, None, 2), "ADDITEMS": slice(1, None)}
+_HASHING = {"set", "frozenset", "dict", "OrderedDict", "Counter", "defaultdict"}
 
 
 def shortened(names: list[str]) -> str:

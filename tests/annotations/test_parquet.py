@@ -224,3 +224,21 @@ def test_clock_times_of_a_damaged_file_are_read_or_refused(tmp_path):
     pq.write_table(pa.table(columns | {"filename": pa.array([None], pa.string())}), path)
     with pytest.raises(AnnotationError, match="line 1: no filename"):
         read_recorded(path)
+
+
+@pytest.mark.parametrize("column", ["filename", "begin", "clock"])
+def test_what_is_known_of_recordings_has_texts_of_some_length_too(tmp_path, column):
+    """A text that many rows share takes some bytes in the file, and gigabytes where each row gets its own."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from htsat_sed.annotations.recorded import read_recorded
+
+    cells = {"filename": "a.wav", "onset": 0.0, "begin": "2026-05-12T04:30:00", "clock": "name"}
+    table = pa.table({name: [value] * 50_000 for name, value in cells.items()})
+    pq.write_table(table, tmp_path / "e.parquet")
+    assert read_recorded(tmp_path / "e.parquet")["a.wav"].start.iso(0.0) == "2026-05-12T04:30:00.000"
+    long = table.set_column(table.column_names.index(column), column, pa.array(["a" * 100_000] * 50_000))
+    pq.write_table(long, tmp_path / "e.parquet", compression="zstd")
+    with pytest.raises(AnnotationError, match=rf"has a {column} of 100000 bytes, wanted 10000 at most"):
+        read_recorded(tmp_path / "e.parquet")

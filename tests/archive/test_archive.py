@@ -124,6 +124,47 @@ def test_an_archive_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
         Archive(tmp_path / "letters")
 
 
+@pytest.mark.parametrize("change", ["long texts", "huge page", "empty cells", "other type", "dimensions", "no text"])
+def test_an_archive_refuses_parts_that_it_did_not_write(tmp_path: Path, change: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    Archive(folder).add(KIND, [embedded("a.wav", [[1, 0, 0, 0], [0, 1, 0, 0]])])
+    path = folder / "part-00000.parquet"
+    table = pq.read_table(path)
+    reason = "no part of an archive"
+    if change == "long texts":  # 100 MB in a few kB
+        long = pa.array([f"{i}" + 50_000_000 * "a" for i in range(2)])
+        pq.write_table(table.set_column(1, "path", long), path, compression="zstd", use_dictionary=False)
+        reason = r"would unfold to \d+ bytes or more"
+    elif change == "huge page":  # the size that the page of `start` states, see tests/annotations/test_parquet.py
+        pq.write_table(table, path, compression="zstd", use_dictionary=False)
+        data, start = path.read_bytes(), pq.ParquetFile(path).metadata.row_group(0).column(4).data_page_offset
+        assert data[start : start + 3] == b"\x15\x00\x15"
+        end = start + 3 + (1 if data[start + 3] < 128 else 2)
+        path.write_bytes(data[: start + 3] + b"\xfe\xff\xff\xff\x0f" + data[end:])
+        reason = "states a page of 2147483647 bytes"
+    elif change == "empty cells":
+        pq.write_table(table.set_column(0, "filename", pa.array(["a.wav", None])), path)
+        reason = "has empty cells"
+    elif change == "other type":
+        pq.write_table(table.set_column(4, "start", pa.array(["0", "2.5"])), path)
+    elif change == "dimensions":
+        (key,) = table.schema.metadata
+        text = table.schema.metadata[key].replace(b'"dimensions": 4', b'"dimensions": "4"')
+        pq.write_table(table.replace_schema_metadata({key: text}), path)
+    else:
+        broken = pa.StringArray.from_buffers(
+            2, pa.py_buffer(np.array([0, 1, 2], np.int32).tobytes()), pa.py_buffer(b"a\xff")
+        )
+        pq.write_table(table.set_column(0, "filename", broken), path)
+        reason = "cannot be read: .*UTF"
+    with pytest.raises(AnnotationError, match=rf"part-00000\.parquet: {reason}|part-00000\.parquet: is {reason}"):
+        Archive(folder).index()
+
+
 def test_search_finds_the_nearest_as_numpy_does(tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     folder.mkdir()

@@ -129,9 +129,10 @@ def test_what_is_no_recording(sound: object, rate: int | None, message: str) -> 
         Detector(tiny()).detect(sound, sample_rate=rate)  # type: ignore[arg-type]
 
 
-def test_samples_without_sound() -> None:
-    with pytest.raises(AudioError, match="<samples>: holds no audio"):
-        Detector(tiny()).detect(np.zeros(0), sample_rate=32_000)
+@pytest.mark.parametrize("shape", [(0,), (0, 2)])
+def test_samples_without_sound(shape: tuple[int, ...]) -> None:
+    with pytest.raises(AudioError, match="<samples>: holds no audio: the array is empty"):
+        Detector(tiny()).detect(np.zeros(shape), sample_rate=32_000)
 
 
 def test_models_by_name_and_path(tmp_path: Path) -> None:

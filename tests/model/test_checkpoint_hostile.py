@@ -152,15 +152,28 @@ def shared_list(count: int) -> bytes:
     return b"]q\x00(" + b"K\x01" * 20_000 + b"e" + sets
 
 
+def pairs(count: int) -> bytes:
+    """Tuples of two whole numbers, which could be chosen to have one hash, each followed by None."""
+    return b"".join(b"J" + i.to_bytes(4, "little") + b"K\x01\x86N" for i in range(count))
+
+
+KEYS = "keys that are not plain names"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (b"}(" + pairs(4_000) + b"u", KEYS),
+        (b"}" + pairs(4_000).replace(b"\x86N", b"\x86Ns}"), KEYS),
+        (b"cbuiltins\nset\n](" + pairs(4_000) + b"e\x85R", KEYS),
+        (b"ccollections\nCounter\n](" + pairs(4_000) + b"e\x85R", KEYS),
+        (b"}(" + b"cbuiltins\ncomplex\nK\x01K\x01\x86RN" * 4_000 + b"u", KEYS),
         (shared_tuples(60), "contain one another again and again"),
         (b"}K\x01" + b"\x85" * 500_000 + b"K\x01s", "contain one another again and again"),
-        (shared_list(20_000), "contain one another again and again"),
+        (shared_list(20_000), KEYS),
         (b"}(" + b"".join(b"\x8a\x0c" + bytes([*i.to_bytes(4), *[1] * 8]) + b"N" for i in range(20_000)) + b"u", "long integers"),
     ],
-    ids=["shared tuples", "deep tuples", "sets of one list", "long integers"],
+    ids=["keys of one dict", "keys of many dicts", "a set", "a counter", "complex keys", "shared tuples", "deep tuples", "sets of one list", "long integers"],
 )  # fmt: skip
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_that_takes_hours_to_hash_is_refused(
