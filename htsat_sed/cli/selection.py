@@ -86,8 +86,17 @@ class SelectionOptions:
         clock_options: ClockOptions,
         detector: Callable[[], Detector],
         failures: Sequence[HtsatSedError],
+        *,
+        passes: int = 1,
     ) -> None:
         """With --dry-run, print what would be read and how long it would take, and end.
+
+        Args:
+            recordings: that were chosen.
+            clock_options: for their begin.
+            detector: makes the one that would be used.
+            failures: of the search for recordings.
+            passes: how often each recording would go through the model.
 
         Raises:
             typer.Exit: always with --dry-run.
@@ -106,7 +115,7 @@ class SelectionOptions:
             begin = "" if start is None else start.iso(0.0)
             emit(row((each.name, begin, "" if duration is None else f"{duration:.3f}"), "\t"))
         cost, runtime = _cost(detector)
-        seconds = known * cost
+        seconds = known * cost * passes
         more = f"; the duration of {unknown} is unknown" if unknown else ""
         remark(f"{len(recordings)} recordings, {known / 3600:.2f} h of sound{more}; nothing was written")
         hours, rest = divmod(round(seconds), 3600)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
+from htsat_sed.cli.clock_options import ClockOptions
 from htsat_sed.cli.groups import Without, option, with_groups
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.options import (
@@ -22,6 +23,7 @@ from htsat_sed.cli.options import (
     ShardOptions,
 )
 from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.selection import SelectionOptions
 from htsat_sed.cli.terminal import emit, output, summarise
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.runs.outputs import check_files
@@ -120,6 +122,8 @@ def tag(
     options: TagOptions,
     run_options: RunOptions,
     model: Annotated[ModelOptions, Without("hop", "shifts")],
+    clock_options: ClockOptions,
+    selection: SelectionOptions,
     messages: MessageOptions,
 ) -> None:
     """Score every class for recordings as a whole: what is in them, without times.
@@ -134,14 +138,23 @@ def tag(
 
       htsat-sed tag street.wav
       htsat-sed tag recordings/ -o tags.csv
+      htsat-sed tag recordings/ --since 04:00 --until 08:00 --dry-run
       htsat-sed tag recordings/ --wide -o scores.csv --labels labels.txt
     """
     options.check()
     out = options.out
     with Interruptible() as stop:
-        recordings, failures = given.find()
-        recordings, part = shards.take(recordings, out=out)
         raw = EventOptions(raw_scores=options.raw_scores)
+        recordings, failures = given.find()
+        recordings = selection.choose(recordings, clock_options.clock())
+        selection.end_if_dry(
+            recordings,
+            clock_options,
+            lambda: model.detector(channels, raw),
+            failures,
+            passes=options.shifts,
+        )
+        recordings, part = shards.take(recordings, out=out)
         detector = model.detector(channels, raw, fill_batches=out is not None and len(recordings) > 1)
         special = {"shifts": options.shifts} if options.shifts > 1 else {}
         special |= {"raw scores": True} if options.raw_scores else {}

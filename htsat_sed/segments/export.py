@@ -6,9 +6,9 @@ The index, ``clips.csv``, has one row a clip:
     Dog/street_00002.000_00003.750_Dog_0.500.wav,street.wav,2.000,3.750,Dog,0.5000,1.500000,4.250000
 
 It is a table of strong labels, so that it is read like any other once rows have been dropped and labels
-corrected by ear; ``clip_onset`` and ``clip_offset`` are where the clip lies in the recording. Rows without a
-clip follow: they name each recording, and in the column ``heard`` what was cut out of it, see
-`htsat_sed.annotations.heard`.
+corrected by ear; ``clip_onset`` and ``clip_offset`` are where the clip lies in the recording. Where events
+have channels, a column ``channel`` follows the score. Rows without a clip follow: they name each recording, and
+in the column ``heard`` what was cut out of it, see `htsat_sed.annotations.heard`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from types import MappingProxyType
 from htsat_sed.annotations.delimited import row
 from htsat_sed.annotations.folders import make_folder
 from htsat_sed.annotations.heard import HEARD, heard_cells
-from htsat_sed.annotations.text import timed
+from htsat_sed.annotations.strong import COLUMNS
+from htsat_sed.annotations.text import CHANNEL, timed
 from htsat_sed.audio import find_recordings
 from htsat_sed.clock import Clock, Start
 from htsat_sed.detection.events import Event
@@ -35,7 +36,7 @@ from htsat_sed.whole_file import whole_file
 
 INDEX = "clips.csv"
 
-_COLUMNS = ("clip", "filename", "onset", "offset", "event_label", "score", "clip_onset", "clip_offset", HEARD)
+_OF_EVENT, _OF_CLIP = ("clip", *COLUMNS, "score"), ("clip_onset", "clip_offset", HEARD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,16 +206,18 @@ def write_index(
     Raises:
         HtsatSedError: it cannot be written.
     """
+    channels = CHANNEL if any(event.channel for own in written.values() for event in own) else ()
+    columns = (*_OF_EVENT, *channels, *_OF_CLIP)
     rows = []
     for name, own in written.items():
         for onset, offset, event in timed(own, decimals=3):
             bounds = (f"{seconds:.6f}" for seconds in own[event])
             clip = plan.clips[name][event]
-            rows.append((clip, name, onset, offset, event.label, f"{event.score:.4f}", *bounds, ""))
-    heard = [
-        ("", name, *[""] * 6, cell) for name, own in sorted(written.items()) for cell in heard_cells(own)
-    ]
+            channel = [str(event.channel or "") for _ in channels]
+            rows.append((clip, name, onset, offset, event.label, f"{event.score:.4f}", *channel, *bounds, ""))
+    nothing = [""] * (len(columns) - 3)
+    heard = [("", name, *nothing, cell) for name, own in sorted(written.items()) for cell in heard_cells(own)]
     make_folder(folder)
     with whole_file(folder / INDEX) as file:
-        file.write(row(_COLUMNS, ","))
+        file.write(row(columns, ","))
         file.writelines(row(cells, ",", safe_cells=safe_cells) for cells in sorted(rows) + heard)

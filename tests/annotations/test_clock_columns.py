@@ -79,3 +79,22 @@ def test_nothing_changes_where_no_time_and_no_channel_is_known(tmp_path):
         write_events(tmp_path / "empty", events, format, starts={})
         assert (tmp_path / "plain").read_bytes() == (tmp_path / "empty").read_bytes()
         assert (tmp_path / "plain").read_text().startswith(FORMATS[format].header)
+
+
+def test_a_data_frame_has_channels_and_clock_times_where_there_are_some():
+    from htsat_sed import events_to_frame
+
+    plain = {"a.wav": [Event(0.5, 1.0, "Dog", 0.25)], "silence.wav": []}
+    assert list(events_to_frame(plain)) == ["filename", "onset", "offset", "event_label", "score"]
+    assert events_to_frame(plain).iloc[0].tolist() == ["a.wav", 0.5, 1.0, "Dog", 0.25]
+    stereo = {"a.wav": [Event(0.5, 3600.0, "Dog", 0.25, 2)], "b.wav": [Event(0.0, 1.0, "Dog")]}
+    zone = ZoneInfo("Europe/Berlin")
+    start = Start(datetime(2026, 10, 25, 2, 30, tzinfo=zone), "audiomoth")
+    frame = events_to_frame(stereo, starts={"a.wav": start})
+    assert list(frame)[5:] == ["channel", "begin", "end", "clock"]
+    assert frame.channel.tolist() == [2, 0]
+    assert frame.begin[0].isoformat() == "2026-10-25T02:30:00.500000+02:00"
+    assert frame.end[0].isoformat() == "2026-10-25T02:30:00+01:00"  # the clock was set back meanwhile
+    assert frame.clock[0] == "audiomoth"
+    assert frame[["begin", "end", "clock"]].iloc[1].isna().all()
+    assert list(events_to_frame({}, starts={})) == [*list(events_to_frame(plain)), "begin", "end", "clock"]

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from htsat_sed import Event
-from htsat_sed.annotations import write_events
+from htsat_sed.annotations import read_events, read_heard, write_events
 from htsat_sed.cli import main
 
 RATE = 8_000
@@ -49,6 +49,18 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 def clips() -> list[str]:
     return sorted(path.as_posix() for path in Path("clips").rglob("*.*"))
+
+
+def test_events_of_channels_keep_them_in_the_index(run: Run) -> None:
+    soundfile.write("audio/street.wav", np.zeros((10 * RATE, 2)), RATE)
+    events = [Event(1, 2, "Dog", 0.9, 1), Event(1, 2, "Dog", 0.7, 2), Event(3, 4, "Cat", 0.5)]
+    write_events("events.csv", {"street.wav": events}, "csv")
+    assert run("events.csv", "--audio", "audio", "-o", "clips")[0] == 0
+    header = Path("clips/clips.csv").read_text().partition("\n")[0]
+    columns = "clip,filename,onset,offset,event_label,score,channel,clip_onset,clip_offset,heard"
+    assert header == columns
+    assert read_events("clips/clips.csv") == {"street.wav": sorted(events)}
+    assert read_heard("clips/clips.csv") is not None
 
 
 def test_events_become_clips_and_an_index(run: Run) -> None:

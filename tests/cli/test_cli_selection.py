@@ -40,8 +40,8 @@ def model(tmp_path_factory):
     return path
 
 
-def taken(run, card, *arguments):
-    code, out, err = run("detect", card, "--dry-run", *arguments)
+def taken(run, card, *arguments, command="detect"):
+    code, out, err = run(command, card, "--dry-run", *arguments)
     assert code == 0, err
     rows = list(csv.DictReader(out.splitlines(), delimiter="\t"))
     return [NAMES.index(row["filename"]) for row in rows], rows, " ".join(err.split())
@@ -71,6 +71,21 @@ def test_what_is_taken(card, run, monkeypatch, arguments, expected):
     assert f"{len(expected)} recordings, {seconds / 3600:.2f} h of sound; nothing was written" in err
     if "--timezone" in arguments:
         assert rows[0]["begin"] == "2026-05-12T04:30:00.000+02:00"
+
+
+def test_tag_takes_and_lists_the_same(card, run, model, monkeypatch, tmp_path):
+    arguments = ("--since", "04:00", "--until", "13:00", "--limit", "2", "--timezone", "Europe/Berlin")
+    code, _, err = run("tag", card, *arguments, "-c", model, "-o", tmp_path / "t.csv", "--top", "1")
+    assert code == 0, err
+    with (tmp_path / "t.csv").open() as file:
+        assert [row["filename"] for row in csv.DictReader(file)] == [NAMES[1], NAMES[2]]
+    monkeypatch.setattr("htsat_sed.cli.selection._cost", lambda make: (3600.0, "torch"))
+    found, rows, err = taken(run, card, *arguments, command="tag")
+    assert (found, rows) == taken(run, card, *arguments)[:2]
+    assert found == [1, 2]
+    assert "would take about 2:30:00 for them" in err
+    assert "would take about 7:30:00 for them" in taken(run, card, *arguments, "--shifts", "3", command="tag")[2]
+    assert run("tag", card, "--sample")[0] == 2
 
 
 def test_recordings_of_unknown_duration_are_counted(run, monkeypatch, tmp_path):
