@@ -186,7 +186,7 @@ def check_size(
                     what = f"a page of {size} bytes" if pages <= _MOST_PAGES else f"{pages} pages"
                     raise AnnotationError(path, f"states {what}: no writer of tables makes that")
                 if most is not None and total > most:
-                    raise AnnotationError(path, f"would unfold to {total} bytes or more, wanted {most} at most")
+                    raise AnnotationError(path, f"would unfold to {total} bytes or more, at most {most} fit")
 
 
 def _is_time(value: object) -> bool:

@@ -17,7 +17,6 @@ from htsat_sed.annotations.text import Names, numbered_lines, read_text, unescap
 from htsat_sed.clock import SOURCES, Start, parse_time
 from htsat_sed.errors import AnnotationError, UsageError
 
-
 _TEXTS = ("filename", "begin", "clock")
 _COLUMNS = (*_TEXTS, "onset", "recording_duration")
 

@@ -27,7 +27,7 @@ _LONGEST_PICKLE = 8 << 20  # bytes; that of a checkpoint with optimiser state ha
 _MOST_STEPS = 1_000_000  # of a pickle; a checkpoint's has some 10 000
 _MOST_UNFOLDED = 10 * _MOST_STEPS  # objects that are reached when the tuples of a pickle are gone through
 _DEEPEST = 1_000  # containers within each other; a tuple's hash descends into each
-# Objects in tuples that are keys: tuples of one hash can be made at will, and each is compared with all before.
+# Objects in keys that are tuples: many can be made of one hash, and each is compared with all before.
 _MOST_IN_KEYS = 10_000
 _LONG_INTEGER, _LONG_INTEGERS = 8, 10_000  # bytes of such, and how many: their hashes can be made to collide
 _LEGACY_PICKLES = 5  # in a file of old PyTorch: magic number, version, system, content, storage keys

@@ -7,8 +7,8 @@ The index, ``clips.csv``, has one row a clip:
 
 It is a table of strong labels, so that it is read like any other once rows have been dropped and labels
 corrected by ear; ``clip_onset`` and ``clip_offset`` are where the clip lies in the recording. Where events
-have channels, a column ``channel`` follows the score. Rows without a clip follow: they name each recording, and
-in the column ``heard`` what was cut out of it, see `htsat_sed.annotations.heard`.
+have channels, a column ``channel`` follows the score. Rows without a clip come last: they name each
+recording, and in the column ``heard`` what was cut out of it, see `htsat_sed.annotations.heard`.
 """
 
 from __future__ import annotations

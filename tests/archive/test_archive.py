@@ -124,7 +124,9 @@ def test_an_archive_refuses_what_it_cannot_compare(tmp_path: Path) -> None:
         Archive(tmp_path / "letters")
 
 
-@pytest.mark.parametrize("change", ["long texts", "huge page", "empty cells", "other type", "dimensions", "no text"])
+@pytest.mark.parametrize(
+    "change", ["long texts", "huge page", "empty cells", "other type", "dimensions", "no text"]
+)
 def test_an_archive_refuses_parts_that_it_did_not_write(tmp_path: Path, change: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -139,7 +141,9 @@ def test_an_archive_refuses_parts_that_it_did_not_write(tmp_path: Path, change: 
         long = pa.array([f"{i}" + 50_000_000 * "a" for i in range(2)])
         pq.write_table(table.set_column(1, "path", long), path, compression="zstd", use_dictionary=False)
         reason = r"would unfold to \d+ bytes or more"
-    elif change == "huge page":  # the size that the page of `start` states, see tests/annotations/test_parquet.py
+    elif (
+        change == "huge page"
+    ):  # the size that the page of `start` states, see tests/annotations/test_parquet.py
         pq.write_table(table, path, compression="zstd", use_dictionary=False)
         data, start = path.read_bytes(), pq.ParquetFile(path).metadata.row_group(0).column(4).data_page_offset
         assert data[start : start + 3] == b"\x15\x00\x15"
@@ -161,7 +165,9 @@ def test_an_archive_refuses_parts_that_it_did_not_write(tmp_path: Path, change: 
         )
         pq.write_table(table.set_column(0, "filename", broken), path)
         reason = "cannot be read: .*UTF"
-    with pytest.raises(AnnotationError, match=rf"part-00000\.parquet: {reason}|part-00000\.parquet: is {reason}"):
+    with pytest.raises(
+        AnnotationError, match=rf"part-00000\.parquet: {reason}|part-00000\.parquet: is {reason}"
+    ):
         Archive(folder).index()
 
 
