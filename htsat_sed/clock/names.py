@@ -7,6 +7,7 @@ distance from UTC:
     S4A03895_20190522_000000.wav         Song Meter; STATION_0+1_20190522$000000.wav with GPS
     20191026T000000+1000_REC.flac        Frontier Labs
     2026-05-12T04:30:00Z, 2026-05-12 04.30.00, 2026-05-12-birdnet-04:30:00
+    5147.260512043000.wav                SoundTrap
     5AF65A70.WAV                         AudioMoth before firmware 1.2: seconds since 1970
 
 Times without seconds need separators, since ``20190522_0430`` may be a date and a number.
@@ -23,12 +24,13 @@ from htsat_sed.errors import UsageError
 
 _NAME = re.compile(
     r"(?<!\d)((?:19|20)\d\d)([-_.]?)(\d\d)\2(\d\d)"
-    r"(?:[T_ $-]|_-_|-birdnet-|)(?P<hour>[01]\d|2[0-3])"
+    r"(?:_?T|__?|[ $-]|_-_|-birdnet-|)(?P<hour>[01]\d|2[0-3])"
     r"(?:(?P<sep>[-:._h])(?P<min>[0-5]\d)(?:(?P=sep)(?P<sec>[0-5]\d))?|(?P<m2>[0-5]\d)(?P<s2>[0-5]\d))"
     r"(?:[.,]?(?P<fraction>\d{3}|[.,]\d{6}))?(?!\d)"
     r"(?:_?(?P<zone>Z(?![A-Za-z])|[+-](?:0\d|1[0-4]):?(?:00|15|30|45)(?!\d)))?",
     re.IGNORECASE,
 )
+_SOUNDTRAP = re.compile(r"\d{3,10}\.(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(?!\d)")
 _HEXADECIMAL = re.compile(r"[0-9A-F]{8}\.WAV")
 _FIRST, _LAST = 1_483_228_800, 2_051_222_400  # 2017, when AudioMoth came out, to 2035
 _DIRECTIVES = {
@@ -54,6 +56,8 @@ def named_time(path: str, time_format: str | None = None) -> datetime | None:
     name = PurePath(path).name
     if _HEXADECIMAL.fullmatch(name) and _FIRST <= int(name[:8], 16) < _LAST:
         return datetime.fromtimestamp(int(name[:8], 16), UTC)
+    if found := _SOUNDTRAP.match(name):
+        return moment((f"20{found[1]}", *found.groups()[1:]))
     for found in _NAME.finditer(name):
         part = found.groupdict()
         numbers = (found[1], found[3], found[4], part["hour"])

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from htsat_sed.clock.metadata import offset, read_times
 from htsat_sed.clock.names import check_format, named_time
+from htsat_sed.clock.naming import NamingClocks
 from htsat_sed.errors import UsageError
 
 SOURCES = ("guano", "audiomoth", "wamd", "bext", "ixml", "mp4", "name")
@@ -62,6 +63,7 @@ class Clock:
 
     timezone: tzinfo | None = None
     time_format: str | None = None
+    _naming: NamingClocks = field(default_factory=NamingClocks, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.time_format is not None:
@@ -76,9 +78,14 @@ class Clock:
             if Path(name).is_file():
                 with Path(name).open("rb") as file:
                     found = next(read_times(file), None)
-        if found is None:
-            time = named_time(name, self.time_format)
-            found = None if time is None else ("name", time)
+        if found is None or found[0] in ("guano", "audiomoth"):  # which AudioMoths write
+            named = named_time(name, self.time_format)
+            if found is not None:
+                self._naming.described(name, found[1], named)
+            elif named is not None:
+                found = "name", named
+                if named.tzinfo is None:
+                    self._naming.bare(name, named, self.timezone)
         if found is None:
             return None
         source, time = found

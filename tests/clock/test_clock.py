@@ -100,7 +100,44 @@ NAMES = {
     "20260512043000.wav": DAWN,
     "20260512_043000-20260512_053000.wav": DAWN,
     "site 20260512/20260512_043000_0007.wav": DAWN,
+    # Song Meter SM2, SM3 (without and with GPS, seewave's examples), SM4BAT, Mini, Micro; Echo Meter Touch
+    "__1__20260512_043000.wav": DAWN,
+    "ZA01_0_20260512_043000_000.wav": DAWN,
+    "CNRS_0+1_20260512_043000.wav": DAWN,
+    "PARIS_-0-_20260512$043000.wav": DAWN,
+    "S4U01234_20260512_043000.wav": DAWN,
+    "SMA00556_20260512_043000.wav": DAWN,
+    "Myotis_20260512_043000.wav": DAWN,
+    # AudioMoth with its number of 16 digits, and before firmware 1.2.2
+    "24E144085F256398_20260512_043000.WAV": DAWN,
+    "248D9B0420210520_20260512_043000.WAV": DAWN,
     "5AF65A70.WAV": datetime(2018, 5, 12, 3, 7, 28, tzinfo=UTC),
+    # Frontier Labs, also with the end and the place
+    "S20260512T043000.402646+0200_E20260512T091251.967555+1000_-12.34567+78.98102.wav": DAWN_UTC
+    + timedelta(microseconds=402646),
+    "S20260512T043000676+0200_E20260512T040446501+1000.wav": DAWN_UTC + timedelta(milliseconds=676),
+    "20260512_043000_Bar29 [27.2819 90.1361].wav": DAWN,
+    # Swift and SwiftOne
+    "SWIFT01_20260512_043000.wav": DAWN,
+    "SwiftOne_20260511_223000_-0400.wav": DAWN_UTC,
+    # Hydrophones: SoundTrap, icListen, AMAR, PAMGuard
+    "5147.260512043000.wav": DAWN,
+    "671629352.260512043000.sud": DAWN,
+    "ICLISTENHF1234_20260512T023000.000Z.wav": DAWN_UTC,
+    "AMAR460.1.20260512T023000Z.wav": DAWN_UTC,
+    "PAM_20260512_043000_000.wav": DAWN,
+    # Pettersson after renaming, Peersonic, OwlSense, Titley, Teensy
+    "ABC2026-05-12_04_30_00_M00667DEF.wav": DAWN,
+    "Wav0123_2026_05_12__04_30_00.wav": DAWN,
+    "OWL_123456_2026-05-12_T04-30-00.WAV": DAWN,
+    "2026-05-12 04-30-00.wav": DAWN,
+    "WMXZ_0_2026_05_12_04_30_00.wav": DAWN,
+    "DM420082_20260512_043000.MP3": DAWN,
+    "20260512-043000Z.mp3": DAWN.replace(tzinfo=UTC),
+    "5147.261312043000.wav": None,
+    "ZOOM0001.WAV": None,
+    "260512_0001.WAV": None,
+    "10160435.wav": None,
     "5AF65A70.wav": None,
     "60123456.wav": None,
     "20190522_0430.wav": None,
@@ -198,6 +235,106 @@ def test_summer_and_winter_time(tmp_path, caplog):
         found = start(tmp_path / name, BERLIN)
         assert (found.iso(0.0), found.iso(3600.0)) == (begin, end)
     assert start(tmp_path / "20261025_013000.wav", BERLIN).iso(7200.0) == "2026-10-25T02:30:00.000+01:00"
+    assert not caplog.messages
+
+
+def moth(folder, name, comment):
+    """An AudioMoth's recording, with its comment or without."""
+    path = folder / name
+    chunks = [made.info(f"Recorded at {comment} by {MOTH} at medium gain")] if comment else []
+    path.write_bytes(made.wave(*chunks))
+    return path
+
+
+IN_UTC = ("20260512_023000.WAV", "04:30:00 12/05/2026 (UTC+2)")
+IN_LOCAL_TIME = ("20260513_043000.WAV", "04:30:00 13/05/2026 (UTC+2)")
+BARE = ("20260514_043000.WAV", None)
+
+
+@pytest.mark.parametrize(
+    ("recordings", "zone", "warnings"),
+    [
+        ((IN_UTC, BARE), "Europe/Berlin",
+         ["20260512_023000.WAV is named in UTC, according to its metadata; 20260514_043000.WAV has no metadata, and "
+          "its name is read as a time in Europe/Berlin"]),
+        ((BARE, IN_UTC), None, ["its name is read as a time without a zone"]),
+        ((BARE, IN_UTC), "UTC", []),
+        ((IN_LOCAL_TIME, BARE), "UTC", ["20260513_043000.WAV is named in UTC+02:00, according to its metadata; "]),
+        ((IN_LOCAL_TIME, BARE), "Europe/Berlin", []),
+        ((IN_LOCAL_TIME, BARE), None, []),
+        ((IN_UTC, IN_LOCAL_TIME), "Europe/Berlin",
+         ["20260512_023000.WAV is named in UTC, 20260513_043000.WAV in UTC+02:00, according to their metadata"]),
+        ((IN_UTC, ("renamed 20260101_000000.WAV", IN_LOCAL_TIME[1])), "Europe/Berlin", []),
+        ((IN_UTC, ("5AF65A70.WAV", None)), "Europe/Berlin", []),
+    ],
+)  # fmt: skip
+def test_names_that_follow_two_clocks_in_one_folder(tmp_path, caplog, recordings, zone, warnings):
+    clock = Clock(timezone=parse_zone(zone) if zone else None)
+    for name, comment in recordings * 2:
+        assert clock.start(moth(tmp_path, name, comment)) is not None
+    assert len(caplog.messages) == len(warnings)
+    for message, expected in zip(caplog.messages, warnings, strict=True):
+        assert message.startswith(f"{tmp_path}: ")
+        assert expected in message
+    (tmp_path / "other").mkdir()
+    Clock(timezone=parse_zone("Asia/Tokyo")).start(moth(tmp_path / "other", *BARE))
+    assert len(caplog.messages) == len(warnings)
+
+
+def named(form, *, away=None):
+    """A name, in local time, UTC (0) or a fixed distance from it (hours)."""
+    zone = BERLIN if away is None else timezone(timedelta(hours=away))
+    return lambda time: (time.astimezone(zone).strftime(form), made.wave())
+
+
+def header(chunk, *forms, away=None):
+    zone = BERLIN if away is None else timezone(timedelta(hours=away))
+    return lambda time: ("a.wav", made.wave(chunk(*(time.astimezone(zone).strftime(form) for form in forms))))
+
+
+RECORDERS = {
+    "AudioMoth 1.0.0": header(made.info, f"Recorded at %H:%M:%S %d/%m/%Y by {MOTH} {OLD_GAIN} 4.5V", away=0),
+    "AudioMoth 1.0.1": header(made.info, f"Recorded at %H:%M:%S %d/%m/%Y (UTC) by {MOTH} {OLD_GAIN} 4.5V", away=0),
+    "AudioMoth 1.4.0": header(made.info, f"Recorded at %H:%M:%S %d/%m/%Y (UTC+2) by {MOTH} {V_1_4}", away=2),
+    "AudioMoth 1.6.0": header(
+        made.info, f"Recorded at %H:%M:%S %d/%m/%Y (UTC-3:30) during deployment 01 {V_1_6}", away=-3.5),
+    "AudioMoth GPS": header(made.info, f"Recorded at %H:%M:%S.000 %d/%m/%Y (UTC) {made.GPS}", away=0),
+    "AudioMoth hexadecimal": lambda time: (f"{int(time.timestamp()):08X}.WAV", made.wave()),
+    "AudioMoth name": named("%Y%m%d_%H%M%S.WAV"),
+    "AudioMoth triggered": named("24F319055FDF2F5B_%Y%m%d_%H%M%ST.WAV"),
+    "Song Meter SM2": named("SM2__0__%Y%m%d_%H%M%S.wav"),
+    "Song Meter SM3": named("STATION_0+1_%Y%m%d$%H%M%S.wav"),
+    "Song Meter SM4": header(made.wamd, "%Y-%m-%d %H:%M:%S"),
+    "Song Meter SM4 with zone": header(made.wamd, "%Y-%m-%d %H:%M:%S+01:00", away=1),
+    "Song Meter Mini": header(made.guano, "%Y-%m-%d %H:%M:%S+02:00", away=2),
+    "Song Meter Mini 2": named("2MA04568_%Y%m%d_%H%M%S_+0100.wav", away=1),
+    "Echo Meter Touch": named("Myotis_%Y%m%d_%H%M%S.wav"),
+    "Anabat Swift": header(made.guano, "%Y-%m-%dT%H:%M:%S+00:00", away=0),
+    "Batlogger": header(made.guano, "%Y-%m-%dT%H:%M:%S"),
+    "BAR-LT": named("%Y%m%dT%H%M%S+0100_REC.flac", away=1),
+    "Swift": named("SwiftOne_%Y%m%d_%H%M%S_-0400.wav", away=-4),
+    "SoundTrap": named("5147.%y%m%d%H%M%S.wav"),
+    "icListen": named("ICLISTENHF1234_%Y%m%dT%H%M%S.000Z.wav", away=0),
+    "Zoom": header(made.bext, "%Y-%m-%d", "%H:%M:%S"),
+    "Sound Devices": header(made.ixml, "%Y-%m-%d", "%H:%M:%S"),
+    "telephone": lambda time: ("a.m4a", made.mp4(int(time.timestamp()) + SINCE_1904)),
+    "Pettersson": named("%Y-%m-%d_%H_%M_%S_M00667DEF.wav"),
+    "Peersonic": named("Wav0123_%Y_%m_%d__%H_%M_%S.wav"),
+}  # fmt: skip
+AROUND = [  # in Berlin, a second before and after the clock is changed, or as near as clocks without a zone tell
+    ("2026-03-29T00:59:59Z", "2026-03-29T01:59:59.000+01:00"),
+    ("2026-03-29T01:00:00Z", "2026-03-29T03:00:00.000+02:00"),
+    ("2026-10-24T23:59:59Z", "2026-10-25T01:59:59.000+02:00"),
+    ("2026-10-25T02:00:00Z", "2026-10-25T03:00:00.000+01:00"),
+]
+
+
+@pytest.mark.parametrize("recorder", RECORDERS)
+@pytest.mark.parametrize(("time", "expected"), AROUND)
+def test_recorders_around_changes_of_the_clock(tmp_path, caplog, recorder, time, expected):
+    name, content = RECORDERS[recorder](datetime.fromisoformat(time))
+    (tmp_path / name).write_bytes(content)
+    assert start(tmp_path / name, BERLIN).iso(0.0) == expected
     assert not caplog.messages
 
 
