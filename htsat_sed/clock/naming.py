@@ -57,7 +57,7 @@ class NamingClocks:
         self._check(folder)
 
     def _check(self, folder: str) -> None:
-        utc, local, bare = (found.get(folder) for found in (self._utc, self._local, self._bare))
+        utc, local, bare = self._utc.get(folder), self._local.get(folder), self._bare.get(folder)
         if utc and local:
             fact = f"{utc} is named in UTC, {local[0]} in {timezone(local[1])}, according to their metadata"
             self._warn(folder, fact, "times of recordings without metadata may be wrong")
