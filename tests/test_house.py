@@ -47,6 +47,7 @@ OWNERS = {
     "fsspec": {"remote"},
     "sounddevice": {"live"},
     "paho": {"live"},
+    "ray": {"runs"},
 }
 # Annotations and evaluation know events and presence maps, never the model.
 STRANGERS = [

@@ -25,6 +25,7 @@ from htsat_sed.cli.options import (
     flat,
 )
 from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.ray_options import RayOptions
 from htsat_sed.cli.selection import SelectionOptions
 from htsat_sed.cli.terminal import clock, emit, output, say, summarise
 from htsat_sed.errors import HtsatSedError
@@ -152,6 +153,7 @@ def detect(
     output_options: OutputOptions,
     run_options: RunOptions,
     model: ModelOptions,
+    ray: RayOptions,
     events: EventOptions,
     clock_options: ClockColumnOptions,
     selection: SelectionOptions,
@@ -183,6 +185,7 @@ def detect(
         recordings = selection.choose(recordings, clock_options.clock())
         selection.end_if_dry(recordings, clock_options, lambda: model.detector(channels, events), failures)
         channels.check(recordings, output_options.scores)
+        ray.check(recordings, model.execution)
         recordings, part = shards.take(recordings, out=out, skip_existing=skip_existing)
         targets = output_options.targets(recordings, restart=run_options.restart)
         detector = model.detector(channels, events, fill_batches=out is not None and len(recordings) > 1)
@@ -215,9 +218,11 @@ def detect(
         printer = None
         if out is None:
             printer = _Printer(output_options, targets, progress, starts, run_options, channels=each)
-        with run, recording_outputs():
+        maps = output_options.scores is not None
+        scoring = ray.scoring(detector, _method(each_channel=each), model.execution, rows=maps)
+        with run, recording_outputs(), scoring as score:
             stop.left = run.left
-            _detect(detector, run, files, printer, each_channel=each)
+            _detect(score, run, files, printer, each_channel=each)
             if out is not None and not skip_existing and run.done:
                 write_tables(files.tables, run.results, starts=starts, safe_cells=safe_cells, channels=each)
             code = run.finish(safe_cells=safe_cells)
@@ -271,7 +276,7 @@ def _say_what_was_kept(kept: Sequence[Path]) -> None:
 
 
 def _detect(
-    detector: Detector,
+    score: Callable[..., Results[Detection]],
     run: Run,
     files: EventFiles,
     printer: _Printer | None,
@@ -279,7 +284,6 @@ def _detect(
     each_channel: bool,
 ) -> None:
     """Detect, write and note one recording after the other."""
-    from htsat_sed.detection.channels import channel_detections
     from htsat_sed.runs.event_files import for_journal, is_unfit
 
     def keep(path: object, scores: NDArray[np.float32]) -> None:
@@ -289,11 +293,8 @@ def _detect(
         return path == "-" and printer is not None and printer.early(run.next.name, events)
 
     def read(paths: Iterable[str], progress: RecordingProgress) -> Results[Detection]:
-        if each_channel:
-            return channel_detections(detector, paths, progress=progress, defective=run.defective)
-        return detector.detections(
-            paths, progress=progress, rows=keep, defective=run.defective, found=found_early
-        )
+        more = {} if each_channel else {"rows": keep, "found": found_early}
+        return score(paths, progress=progress, defective=run.defective, **more)
 
     for recording, found in run.through(read):
         if isinstance(found, HtsatSedError):
@@ -310,6 +311,14 @@ def _detect(
         if printer is not None:
             printer.show(recording.name, found)
         run.note(recording, for_journal(found.events, found.duration))
+
+
+def _method(*, each_channel: bool) -> Callable[..., Results[Detection]]:
+    """What makes detections of a detector and paths."""
+    from htsat_sed.detection.channels import channel_detections
+    from htsat_sed.detection.detector import Detector
+
+    return channel_detections if each_channel else Detector.detections
 
 
 def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[Recording]) -> list[Target]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -22,6 +23,7 @@ from htsat_sed.cli.options import (
     RunOptions,
 )
 from htsat_sed.cli.progress import RecordingsProgress, waiting_for
+from htsat_sed.cli.ray_options import RayOptions
 from htsat_sed.cli.terminal import remark, say, summarise
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_writable
@@ -70,6 +72,7 @@ def embed(
     options: EmbedOptions,
     run_options: Annotated[RunOptions, Without("overwrite")],
     model: Annotated[ModelOptions, Without("hop", "shifts", "class_map", "labels")],
+    ray: RayOptions,
     messages: MessageOptions,
 ) -> None:
     r"""Compute embeddings of recordings, for search and for programs of your own.
@@ -93,6 +96,7 @@ def embed(
     with Interruptible() as stop:
         archive = Archive(out)
         recordings, failures = given.find()
+        ray.check(recordings, model.execution)
         model = in_torch(model)
         detector = model.detector(channels, fill_batches=len(recordings) > 1)
         kind = _kind(detector, model.checkpoint, channels, options)
@@ -111,16 +115,18 @@ def embed(
         table = failures_place(run_options.failures_table, out, [])
         journal = _journal(out, settings, recordings, todo, kind, run_options.restart)
         display = RecordingsProgress("embedding", len(todo))
-        with Run(
+        method = partial(type(detector).all_embeddings, window=kind.window, hop=kind.hop)
+        run = Run(
             todo,
             failures,
             display=display,
             journal=journal,
             failures_table=table,
             summary=run_options.json_summary,
-        ) as run:
+        )
+        with run, ray.scoring(detector, method, model.execution) as score:
             stop.left = run.left
-            _embed(detector, run, kind)
+            _embed(score, run)
             archive.add(kind, _embedded(run, archive, journal, kind))
             code = run.finish(safe_cells=run_options.safe_cells)
             if journal.path is not None:
@@ -137,13 +143,11 @@ def in_torch(model: ModelOptions) -> ModelOptions:
     return replace(model, execution=replace(model.execution, runtime="torch"))
 
 
-def _embed(detector: Detector, run: Run, kind: Kind) -> None:
+def _embed(score: Callable[..., Results[Embeddings]], run: Run) -> None:
     """Embed and note one recording after the other."""
 
     def read(paths: Iterable[str], progress: RecordingProgress) -> Results[Embeddings]:
-        return detector.all_embeddings(
-            paths, window=kind.window, hop=kind.hop, progress=progress, defective=run.defective
-        )
+        return score(paths, progress=progress, defective=run.defective)
 
     for recording, found in run.through(read):
         if isinstance(found, HtsatSedError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -23,6 +24,7 @@ from htsat_sed.cli.options import (
     ShardOptions,
 )
 from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.ray_options import RayOptions
 from htsat_sed.cli.selection import SelectionOptions
 from htsat_sed.cli.terminal import emit, output, summarise
 from htsat_sed.errors import HtsatSedError
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.scheduler import RecordingProgress
 
 SHOWN = 5  # classes a recording, on a terminal
@@ -122,6 +123,7 @@ def tag(
     options: TagOptions,
     run_options: RunOptions,
     model: Annotated[ModelOptions, Without("hop", "shifts")],
+    ray: RayOptions,
     clock_options: ClockOptions,
     selection: SelectionOptions,
     messages: MessageOptions,
@@ -154,6 +156,7 @@ def tag(
             failures,
             passes=options.shifts,
         )
+        ray.check(recordings, model.execution)
         recordings, part = shards.take(recordings, out=out)
         detector = model.detector(channels, raw, fill_batches=out is not None and len(recordings) > 1)
         special = {"shifts": options.shifts} if options.shifts > 1 else {}
@@ -182,28 +185,33 @@ def tag(
                 "safe_cells": run_options.safe_cells,
             },
         )
-        with run, recording_outputs():
+        method = partial(type(detector).all_clip_scores, pool=options.pool, shifts=options.shifts)
+        with run, recording_outputs(), ray.scoring(detector, method, model.execution) as score:
             stop.left = run.left
-            _tag(detector, run, options, display, safe_cells=run_options.safe_cells)
+            _tag(score, run, options, display, detector.labels, safe_cells=run_options.safe_cells)
             code = run.finish(safe_cells=run_options.safe_cells)
             summarise(run, out)
     raise typer.Exit(code)
 
 
 def _tag(
-    detector: Detector, run: Run, options: TagOptions, display: RecordingsProgress, *, safe_cells: bool
+    score: Callable[..., Results[NDArray[np.float32]]],
+    run: Run,
+    options: TagOptions,
+    display: RecordingsProgress,
+    labels: tuple[str, ...],
+    *,
+    safe_cells: bool,
 ) -> None:
     """Score, print and note one recording after the other, and write the table of all."""
     from htsat_sed.annotations.tags import tags_header
 
-    out, labels = options.out, detector.labels
+    out = options.out
     rows = options.rows(labels, safe_cells=safe_cells)
     as_table = options.wide or not output.is_terminal
 
     def read(paths: Iterable[str], progress: RecordingProgress) -> Results[NDArray[np.float32]]:
-        return detector.all_clip_scores(
-            paths, pool=options.pool, shifts=options.shifts, progress=progress, defective=run.defective
-        )
+        return score(paths, progress=progress, defective=run.defective)
 
     if out is None and as_table:
         emit(tags_header(labels if options.wide else None, options.separator, safe_cells=safe_cells))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, cast, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -190,6 +191,21 @@ class Detector:
     def __reduce__(self) -> tuple[object, ...]:
         """Copy and pickle by the arguments, models included; the copy is made anew, for its own process."""
         return _made_of, (type(self), self._arguments)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it was made of, by name, models included."""
+        return dict(self._arguments)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is computed; the first of several."""
+        return self._devices.ensembles[0].device
+
+    @property
+    def batch_size(self) -> int:
+        """Windows that pass the model at once, as of now."""
+        return self._devices.batch_size
 
     def detect(self, sound: Sound, *, sample_rate: int | None = None) -> list[Event]:
         """Events of one recording.
