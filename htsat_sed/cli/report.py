@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from htsat_sed.detection.scheduler import RecordingProgress
     from htsat_sed.report.page import Shown
 
-INDEX = "index.html"
-
 
 @dataclass(frozen=True)
 class PageOptions:
@@ -100,6 +98,7 @@ class PageOptions:
             HtsatSedError: its folder cannot be made, or takes no files.
         """
         from htsat_sed.annotations import path_of
+        from htsat_sed.report.links import INDEX
 
         if not self.folder and self.out.suffix.lower() not in (".html", ".htm"):
             raise typer.BadParameter(f"a page is called .html, got {self.out}", param_hint="--output")
@@ -152,7 +151,7 @@ def report(
             stop.left = run.left
             shown = _shown(detector, run, options, referred, clock)
             if options.folder:
-                _write_folder(shown, detector, options)
+                _write_folder(shown, detector, options, run)
             else:
                 _write_one(list(shown), detector, options)
             code = run.finish()
@@ -302,18 +301,22 @@ def _write(path: Path, shown: Sequence[Shown], detector: Detector, options: Page
 
 
 def _write_one(shown: Sequence[Shown], detector: Detector, options: PageOptions) -> None:
+    """Write all recordings into one page, in the order of their clock times as far as these are known."""
     if not shown:
         return
+    shown = sorted(shown, key=lambda each: (each.begins is None, each.begins or ""))
     default = shown[0].name if len(shown) == 1 else f"{len(shown)} recordings"
     _write(options.out, shown, detector, options, options.title or default)
     size = options.out.stat().st_size
     remark(f"wrote {options.out}, {size / 1e6:.1f} MB: open it in a browser")
 
 
-def _write_folder(shown: Iterable[Shown], detector: Detector, options: PageOptions) -> None:
-    """Write a page as soon as its recording is through, and at the end the index."""
+def _write_folder(shown: Iterable[Shown], detector: Detector, options: PageOptions, run: Run) -> None:
+    """Write the page of each recording as soon as it is processed, and the index at the end."""
     from htsat_sed.annotations import path_of
+    from htsat_sed.report.links import INDEX
     from htsat_sed.report.page import Listed, index
+    from htsat_sed.summary.sites import site_of
     from htsat_sed.whole_file import whole_file
 
     folder, listed = options.out, []
@@ -325,10 +328,12 @@ def _write_folder(shown: Iterable[Shown], detector: Detector, options: PageOptio
         _write(path, [each], detector, options, each.name)
         events = detector.events(each.presence_map)
         link = quote(path.relative_to(folder).as_posix(), errors="surrogateescape")
-        listed.append(Listed(each.name, link, each.presence_map.duration, events, each.begins))
+        duration = each.presence_map.duration
+        listed.append(Listed(each.name, link, duration, events, each.begins, site_of(each.name)))
     if listed:
         title = options.title or folder.resolve().name
+        unread = [(str(name), error.reason) for name, error in run.failures]
         with whole_file(folder / INDEX) as file:
-            file.write(index(listed, title=title, labels=detector.labels))
+            file.write(index(listed, title=title, labels=detector.labels, unread=unread))
         pages = "1 page" if len(listed) == 1 else f"{len(listed)} pages"
         remark(f"wrote {pages} and {folder / INDEX}: open it in a browser")

@@ -1433,6 +1433,15 @@
     else save(`${stem(current.name)}.selections.txt`, Review.raven(current.name, truth(current)), "text/plain");
   }
 
+  const bare = (name) => name.split("/").pop().replace(/\.[^.]+$/, "");
+
+  /** Name on this page of a recording that another table calls so. */
+  function known(name) {
+    if (recordings.some((one) => one.name === name)) return name;
+    const fitting = recordings.filter((one) => bare(one.name) === bare(name));
+    return fitting.length === 1 ? fitting[0].name : name;
+  }
+
   async function importFrom(file) {
     let given;
     try {
@@ -1442,12 +1451,6 @@
       return;
     }
     remember();
-    const bare = (name) => name.split("/").pop().replace(/\.[^.]+$/, "");
-    const known = (name) => {
-      if (recordings.some((one) => one.name === name)) return name;
-      const fitting = recordings.filter((one) => bare(one.name) === bare(name));
-      return fitting.length === 1 ? fitting[0].name : name;
-    };
     for (const one of [...given.events, ...given.stretches]) one.recording = known(one.recording);
     const same = (a, b) => a.recording === b.recording && (a.detected && b.detected
       ? a.detected.label === b.detected.label && alike(a.detected, b.detected)
@@ -1581,6 +1584,35 @@
   });
   addEventListener("afterprint", () => { printing = false; $("printed").replaceChildren(); theme(); });
 
+  /* ---- addresses -------------------------------------------------------------------------------------- */
+
+  /** Go to the place in the address: #recording=a.wav&class=Dog&t=12.5-15 in seconds; without t, list one class. */
+  function goToFragment() {
+    const asked = new URLSearchParams(location.hash.slice(1));
+    const name = asked.get("recording");
+    const one = name === null ? current : recordings.find((each) => each.name === known(name));
+    if (!one) { notice(`This page has no recording ${name}.`); return; }
+    if (one !== current) open(one);
+    const label = asked.get("class");
+    const stretch = /^(\d+(?:\.\d+)?)(?:[-,](\d+(?:\.\d+)?))?$/.exec(asked.get("t") ?? "");
+    if (!stretch) {
+      if (items.some((item) => item.label === label)) {
+        $("filter-class").value = label;
+        arrange();
+      }
+      return;
+    }
+    const onset = Math.min(one.duration, Number(stretch[1]));
+    const offset = Math.min(one.duration, Math.max(onset, Number(stretch[2] ?? stretch[1])));
+    const wide = Math.max(20, 3 * (offset - onset));
+    look((onset + offset - wide) / 2, (onset + offset + wide) / 2);
+    const near = items.filter((item) => item.of === one && (!label || item.label === label) && overlap(item, { onset, offset }) > 0);
+    near.sort((a, b) => Math.abs(a.onset - onset) + Math.abs(a.offset - offset) - Math.abs(b.onset - onset) - Math.abs(b.offset - offset));
+    if (near.length) select(near[0], false, true);
+    else seek(onset);
+    draw();
+  }
+
   /* ---- beginning -------------------------------------------------------------------------------------- */
 
   function fillFilters() {
@@ -1609,6 +1641,8 @@
     theme();
     open(recordings[0]);
     collect();
+    goToFragment(); // now, and again once there are events to select
+    const begun = view;
     let drawn = performance.now();
     for (const one of recordings) {
       await loadScores(one);
@@ -1622,6 +1656,8 @@
     fillFilters();
     recordings.forEach(spark);
     if (!$("thresholds").hidden) listSliders();
+    if (view === begun) goToFragment();
+    addEventListener("hashchange", goToFragment);
     document.documentElement.dataset.ready = "true";
   }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,11 +60,12 @@ class Listed:
     """One recording in an index.
 
     Attributes:
-        name: what it is called in tables.
+        name: as in tables.
         link: address of its page, relative to the index.
         duration: seconds.
-        events: found in it, in order.
+        events: detected events, in order.
         begins: see `Shown`.
+        site: where it was recorded, see `site_of`.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Listed:
     duration: float
     events: Sequence[Event]
     begins: str | None = None
+    site: str = ""
 
 
 def rule_values(
@@ -167,17 +170,32 @@ def page(
     yield after
 
 
-def index(listed: Sequence[Listed], *, title: str, labels: Sequence[str]) -> str:
-    """The index of a folder of pages."""
+def index(
+    listed: Sequence[Listed],
+    *,
+    title: str,
+    labels: Sequence[str],
+    unread: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The index of a folder of pages.
+
+    Args:
+        listed: recordings that have a page.
+        title: of the index.
+        labels: classes of the events.
+        unread: name of each recording that has no page, and the reason.
+    """
     data = {
         "title": title,
         "labels": labels,
+        "unread": unread,
         "recordings": [
             {
                 "name": each.name,
                 "link": each.link,
                 "duration": each.duration,
                 "begins": each.begins,
+                "site": each.site,
                 "events": [
                     [round(e.onset, 2), round(e.offset, 2), labels.index(e.label)] for e in each.events
                 ],
@@ -209,11 +227,10 @@ def _document(
         "script": script,
         "data": _json(data),
     }
-    before, _, after = _source(template).partition("{{parts}}")
-    for name, value in values.items():
-        head, found, tail = before.partition(f"{{{{{name}}}}}")
-        before = head + value + tail if found else before
-    return before, after
+    source = _source(template).replace("{{head}}", _source("head.html"))
+    before, _, after = source.partition("{{parts}}")
+    # One pass: a title such as {{data}} stays text.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], before), after
 
 
 def _hash(text: str) -> str:

@@ -31,13 +31,13 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     context = browser.new_context(viewport={"width": 1200, "height": 800}, accept_downloads=True)
     faults: list[str] = []
 
-    def call(path: Path) -> Any:
+    def call(path: Path, fragment: str = "") -> Any:
         shown = context.new_page()
         shown.on("pageerror", lambda error: faults.append(str(error)))
         shown.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         shown.on("request", lambda asked: None if _is_own(asked.url) else faults.append(asked.url))
         shown.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
-        shown.goto(path.as_uri())
+        shown.goto(f"{path.as_uri()}#{fragment}" if fragment else path.as_uri())
         shown.wait_for_selector("html[data-ready]", state="attached")
         return shown
 
