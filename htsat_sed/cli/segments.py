@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -48,6 +48,12 @@ class PlaceOptions:
         "--output",
         "-o",
         metavar="CLIPS",
+    )
+    report: Path | None = option(
+        None,
+        "Page or folder that `htsat-sed report` made of these recordings: clips.csv gets a column page with "
+        "a link to each event.",
+        metavar="HTML|DIR",
     )
     overwrite: bool = option(
         False,
@@ -162,9 +168,11 @@ def segments(
       htsat-sed segments street.wav.txt --audio street.wav -o clips/ --padding 1
       htsat-sed segments events.csv -a recordings/ -o barks/ --labels Bark -n 50
       htsat-sed segments events.csv -a recordings/ -o check/ -n 99 --choose bands
+      htsat-sed segments events.csv -a recordings/ -o clips/ --report pages/
     """
     from htsat_sed.annotations import read_events
     from htsat_sed.annotations.recorded import read_recorded
+    from htsat_sed.report.links import ReportLinks
     from htsat_sed.segments.export import INDEX, plan
 
     cut, choice, index = clips.cut(channels.track), chosen.choice, place.out / INDEX
@@ -173,6 +181,7 @@ def segments(
         raise typer.BadParameter(
             f"{index} is there already: name another folder, or say --overwrite", param_hint="--output"
         )
+    links = None if place.report is None else ReportLinks(place.report, place.out)
     table = read_events(place.events)
     recorded = read_recorded(place.events) if clips.clock_names else {}
     planned = plan(
@@ -185,11 +194,19 @@ def segments(
         clock=clock_options.clock() if clips.clock_names else None,
         starts={name: each.start for name, each in recorded.items() if each.start is not None},
     )
-    code = _cut(planned, place.out, cut, safe_cells=run.safe_cells)
+    link = None if links is None else links.event
+    code = _cut(planned, place.out, cut, link=link, safe_cells=run.safe_cells)
     raise typer.Exit(code)
 
 
-def _cut(planned: Plan, out: Path, cut: ClipSettings, *, safe_cells: bool) -> int:
+def _cut(
+    planned: Plan,
+    out: Path,
+    cut: ClipSettings,
+    *,
+    link: Callable[[str, Event], str] | None,
+    safe_cells: bool,
+) -> int:
     """Cut the clips and list them; the exit code says whether some could not be cut."""
     from htsat_sed.segments.export import INDEX, write_clips, write_index
     from htsat_sed.whole_file import remove_all_unfinished
@@ -209,7 +226,7 @@ def _cut(planned: Plan, out: Path, cut: ClipSettings, *, safe_cells: bool) -> in
             else:
                 written[name] = result
     if any(written.values()) or not failures:  # else the same command with the right folder would be refused
-        write_index(out, planned, written, safe_cells=safe_cells)
+        write_index(out, planned, written, link=link, safe_cells=safe_cells)
         _summarise(out / INDEX, written)
     lost = sum(len(planned.clips[name]) - len(own) for name, own in written.items())
     return 1 if failures or lost else 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from htsat_sed.annotations.recorded import Recorded
     from htsat_sed.clock import Clock
     from htsat_sed.pictures.season import Sun
-    from htsat_sed.summary.counts import Recording, Season
+    from htsat_sed.summary.counts import Period, Recording, Row, Season
 
 PICTURES = "Pictures"
 _LISTED = 3
@@ -64,6 +64,12 @@ class SeasonOptions:
     )
     durations: Path | None = option(
         None, "Table with the columns filename and duration, for the same.", metavar="TSV"
+    )
+    report: Path | None = option(
+        None,
+        "Folder that `htsat-sed report` made of these recordings: the tables get a column page with links to "
+        "the recordings of each count.",
+        metavar="DIR",
     )
 
 
@@ -106,6 +112,7 @@ def summary(
       htsat-sed summary events.csv -o season/
       htsat-sed summary events.jsonl -o season/ --timezone Europe/Berlin --latitude 52.5 --longitude 13.4
       htsat-sed summary labels/ --audio card/ -o season/ --site '^site([0-9]+)'
+      htsat-sed summary events.csv -o season/ --report pages/
     """
     from htsat_sed.summary.counts import count
     from htsat_sed.summary.sun import require_astral
@@ -118,6 +125,7 @@ def summary(
         raise typer.BadParameter("sunrise and sunset need a time zone", param_hint="--timezone")
     if drawn.latitude is not None:
         require_astral()
+    link = _page_link(given)
     failures: list[HtsatSedError] = []
     table, recorded = _read(given, failures)
     recordings, labels = _recordings(given, table, recorded, clock, failures)
@@ -129,7 +137,7 @@ def summary(
     check_apart(outputs, [*given.events, given.durations])
     check_replaceable(*outputs, overwrite=overwriting.overwrite)
     with recording_outputs():
-        write_tables(given.out, season)
+        write_tables(given.out, season, link=link)
         if pictures:
             _draw(pictures, season, drawn, clock)
     hours = sum(each.seconds for hours in season.effort.values() for each in hours.values()) / 3600.0
@@ -138,6 +146,31 @@ def summary(
         f"classes: {given.out}"
     )
     raise typer.Exit(1 if failures else 0)
+
+
+def _page_link(given: SeasonOptions) -> Callable[[Period, Row], str] | None:
+    """Link of a count into the index of a report.
+
+    An index knows the sites that names have without ``--site``; with it, links lead to all sites.
+    """
+    from htsat_sed.report.links import ReportLinks
+
+    if given.report is None:
+        return None
+    if not given.report.is_dir():
+        raise typer.BadParameter("wanted the folder of pages that report made", param_hint="--report")
+    links = ReportLinks(given.report, given.out)
+
+    def link(period: Period, row: Row) -> str:
+        at = dict(zip(period.columns, row.period, strict=True))
+        dates = at.get("date", "")
+        if "week" in at:
+            monday = datetime.strptime(f"{at['week']}-1", "%G-W%V-%u").date()
+            dates = f"{monday},{monday + timedelta(days=6)}"
+        site = row.site if given.site is None else ""
+        return links.period(row.label, date=dates, hour=at.get("hour", ""), site=site)
+
+    return link
 
 
 def _failed(failures: Sequence[HtsatSedError], reason: str) -> int:

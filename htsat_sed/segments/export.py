@@ -14,7 +14,7 @@ recording, and in the column ``heard`` what was cut out of it, see `htsat_sed.an
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from types import MappingProxyType
@@ -193,7 +193,12 @@ def write_clips(
 
 
 def write_index(
-    folder: Path, plan: Plan, written: Mapping[str, Mapping[Event, Bounds]], *, safe_cells: bool = False
+    folder: Path,
+    plan: Plan,
+    written: Mapping[str, Mapping[Event, Bounds]],
+    *,
+    link: Callable[[str, Event], str] | None = None,
+    safe_cells: bool = False,
 ) -> None:
     """Write ``clips.csv``, ordered by the clips' paths.
 
@@ -201,22 +206,28 @@ def write_index(
         folder: of the clips.
         plan: what they are called.
         written: recording -> its events that have clips, and where these lie.
+        link: recording and event -> address for the column ``page``; None for no such column.
         safe_cells: keep spreadsheets from running names as formulas, see `delimited`.
 
     Raises:
         HtsatSedError: it cannot be written.
     """
     channels = CHANNEL if any(event.channel for own in written.values() for event in own) else ()
-    columns = (*_OF_EVENT, *channels, *_OF_CLIP)
+    pages = () if link is None else ("page",)
+    columns = (*_OF_EVENT, *channels, *_OF_CLIP, *pages)
     rows = []
     for name, own in written.items():
         for onset, offset, event in timed(own, decimals=3):
             bounds = (f"{seconds:.6f}" for seconds in own[event])
             clip = plan.clips[name][event]
             channel = [str(event.channel or "") for _ in channels]
-            rows.append((clip, name, onset, offset, event.label, f"{event.score:.4f}", *channel, *bounds, ""))
-    nothing = [""] * (len(columns) - 3)
-    heard = [("", name, *nothing, cell) for name, own in sorted(written.items()) for cell in heard_cells(own)]
+            page = () if link is None else (link(name, event),)
+            found = (clip, name, onset, offset, event.label, f"{event.score:.4f}")
+            rows.append((*found, *channel, *bounds, "", *page))
+    nothing, last = [""] * (len(columns) - 3 - len(pages)), [""] * len(pages)
+    heard = []
+    for name, own in sorted(written.items()):
+        heard += [("", name, *nothing, cell, *last) for cell in heard_cells(own)]
     make_folder(folder)
     with whole_file(folder / INDEX) as file:
         file.write(row(columns, ","))
