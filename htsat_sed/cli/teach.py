@@ -71,7 +71,17 @@ class TeachOptions:
         0.75, "Least precision of events, where a threshold reaches it.", min=0.0, max=1.0
     )
     false_alarms: float = option(
-        10.0, "Most false alarms per hour in negatives, of all classes together.", min=0.0, metavar="N"
+        10.0,
+        "Most false alarms per hour in negatives and synthetic sounds, of all classes together.",
+        min=0.0,
+        metavar="N",
+    )
+    caution: float = option(
+        0.2,
+        "Without negatives, thresholds are raised as long as the F1 falls by no more than this part: fewer "
+        "false alarms, and fewer events found.",
+        min=0.0,
+        max=1.0,
     )
     steps: int | None = option(
         None,
@@ -110,6 +120,7 @@ class TeachOptions:
             keep_classes=self.keep_classes,
             precision=self.min_precision,
             false_alarms=self.false_alarms,
+            caution=self.caution,
             steps=self.steps,
             seed=self.seed,
         )
@@ -125,11 +136,12 @@ def teach(
     r"""Train a model on classes of your own, from a folder of clips for each class.
 
     Ten clips a class are a beginning, twenty of different recordings are better.
-    Folders named _background or other hold what must stay silent. Models are
-    trained without a part of the sources and validated on it; the checkpoint is
-    the mean of their weights, with thresholds for the wanted precision.
-    A run that was stopped goes on: give the same command again. With --head-only
-    and --keep-classes, it begins anew.
+    Folders named _background or other hold sounds that are no events; without
+    them, synthetic sounds are used. Models are trained without a part of the
+    sources and validated on it; the checkpoint is the mean of their weights, with
+    thresholds for the wanted precision and calibrated scores.
+    To resume a stopped run, give the same command again. With --head-only and
+    --keep-classes, it begins anew.
 
     Needs the extra: pip install 'htsat-sed\[train]'.
 

@@ -351,14 +351,15 @@ def restore(training: Training, path: Path) -> int:
 class _Keeper(Callback):  # type: ignore[misc]
     """Saves the newest state and the best epoch's, and stops training that no longer gets better.
 
-    A state is saved every 100 steps, at the end of an epoch, and at the end of training. Where there is
-    validation, epochs are saved after it.
+    A state is saved every 100 steps, or five times in a run of fewer than 500, at the end of an epoch, and at
+    the end of training. Where there is validation, epochs are saved after it.
     """
 
     def __init__(self, run: Path, recipe: Recipe, epoch_steps: int) -> None:
         self._run = run
         self._recipe = recipe
         self._epoch_steps = epoch_steps
+        self._every = min(100, max(10, recipe.epochs * epoch_steps // 5))
         self._saved = 0
         self._best: float | None = None
         self._waited = 0
@@ -378,7 +379,7 @@ class _Keeper(Callback):  # type: ignore[misc]
         ends = step % self._epoch_steps == 0
         if step == self._saved or (ends and self._recipe.validation):
             return
-        if ends or step % 100 == 0:
+        if ends or step % self._every == 0:
             self._save(trainer)
 
     def on_validation_end(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:

@@ -21,8 +21,8 @@ from htsat_sed.evaluation.false_alarm_limit import Limit
 from htsat_sed.evaluation.reliability import outcomes_of_negatives, outcomes_of_pair
 from htsat_sed.evaluation.report import Settings
 from htsat_sed.evaluation.score_calibration import calibrate_scores, outcomes_of_clips
-from htsat_sed.evaluation.tables import Pair, pair
-from htsat_sed.evaluation.threshold_curves import ThresholdCurves
+from htsat_sed.evaluation.tables import pair
+from htsat_sed.evaluation.threshold_curves import ThresholdCurves, between
 from htsat_sed.evaluation.tuning import tune
 from htsat_sed.model.htsat import HTSAT, TOKENS
 from htsat_sed.training.collection import Collection, Labelled
@@ -174,7 +174,13 @@ def score(model: HTSAT, samples: NDArray[np.float32]) -> Scored:
 
 
 def choose_post_processing(
-    held_out: HeldOut, labels: Sequence[str], *, precision: float, false_alarms: float, seed: int
+    held_out: HeldOut,
+    labels: Sequence[str],
+    *,
+    precision: float,
+    false_alarms: float,
+    caution: float,
+    seed: int,
 ) -> tuple[PostProcessing, dict[str, float]]:
     """Choose the post-processing with the best F1 that precision and false alarms allow; calibrate scores.
 
@@ -182,7 +188,9 @@ def choose_post_processing(
         held_out: what it is chosen on.
         labels: classes.
         precision: wanted of events, where a threshold reaches it.
-        false_alarms: per hour of negatives, at most, of all classes together.
+        false_alarms: per hour of negatives and distractors, at most, of all classes together.
+        caution: part of the F1 that is given up for higher thresholds where there are no negatives: other
+            surroundings hold more that sounds like a class than distractors do.
         seed: of the folds of soundscapes.
 
     Returns:
@@ -197,17 +205,18 @@ def choose_post_processing(
     tuning = tune(pairs, maps, limit=limit, seed=seed)
     rules = tuning.post_processing().to_dict()
     for label, choice in zip(tuning.labels, tuning.choices, strict=True):
-        rules["classes"][label] = _precise(pairs, maps, label, choice, precision).values()
+        curves = ThresholdCurves(pairs, maps, label, "intersection", Settings())
+        choice = _precise(curves, choice, precision)
+        if not held_out.negatives:
+            choice = _cautious(curves, choice, len(maps), caution)
+        rules["classes"][label] = choice.values()
     worth = {label: each.held_out for label, each in tuning.by_class().items()}
     chosen = _calibrated(PostProcessing().override(rules), held_out, labels)
     return chosen, {label: worth.get(label, math.nan) for label in labels}
 
 
-def _precise(
-    events: Pair, maps: Mapping[str, PresenceMap], label: str, choice: Choice, precision: float
-) -> Choice:
+def _precise(curves: ThresholdCurves, choice: Choice, precision: float) -> Choice:
     """The choice with the lowest threshold, from its own upwards, that reaches the precision, if any does."""
-    curves = ThresholdCurves(events, maps, label, "intersection", Settings())
     for threshold in [choice.threshold, *np.arange(0.05, 1.0, 0.025)]:
         candidate = replace(choice, threshold=float(threshold))
         counts = curves.counts(candidate)
@@ -215,6 +224,15 @@ def _precise(
         if threshold >= choice.threshold and tp > 0.0 and tp >= precision * (tp + fp):
             return candidate
     return choice
+
+
+def _cautious(curves: ThresholdCurves, choice: Choice, soundscapes: int, caution: float) -> Choice:
+    """The choice with the highest threshold that costs no more than a part of its F1."""
+    every = np.ones(soundscapes, np.bool_)
+    threshold, f1, _ = curves.steps(choice, every)
+    enough = f1 >= (1.0 - caution) * curves.f1(choice, every)
+    places = np.flatnonzero(enough & (threshold >= choice.threshold))
+    return replace(choice, threshold=between(threshold, int(places[-1]))) if len(places) else choice
 
 
 def _calibrated(rules: PostProcessing, held_out: HeldOut, labels: Sequence[str]) -> PostProcessing:

@@ -43,6 +43,9 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         super().__init__()
         self.model = model
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            if any(part in name for part in recipe.frozen):
+                parameter.requires_grad_(False)  # nothing below the lowest trained layer is derived
         self.recipe = recipe
         self.epoch_steps = epoch_steps
         self.broken: dict[str, str] = {}

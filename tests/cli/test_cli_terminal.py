@@ -129,6 +129,10 @@ def test_lines_of_downloads_and_training(
         for megabytes in (50, 60, 70):  # 49 MB were there already
             now += 10.0
             download.update(megabytes * 1_000_000, 100_000_000)
+    with TrainingProgress(1, shown=True, doing="head 2 of 3", unit="windows") as training:
+        for step in (1, 100):
+            now += 20.0
+            training.update(step, 200, {})
     with TrainingProgress(4, shown=True) as training:
         for step in (101, 102, 104):
             now += 20.0
@@ -138,6 +142,8 @@ def test_lines_of_downloads_and_training(
         "audioset: 60.0 of 100.0 MB (60%), 1 MB/s, 0:00:40 left",
         "audioset: 70.0 of 100.0 MB (70%), 1 MB/s, 0:00:30 left",
         "audioset: 70.0 of 100.0 MB in 0:00:30",
+        "head 2 of 3: 100 of 200 windows (50%), 4.95 windows/s, 0:00:20 left",
+        "head 2 of 3: 100 of 200 windows in 0:00:40",
         "epoch 2 of 4: 101 of 400 steps (25%), -:--:-- left, clip_loss 0.250",
         "epoch 2 of 4: 104 of 400 steps (26%), 4.5 steps/min, 1:05:47 left, clip_loss 0.250",
         "epoch 2 of 4: 104 of 400 steps in 0:01:00",

@@ -198,10 +198,14 @@ def test_from_a_folder_to_a_checkpoint(
     assert code == 1  # a clip could not be read, and the rest went on
     assert "broken.wav" in err
     assert "One: one clip" in err
+    assert "One: 1 clip of 1 source" in " ".join(err.split())
+    assert "negatives: 1 clip" in err
+    assert "false alarms in synthetic sounds" in shown
     model = load_checkpoint(out)
     assert model.labels == ("High", "Low", "One")
     assert model.post_processing is not None
     assert {"High", "Low"} <= set(model.post_processing["classes"])
+    assert "score_slope" in model.post_processing["classes"]["One"]
     assert "mean over classes" in shown
     (clips / "High" / "broken.wav").unlink()
     before = out.read_bytes()
