@@ -11,6 +11,7 @@ Source: Audacity manual, "Importing and Exporting Labels".
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,8 @@ from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
 
 SUFFIX = ".txt"
+_SUFFIXES = re.compile(r"(\.BirdNET(\.results)?)?\.txt$", re.IGNORECASE)
+_SCORE = re.compile(r"0?\.\d+|[01](\.0*)?")
 
 
 def audacity_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
@@ -49,19 +52,18 @@ def read_audacity(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read a label track.
 
     The frequency lines of spectral labels, which begin with a backslash, are skipped; further cells after
-    the label too. Decimal commas are understood. Labels without text, which name no event, and what lies
-    before 0 s, where the recording begins, are left out; point labels, which have no length, and labels given
-    twice, too. Warnings count them.
+    the label too, but for a score in the next one, where BirdNET-Analyzer writes it. Decimal commas are
+    understood. Labels without text, which name no event, and what lies before 0 s, where the recording begins,
+    are left out; point labels, which have no length, and labels given twice, too. Warnings count them.
 
     Returns:
-        One recording, named as the file without ``.txt``.
+        One recording, named as the file without ``.txt`` or ``.BirdNET.results.txt``.
 
     Raises:
         AnnotationError: the file cannot be read; or, naming the line: a time that is no number, or an offset
             before its onset.
     """
-    name = Path(path).name
-    recording = name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name
+    recording = _SUFFIXES.sub("", Path(path).name)
     collected = Collected(path)
     collected.recording(recording)
     for line, text in numbered_lines(read_text(path)):
@@ -82,5 +84,6 @@ def read_audacity(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
         else:
             if onset < 0.0:
                 logger.warning("%s: line %d: begins at %g s, read from 0 s on", path, line, onset)
-            collected.add(line, recording, Event(max(onset, 0.0), offset, label))
+            score = float(texts[1]) if texts[1:] and _SCORE.fullmatch(texts[1].strip()) else 1.0
+            collected.add(line, recording, Event(max(onset, 0.0), offset, label, score))
     return collected.table()

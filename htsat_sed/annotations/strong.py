@@ -14,14 +14,18 @@ see `text`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from htsat_sed.annotations.delimited import read_rows, row
+from htsat_sed.annotations.delimited import read_columns, read_rows, row
 from htsat_sed.annotations.text import CHANNEL, CLOCK, Collected, channel_of, clock_cells, timed
 from htsat_sed.clock import Start
 from htsat_sed.detection.events import Event
 
 COLUMNS = ("filename", "onset", "offset", "event_label")
+_BIRDNET = ("Start (s)", "End (s)", "Common name", "Confidence")
+_BIRDNET_SUFFIX = re.compile(r"(\.BirdNET)?(\.results)?\.csv$", re.IGNORECASE)
 
 TSV_HEADER = row(COLUMNS, "\t")
 CSV_HEADER = row((*COLUMNS, "score"), ",")
@@ -90,8 +94,8 @@ def read_strong_labels(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read a table of strong labels, reference or estimated, TSV or CSV.
 
     Wanted are the columns filename, onset, offset and event_label, in any order; score is read where it
-    is, and is 1 where it is not. Events past each other's bounds are kept as they are, overlapping ones
-    of one class too.
+    is, and is 1 where it is not. Tables by BirdNET-Analyzer have columns of their own. Events past each
+    other's bounds are kept as they are, overlapping ones of one class too.
 
     Returns:
         The events of each recording, ordered by onset, offset and label; the recordings as first met;
@@ -103,6 +107,8 @@ def read_strong_labels(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
             without a filename or with some of onset, offset and label empty, a time that is no number, NaN,
             infinite or negative, an offset before its onset, a score outside [0, 1].
     """
+    if {name.lower() for name in _BIRDNET} <= set(read_columns(path)):
+        return _read_birdnet(path)
     collected = Collected(path)
     for cells in read_rows(path, COLUMNS):
         filename, label, score = cells.filename(), cells.text("event_label"), cells.text("score").strip()
@@ -121,4 +127,16 @@ def read_strong_labels(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
             channel_of(cells.text("channel")),
         )
         collected.add(cells.line, filename, event)
+    return collected.table()
+
+
+def _read_birdnet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
+    """Read a CSV by BirdNET-Analyzer 2, of many recordings, or of the one that the file is named after."""
+    collected, own_name = Collected(path), _BIRDNET_SUFFIX.sub("", Path(path).name)
+    if "file" not in read_columns(path):
+        collected.recording(own_name)
+    for cells in read_rows(path, (*_BIRDNET, "File") if "file" in read_columns(path) else _BIRDNET):
+        filename = cells.text("File").replace("\\", "/") or own_name
+        onset, offset, score = (cells.number(name) for name in ("Start (s)", "End (s)", "Confidence"))
+        collected.add(cells.line, filename, Event(onset, offset, cells.text("Common name"), score))
     return collected.table()

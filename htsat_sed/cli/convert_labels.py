@@ -58,7 +58,8 @@ class LabelOptions:
     )
     audio: Path | None = option(
         None,
-        "The recordings, for durations, sample rates and clock times.",
+        "The recordings, for durations, sample rates and clock times. Tables then name recordings by their "
+        "path below DIR.",
         "--audio",
         "-a",
         metavar="DIR",
@@ -156,7 +157,9 @@ def convert(
     if not table and failures:
         raise typer.Exit(1)
     table = filters.apply(table)
-    facts = _facts(table, recorded, given.audio, clock_options, failures)
+    table, facts = _described(table, recorded, given.audio, clock_options, failures)
+    if name == "raven-folder":
+        table = _of_known_duration(table, facts.durations, given.audio)
     of = FORMATS[name]
     single = len(table) == 1 and out.suffix.lower() == of.ending and not out.is_dir()
     target = out / f"events{of.suffix}" if of.shared and out.is_dir() else out
@@ -225,26 +228,70 @@ class _Facts(NamedTuple):
     starts: dict[str, Start]
 
 
-def _facts(
+def _described(
     table: Table,
     recorded: Mapping[str, Recorded],
     audio: Path | None,
     clock_options: ClockOptions,
     failures: list[HtsatSedError],
+) -> tuple[Table, _Facts]:
+    """The table with what is known of its recordings, which are called as their files below the folder."""
+    from htsat_sed.segments.export import locate
+
+    found: Mapping[str, Path] = {}
+    if audio is not None:
+        found, missing = locate(list(table), audio)
+        failures += missing
+        for error in missing:
+            report(error)
+    facts = _facts(table, recorded, found, clock_options, failures, with_clock=audio is not None)
+    if audio is None or not audio.is_dir():
+        return table, facts
+    called = {name: found[name].relative_to(audio).as_posix() if name in found else name for name in table}
+    named: Table = {}
+    for name, events in table.items():
+        _merge(named, {called[name]: events})
+    return named, _Facts(
+        {called[name]: value for name, value in facts.durations.items()},
+        {called[name]: value for name, value in facts.rates.items()},
+        {called[name]: value for name, value in facts.starts.items()},
+    )
+
+
+def _of_known_duration(table: Table, durations: Mapping[str, float], audio: Path | None) -> Table:
+    """The recordings that a Raven table of all can have; those not found below the folder are left out.
+
+    Raises:
+        typer.BadParameter: no folder was named.
+    """
+    if (unknown := table.keys() - durations.keys()) and audio is None:
+        raise typer.BadParameter(
+            "name the folder of the recordings: Raven counts times through all of them, and the duration of "
+            f"{min(unknown)} is not known",
+            param_hint="--audio",
+        )
+    if unknown:
+        say("note", f"left out, as their duration is not known: {', '.join(sorted(unknown))}")
+    return {name: events for name, events in table.items() if name not in unknown}
+
+
+def _facts(
+    table: Table,
+    recorded: Mapping[str, Recorded],
+    found: Mapping[str, Path],
+    clock_options: ClockOptions,
+    failures: list[HtsatSedError],
+    *,
+    with_clock: bool,
 ) -> _Facts:
     """What the tables, the recordings and their names tell; the tables come first."""
     from htsat_sed.audio import open_recording
-    from htsat_sed.segments.export import locate
 
     clock = clock_options.clock()
     known = {name: each for name, each in recorded.items() if name in table}
     durations = {name: each.duration for name, each in known.items() if each.duration is not None}
     begun = {name: each.start for name, each in known.items() if each.start is not None}
     facts = _Facts(durations, {}, {name: clock.shown(name, start) for name, start in begun.items()})
-    found, missing = ({}, []) if audio is None else locate(list(table), audio)
-    failures += missing
-    for error in missing:
-        report(error)
     for name, path in found.items():
         try:
             with open_recording(path, 32_000) as stream:
@@ -254,7 +301,7 @@ def _facts(
         except HtsatSedError as error:
             failures.append(error)
             report(error)
-    if audio is not None or clock_options.given:
+    if with_clock or clock_options.given:
         for name in table.keys() - begun.keys():
             if (start := clock.start(found.get(name, name))) is not None:
                 facts.starts[name] = start

@@ -180,6 +180,22 @@ def test_tables_of_kaleidoscope_and_birdnet(tmp_path):
     }
 
 
+def test_tables_of_birdnet_analyzer(tmp_path):
+    header, row = (
+        "Start (s),End (s),Scientific name,Common name,Confidence",
+        "3.0,6.0,Turdus merula,Blackbird,0.8123",
+    )
+    many = write(tmp_path / "BirdNET_CombinedTable.csv", f"{header},File\n{row},/data/site1/a.wav\n")
+    assert read_events(many) == {"/data/site1/a.wav": [Event(3.0, 6.0, "Blackbird", 0.8123)]}
+    one = write(tmp_path / "a.BirdNET.results.csv", f"{header}\n{row}\n")
+    assert read_events(one) == {"a": [Event(3.0, 6.0, "Blackbird", 0.8123)]}
+    assert read_events(write(one, f"{header}\n")) == {"a": []}
+    track = write(tmp_path / "a.BirdNET.results.txt", "3.0\t6.0\tTurdus merula_Blackbird\t0.8123\n")
+    assert read_events(track) == {"a": [Event(3.0, 6.0, "Turdus merula_Blackbird", 0.8123)]}
+    with pytest.raises(AnnotationError, match="line 2: Confidence is no number"):
+        read_events(write(one, f"{header}\n3.0,6.0,Turdus merula,Blackbird,high\n"))
+
+
 def test_audiosets_strong_labels(tmp_path):
     text = (
         "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\nb0RFKhbpFJA_30000\t0.000\t10.000\t/m/09x0r\n"

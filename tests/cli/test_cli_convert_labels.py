@@ -63,6 +63,49 @@ def test_merging_renaming_and_filtering(labels, run, tmp_path):
     assert run("convert", labels, "-o", out, "--labels", "Spech")[0] == 2
 
 
+def test_recordings_are_called_as_their_files(labels, run, tmp_path):
+    """A label track lacks folder and suffix, BirdNET-Analyzer has the path on another machine."""
+    name = "day1/a_20261025_013000.wav"
+    (tmp_path / "audio" / name).parent.mkdir(parents=True)
+    soundfile.write(tmp_path / "audio" / name, np.zeros(24_000), 8000)
+    (tmp_path / "a_20261025_013000.txt").write_text("0.5\t1.5\tCat\n")
+    birdnet = "Start (s),End (s),Scientific name,Common name,Confidence,File\n"
+    birdnet += f"0.0,3.0,Troglodytes troglodytes,Eurasian Wren,0.81,C:\\card\\{name.replace('/', chr(92))}\n"
+    (tmp_path / "BirdNET_CombinedTable.csv").write_text(birdnet)
+    given = [labels, tmp_path / "a_20261025_013000.txt", tmp_path / "BirdNET_CombinedTable.csv"]
+    out = tmp_path / "out.csv"
+    code, _, err = run("convert", *given, "-o", out, "-a", tmp_path / "audio")
+    assert (code, "holds no recordings for 1 of the 4 names: silence.wav" in err) == (1, True)
+    found = read_events(out)
+    assert list(found) == [name, "silence.wav"]
+    assert [(e.label, e.score) for e in found[name]] == [
+        ("Eurasian Wren", 0.81), ("Cat", 1.0), ("Dog", 0.75), ("Speech", 0.5),
+    ]  # fmt: skip
+    assert run("convert", *given, "-o", out)[0] == 0
+    assert len(read_events(out)) == 4
+
+
+def test_a_raven_table_of_a_folder_needs_the_recordings(labels, run, tmp_path):
+    code, _, err = run("convert", labels, "-f", "raven-folder", "-o", tmp_path / "out.txt")
+    assert (code, "--audio" in err) == (2, True)
+    assert not (tmp_path / "out.txt").exists()
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / "a_20261025_013000.wav", np.zeros(24_000), 8000)
+    arguments = (
+        "convert",
+        labels,
+        "-f",
+        "raven-folder",
+        "-o",
+        tmp_path / "out.txt",
+        "-a",
+        tmp_path / "audio",
+    )
+    code, _, err = run(*arguments)
+    assert (code, "left out, as their duration is not known: silence.wav" in err) == (1, True)
+    assert list(read_events(tmp_path / "out.txt")) == ["a_20261025_013000.wav"]
+
+
 def test_clock_times(labels, run, tmp_path):
     out = tmp_path / "out.csv"
     assert run("convert", labels, "-o", out)[0] == 0
