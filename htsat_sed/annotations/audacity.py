@@ -53,8 +53,9 @@ def read_audacity(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
 
     The frequency lines of spectral labels, which begin with a backslash, are skipped; further cells after
     the label too, but for a score in the next one, where BirdNET-Analyzer writes it. Decimal commas are
-    understood. Labels without text, which name no event, and what lies before 0 s, where the recording begins,
-    are left out; point labels, which have no length, and labels given twice, too. Warnings count them.
+    understood. Labels without text, which name no event, and what lies before 0 s, where the recording
+    begins, are left out; so are point labels, which have no length, and labels given twice. Warnings count
+    them.
 
     Returns:
         One recording, named as the file without ``.txt`` or ``.BirdNET.results.txt``.
