@@ -1,10 +1,10 @@
-"""Events while sound comes: from a microphone, a pipe, an address or a device.
+"""Detection in live streams: from a microphone, a pipe, an address or a device.
 
     source ─ thread ─▶ feed ─ windows ─▶ model ─▶ provisional and final events ─▶ outputs
 
-- `sources`: the choice of one; `microphone`: sound by PortAudio; other sources are in `htsat_sed.audio`.
-- `feed`: sound between the thread that reads it and the one that computes; the clock of a stream.
-- `events`: which events begin, and which are final.
-- `listener`: composes these; computes windows, or leaves some out where computing falls behind.
-- `clips`: the sound of events as files. `outboxes`: commands, webhooks and MQTT, with retries.
+- `sources`: opens the chosen source; `microphone`: input by PortAudio; others are in `htsat_sed.audio`.
+- `feed`: queue between the thread that reads and the one that computes; the clock of a stream.
+- `events`: provisional and final events.
+- `listener`: composes these; skips windows when computing falls behind.
+- `clips`: audio clips of events. `outboxes`: commands, webhooks and MQTT, with retries.
 """

@@ -1,4 +1,4 @@
-"""The sound of events as files, cut from a buffer of the latest sound."""
+"""Audio clips of events, cut from a buffer of the latest samples."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _logger = logging.getLogger("htsat_sed")
 
 
 class Ring:
-    """The latest sound of a stream.
+    """Buffer of the latest samples of a stream.
 
     Args:
-        samples: that are kept at least.
+        samples: minimum number to keep.
     """
 
     def __init__(self, samples: int) -> None:
         self._most = samples
         self._blocks: deque[NDArray[np.float32]] = deque()
         self._held = 0
-        self.end = 0  # samples of the stream so far
+        self.end = 0  # samples received so far
 
     def add(self, block: NDArray[np.float32]) -> None:
-        """Take the next samples."""
+        """Append the next samples."""
         self._blocks.append(block)
         self._held += len(block)
         self.end += len(block)
@@ -40,7 +40,7 @@ class Ring:
             self._held -= len(self._blocks.popleft())
 
     def between(self, start: int, end: int) -> NDArray[np.float32]:
-        """Samples of a stretch of the stream, as far as they are still there."""
+        """Samples `start` to `end` of the stream, as far as still buffered."""
         first = self.end - self._held
         parts = []
         for block in self._blocks:
@@ -52,30 +52,30 @@ class Ring:
 
 
 class Clips:
-    """Writes clips; what cannot be written is reported, and the stream goes on.
+    """Writes clips; a clip that cannot be written is reported, and the stream goes on.
 
     Args:
-        folder: where to; made if it is not there.
-        rate: of the samples, Hz.
+        folder: destination; created if missing.
+        rate: sample rate, Hz.
 
     Attributes:
-        failed: clips that could not be written.
+        failed: number of clips that could not be written.
 
     Raises:
-        HtsatSedError: the folder cannot be made.
+        HtsatSedError: the folder cannot be created.
     """
 
     def __init__(self, folder: Path, rate: int) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise HtsatSedError(folder, f"cannot be made: {error.strerror}") from error
+            raise HtsatSedError(folder, f"cannot be created: {error.strerror}") from error
         self._folder, self._rate = folder, rate
         self.failed = 0
         self._broken = False
 
     def write(self, samples: NDArray[np.float32], label: str, begin: datetime) -> Path | None:
-        """Write a clip as 16-bit WAV, ``20261128T231502.250_Bark.wav``; None where that fails."""
+        """Write a clip as 16-bit WAV, ``20261128T231502.250_Bark.wav``; None if that fails."""
         name = re.sub(r"[^\w-]+", "_", label)[:80]
         stem = f"{begin:%Y%m%dT%H%M%S}.{begin.microsecond // 1000:03d}_{name}"
         path = self._folder / f"{stem}.wav"
@@ -89,10 +89,10 @@ class Clips:
         except (HtsatSedError, soundfile.LibsndfileError, OSError) as error:
             self.failed += 1
             if not self._broken:
-                _logger.error("%s; the events go on without clips", error)
+                _logger.error("%s; events are reported without clips", error)
             self._broken = True
             return None
         if self._broken:
-            _logger.warning("%s: clips can be written again, %d are missing", self._folder, self.failed)
+            _logger.warning("%s: clips are written again; %d are missing", self._folder, self.failed)
         self._broken = False
         return path

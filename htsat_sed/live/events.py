@@ -1,9 +1,9 @@
-"""Which events of a stream begin, and which are final.
+"""Provisional and final events of a stream.
 
-Final events are those of the saved recording: the same windows pass the model, the same code joins their
-scores and finds events. Provisional events are those that the recording would have if it ended now. Each is
-reported once, when it begins, with a number that its final event has too. One that later sound undoes is
-withdrawn.
+Final events equal those of the saved recording: the same windows pass through the model, and the same code
+stitches their scores and finds events. Provisional events are those of a recording that ended now. Each is
+reported once, when it begins, with a number that its final event shares. It is withdrawn if later sound
+removes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ State = Literal["begin", "final", "withdrawn", "gap"]
 
 @dataclass(frozen=True)
 class Rules:
-    """What can be changed while a stream goes on.
+    """Settings that can be changed during a stream.
 
     Attributes:
         labels: classes to report.
@@ -39,7 +39,7 @@ class Rules:
     post_processing: PostProcessing
 
     def __post_init__(self) -> None:
-        """Refuse what is only known at the end of a recording.
+        """Refuse rules whose events are known only at the end of a recording.
 
         Raises:
             UsageError: a class has a `step_filter`.
@@ -52,9 +52,9 @@ class Rules:
                 )
 
     def look_ahead(self, token_seconds: float) -> float:
-        """Seconds after the end of an event at which its scores decide it, at most.
+        """Longest delay in seconds between the end of an event and its final report.
 
-        An event waits longer for scores of its class that follow so closely that they may join it.
+        The delay is longer while scores of its class follow closely enough to be merged with it.
         """
         rules = class_rules(self.labels, token_seconds=token_seconds, post_processing=self.post_processing)
         spans, reach = rules.events, reach_of(token_seconds)
@@ -66,12 +66,12 @@ class Rules:
 
 @dataclass(frozen=True)
 class Change:
-    """What became of an event.
+    """A change in the state of an event.
 
     Attributes:
         state: ``begin``, ``final`` or ``withdrawn``.
-        number: of the event, from 1.
-        event: as far as known.
+        number: number of the event, from 1.
+        event: as known so far.
     """
 
     state: State
@@ -80,12 +80,12 @@ class Change:
 
 
 class LiveEvents:
-    """Finds the events of one stream while the scores of its windows come.
+    """Finds the events of one stream, window by window.
 
     Args:
-        labels: K classes, in the order of the columns of scores.
-        rules: what to report.
-        tokens: of a window.
+        labels: the K classes, in the order of the score columns.
+        rules: classes to report and their post-processing.
+        tokens: tokens in a window.
         hop: tokens between the starts of two windows.
         token_seconds: duration of a token.
     """
@@ -96,25 +96,25 @@ class LiveEvents:
         self._labels = tuple(labels)
         self._step = token_seconds
         self._stitcher = Stitcher(tokens, hop)
-        self._rows = 0  # final ones
+        self._rows = 0  # rows of final scores
         self._numbers = count(1)
         self._ongoing: dict[str, list[Change]] = {}
         self._begin_with(rules)
 
     def _begin_with(self, rules: Rules) -> None:
-        self._base = self._rows * self._step  # second at which the event stream begins
+        self._base = self._rows * self._step  # start of the event stream, seconds
         self._columns = [self._labels.index(label) for label in rules.labels]
         self._stream = EventStream(
             rules.labels, token_seconds=self._step, post_processing=rules.post_processing, block=1
         )
 
     def add(self, scores: NDArray[np.float32] | None, tokens: int, duration: float) -> list[Change]:
-        """Take the next window.
+        """Add the scores of the next window.
 
         Args:
-            scores: (n, K); None for a window that was left out.
-            tokens: of the stream up to its end, the last of them perhaps in part.
-            duration: the same in seconds.
+            scores: (n, K); None for a skipped window.
+            tokens: tokens of the stream up to the end of the window; the last may be incomplete.
+            duration: seconds of the stream up to the end of the window.
         """
         rows = self._stitcher.add(scores, len(self._labels))[: tokens - self._rows]
         self._rows += len(rows)
@@ -124,14 +124,14 @@ class LiveEvents:
         return changes + self._compared(self._moved(preview))
 
     def finish(self, tokens: int, duration: float) -> list[Change]:
-        """The remaining events; see `add`."""
+        """Close the stream and return the remaining changes; see `add`."""
         rows = self._rest()[: tokens - self._rows]
         self._rows += len(rows)
         found = self._stream.add(rows[:, self._columns]) + self._stream.finish(duration - self._base)
         return self._settled(found) + self._withdrawn(math.inf)
 
     def change(self, rules: Rules) -> list[Change]:
-        """Go on with other rules; events that are not final end where the final rows do."""
+        """Continue with other rules; ongoing events end at the last final token."""
         found = self._stream.finish(self._rows * self._step - self._base)
         changes = self._settled(found)
         self._begin_with(rules)
@@ -148,7 +148,7 @@ class LiveEvents:
         return sorted(events)
 
     def _settled(self, events: list[Event]) -> list[Change]:
-        """Changes that final events bring."""
+        """Changes due to final events."""
         changes = []
         for event in self._moved(events):
             own = self._ongoing.setdefault(event.label, [])
@@ -162,7 +162,7 @@ class LiveEvents:
         return changes
 
     def _compared(self, events: list[Event]) -> list[Change]:
-        """Changes that provisional events bring."""
+        """Changes due to provisional events."""
         changes = []
         seen: dict[str, list[Change]] = {}
         for event in events:
@@ -182,7 +182,7 @@ class LiveEvents:
         return changes
 
     def _withdrawn(self, until: float) -> list[Change]:
-        """Events that began and are no more, in scores that are final up to a second."""
+        """Begun events that the scores, final up to second `until`, do not confirm."""
         gone = [
             replace(each, state="withdrawn")
             for own in self._ongoing.values()

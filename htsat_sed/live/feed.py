@@ -1,4 +1,4 @@
-"""Sound between the thread that reads it and the one that computes, and the clock of a stream."""
+"""Queue between the thread that reads a stream and the one that computes; the clock of a stream."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from datetime import UTC, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-IDLE = 0.2  # seconds without sound after which a consumer may do other things
-_DRIFT = 1e-3  # of the time: faster clocks than that are no clocks but senders that do not wait
-_EVERY = 60.0  # seconds of the stream in which the earliest arrival counts
-_LATE = 1.0  # seconds by which sound must be late for a pause
+IDLE = 0.2  # seconds without sound after which `idle` is called
+_DRIFT = 1e-3  # largest relative drift of a clock; a larger one means that the sender does not wait
+_EVERY = 60.0  # seconds of the stream between two corrections, each by the earliest arrival
+_LATE = 1.0  # seconds of delay that count as a pause
 
 
 class Feed:
-    """Blocks of mono samples, of bounded length.
+    """Bounded queue of blocks of mono samples.
 
     Args:
-        capacity: samples that wait at most; the reader then waits.
+        capacity: maximum number of queued samples; the reader waits while the queue is full.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -29,10 +29,10 @@ class Feed:
         self._complete = self._closed = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
-        self.waiting = 0  # samples
+        self.waiting = 0  # queued samples
 
     def fill(self, blocks: Callable[[], Iterator[NDArray[np.float32]]]) -> None:
-        """Take blocks until there are no more, or the feed is closed; runs in a thread."""
+        """Queue blocks until they end or the feed is closed; runs in the reading thread."""
         try:
             for block in blocks():
                 with self._changed:
@@ -42,17 +42,17 @@ class Feed:
                     self._blocks.append(block)
                     self.waiting += len(block)
                     self._changed.notify_all()
-        except BaseException as error:  # the consumer's to raise
+        except BaseException as error:  # raised in the consumer's thread
             self._error = error
         with self._changed:
             self._complete = True
             self._changed.notify_all()
 
     def blocks(self, idle: Callable[[], None] = lambda: None) -> Iterator[NDArray[np.float32]]:
-        """The blocks; `idle` is called while none comes.
+        """Yield the blocks; `idle` is called while none arrives.
 
         Raises:
-            BaseException: what ended the source.
+            BaseException: the error that ended the source.
         """
         while True:
             with self._changed:
@@ -73,23 +73,23 @@ class Feed:
                 yield block
 
     def close(self) -> None:
-        """End the stream here."""
+        """End the stream now."""
         self._closed = True  # a signal handler may not wait for the lock
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed before its end."""
+        """Whether the feed was closed before the stream ended."""
         return self._closed
 
 
 class Clock:
-    """When the seconds of a stream were, by the wall clock.
+    """Wall clock of a stream.
 
-    The sample clock of a device drifts against it, by seconds a week, so the time of arrival is followed
-    slowly. A sender that pauses moves it at once.
+    The sample clock of a device drifts by seconds a week, so the clock slowly follows the times of arrival.
+    After a pause of the sender it is corrected at once.
 
     Args:
-        start: when the stream began; None for when its first sound arrives.
+        start: start of the stream; None for the arrival of its first samples.
     """
 
     def __init__(self, start: datetime | None = None) -> None:
@@ -100,7 +100,7 @@ class Clock:
         self._earliest: float | None = None
 
     def arrived(self, seconds: float, now: float) -> None:
-        """Note that the stream up to a second has arrived by now, seconds since 1970."""
+        """Record that `seconds` of the stream have arrived by `now`, seconds since 1970."""
         if self._fixed:
             return
         began = now - seconds
@@ -114,6 +114,6 @@ class Clock:
             self._mark, self._earliest = seconds, None
 
     def at(self, seconds: float) -> datetime:
-        """When a second of the stream was, in local time."""
+        """Local time of a position in the stream, in seconds."""
         moment = datetime.fromtimestamp((self._anchor or 0.0) + seconds, UTC)
         return moment.astimezone(self._zone)

@@ -1,4 +1,4 @@
-"""From sound that comes to reports of events; where computing falls behind, windows are left out."""
+"""Reports the events of a live stream; skips windows when computing falls behind."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from htsat_sed.live.events import Change, LiveEvents, Rules, State
 from htsat_sed.live.feed import Clock, Feed
 from htsat_sed.model.htsat import TOKENS
 
-_SAY_EVERY = 60.0  # seconds between two reports of falling behind
-_LONGEST_WAIT = 60.0  # seconds of sound that may wait before its reader has to
+_WARN_EVERY = 60.0  # seconds between two warnings of falling behind
+_LONGEST_WAIT = 60.0  # seconds of sound that are queued before the reader waits
 
 Source = Callable[[ExitStack], AudioStream]
 _logger = logging.getLogger("htsat_sed")
@@ -35,16 +35,16 @@ class Report:
     """A line of the output.
 
     Attributes:
-        state: ``begin``: an event begins; ``final``: nothing later changes it; ``withdrawn``: there is none
-            after all; ``gap``: the source was interrupted.
-        number: of the event, from 1; 0 for a gap.
+        state: ``begin``: an event begins; ``final``: the event is final; ``withdrawn``: a begun event was not
+            confirmed; ``gap``: the source was interrupted.
+        number: number of the event, from 1; 0 for a gap.
         label: class; empty for a gap.
         onset: seconds of the stream.
         offset: seconds of the stream; None while the event goes on.
         begin: the onset by the wall clock.
         end: the offset by the wall clock.
         score: highest so far, in [0, 1]; 0 for a gap.
-        clip: file that has its sound.
+        clip: path of the audio clip, if one was written.
     """
 
     state: State
@@ -58,7 +58,7 @@ class Report:
     clip: str | None = None
 
     def json(self) -> str:
-        """One line of JSON, without its end."""
+        """One line of JSON, without a line break."""
         return json.dumps(
             {
                 "state": self.state,
@@ -77,13 +77,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Saving:
-    """How the sound of events is kept.
+    """Which clips of events are saved.
 
     Attributes:
-        clips: where to.
+        clips: writes them.
         before: seconds of sound before an event.
-        after: seconds after it.
-        longest: seconds of an event at most, its last ones.
+        after: seconds of sound after an event.
+        longest: longest part of an event in seconds, counted back from its end.
     """
 
     clips: Clips
@@ -97,9 +97,9 @@ class Pace:
     """When windows are computed.
 
     Attributes:
-        hop: tokens between two of them.
-        slack: seconds that computing may be behind the sound.
-        drop: whether windows are left out beyond that; else the source waits.
+        hop: tokens between the starts of two windows.
+        slack: seconds that computing may lag behind the stream.
+        drop: whether to skip windows beyond that; otherwise the source waits.
     """
 
     hop: int
@@ -109,16 +109,16 @@ class Pace:
 
 @dataclass
 class Counts:
-    """What a listener has done.
+    """Progress of a listener.
 
     Attributes:
-        windows: that came.
-        dropped: windows that were left out.
-        events: final ones.
-        seconds: of sound.
-        level: of the latest sound, dB of full scale.
-        scores: (K,) of the newest window: the highest in its last second.
-        behind: seconds of sound that wait.
+        windows: windows received.
+        dropped: windows skipped.
+        events: final events.
+        seconds: duration of the stream.
+        level: level of the last 250 ms, dB relative to full scale.
+        scores: (K,), the highest scores in the last second of the newest window.
+        behind: seconds of queued sound.
     """
 
     windows: int = 0
@@ -131,18 +131,18 @@ class Counts:
 
 
 class Listener:
-    """Listens to one stream.
+    """Detects the events of one stream.
 
     Args:
-        detector: scores windows, for all classes that may be reported.
-        rules: what is reported.
+        detector: computes scores of all classes that may be reported.
+        rules: classes to report and their post-processing.
         pace: when windows are computed.
-        clock: of the stream.
+        clock: clock of the stream.
         report: called with each report, in order.
-        saving: how the sound of events is kept; None for not at all.
+        saving: which clips of events are saved; None for none.
 
     Attributes:
-        counts: what was done so far.
+        counts: progress so far.
     """
 
     def __init__(
@@ -166,10 +166,10 @@ class Listener:
         )
         self._feed = Feed(round((_LONGEST_WAIT if pace.drop else max(1.0, pace.slack)) * self._rate))
         self._ring = Ring(self._ring_samples())
-        self._held: deque[Report] = deque()  # final ones whose clip is not complete
+        self._held: deque[Report] = deque()  # final events whose clip is not complete
         self._gaps: deque[tuple[float, float]] = deque()
         self._new_rules: Rules | None = None
-        self._said = -math.inf
+        self._warned = -math.inf
 
     def _ring_samples(self) -> int:
         if self._saving is None:
@@ -179,27 +179,28 @@ class Listener:
         return round((own + look_ahead + 3 * self._detector.config.window_seconds) * self._rate)
 
     def stop(self) -> None:
-        """End the stream here; may be called by a signal handler."""
+        """End the stream now; may be called by a signal handler."""
         self._feed.close()
 
     def change(self, rules: Rules) -> None:
-        """Go on with other rules from the next window on; may be called by a signal handler."""
+        """Use other rules from the next window on; may be called by a signal handler."""
         self._new_rules = rules
 
     def gap(self, at: float, seconds: float) -> None:
-        """Note that the source was interrupted; may be called by any thread."""
+        """Record an interruption of `seconds` at second `at`; may be called by any thread."""
         self._gaps.append((at, seconds))
 
     def listen(self, source: Source, idle: Callable[[], None] = lambda: None) -> None:
-        """Listen until the stream ends, or `stop` is called; then finish the events that are open.
+        """Listen until the stream ends or `stop` is called; then finish the ongoing events.
 
         Args:
-            source: opens a stream at the model's rate, and puts on a stack what has to be closed; runs in the
-                thread that reads, since it may have to wait.
-            idle: called while no sound comes, and after each window.
+            source: opens a stream at the model's sample rate and registers on the given stack what must be
+                closed; runs in the reading thread, since it may have to wait.
+            idle: called while no sound arrives, and after each window.
 
         Raises:
-            HtsatSedError: the stream cannot be opened, or broke off for good, after open events are finished.
+            HtsatSedError: the stream cannot be opened, or broke off for good; raised after ongoing events
+                are finished.
         """
         stream: AudioStream | None = None
 
@@ -232,45 +233,45 @@ class Listener:
                 tokens = -(-reached * TOKENS // self._window)
                 if self._new_rules is not None:
                     self._rules, self._new_rules = self._new_rules, None
-                    self._tell(self._events.change(self._rules))
+                    self._report_changes(self._events.change(self._rules))
                 scores = self._scores(window.samples, score)
-                self._tell(self._events.add(scores, tokens, reached / self._rate))
+                self._report_changes(self._events.add(scores, tokens, reached / self._rate))
                 self._note(scores, reached)
                 idle()
         complete = error is None and not self._feed.closed
         duration = stream.duration if complete and stream is not None else self._ring.end / self._rate
         if tokens:
-            self._tell(self._events.finish(tokens, duration))
-        self._let_go(math.inf)
+            self._report_changes(self._events.finish(tokens, duration))
+        self._report_complete(math.inf)
         if error is not None:
             raise error
 
     def _scores(
         self, samples: NDArray[np.float32], score: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     ) -> NDArray[np.float32] | None:
-        """Scores of a window; None if it is left out."""
+        """Scores of a window; None if it is skipped."""
         counts, pace = self.counts, self._pace
         counts.windows += 1
         counts.behind = self._feed.waiting / self._rate
         if pace.drop and counts.behind > pace.slack:
             counts.dropped += 1
-            self._say_behind(
-                f"{counts.behind:.1f} s of sound wait; {counts.dropped} of {counts.windows} windows left out"
+            self._warn_behind(
+                f"{counts.behind:.1f} s of sound queued; {counts.dropped} of {counts.windows} windows skipped"
             )
             return None
         begun = time.monotonic()
         scores = score(samples)
         taken, hop = time.monotonic() - begun, self._hop / self._rate
         if taken > hop and counts.windows > 1 and not pace.drop:
-            self._say_behind(
+            self._warn_behind(
                 f"a window takes {taken:.2f} s, longer than the hop of {hop:g} s: the source has to wait"
             )
         return scores
 
-    def _say_behind(self, what: str) -> None:
+    def _warn_behind(self, what: str) -> None:
         now = time.monotonic()
-        if now - self._said >= _SAY_EVERY:
-            self._said = now
+        if now - self._warned >= _WARN_EVERY:
+            self._warned = now
             _logger.warning("falling behind: %s", what)
 
     def _note(self, scores: NDArray[np.float32] | None, reached: int) -> None:
@@ -285,8 +286,8 @@ class Listener:
             )
             counts.scores = scores[max(0, min(TOKENS, last) - 4) : min(TOKENS, last)].max(axis=0)
 
-    def _tell(self, changes: list[Change]) -> None:
-        """Report changes; final ones when their clip is complete."""
+    def _report_changes(self, changes: list[Change]) -> None:
+        """Report changes; a final event once its clip is complete."""
         while self._gaps:
             at, seconds = self._gaps.popleft()
             times = self._clock.at(at), self._clock.at(at + seconds)
@@ -309,10 +310,10 @@ class Listener:
                 self._held.append(report)
             else:
                 self._report(report)
-        self._let_go(self._ring.end / self._rate)
+        self._report_complete(self._ring.end / self._rate)
 
-    def _let_go(self, seconds: float) -> None:
-        """Report final events whose clip can be written now that so many seconds are there."""
+    def _report_complete(self, seconds: float) -> None:
+        """Report final events whose clip is complete within the first `seconds` of the stream."""
         if self._saving is None:
             return
         for report in list(self._held):
@@ -330,11 +331,14 @@ class Listener:
 
 
 def measured_hop(detector: Detector, wanted: float = 1.0) -> tuple[float, float]:
-    """The hop that this machine keeps up with, and what a window takes, seconds.
+    """Measure the hop that this machine keeps up with.
 
     Args:
-        detector: computes.
-        wanted: the shortest hop, seconds; longer where a window takes more than half of it.
+        detector: computes the scores.
+        wanted: shortest hop in seconds; it is lengthened where a window takes more than half of it.
+
+    Returns:
+        Hop and computing time of a window, seconds.
     """
     samples = np.random.default_rng(0).standard_normal(detector.config.window_samples).astype(np.float32)
     taken = []
@@ -343,5 +347,5 @@ def measured_hop(detector: Detector, wanted: float = 1.0) -> tuple[float, float]
             begun = time.monotonic()
             score(0.01 * samples)
             taken.append(time.monotonic() - begun)
-    typical = sorted(taken[1:])[1]  # the first prepares
+    typical = sorted(taken[1:])[1]  # without the first, which includes preparation
     return min(detector.config.window_seconds, max(wanted, 2.0 * typical)), typical

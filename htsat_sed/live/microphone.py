@@ -1,4 +1,4 @@
-"""Sound from a microphone, by PortAudio."""
+"""Microphone input by PortAudio."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from htsat_sed.audio.source import Source
 from htsat_sed.errors import AudioError
 from htsat_sed.libraries import load
 
-_SILENT = 10.0  # seconds without a block after which a device is gone
+_SILENT = 10.0  # seconds without a block after which a device counts as unplugged
 _MOST_WAITING = 600  # blocks of 0.1 s
 _BLOCK = 0.1  # seconds
 
@@ -26,10 +26,10 @@ class Input(NamedTuple):
     """An input of this machine.
 
     Attributes:
-        number: by which PortAudio knows it.
-        name: of the device.
-        channels: how many at most.
-        rate: Hz, by default.
+        number: PortAudio's number of the device.
+        name: name of the device.
+        channels: maximum number of channels.
+        rate: default sample rate, Hz.
     """
 
     number: int
@@ -43,7 +43,7 @@ def inputs() -> list[Input]:
 
     Raises:
         UsageError: sounddevice is not installed.
-        LibraryError: it cannot be loaded, for want of PortAudio.
+        LibraryError: it cannot be loaded because PortAudio is missing.
     """
     devices = _sounddevice().query_devices()
     return [
@@ -54,12 +54,12 @@ def inputs() -> list[Input]:
 
 
 class Microphone(Source):
-    """An input, for as long as it delivers.
+    """Samples of an input.
 
     Args:
-        device: its number or a part of its name; None for the default one.
-        stack: gets what has to be closed.
-        channels: to record.
+        device: its number or part of its name; None for the default input.
+        stack: closes the stream.
+        channels: number of channels to record.
 
     Raises:
         AudioError: there is no such input, or it cannot be opened.
@@ -70,7 +70,7 @@ class Microphone(Source):
         library = _sounddevice()
         self._name = "microphone" if device is None else f"input {device}"
         self._blocks: queue.Queue[NDArray[np.float32]] = queue.Queue(_MOST_WAITING)
-        self._lost = self._said = 0
+        self._lost = self._warned = 0
         try:
             found = library.query_devices(device, "input")
             rate = int(found["default_samplerate"])
@@ -85,11 +85,11 @@ class Microphone(Source):
             )
             stack.enter_context(self._stream)
         except (library.PortAudioError, ValueError) as error:
-            mend = "`htsat-sed listen --list-inputs` lists those there are"
+            mend = "`htsat-sed listen --list-inputs` lists the inputs"
             raise AudioError(self._name, f"cannot be opened: {error}; {mend}") from error
 
     def _take(self, samples: NDArray[np.float32], frames: int, time: Any, status: Any) -> None:
-        """Take a block; called by PortAudio in a thread of its own."""
+        """Queue a block; called by PortAudio in its own thread."""
         self._lost += bool(status.input_overflow)
         try:
             self._blocks.put_nowait(samples.T.copy())
@@ -97,17 +97,17 @@ class Microphone(Source):
             self._lost += 1
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
-        """See `Source`; ends with an AudioError only."""
+        """See `Source`; never ends without an AudioError."""
         while True:
             try:
                 block = self._blocks.get(timeout=_SILENT)
             except queue.Empty:
                 raise AudioError(
-                    self._name, f"has delivered no sound for {_SILENT:g} s: was it unplugged?"
+                    self._name, f"has delivered no sound for {_SILENT:g} s; check that it is plugged in"
                 ) from None
-            if self._lost > self._said:
-                _logger.warning("%s: sound was lost, %d times so far", self._name, self._lost)
-                self._said = 2 * self._lost
+            if self._lost > self._warned:
+                _logger.warning("%s: samples were lost, %d times so far", self._name, self._lost)
+                self._warned = 2 * self._lost
             yield block
 
 

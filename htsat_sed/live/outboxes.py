@@ -1,4 +1,4 @@
-"""Reports to commands, webhooks and MQTT brokers, with retries and a bounded queue."""
+"""Delivery of reports to commands, webhooks and MQTT brokers, with retries and a bounded queue."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from urllib.parse import unquote, urlsplit
 from htsat_sed.errors import UsageError
 from htsat_sed.libraries import load
 
-_MOST_WAITING = 1000  # reports
+_MOST_WAITING = 1000  # queued reports
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds between two attempts
-_TIMEOUT = 10.0  # seconds for an answer
+_TIMEOUT = 10.0  # seconds to wait for an answer
 _COMMAND_TIMEOUT = 60.0  # seconds after which a command is ended
-_AGAIN = (408, 425, 429)  # of the answers below 500, those after which to try again
+_AGAIN = (408, 425, 429)  # status codes below 500 after which a retry may help
 
 _logger = logging.getLogger("htsat_sed")
 
 
 class Failed(Exception):
-    """A report could not be delivered; `again` tells whether another attempt may help."""
+    """A report could not be delivered; `again`: whether a retry may help."""
 
     def __init__(self, reason: str, *, again: bool = True) -> None:
         super().__init__(reason)
@@ -34,16 +34,16 @@ class Failed(Exception):
 
 
 class Outbox(ABC):
-    """Delivers reports one after the other, in a thread of its own.
+    """Delivers reports in order, in its own thread.
 
-    What cannot be delivered is tried again after 1, 2, 4, ... at most 60 s. At most 1000 reports wait; beyond
+    A failed delivery is retried after 1, 2, 4, ... and at most 60 s. At most 1000 reports are queued; beyond
     that the oldest are dropped and counted.
 
     Args:
-        name: what messages call it.
+        name: its name in messages.
 
     Attributes:
-        lost: reports that were dropped.
+        lost: number of dropped reports.
     """
 
     def __init__(self, name: str) -> None:
@@ -60,7 +60,7 @@ class Outbox(ABC):
         """Deliver a report, one JSON object.
 
         Raises:
-            Failed: it was not taken.
+            Failed: it was not delivered.
         """
 
     def put(self, report: str) -> None:
@@ -73,7 +73,7 @@ class Outbox(ABC):
             self._changed.notify_all()
 
     def close(self, seconds: float) -> None:
-        """Deliver what waits, for at most so many seconds, then drop it."""
+        """Deliver queued reports for at most `seconds`, then drop the rest."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting and not self._busy, seconds)
             self._closed = True
@@ -112,7 +112,7 @@ class Outbox(ABC):
                     self._changed.wait_for(lambda: self._closed, wait)
 
     def _after(self, failed: Failed | None, wait: float) -> float:
-        """Seconds to wait before the next attempt; says what has changed."""
+        """Seconds to wait before the next attempt; logs failure and recovery."""
         if failed is None:
             if wait:
                 _logger.warning("%s: delivers again", self.name)
@@ -127,10 +127,10 @@ class Outbox(ABC):
 
 
 class Command(Outbox):
-    """Runs a command for each report, which it finds on its standard input; it is not tried again.
+    """Runs a command with each report on its standard input; failures are not retried.
 
     Args:
-        command: with its arguments, as a shell would split them; no shell is involved.
+        command: command with arguments, split as a shell would; no shell is involved.
 
     Raises:
         UsageError: it cannot be split.
@@ -142,7 +142,7 @@ class Command(Outbox):
         except ValueError as error:
             raise UsageError(f"--exec: {error}: {command!r}") from error
         if not self._command:
-            raise UsageError("--exec: wanted a command, got an empty one")
+            raise UsageError("--exec: the command is empty")
         super().__init__(f"--exec {self._command[0]}")
 
     def deliver(self, report: str) -> None:
@@ -156,7 +156,7 @@ class Command(Outbox):
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise Failed(f"was ended after {_COMMAND_TIMEOUT:g} s", again=False) from None
+            raise Failed(f"stopped after {_COMMAND_TIMEOUT:g} s", again=False) from None
         except OSError as error:
             raise Failed(f"cannot be run: {error.strerror}", again=False) from error
         if done.returncode:
@@ -167,10 +167,10 @@ class Webhook(Outbox):
     """Posts each report to an address.
 
     Args:
-        address: http or https.
+        address: http or https URL.
 
     Raises:
-        UsageError: it is no such address.
+        UsageError: the address is invalid.
     """
 
     def __init__(self, address: str) -> None:
@@ -200,22 +200,24 @@ class Mqtt(Outbox):
     """Publishes each report under a topic, with quality of service 1.
 
     Args:
-        place: ``[mqtt[s]://][USER[:PASSWORD]@]HOST[:PORT]/TOPIC``.
+        address: ``[mqtt[s]://][USER[:PASSWORD]@]HOST[:PORT]/TOPIC``.
 
     Raises:
-        UsageError: it is no such place, or paho-mqtt is not installed.
+        UsageError: the address is invalid, or paho-mqtt is not installed.
     """
 
-    def __init__(self, place: str) -> None:
-        parts = urlsplit(place if "://" in place else f"mqtt://{place}")
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address if "://" in address else f"mqtt://{address}")
         topic = unquote(parts.path[1:])
         if (
             parts.scheme not in ("mqtt", "mqtts")
             or not parts.hostname
             or not topic
-            or set(place) & set("+#?")
+            or set(address) & set("+#?")
         ):
-            raise UsageError(f"--mqtt: wanted HOST/TOPIC or mqtts://USER:PASSWORD@HOST/TOPIC, got {place!r}")
+            raise UsageError(
+                f"--mqtt: wanted HOST/TOPIC or mqtts://USER:PASSWORD@HOST/TOPIC, got {address!r}"
+            )
         library = load("paho.mqtt.client", purpose="--mqtt", extra="live")
         self._client = library.Client(library.CallbackAPIVersion.VERSION2)
         self._topic = topic

@@ -1,4 +1,4 @@
-"""Where the sound of a stream comes from."""
+"""Sources of a live stream."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from htsat_sed.errors import AudioError, UsageError
 _KINDS = {"u8": "PCM_U8", "s8": "PCM_S8", "alaw": "ALAW", "mulaw": "ULAW"}
 _WIDE = {"s16": "PCM_16", "s24": "PCM_24", "s32": "PCM_32", "f32": "FLOAT", "f64": "DOUBLE"}
 RAW = (*_KINDS, *(f"{kind}{order}" for kind in _WIDE for order in ("le", "be")))
-"""Forms of samples without a header, by FFmpeg's names."""
+"""Formats of raw samples, by FFmpeg's names."""
 
 
 def raw_layout(form: str, rate: int, channels: int) -> Layout:
-    """Samples without a header.
+    """Layout of raw samples, which have no header.
 
     Raises:
-        UsageError: the form is none of `RAW`, or the channels are less than 1.
+        UsageError: the format is none of `RAW`, or there is no channel.
     """
     if form not in RAW:
         raise UsageError(f"wanted raw samples as one of {', '.join(RAW)}; got {form!r}")
@@ -36,17 +36,17 @@ def raw_layout(form: str, rate: int, channels: int) -> Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What to listen to.
+    """The source of a stream and how to open it.
 
     Attributes:
-        source: ``-`` for standard input, the path of a recording or FIFO, or an address or device as FFmpeg
-            takes it; None for a microphone.
-        device: of a microphone, its number or a part of its name; None for the default one.
-        raw: form of the samples on standard input or in a FIFO, if they have no header.
+        source: ``-`` for standard input, the path of a recording or FIFO, or an address or device in FFmpeg's
+            notation; None for a microphone.
+        device: number or part of the name of a microphone; None for the default input.
+        raw: layout of raw samples on standard input or in a FIFO.
         kind: FFmpeg's name of the format or device behind `source`.
-        channel: only this one, from 1; None for the mean of all, of a microphone the first.
+        channel: only this one, from 1; None for the mean of all, or the first of a microphone.
         track: this audio track, from 1; None for the first.
-        reconnect: whether to open an address or device again where it breaks off.
+        reconnect: whether to open an address or device again after it breaks off.
     """
 
     source: str | None = None
@@ -61,7 +61,7 @@ class Origin:
         """Check the values.
 
         Raises:
-            UsageError: a channel or track is less than 1, or raw samples come from an address.
+            UsageError: a channel or track is less than 1, or `raw` is set for an address.
         """
         check_choice(self.channel, self.track)
         if self.raw is not None and not self._is_pipe:
@@ -69,7 +69,7 @@ class Origin:
 
     @property
     def waits(self) -> bool:
-        """Whether the sender waits where computing falls behind: a pipe or a file."""
+        """Whether the sender waits when computing falls behind, as a pipe or a file does."""
         return self._is_pipe or (self.source is not None and Path(self.source).is_file())
 
     @property
@@ -77,16 +77,16 @@ class Origin:
         return self.source == "-" or (self.source is not None and Path(self.source).is_fifo())
 
     def open(self, rate: int, stack: ExitStack, gap: Callable[[float, float], None]) -> AudioStream:
-        """Open it.
+        """Open the source.
 
         Args:
-            rate: Hz, of the samples wanted.
-            stack: gets what has to be closed.
-            gap: called after an interruption with the second at which it began and its seconds.
+            rate: sample rate to deliver, Hz.
+            stack: closes the source.
+            gap: called after an interruption with its start in the stream and its duration, both in seconds.
 
         Raises:
             AudioError: it cannot be opened.
-            UsageError: a library for it is missing.
+            UsageError: an optional library is missing.
         """
         source, track = self.source, 0 if self.track is None else self.track - 1
         if source is None:

@@ -96,7 +96,7 @@ def test_lost_sound_is_reported(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     monkeypatch.setattr(microphone, "_SILENT", 0.2)
     with ExitStack() as stack, pytest.raises(AudioError):
         list(Origin().open(RATE, stack, lambda *_: None).blocks())
-    assert "sound was lost" in caplog.text
+    assert "samples were lost" in caplog.text
 
 
 @pytest.mark.parametrize("how", [{"device": "nothing"}, {"channel": 3}])
