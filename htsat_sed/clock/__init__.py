@@ -1,7 +1,7 @@
-"""Clock times of recordings: when they began, from their metadata or their names.
+"""Start times of recordings, from their metadata or their names.
 
-Sources in order: GUANO, AudioMoth's comment, Wildlife Acoustics' metadata, the Broadcast Wave extension,
-iXML, MP4's creation time, the file name. A source whose clock was never set (before 1990) does not count.
+Sources in order of preference: GUANO, AudioMoth's comment, Wildlife Acoustics' metadata, the Broadcast Wave
+extension, iXML, MP4's creation time, the file name. Times before 1990 come from unset clocks and are ignored.
 """
 
 from __future__ import annotations

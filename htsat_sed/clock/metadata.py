@@ -1,4 +1,4 @@
-"""Times in the metadata of recordings, as their makers write them.
+"""Start times in the metadata that recorders write.
 
 Source: GUANO Metadata Specification 1.0; AudioMoth firmware, ``setHeaderComment`` of 1.0.0 to 1.11.0;
 Wildlife Acoustics, ``wa_meta.h`` 1.0; EBU Tech 3285 (bext); iXML Specification 3.01; ISO/IEC 14496-12 (mvhd).
@@ -15,13 +15,13 @@ from typing import BinaryIO
 
 from htsat_sed.errors import UsageError
 
-_LARGEST = 1 << 20  # bytes of a chunk that is read
+_LARGEST = 1 << 20  # bytes read of a chunk
 _MOST_CHUNKS = 1000
 _WAVES = {b"RIFF": "<", b"RF64": "<", b"BW64": "<", b"RIFX": ">"}
 _FLAC_APPLICATION, _FLAC_COMMENTS = 2, 4
 _WAMD_TIMESTAMP = 5
 _MP4_EPOCH = datetime(1904, 1, 1, tzinfo=UTC)
-_EARLIEST_YEAR = 1990  # before it, a clock was never set
+_EARLIEST_YEAR = 1990  # earlier times come from unset clocks
 
 _ISO = re.compile(
     r"(\d{4})[-:](\d\d)[-:](\d\d)[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?\s*"
@@ -38,14 +38,14 @@ _IXML_TIME = re.compile(r"<BWF_ORIGINATION_TIME>\s*([^<]*?)\s*</BWF_ORIGINATION_
 
 
 def read_times(file: BinaryIO) -> Iterator[tuple[str, datetime]]:
-    """Read all times at which a recording began, the most trustworthy first.
+    """Read all start times of a recording, the most reliable first.
 
     Args:
-        file: open for reading.
+        file: the recording, open for reading.
 
     Yields:
-        Source (``guano``, ``audiomoth``, ``wamd``, ``bext``, ``ixml`` or ``mp4``) and time, without a zone
-        where the source names none.
+        Source (``guano``, ``audiomoth``, ``wamd``, ``bext``, ``ixml`` or ``mp4``) and time, naive if the
+        source has no zone.
     """
     head = file.read(12)
     chunks: Mapping[str, bytes] = {}
@@ -70,7 +70,7 @@ def read_times(file: BinaryIO) -> Iterator[tuple[str, datetime]]:
 
 
 def iso_time(text: str) -> datetime | None:
-    """The first date with a time in a text, ISO 8601 or with a blank between; None if there is none."""
+    """The first ISO 8601 date and time in a text, separated by ``T`` or a space; None if there is none."""
     found = _ISO.search(text)
     if found is None:
         return None
@@ -85,7 +85,7 @@ def iso_time(text: str) -> datetime | None:
 def moment(
     numbers: Sequence[str | None], fraction: str | None = None, zone: tzinfo | None = None
 ) -> datetime | None:
-    """The time of six numbers, from year to second, and a fraction of a second; None if there is none."""
+    """The time of six numbers, from year to second, and decimals of the second; None if invalid."""
     year, month, day, hour, minute, second = (int(number or 0) for number in numbers)
     try:
         microsecond = int((fraction or "0")[:6].ljust(6, "0"))
@@ -95,23 +95,23 @@ def moment(
 
 
 def offset(text: str) -> timezone:
-    """A distance from UTC: ``Z``, ``UTC``, ``+02``, ``+0200`` or ``+02:00``.
+    """Parse an offset from UTC: ``Z``, ``UTC``, ``+02``, ``+0200`` or ``+02:00``.
 
     Raises:
-        UsageError: it has 60 minutes or more.
+        UsageError: its minutes exceed 59.
         ValueError: it is a day or more.
     """
     if text.upper() in ("Z", "UTC"):
         return UTC
     hours, minutes = int(text[1:3]), int(text[3:].lstrip(":") or 0)
     if minutes > 59:
-        raise UsageError(f"wanted a distance from UTC such as +02:00, got {text}")
+        raise UsageError(f"wanted an offset from UTC such as +02:00, got {text}")
     away = timedelta(hours=hours, minutes=minutes)
     return timezone(-away if text[0] == "-" else away)
 
 
 def audiomoth_time(comment: bytes) -> datetime | None:
-    """The time in an AudioMoth's comment of any firmware; firmware 1.0.0 names no zone and means UTC."""
+    """The time in the comment of any AudioMoth firmware; 1.0.0 names no zone and means UTC."""
     found = _AUDIOMOTH.search(comment.decode("latin-1"))
     if found is None:
         return None
@@ -127,7 +127,7 @@ def _guano(chunk: bytes) -> datetime | None:
 
 
 def _wamd(chunk: bytes) -> datetime | None:
-    """The field of the timestamp; each is a number of 2 bytes, a length of 4, and a value."""
+    """The timestamp field; a field is a 2-byte number, a 4-byte length and a value."""
     position = 0
     while position + 6 <= len(chunk):
         name, length = struct.unpack_from("<HI", chunk, position)
@@ -143,20 +143,20 @@ def _bext(chunk: bytes) -> datetime | None:
 
 
 def _ixml(chunk: bytes) -> datetime | None:
-    # Not by an XML parser: what is read was written by others and may hold entities without end.
+    # Without an XML parser, which untrusted input could exhaust with nested entities.
     text = chunk.decode("utf-16" if chunk[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", "replace")
     date, time = _IXML_DATE.search(text), _IXML_TIME.search(text)
     return _date_and_time(date[1], time[1]) if date and time else None
 
 
 def _date_and_time(date: str, time: str) -> datetime | None:
-    """A date and a time whose parts have any character between them."""
+    """A date and a time with any separators."""
     numbers = re.findall(r"\d+", date)[:3] + re.findall(r"\d+", time)[:3]
     return moment(numbers) if len(numbers) == 6 else None
 
 
 def _wave_chunks(file: BinaryIO, order: str) -> dict[str, bytes]:
-    """The chunks of a WAV that may hold a time; those of ``LIST INFO`` by their own names."""
+    """The chunks of a WAV file that may hold a time, including the subchunks of ``LIST INFO``."""
     found: dict[str, bytes] = {}
     wide = 0
     size = file.seek(0, os.SEEK_END)
@@ -187,7 +187,7 @@ def _keep_info(chunk: bytes, order: str, found: dict[str, bytes]) -> None:
 
 
 def _flac_chunks(file: BinaryIO) -> dict[str, bytes]:
-    """The chunks of the WAV that a FLAC was made of, and its comments.
+    """The chunks of the WAV file from which a FLAC file was made, and its comments.
 
     Source: RFC 9639, and ``flac --keep-foreign-metadata``, which keeps chunks in APPLICATION blocks "riff".
     """
@@ -212,7 +212,7 @@ def _flac_chunks(file: BinaryIO) -> dict[str, bytes]:
 
 
 def _mp4_created(file: BinaryIO) -> datetime | None:
-    """When an MP4 was made, according to its movie header."""
+    """Creation time in the movie header of an MP4 file."""
     size = file.seek(0, os.SEEK_END)
     movie = _box(file, b"moov", 0, size)
     header = _box(file, b"mvhd", *movie) if movie else None
@@ -228,7 +228,7 @@ def _mp4_created(file: BinaryIO) -> datetime | None:
 
 
 def _box(file: BinaryIO, wanted: bytes, position: int, end: int) -> tuple[int, int] | None:
-    """Where the content of a box begins and ends."""
+    """Start and end of the content of an MP4 box."""
     for _ in range(_MOST_CHUNKS):
         file.seek(position)
         head = file.read(16)

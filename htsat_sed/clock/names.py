@@ -1,7 +1,7 @@
-"""Times in the names of recordings.
+"""Start times in the names of recordings.
 
-A name holds a date and a time, to the minute or the second, with or without separators, and with or without a
-distance from UTC:
+A name holds a date and a time, to the minute or the second, with or without separators, and with or without
+an offset from UTC:
 
     20260512_043000.WAV                  AudioMoth; 24F31903_20260512_043000T.WAV
     S4A03895_20190522_000000.wav         Song Meter; STATION_0+1_20190522$000000.wav with GPS
@@ -41,12 +41,12 @@ _DIRECTIVES = {
 
 
 def named_time(path: str, time_format: str | None = None) -> datetime | None:
-    """The time that the name of a recording holds, without a zone where it names none.
+    """The time in the name of a recording; naive if the name has no zone.
 
     Args:
-        path: of the recording.
-        time_format: as `datetime.strptime` has it (``%d-%m-%Y %H.%M``), somewhere in the name, or in
-            the path where the format has ``/``; None for the forms above.
+        path: path of the recording.
+        time_format: a `datetime.strptime` format (``%d-%m-%Y %H.%M``) that matches part of the name, or
+            of the path if the format contains ``/``; None for the forms above.
 
     Raises:
         UsageError: the format has an unknown directive or lacks one of date and time.
@@ -81,7 +81,7 @@ def _formatted(path: str, time_format: str) -> datetime | None:
 
 
 def check_format(time_format: str) -> re.Pattern[str]:
-    """The pattern of what fits a time format.
+    """Regular expression of a time format.
 
     Raises:
         UsageError: it has an unknown directive or lacks one of date and time.

@@ -1,4 +1,4 @@
-"""When a recording began, and the clock time of any moment in it."""
+"""Start of a recording, and the clock time of any position in it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from htsat_sed.clock.naming import NamingClocks
 from htsat_sed.errors import UsageError
 
 SOURCES = ("guano", "audiomoth", "wamd", "bext", "ixml", "mp4", "name")
-"""Where a time can come from, in this order."""
+"""Sources of a time, in order of preference."""
 
 _logger = logging.getLogger("htsat_sed")
 
 
 @dataclass(frozen=True)
 class Start:
-    """When a recording began.
+    """Start of a recording.
 
     Attributes:
-        time: with a zone, or without one where neither the recording nor the user names it.
+        time: naive if neither the recording nor the user names a zone.
         source: one of `SOURCES`.
     """
 
@@ -37,28 +37,28 @@ class Start:
     source: str
 
     def at(self, seconds: float) -> datetime:
-        """The clock time of a moment, in seconds from the start of the recording."""
+        """The clock time of a position in the recording, in seconds."""
         after = timedelta(seconds=seconds)
         if self.time.tzinfo is None:
             return self.time + after
-        # Through UTC, since Python adds to the clock on the wall and not to time.
+        # By way of UTC, since Python adds to the wall clock and ignores its changes.
         return (self.time.astimezone(UTC) + after).astimezone(self.time.tzinfo)
 
     def iso(self, seconds: float) -> str:
-        """The same as ISO 8601 with milliseconds."""
+        """The clock time of a position in ISO 8601 with milliseconds."""
         return self.at(round(seconds, 3)).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """How clock times are found.
+    """Finds the clock times of recordings.
 
     Attributes:
-        timezone: of times that name none; all others are converted to it.
-        time_format: of file names, see `named_time`.
+        timezone: assumed for naive times; all others are converted to it.
+        time_format: format of file names, see `named_time`.
 
     Raises:
-        UsageError: the time format is none.
+        UsageError: the time format is invalid.
     """
 
     timezone: tzinfo | None = None
@@ -70,11 +70,11 @@ class Clock:
             check_format(self.time_format)
 
     def start(self, path: str | os.PathLike[str]) -> Start | None:
-        """When a recording began; None if neither its metadata nor its name tells."""
+        """Start of a recording; None if neither its metadata nor its name has it."""
         name = os.fspath(path)
         found = None
         # Opening a FIFO would wait for a writer.
-        with suppress(OSError, ValueError):  # whoever decodes it reports why
+        with suppress(OSError, ValueError):  # reported where it is decoded
             if Path(name).is_file():
                 with Path(name).open("rb") as file:
                     found = next(read_times(file), None)
@@ -92,7 +92,7 @@ class Clock:
         return self.shown(name, Start(time, source))
 
     def shown(self, name: str, start: Start) -> Start:
-        """A start in the time zone, if there is one; `name` is what a warning calls the recording."""
+        """A start converted to `timezone`, if set; `name`: the recording's name in warnings."""
         if self.timezone is None:
             return start
         time = start.time
@@ -103,10 +103,10 @@ class Clock:
 
 
 class Starts(Mapping[str, Start]):
-    """When recordings began, each found when it is first asked for; unknown ones are not in it.
+    """Starts of recordings, each found on first access; recordings without one are missing.
 
     Args:
-        clock: finds it.
+        clock: finds the starts.
         paths: name of a recording -> its path.
     """
 
@@ -134,10 +134,10 @@ class Starts(Mapping[str, Start]):
 
 
 def parse_time(text: str) -> datetime:
-    """A date, or a date and time, ISO 8601, with or without a distance from UTC.
+    """Parse an ISO 8601 date or date and time, with or without an offset from UTC.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is invalid.
     """
     try:
         return datetime.fromisoformat(text.strip())
@@ -148,10 +148,10 @@ def parse_time(text: str) -> datetime:
 
 
 def parse_zone(text: str) -> tzinfo:
-    """A time zone by its IANA name (``Europe/Berlin``) or distance from UTC (``+02:00``).
+    """A time zone by its IANA name (``Europe/Berlin``) or offset from UTC (``+02:00``).
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no such zone.
     """
     if re.fullmatch(r"Z|UTC|[+-]\d\d(:?\d\d)?", text, re.IGNORECASE):
         try:
@@ -165,19 +165,19 @@ def parse_zone(text: str) -> tzinfo:
 
 
 def _placed(name: str, time: datetime, zone: tzinfo) -> datetime:
-    """A time on the clock of a zone; warns about hours that a change of the clock repeats or leaves out."""
+    """Place a naive time in a zone; warns about hours that a clock change repeats or skips."""
     early, late = time.replace(tzinfo=zone), time.replace(tzinfo=zone, fold=1)
     placed = early.astimezone(UTC).astimezone(zone)
     if early.utcoffset() != late.utcoffset():
         happens, taken = "occurs twice", "the first"
         if placed.replace(tzinfo=None) != time:
             happens, taken = "does not occur", str(placed.time())
-        _warn_once(f"{name}: its clock time {time:%Y-%m-%d %H:%M:%S} {happens} in {zone}, {taken} is taken")
+        _warn_once(f"{name}: its clock time {time:%Y-%m-%d %H:%M:%S} {happens} in {zone}; {taken} is used")
     return placed
 
 
 @lru_cache(maxsize=10_000)
 def _warn_once(fact: str) -> None:
-    """Warn about a time; once, however often it is asked for."""
-    remedy = "if the recorder's clock was not changed, give its distance from UTC, such as --timezone +01:00"
+    """Warn about a time, once."""
+    remedy = "if the recorder's clock was not changed, give its offset from UTC, such as --timezone +01:00"
     _logger.warning("%s: %s", fact, remedy)

@@ -1,1 +1,1 @@
-"""Seasons: how often classes sound by site, hour, day and week, beside what was recorded."""
+"""Counts of events by site, hour, day and week, with the recording effort."""

@@ -1,14 +1,13 @@
-"""Counts of events by the hour, and their sums over days, weeks, hours of the day and sites.
+"""Hourly counts of events, and their sums over days, weeks, hours of the day and sites.
 
 Rules:
 
-- Hours, days and weeks are those on the clock: of the time zone, or of the recorders where none is given. An
-  hour that a change of the clock repeats has 7200 s.
-- An event counts in the hour in which it begins; its seconds count in the hours in which they lie.
-- Where events of a class overlap, as in overlapping recordings, their seconds count once. So does recorded
-  time.
+- Hours, days and weeks follow the clock of the given time zone, or else the recorders' clocks. An hour that a
+  clock change repeats has 7200 s.
+- An event counts in the hour in which it begins; its seconds count in the hours that contain them.
+- Seconds in which events of a class overlap count once, as in overlapping recordings. So does recorded time.
 - A minute is positive if any part of it has the class, and recorded if any part of it was recorded.
-- An hour that was not recorded has no cell: it is not zero.
+- An hour without recordings has no cell; it is not zero.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ class Hour(NamedTuple):
 
 @dataclass
 class Tally:
-    """What was counted in a stretch of clock time.
+    """Counts of a period of clock time.
 
     Attributes:
-        events: that begin in it.
-        seconds: that have the class.
-        minutes: that have it at least in part.
+        events: events that begin in it.
+        seconds: seconds with the class.
+        minutes: positive minutes.
     """
 
     events: int = 0
@@ -46,7 +45,7 @@ class Tally:
     minutes: int = 0
 
     def add(self, other: Tally) -> None:
-        """Add another stretch."""
+        """Add the counts of another period."""
         self.events += other.events
         self.seconds += other.seconds
         self.minutes += other.minutes
@@ -60,10 +59,10 @@ class Recording:
     """A recording with its events.
 
     Attributes:
-        site: where it was made.
-        start: when it began, with a zone or without.
+        site: site of the recorder.
+        start: start, naive or with a zone.
         duration: seconds.
-        events: in it.
+        events: events in the recording.
     """
 
     site: str
@@ -74,12 +73,12 @@ class Recording:
 
 @dataclass
 class Season:
-    """All recordings, counted by the hour.
+    """Hourly counts of all recordings.
 
     Attributes:
-        labels: classes, the most minutes first.
-        effort: site -> hour -> what was recorded; its events are recordings.
-        counts: (site, label) -> hour -> what was counted; hours without the class have no entry.
+        labels: classes, in descending order of positive minutes.
+        effort: site -> hour -> recorded time; its `events` are recordings.
+        counts: (site, label) -> hour -> counts; hours without the class have no entry.
     """
 
     labels: list[str] = field(default_factory=list)
@@ -91,9 +90,9 @@ def count(recordings: Iterable[Recording], zone: tzinfo | None, labels: Sequence
     """Count the events of recordings by the hour.
 
     Args:
-        recordings: with their events; those of no length have no minutes.
-        zone: of the clock; None for the recorders' own, whatever their zones.
-        labels: classes that have rows even where they never occur.
+        recordings: recordings with their events; those of duration 0 have no minutes.
+        zone: zone of the clock; None for the recorders' own clocks, whatever their zones.
+        labels: classes that have rows even if they never occur.
     """
     recorded: dict[str, list[tuple[float, float]]] = {}
     sounding: dict[tuple[str, str], list[tuple[float, float]]] = {}
@@ -116,17 +115,17 @@ def count(recordings: Iterable[Recording], zone: tzinfo | None, labels: Sequence
 
 
 def tally(spans: Iterable[tuple[float, float]], zone: tzinfo | None) -> Hourly:
-    """Count spans by the hour.
+    """Hourly counts of time spans.
 
     Args:
-        spans: from second to second since 1970 (UTC, or on the clock if there is no zone), in any order.
-        zone: of the clock.
+        spans: start and end in seconds since 1970 (UTC, or of the clock if `zone` is None), in any order.
+        zone: zone of the clock.
     """
     hours: Hourly = {}
     ordered = sorted(spans)
     for begin, _ in ordered:
         hours.setdefault(_hour(begin, zone)[0], Tally()).events += 1
-    last = -math.inf  # the last minute that counts already
+    last = -math.inf  # the last minute already counted
     for begin, end in _united(ordered):
         at = begin
         while at < end:
@@ -142,7 +141,7 @@ def tally(spans: Iterable[tuple[float, float]], zone: tzinfo | None) -> Hourly:
 
 
 def _united(ordered: Iterable[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """The same spans; those that touch or overlap as one."""
+    """Union of spans: those that touch or overlap are merged."""
     held: tuple[float, float] | None = None
     for begin, end in ordered:
         if held is not None and begin <= held[1]:
@@ -156,14 +155,14 @@ def _united(ordered: Iterable[tuple[float, float]]) -> Iterator[tuple[float, flo
 
 
 def _seconds(time: datetime, zone: tzinfo | None) -> float:
-    """Seconds since 1970: of time itself where there is a zone, else on the clock."""
+    """Seconds since 1970: in UTC if there is a zone, otherwise of the clock."""
     if zone is None:
         return time.replace(tzinfo=UTC).timestamp()
     return (time.replace(tzinfo=zone) if time.tzinfo is None else time).timestamp()
 
 
 def _hour(seconds: float, zone: tzinfo | None) -> tuple[Hour, float]:
-    """The hour on the clock of a moment, and when the next one begins."""
+    """The hour on the clock of a moment, and the start of the next hour."""
     whole = math.floor(seconds)
     clock = datetime.fromtimestamp(whole, zone or UTC)
     passed = clock.minute * 60 + clock.second
@@ -172,11 +171,11 @@ def _hour(seconds: float, zone: tzinfo | None) -> tuple[Hour, float]:
 
 @dataclass(frozen=True)
 class Period:
-    """How hours are summed.
+    """A table that sums hours.
 
     Attributes:
-        name: of the table.
-        columns: that name the period.
+        name: name of the table.
+        columns: columns that name the period.
         of: hour -> the cells of those columns.
     """
 
@@ -192,18 +191,18 @@ PERIODS = (
     Period("hours_of_day", ("hour",), lambda hour: (f"{hour.hour:02d}",)),
     Period("sites", (), lambda hour: ()),
 )
-"""The tables of a season; weeks are those of ISO 8601."""
+"""The tables of a season; weeks follow ISO 8601."""
 
 
 class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-        site: where.
+        site: site of the recorder.
         period: cells that name the period.
         label: class.
-        counted: what was counted.
-        recorded: what was recorded meanwhile.
+        counted: counts of the class in the period.
+        recorded: recorded time in the period.
     """
 
     site: str
@@ -214,7 +213,7 @@ class Row(NamedTuple):
 
 
 def rows(season: Season, period: Period) -> Iterator[Row]:
-    """The rows of a table: each site, each of its periods that were recorded in part, each class."""
+    """The rows of a table: one for each site, period with recordings, and class."""
     for site, effort in season.effort.items():
         recorded = summed(effort, period.of)
         counted = {label: summed(season.counts.get((site, label), {}), period.of) for label in season.labels}
@@ -224,7 +223,7 @@ def rows(season: Season, period: Period) -> Iterator[Row]:
 
 
 def summed(hours: Mapping[Hour, Tally], key: Callable[[Hour], _Key]) -> dict[_Key, Tally]:
-    """Sums over the hours of each key."""
+    """Sums of the hours with the same key."""
     found: dict[_Key, Tally] = {}
     for hour, each in hours.items():
         found.setdefault(key(hour), Tally()).add(each)
@@ -232,7 +231,7 @@ def summed(hours: Mapping[Hour, Tally], key: Callable[[Hour], _Key]) -> dict[_Ke
 
 
 def days(season: Season) -> list[date]:
-    """All days from the first that was recorded to the last."""
+    """All days from the first with recordings to the last."""
     recorded = {hour.date for hours in season.effort.values() for hour in hours}
     if not recorded:
         return []

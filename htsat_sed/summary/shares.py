@@ -1,4 +1,4 @@
-"""A season as arrays for pictures; NaN where nothing was recorded."""
+"""Arrays of a season for plots; NaN where nothing was recorded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from htsat_sed.summary.counts import Hour, Season, Tally, summed
 
 
 def hour_by_day(season: Season, label: str, days: Sequence[date]) -> dict[str, NDArray[np.float64]]:
-    """Positive minutes in an hour of recording, (24, D) for each site."""
+    """Positive minutes per recorded hour, (24, D) for each site."""
     place = {day: column for column, day in enumerate(days)}
     found = {}
     for site, effort in season.effort.items():
@@ -27,7 +27,7 @@ def hour_by_day(season: Season, label: str, days: Sequence[date]) -> dict[str, N
 
 
 def daily_shares(season: Season, site: str, labels: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    """Per cent of the recorded minutes that are positive, (24,) for each class."""
+    """Percentage of the recorded minutes that are positive, (24,) for each class."""
 
     def of_day(hour: Hour) -> int:
         return hour.hour

@@ -1,4 +1,4 @@
-"""Where a recording was made, as its name tells."""
+"""Sites of recordings, from their names."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ _PREFIX = re.compile(r"(.+?)[_ -]+(?:19|20)\d\d[-_.]?\d\d[-_.]?\d\d")
 
 
 def site_pattern(text: str) -> re.Pattern[str]:
-    """A regular expression that finds the site in the name of a recording, as its first group if it has one.
+    """Compile the regular expression that finds the site in a recording's name, by its first group if any.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is invalid.
     """
     try:
         return re.compile(text)
     except re.error as error:
-        raise UsageError(f"--site: no regular expression: {error}") from error
+        raise UsageError(f"--site: invalid regular expression: {error}") from error
 
 
 def site_of(name: str, pattern: re.Pattern[str] | None = None) -> str:
     """The site of a recording.
 
     Args:
-        name: as tables have it.
+        name: name of the recording in tables.
         pattern: see `site_pattern`.
 
     Returns:
-        What the pattern finds; without one the first folder, or else what stands before the date in the name
-        (``S4A03895_20190522_000000.wav``). Empty where there is nothing of the kind.
+        The match of the pattern. Without a pattern, the first folder, or else the part of the name before the
+        date (``S4A03895_20190522_000000.wav``). Empty if there is none.
     """
     if pattern is not None:
         found = pattern.search(name)

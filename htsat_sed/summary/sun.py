@@ -11,10 +11,10 @@ from htsat_sed.libraries import load
 
 
 def require_astral() -> tuple[Any, Any]:
-    """The modules astral and astral.sun.
+    """Import the modules astral and astral.sun.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: astral is not installed.
     """
     purpose = "the line of sunrise and sunset"
     return load("astral", purpose=purpose, extra="field"), load("astral.sun", purpose=purpose, extra="field")
@@ -23,13 +23,13 @@ def require_astral() -> tuple[Any, Any]:
 def sun_hours(
     days: Sequence[date], latitude: float, longitude: float, zone: tzinfo
 ) -> list[tuple[float, float]]:
-    """Sunrise and sunset of each day, hours on the clock of a zone; NaN where the sun does not rise or set.
+    """Sunrise and sunset of each day, in hours of local time; NaN if the sun does not rise or set.
 
     Args:
-        days: any.
+        days: the days.
         latitude: degrees, north positive, -90 to 90.
         longitude: degrees, east positive, -180 to 180.
-        zone: of the clock.
+        zone: time zone.
 
     Raises:
         UsageError: astral is not installed.

@@ -1,4 +1,4 @@
-"""A season as CSV: one table for hours, days, weeks, hours of the day and sites each, and the effort."""
+"""CSV tables of a season: by hour, day, week, hour of the day and site, and the recording effort."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RECORDED = ("recorded_seconds", "recorded_minutes")
 
 
 def table_paths(folder: Path) -> list[Path]:
-    """The files of the tables."""
+    """Paths of the tables."""
     return [*(folder / f"{period.name}.csv" for period in PERIODS), folder / "effort.csv"]
 
 
