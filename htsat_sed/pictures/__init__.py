@@ -1,1 +1,1 @@
-"""Pictures of recordings."""
+"""Plots of recordings and seasons."""

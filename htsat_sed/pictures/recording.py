@@ -1,12 +1,11 @@
-"""Pictures of recordings: log-mel spectrogram, presence map, events and reference events over one time axis.
+"""Plots of recordings: log-mel spectrogram, presence map, events and reference events on one time axis.
 
-A long recording becomes several strips of equal duration, one below the other, after an overview of the
-whole. A strip has lanes for the classes that are heard in it alone. The spectrogram is averaged (power) and
-the presence map reduced to its maxima where there is more than a picture can show, so that a short event
-stays visible in an hour.
+A long recording is split into strips of equal duration, below an overview of the whole. A strip has lanes
+only for the classes that occur in it. Where the data exceed the resolution, the power of the spectrogram is
+averaged and the presence map reduced to its maxima, so that a short event stays visible in an hour.
 
-No colour stands alone: estimated and reference events have their own places in a lane, and areas and colour
-maps are ordered by lightness.
+Colour is never the only distinction: estimated and reference events have different positions in a lane, and
+areas and colour maps are ordered by lightness.
 """
 
 from __future__ import annotations
@@ -36,20 +35,20 @@ from htsat_sed.whole_file import whole_file
 
 FORMATS = ("png", "svg", "pdf")
 
-_COLUMNS = 1500  # of a strip: about as many as it has pixels
+_COLUMNS = 1500  # per strip, about its width in pixels
 _DPI = 150
 _WIDTH = 12.0  # inches, as all lengths below
 _MEL_HEIGHT, _MEL_HEIGHT_IN_STRIPS = 2.0, 1.2
 _LANE_HEIGHT = 0.34
-_NOTHING = 0.5  # of a lane: the height of the words that there are no events
+_NOTHING = 0.5  # height of the text "no events", in lanes
 _OVERVIEW_MEL, _OVERVIEW_LANE = 0.8, 0.15
-_CEILING, _FLOOR = 0.06, 0.54  # of the scores in a lane, whose top is 0 and bottom 1
+_CEILING, _FLOOR = 0.06, 0.54  # positions of the scores 1 and 0 in a lane, whose top is 0 and bottom 1
 _GAP = 0.15  # between strips
-_TALLEST = 400.0  # 60000 pixels; the renderer takes no more than 65535
-_RANGE = 80.0  # dB that the colours of a spectrogram span
-_NOTABLE = 0.1  # score from which a class without events matters
-_NEAR = 0.5  # part of its threshold above which a class without events has a lane in a strip
-_FEWEST = 3  # classes that are shown however little they score
+_TALLEST = 400.0  # 60000 pixels; the renderer accepts at most 65535
+_RANGE = 80.0  # dynamic range of a spectrogram's colours, dB
+_NOTABLE = 0.1  # minimum score of a class shown without events
+_NEAR = 0.5  # fraction of its threshold above which a class without events has a lane in a strip
+_FEWEST = 3  # minimum number of classes shown
 _LONGEST_LABEL = 44
 
 _ONE_ROW = 120.0
@@ -65,11 +64,11 @@ _logger = logging.getLogger("htsat_sed")
 
 
 def row_seconds(seconds: float) -> float:
-    """Duration of a strip for a stretch: the stretch itself up to 2 minutes, then a round duration.
+    """Duration of a strip: the whole range up to 2 minutes, then a round duration.
 
     Returns:
-        The shortest of 1, 2, 5, 10, 20, 30 min, 1, 2, 3, 6 and 12 h that makes at most 6 strips; beyond 3
-        days, days.
+        The shortest of 1, 2, 5, 10, 20, 30 min, 1, 2, 3, 6 and 12 h that yields at most 6 strips; whole days
+        for more than 3 days.
     """
     if seconds <= _ONE_ROW:
         return seconds
@@ -80,7 +79,7 @@ def row_seconds(seconds: float) -> float:
 
 
 def column_seconds(row: float) -> float:
-    """Duration of a spectrogram's columns that a strip of `row` seconds can show."""
+    """Duration of a spectrogram column in a strip of `row` seconds."""
     return row / _COLUMNS
 
 
@@ -93,21 +92,21 @@ def classes_that_matter(
     end: float,
     most: int,
 ) -> list[str]:
-    """Choose the classes to show of a stretch.
+    """Choose the classes to show in a time range.
 
-    First those with reference events, then those with events, then those whose score reaches 0.1, or as
-    many as make 3; each of these by their highest score in the stretch.
+    Classes with reference events come first, then those with events, then those whose score reaches 0.1, or
+    as many as make 3; each group in descending order of the highest score in the range.
 
     Args:
-        presence_map: of the whole recording.
-        events: found in it.
-        reference: its reference events; their labels need not be the model's.
+        presence_map: presence map of the whole recording.
+        events: its detected events.
+        reference: its reference events; labels unknown to the model are allowed.
         start: seconds.
         end: seconds, exclusive.
-        most: number of classes at most.
+        most: maximum number of classes.
 
     Returns:
-        Labels, those that matter most first.
+        Labels, most important first.
     """
     rows = _rows(presence_map, start, end)
     highest = presence_map.scores[rows].max(axis=0, initial=0.0)
@@ -135,27 +134,27 @@ def draw_recording(
     title: str,
     post_processing: PostProcessing | None = None,
 ) -> Figure:
-    """Draw a stretch of a recording: in every strip the spectrogram, and a lane for each class.
+    """Draw a time range of a recording: a spectrogram per strip and a lane per class.
 
-    A lane shows, from top to bottom, the class's scores with its thresholds, its events, and its reference
-    events. Where there are several strips, an overview with the events of all classes comes first, and a
-    strip leaves out classes that have no event in it and score less than half their threshold.
+    A lane shows, from top to bottom, the scores of the class with its thresholds, its events, and its
+    reference events. Several strips follow an overview of the events of all classes; a strip then omits
+    classes that have no event in it and score less than half their threshold.
 
     Args:
-        spectrogram: of the stretch.
-        presence_map: of the whole recording, smoothed, as the thresholds hold for it.
-        events: found in it.
-        reference: its reference events; None if there are none to compare with.
-        labels: classes to show, at least one, from top to bottom; one that the model does not have has no
+        spectrogram: spectrogram of the range.
+        presence_map: smoothed presence map of the whole recording, to which the thresholds apply.
+        events: its detected events.
+        reference: its reference events; None for no comparison.
+        labels: classes to show, at least one, from top to bottom; classes unknown to the model have no
             scores.
         start: seconds.
         end: seconds, exclusive.
-        row: seconds a strip.
-        title: shown above.
-        post_processing: whose thresholds are drawn; the defaults if None.
+        row: duration of a strip, seconds.
+        title: title of the plot.
+        post_processing: has the thresholds to draw; the defaults if None.
 
     Raises:
-        ValueError: the stretch is empty, there is no class to show, or the picture would be too tall.
+        ValueError: the range is empty, there is no class to show, or the picture would be too tall.
     """
     if not (0.0 <= start < end and row > 0.0):
         raise UsageError(f"wanted 0 <= start < end and a row of more than 0 s, got {start}, {end} and {row}")
@@ -166,7 +165,7 @@ def draw_recording(
     heard = {event.label for event in _inside([*events, *(reference or ())], start, end)}
     overview = [label for label in labels if label in heard] if len(strips) > 1 else None
     figure, pairs = _laid_out([own for _, _, own in strips], overview, len(labels))
-    # Loudest of all strips, so that one colour is one level throughout.
+    # One scale for all strips, so that a colour means the same level throughout.
     loudest = float(np.nanmax(spectrogram.decibels))
     clock = end > 60.0
     tops = (0.62, 0.78) if reference is not None else (0.68, 0.68)
@@ -193,7 +192,7 @@ def draw_recording(
 def _laid_out(
     strips: Sequence[Sequence[str]], overview: Sequence[str] | None, classes: int
 ) -> tuple[Figure, list[tuple[Axes, Axes]]]:
-    """A figure, and the axes of the spectrogram and the lanes of each strip, that of the overview first.
+    """A figure, and the axes of spectrogram and lanes of each strip, the overview first.
 
     Args:
         strips: classes of each strip.
@@ -221,7 +220,7 @@ def _laid_out(
 def _add_legend(
     figure: Figure, rules: PostProcessing, labels: Sequence[str], *, with_reference: bool
 ) -> None:
-    """Explain scores, thresholds and bars."""
+    """Add a legend of scores, thresholds and events."""
     low = any(rules.of(label).threshold_low is not None for label in labels)
     filtered = any(rules.of(label).median_filter > 0.0 for label in labels)
     threshold = "threshold (dotted: low)" if low else "threshold"
@@ -245,7 +244,7 @@ def _strips(
     row: float,
     rules: PostProcessing,
 ) -> list[tuple[float, float, list[str]]]:
-    """Begin, end and classes of each strip; of several strips, each has the classes heard in it alone."""
+    """Start, end and classes of each strip; one of several has only the classes that occur in it."""
     count = max(1, math.ceil(round((end - start) / row, 6)))
     if count == 1:
         return [(start, end, list(labels))]
@@ -274,11 +273,11 @@ def _check_height(height: float, strips: int, classes: int) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture, whole or not at all; the same figure gives the same bytes.
+    """Write a picture, whole or not at all; the same figure yields the same bytes.
 
     Args:
-        figure: as `draw_recording` returns it.
-        path: the file to be; its suffix tells the format: .png, .svg or .pdf.
+        figure: from `draw_recording`.
+        path: target file; its suffix selects the format: .png, .svg or .pdf.
 
     Raises:
         ValueError: another suffix.
@@ -289,7 +288,7 @@ def save(figure: Figure, path: Path) -> None:
     with (
         warnings.catch_warnings(record=True) as caught,
         whole_file(path, "wb") as file,
-        # PDF with TrueType fonts, since some publishers refuse the others.
+        # TrueType fonts, since some publishers refuse others in a PDF.
         rc_context({"svg.hashsalt": "htsat-sed", "pdf.fonttype": 42}),
     ):
         warnings.simplefilter("always")
@@ -299,14 +298,14 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def picture_format(path: Path) -> str:
-    """The format that a path's suffix names, one of `FORMATS`.
+    """Picture format of a path's suffix, one of `FORMATS`.
 
     Raises:
         ValueError: another suffix, or none.
     """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
-        raise UsageError(f"wanted a picture called .png, .svg or .pdf, got {path}")
+        raise UsageError(f"wanted a picture with the suffix .png, .svg or .pdf, got {path}")
     return kind
 
 
@@ -315,7 +314,7 @@ def _draw_spectrogram(
 ) -> None:
     bands = spectrogram.decibels.shape[1]
     low, high = slaney_mel([spectrogram.fmin, spectrogram.fmax]).tolist()
-    half = (high - low) / (bands + 1) / 2  # of a band: centres lie evenly between the edges of the bank
+    half = (high - low) / (bands + 1) / 2  # half a band; band centres are equidistant between the edges
     step = spectrogram.column_seconds
     a = max(0, math.floor((start - spectrogram.start) / step))
     b = max(a + 1, math.ceil((end - spectrogram.start) / step))
@@ -352,7 +351,7 @@ def _draw_lanes(
     end: float,
     rules: PostProcessing,
 ) -> None:
-    """Scores as areas, dark where they are above the threshold, and the thresholds as lines."""
+    """Draw scores as areas, dark above the threshold, and thresholds as lines."""
     rows = _rows(presence_map, start, end)
     tokens = rows.stop - rows.start
     pool = max(1, math.ceil(tokens / _COLUMNS))
@@ -361,7 +360,7 @@ def _draw_lanes(
     edges = edges * presence_map.token_seconds
     for lane, label in enumerate(labels):
         if label not in presence_map.labels:
-            words = " no class of the model"
+            words = " not a class of the model"
             axes.text(start, lane + 0.28, words, va="center", fontsize=7, color="0.4", style="italic")
             continue
         column = presence_map.scores[rows, presence_map.labels.index(label)]
@@ -381,7 +380,7 @@ def _draw_lanes(
 
 
 def _height(lane: int, score: Any) -> Any:
-    """Where a score stands in a lane, from its floor for 0 to near its top for 1."""
+    """Vertical position of a score in a lane."""
     return lane + _FLOOR - (_FLOOR - _CEILING) * score
 
 
@@ -404,7 +403,7 @@ def _draw_events(
     colour: str,
     height: float = 0.17,
 ) -> None:
-    """Bars in the lanes; the line around them keeps the shortest visible."""
+    """Draw events as bars; their outline keeps the shortest visible."""
     for lane, label in enumerate(labels):
         spans = [
             (max(e.onset, start), min(e.offset, end) - max(e.onset, start))
@@ -427,7 +426,7 @@ def _label_time(upper: Axes, lower: Axes, start: float, end: float, *, clock: bo
 
 
 def clock_time(seconds: float, decimals: int = 0) -> str:
-    """Seconds as ``12:05`` or ``1:02:03``, with so many decimals."""
+    """Seconds as ``12:05`` or ``1:02:03``, with `decimals` decimals."""
     whole, fraction = divmod(round(seconds * 10**decimals), 10**decimals)
     minutes, rest = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
@@ -436,7 +435,7 @@ def clock_time(seconds: float, decimals: int = 0) -> str:
 
 
 def _rows(presence_map: PresenceMap, start: float, end: float) -> slice:
-    """The tokens that reach into a stretch."""
+    """The tokens that overlap a time range."""
     first = math.floor(round(start / presence_map.token_seconds, 6))
     last = math.ceil(round(end / presence_map.token_seconds, 6))
     return slice(first, min(max(last, first + 1), len(presence_map.scores)))
@@ -447,6 +446,6 @@ def _inside(events: Sequence[Event], start: float, end: float) -> list[Event]:
 
 
 def _shown(text: str, longest: int) -> str:
-    """A text as a picture can hold it: on one line, not too long, characters that are none escaped."""
+    """A text on one line, shortened, with invalid characters escaped."""
     line = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
     return line if len(line) <= longest else line[: longest - 1] + "…"

@@ -1,7 +1,7 @@
-"""Pictures of a season: hour by date heat maps, and curves over the day.
+"""Plots of a season: heat maps of hour by date, and curves over the day.
 
-What was not recorded is hatched, and is not zero. Colours run from dark to light, so that they are told apart
-in grey too; curves differ in marker and dash beside their colour.
+Hours without recordings are hatched, not zero. Colours run from dark to light, so that they work in grey;
+curves also differ in marker and dash.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from htsat_sed.whole_file import whole_file
 _DPI = 150
 _WIDTH = 10.0  # inches, as all lengths below
 _PANEL = 2.6
-_FEW_DAYS = 5  # for which matplotlib would mark hours
+_FEW_DAYS = 5  # up to which matplotlib would label hours
 _MOST_PANELS = 12
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f")
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
@@ -38,7 +38,7 @@ _NOTHING: Any = {"facecolor": "white", "edgecolor": "#bbbbbb", "hatch": "////", 
 
 @dataclass(frozen=True)
 class Sun:
-    """Sunrise and sunset of a day, hours on the clock; NaN where the sun does not rise or set."""
+    """Sunrise and sunset of a day, in hours of local time; NaN if the sun does not rise or set."""
 
     sunrise: float
     sunset: float
@@ -53,15 +53,14 @@ def draw_heat_map(
     zone: str,
     sun: Sequence[Sun] | None = None,
 ) -> None:
-    """Draw the hour by date heat map of a class, a panel a site.
+    """Draw the heat map of a class by hour and date, one panel per site.
 
     Args:
-        path: of the picture; its suffix tells the format.
+        path: picture file; its suffix selects the format.
         label: class.
         days: D consecutive days.
-        minutes: site -> (24, D) positive minutes in an hour of recording, 0 to 60; NaN where nothing was
-            recorded.
-        zone: what the axis of hours says of the clock.
+        minutes: site -> (24, D) positive minutes per recorded hour, 0 to 60; NaN where nothing was recorded.
+        zone: name of the time zone, for the axis of hours.
         sun: sunrise and sunset of each day, if known.
 
     Raises:
@@ -98,7 +97,7 @@ def _heat(axes: Axes, days: Sequence[date], minutes: NDArray[np.float64], highes
         [left, right], 0, 24, facecolor="white", edgecolor="#bbbbbb", hatch="////", lw=0, zorder=0
     )
     image = axes.imshow(
-        minutes,  # what is NaN is left out
+        minutes,  # NaN is not drawn
         extent=(left, right, 24.0, 0.0),
         aspect="auto",
         interpolation="nearest",
@@ -135,7 +134,7 @@ def _suns(axes: Axes, days: Sequence[date], sun: Sequence[Sun] | None) -> None:
 
 
 def _broken(hours: Sequence[float]) -> list[float]:
-    """The same hours, with a gap where they pass midnight."""
+    """The hours, with a gap where they pass midnight."""
     found = list(hours)
     for index in range(1, len(found)):
         if abs(found[index] - hours[index - 1]) > 12.0:
@@ -157,14 +156,14 @@ def draw_daily_curves(
     zone: str,
     sun: tuple[Sun, Sun] | None = None,
 ) -> None:
-    """Draw how often classes sound over the day, a panel a site.
+    """Draw the positive minutes of classes over the day, one panel per site.
 
     Args:
-        path: of the picture; its suffix tells the format.
-        shares: site -> label -> (24,) per cent of the recorded minutes that are positive; NaN where nothing
+        path: picture file; its suffix selects the format.
+        shares: site -> label -> (24,) percentage of the recorded minutes that are positive; NaN where nothing
             was recorded. At most `MOST_CURVES` labels.
-        zone: what the axis of hours says of the clock.
-        sun: of the first and the last day of the season, if known.
+        zone: name of the time zone, for the axis of hours.
+        sun: sunrise and sunset of the first and last day of the season, if known.
 
     Raises:
         HtsatSedError: it cannot be written.

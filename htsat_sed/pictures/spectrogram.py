@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of stretches as a picture needs them, and the mel scale of their axis."""
+"""Log-mel spectrograms for plots, and the mel scale of their axis."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from htsat_sed.audio import open_recording, windows
 from htsat_sed.model.frontend import LogMel
 from htsat_sed.model.htsat import HTSATConfig
 
-_HERTZ = (1000, 2000, 4000, 8000, 500, 16_000, 32_000, 250, 100, 50, 20)  # the first that fit are labelled
+_HERTZ = (1000, 2000, 4000, 8000, 500, 16_000, 32_000, 250, 100, 50, 20)  # tick candidates by priority
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrogram:
-    """Log-mel spectrogram of a stretch of a recording.
+    """Log-mel spectrogram of a time range of a recording.
 
     Attributes:
         decibels: (columns, M) float32, M mel bands from low to high.
-        start: seconds at which the first column begins.
+        start: start of the first column, seconds.
         column_seconds: duration of a column.
         fmin: lower edge of the mel bank, Hz.
-        fmax: upper edge, Hz.
+        fmax: upper edge of the mel bank, Hz.
     """
 
     decibels: NDArray[np.float32]
@@ -37,7 +37,7 @@ class Spectrogram:
 
 
 def slaney_mel(hertz: ArrayLike) -> NDArray[np.float64]:
-    """Frequencies on the mel scale of the model's mel bank: linear up to 1 kHz, logarithmic above.
+    """Convert Hz to the mel scale of the model's mel bank: linear up to 1 kHz, logarithmic above.
 
     Args:
         hertz: 0 or more.
@@ -54,9 +54,9 @@ def slaney_mel(hertz: ArrayLike) -> NDArray[np.float64]:
 
 
 def hertz_ticks(fmin: float, fmax: float) -> list[int]:
-    """Round frequencies in a mel bank, in order, no two too close on the mel axis to be read.
+    """Tick frequencies of a mel axis in ascending order, far enough apart to be read.
 
-    Of 100, 200, 500 and so on: a bank of less than an octave may hold none.
+    A bank of less than an octave may have none.
 
     Args:
         fmin: lower edge, Hz.
@@ -82,16 +82,16 @@ def read_spectrogram(
     channel: int | None = None,
     track: int | None = None,
 ) -> Spectrogram:
-    """Compute the log-mel spectrogram of a stretch of any length.
+    """Compute the log-mel spectrogram of a time range.
 
-    Memory grows with the number of columns alone.
+    Memory grows only with the number of columns.
 
     Args:
         path: a recording.
-        config: of the model whose front end it is.
+        config: configuration of the front end.
         start: seconds, less than the recording's duration.
         end: seconds, exclusive, more than `start`.
-        column_seconds: wanted duration of a column, more than 0; rounded up to whole frames.
+        column_seconds: requested duration of a column, more than 0; rounded up to whole frames.
         channel: see `htsat_sed.audio.open_recording`.
         track: see `htsat_sed.audio.open_recording`.
 
@@ -122,7 +122,7 @@ def read_spectrogram(
         np.add.at(power, columns, 10.0 ** (wanted.astype(np.float64) / 10.0))
         np.add.at(frames, columns, 1)
 
-    # Cut into chunks that overlap by the frames whose STFT reaches beyond a chunk's ends.
+    # Chunks overlap by the frames whose STFT extends beyond the ends of a chunk.
     chunk, context = 1000, -(-config.n_fft // (2 * hop))
     tail, tail_frame = np.zeros((0, config.mel_bands), np.float32), 0
     with open_recording(path, rate, channel=channel, track=track) as stream:
@@ -140,7 +140,7 @@ def read_spectrogram(
     add(tail_frame, tail)
     with np.errstate(invalid="ignore"):
         mean = 10.0 * np.log10(power / frames[:, None])
-    # A frame stands for the hop around its centre.
+    # A frame covers the hop around its centre.
     return Spectrogram(
         mean.astype(np.float32), (first - 0.5) * hop / rate, pool * hop / rate, config.fmin, config.fmax
     )

@@ -1,1 +1,1 @@
-"""Events cut out of their recordings as clips to listen to: the choice, the names, the cut, the index."""
+"""Audio clips of events, cut from their recordings: selection, file names, cutting and index."""

@@ -1,8 +1,8 @@
-"""Which events of a class are cut out.
+"""Selection of the events of a class.
 
-Whatever the order, it is one list a class whose beginning is taken: a larger limit adds clips and drops
-none. The order of a class does not depend on the other classes, and by chance it is the same for the same
-events and seed on every machine.
+The events of a class are ordered and the first ones taken, so a larger limit adds clips and drops none. The
+order does not depend on other classes. A random order is the same for the same events and seed on every
+machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class Found(NamedTuple):
-    """An event and the recording it is in."""
+    """An event and the name of its recording."""
 
     filename: str
     event: Event
@@ -30,16 +30,15 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipChoice:
-    """How many events of each class, and which.
+    """Number and order of the events to select from each class.
 
     Attributes:
-        limit: at most so many events a class; None for all.
-        order: ``highest`` scores first, equal ones at random; at ``random``; or from the score ``bands`` in
-            turn, at random within each, so that all have the same share as far as they have events.
-        spread: take from the recordings in turn (within a band where there are bands).
-        bands: number of equally wide bands between the scores 0 and 1. A score between two bands belongs
-            to the upper one.
-        seed: of chance.
+        limit: maximum number of events per class; None for all.
+        order: ``highest``: descending scores, ties in random order; ``random``; ``bands``: from each band of
+            scores in turn, in random order within a band, so that bands have equal shares as far as possible.
+        spread: take from the recordings in turn (with ``bands``, within a band).
+        bands: number of equally wide bands of scores from 0 to 1; a boundary belongs to the upper band.
+        seed: random seed.
     """
 
     limit: int | None = None
@@ -58,14 +57,14 @@ class ClipChoice:
 
 
 def choose(table: Mapping[str, Sequence[Event]], choice: ClipChoice) -> list[Found]:
-    """Choose events.
+    """Select events.
 
     Args:
         table: recording -> its events.
-        choice: how.
+        choice: number and order.
 
     Returns:
-        Those chosen, by recording as in the table and then by onset, offset and label.
+        The selected events, ordered by recording as in the table, then by onset, offset and label.
     """
     classes: dict[str, list[Found]] = {}
     for filename, events in table.items():
@@ -80,11 +79,11 @@ def choose(table: Mapping[str, Sequence[Event]], choice: ClipChoice) -> list[Fou
 
 
 def _ordered(label: str, own: Iterable[Found], choice: ClipChoice) -> list[Found]:
-    """The events of a class in the order in which they are taken."""
+    """The events of a class in order of selection."""
     ordered = sorted(own)
     random.Random(f"{choice.seed} {label}").shuffle(ordered)
     if choice.order == "highest":
-        ordered.sort(key=lambda found: -found.event.score)  # label tracks have no scores: chance decides
+        ordered.sort(key=lambda found: -found.event.score)  # label tracks have no scores and stay shuffled
 
     def band(found: Found) -> int:
         return min(int(found.event.score * choice.bands), choice.bands - 1) if choice.order == "bands" else 0
@@ -95,7 +94,7 @@ def _ordered(label: str, own: Iterable[Found], choice: ClipChoice) -> list[Found
 
 
 def _in_turn(items: Sequence[_T], group: Callable[[_T], Hashable]) -> list[_T]:
-    """First the first of each group, then the second of each, ...; the order is kept otherwise."""
+    """The first item of each group, then the second of each, and so on, in the given order."""
     seen: Counter[Hashable] = Counter()
     turns: list[tuple[int, int]] = []
     for index, item in enumerate(items):

@@ -1,14 +1,13 @@
-"""One recording cut into clips, in one pass, in the samples it was recorded in.
+"""Cuts a recording into clips in one pass, at its own sample rate and bit depth.
 
-A clip has the recording's channels and, unless another is asked for, its rate; its first sample is the
-recording's sample number round(onset · rate), so that two clips that overlap are equal where they do. WAV
-keeps the recording's own samples: 8, 16 or 24 bits or 32-bit floats (which also stand for integers and floats
-of more bits); FLAC the same but for floats, which become 24 bits, limited to ±1. The decoded samples of lossy
-recordings (MP3, M4A, Opus, ...) are rounded to 16 bits.
+A clip has the recording's channels and, by default, its sample rate. It begins at sample round(onset · rate)
+of the recording, so overlapping clips have equal samples. WAV keeps samples of 8, 16 or 24 bits and 32-bit
+floats; integers and floats of more bits become 32-bit floats. FLAC does the same, except that floats become
+24-bit integers, limited to ±1. Samples decoded from lossy formats (MP3, M4A, Opus, ...) are rounded to 16
+bits.
 
-Memory does not grow with the length of recording or clip. Uncompressed recordings are sought in; others are
-decoded from their start to the end of the last clip: a seek does not land on a known sample, and in a damaged
-recording not on the sample that has this number for `htsat_sed.audio` either.
+Memory does not grow with the duration of recording or clip. The reader seeks in uncompressed recordings only.
+Others are decoded from the start to the end of the last clip, since a seek does not land on a known sample.
 """
 
 from __future__ import annotations
@@ -43,9 +42,9 @@ _LOWEST_RATE, _HIGHEST_RATE = 1_000, 768_000
 _BITS = {"PCM_U8": 8, "PCM_S8": 8, "PCM_16": 16, "PCM_24": 24}
 _AS_FLAC = {"PCM_U8": "PCM_S8", "FLOAT": "PCM_24"}
 _FLAC_CHANNELS = 8
-_MOST_OPEN = 100  # files at a time; systems allow 256 or more
-_NEVER = float(1 << 60)  # a sample that no recording reaches
-_END_TOLERANCE = 0.01  # seconds by which rounded offsets may lie past the end
+_MOST_OPEN = 100  # open files; systems allow 256 or more
+_NEVER = float(1 << 60)  # sample number beyond any recording
+_END_TOLERANCE = 0.01  # seconds by which rounded offsets may exceed the duration
 
 _logger = logging.getLogger("htsat_sed")
 
@@ -55,12 +54,12 @@ class ClipSettings:
     """How clips are cut.
 
     Attributes:
-        before: seconds that a clip begins before its event; less where the recording begins.
-        after: seconds that it ends after its event; less where the recording ends.
-        format: of the files.
-        sample_rate: of the clips, Hz; None for the recording's own.
-        channel: only this one of the recording, counted from 1; None for all.
-        track: this audio track of the recording, counted from 1; None for the first.
+        before: seconds of sound before the event; fewer at the start of the recording.
+        after: seconds of sound after the event; fewer at the end of the recording.
+        format: file format.
+        sample_rate: sample rate of the clips, Hz; None for the recording's own.
+        channel: only this channel, from 1; None for all.
+        track: this audio track, from 1; None for the first.
     """
 
     before: float = 0.0
@@ -84,14 +83,14 @@ class ClipSettings:
 
 
 class Bounds(NamedTuple):
-    """Where a clip begins and ends in its recording, seconds."""
+    """Onset and offset of a clip in its recording, seconds."""
 
     onset: float
     offset: float
 
 
 class _Span(NamedTuple):
-    """A clip to be, in samples of the recording: from `first` to before `last`."""
+    """A planned clip: samples `first` to `last` (exclusive) of the recording."""
 
     first: int
     last: int
@@ -104,15 +103,15 @@ def cut_recording(path: Path, clips: Iterable[tuple[Event, Path]], how: ClipSett
 
     Args:
         path: the recording.
-        clips: events, and the file that each goes to; its folder must exist.
+        clips: events with their target files, in existing folders.
         how: padding, format and rate.
 
     Returns:
-        The files written, and where each lies in the recording. An event that begins at the end of the
-        recording or later has none; one that reaches past the end is cut short there; warnings count both.
+        The files written, with their bounds in the recording. Events that begin at or after the end of the
+        recording have no clip; events that extend past the end are truncated; warnings count both.
 
     Raises:
-        AudioError: the recording cannot be read. Clips that are finished by then stay.
+        AudioError: the recording cannot be read; finished clips remain.
         HtsatSedError: a clip cannot be written.
     """
     written: dict[Path, Bounds] = {}
@@ -125,7 +124,7 @@ def cut_recording(path: Path, clips: Iterable[tuple[Event, Path]], how: ClipSett
 def _one_pass(
     path: Path, clips: list[tuple[Event, Path]], how: ClipSettings, written: dict[Path, Bounds]
 ) -> list[tuple[Event, Path]]:
-    """Write clips as the recording goes by; those that would have needed too many open files are returned."""
+    """Write clips in one pass; return those left because too many files would be open."""
     put_off: list[tuple[Event, Path]] = []
     with ExitStack() as stack:
         decoder = WatchedCalls(os.fspath(path))
@@ -134,7 +133,9 @@ def _one_pass(
         check_channel(path, source.channels, how.channel)
         channels = source.channels if how.channel is None else 1
         if how.format == "flac" and channels > _FLAC_CHANNELS:
-            raise AudioError(path, f"has {channels} channels, FLAC holds {_FLAC_CHANNELS}: cut as wav")
+            raise AudioError(
+                path, f"has {channels} channels, FLAC holds at most {_FLAC_CHANNELS}: use --format wav"
+            )
         coming = deque(sorted(_span(event, target, source.rate, how) for event, target in clips))
         writing: list[_Clip] = []
         position = 0
@@ -191,11 +192,11 @@ def _blocks(path: Path, source: Source, channel: int | None) -> Iterator[NDArray
 
 
 class _Unfinished(Exception):
-    """Passes through `whole_file`, so that it leaves nothing behind."""
+    """Raised through `whole_file` to discard the file."""
 
 
 class _Clip:
-    """A clip that is being written; unless `finish` is called, there is no file."""
+    """A clip being written; without a call of `finish` no file appears."""
 
     def __init__(self, span: _Span, source: Source, channels: int, how: ClipSettings) -> None:
         self.span = span
@@ -233,7 +234,7 @@ class _Clip:
         self._stack.__exit__(_Unfinished, _Unfinished(), None)
 
     def write(self, block: NDArray[np.float32], start: int) -> None:
-        """Write what this clip has of a block (channels, n) that begins at the sample `start`."""
+        """Write the clip's part of a block (channels, n) that begins at sample `start`."""
         own = block[:, max(0, self.span.first - start) : max(0, self.span.last - start)].T
         self._end += len(own)
         self._put(
@@ -241,7 +242,7 @@ class _Clip:
         )
 
     def finish(self) -> Bounds:
-        """Give the file its name; where the clip lies in the recording."""
+        """Complete the file; return the bounds of the clip in the recording."""
         if self._resampler is not None:
             length = self._end - self.span.first
             missing = (2 * length * self._clip_rate + self._rate) // (2 * self._rate) - self._made
@@ -267,7 +268,7 @@ class _Clip:
 
 
 def _integers(samples: NDArray[np.float32], bits: int) -> NDArray[np.int32]:
-    """The nearest integers of so many bits, in the highest bits; integers round-trip exactly."""
+    """Round to integers of `bits` bits, left-justified in 32; such integers round-trip exactly."""
     full = float(1 << (bits - 1))
     finite = np.nan_to_num(samples.astype(np.float64), nan=0.0) * full
     return np.clip(np.rint(finite), -full, full - 1).astype(np.int32) << (32 - bits)

@@ -1,14 +1,14 @@
-"""From a table of events to a folder of clips, with an index.
+"""Exports the events of a table to a folder of clips with an index.
 
-The index, ``clips.csv``, has one row a clip:
+The index, ``clips.csv``, has one row per clip:
 
     clip,filename,onset,offset,event_label,score,clip_onset,clip_offset
     Dog/street_00002.000_00003.750_Dog_0.500.wav,street.wav,2.000,3.750,Dog,0.5000,1.500000,4.250000
 
-It is a table of strong labels, so that it is read like any other once rows have been dropped and labels
-corrected by ear; ``clip_onset`` and ``clip_offset`` are where the clip lies in the recording. Where events
-have channels, a column ``channel`` follows the score. Rows without a clip come last: they name each
-recording, and in the column ``heard`` what was cut out of it, see `htsat_sed.annotations.heard`.
+It is a table of strong labels that can be read like any other after rows are deleted and labels corrected by
+ear. ``clip_onset`` and ``clip_offset`` are the bounds of the clip in the recording. If events have channels,
+a column ``channel`` follows the score. Rows without a clip come last; their column ``heard`` lists what was
+cut from each recording, see `htsat_sed.annotations.heard`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _OF_EVENT, _OF_CLIP = ("clip", *COLUMNS, "score"), ("clip_onset", "clip_offset",
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Recordings, and the clips to be cut out of them.
+    """Recordings and the clips to cut from them.
 
     Attributes:
-        recordings: name in the table -> the file.
-        clips: name in the table -> events and the paths of their clips below the folder, with ``/``.
-        failures: recordings that are not there.
+        recordings: name in the table -> file.
+        clips: name in the table -> events and the relative paths of their clips, with ``/``.
+        failures: recordings that are missing or ambiguous.
     """
 
     recordings: Mapping[str, Path]
@@ -65,17 +65,17 @@ def plan(
     clock: Clock | None = None,
     starts: Mapping[str, Start] = MappingProxyType({}),
 ) -> Plan:
-    """Find the recordings, then choose among the events of those that are there.
+    """Find the recordings, then select events of those found.
 
     Args:
         table: recording -> its events.
         audio: see `locate`.
-        choice: how many events of each class, and which.
-        suffix: of the clips, dot included.
+        choice: number and order of the events of each class.
+        suffix: file suffix of the clips, with the dot.
         labels: only these classes; None for all.
-        min_score: only events with this score or a higher one.
-        clock: finds when recordings began, for names with clock times; None for names without.
-        starts: recording -> when it began, as far as the table says.
+        min_score: lowest score, inclusive.
+        clock: finds the starts of recordings, for file names with clock times; None for names without.
+        starts: recording -> start, if the table has it.
 
     Raises:
         AudioError: `audio` cannot be listed.
@@ -101,19 +101,18 @@ def plan(
 
 
 def locate(names: Sequence[str], audio: Path) -> tuple[dict[str, Path], list[AudioError]]:
-    """Find recordings by the names that tables have for them.
+    """Find recordings by their names in tables.
 
     Args:
-        names: of recordings.
-        audio: a folder that holds them, or the recording itself if there is one name only.
+        names: names of recordings.
+        audio: a folder that contains them, or the recording itself for a single name.
 
     Returns:
-        Name -> file: the path below the folder; or else the one recording, here or in a folder below, that is
-        called so up to its suffix (label tracks may lack it); or else the one recording somewhere below with
-        that file name (Raven's tables have no more). Names that differ in Unicode composition alone are the
-        same. Whatever a name says, its file is below the folder: ``..`` and paths from the root lead nowhere
-        else. A link below the folder is followed, as `find_recordings` does: its owner made it. And errors
-        that count the names without a recording, and those that may mean several.
+        Name -> file, and errors for names without a recording or with several. A name matches, in this order,
+        the path relative to the folder; that path without its suffix, which label tracks may lack; the file
+        name of one recording in any subfolder, since Raven's tables have no folders. Names are compared after
+        Unicode composition. Files outside the folder are never returned: ``..`` and absolute paths do not
+        leave it. Links in the folder are followed, as by `find_recordings`.
 
     Raises:
         AudioError: the folder cannot be listed.
@@ -121,7 +120,7 @@ def locate(names: Sequence[str], audio: Path) -> tuple[dict[str, Path], list[Aud
     """
     if audio.is_file():
         if len(names) > 1:
-            raise UsageError(f"{audio} is one recording, the events are of {len(names)}: name their folder")
+            raise UsageError(f"{audio} is one recording, but the table has {len(names)}: give their folder")
         return dict.fromkeys(names, audio), []
     below, failures = find_recordings(audio)
     known: dict[str, list[Path]] = {}
@@ -153,7 +152,7 @@ def locate(names: Sequence[str], audio: Path) -> tuple[dict[str, Path], list[Aud
 
 
 def _directly_below(audio: Path, name: str) -> list[Path]:
-    """The path that a name has below a folder, if something is there and the name stays in the folder."""
+    """The file at a path relative to a folder, if it exists and lies in the folder."""
     path = PurePath(name)
     if path.is_absolute():
         root = audio.absolute()
@@ -168,12 +167,12 @@ def write_clips(
     """Cut the clips of a plan, recording by recording.
 
     Args:
-        plan: what.
-        folder: for the clips; made if it is not there.
+        plan: recordings and clips.
+        folder: folder of the clips; created if missing.
         how: padding, format and rate.
 
     Yields:
-        A recording's name, and where the clips of its events lie in it, or why it could not be read.
+        The name of a recording, and the bounds of its clips or the reading error.
 
     Raises:
         HtsatSedError: a clip cannot be written.
@@ -203,9 +202,9 @@ def write_index(
     """Write ``clips.csv``, ordered by the clips' paths.
 
     Args:
-        folder: of the clips.
-        plan: what they are called.
-        written: recording -> its events that have clips, and where these lie.
+        folder: folder of the clips.
+        plan: paths of the clips.
+        written: recording -> events with clips, and the bounds of the clips.
         link: recording and event -> address for the column ``page``; None for no such column.
         safe_cells: keep spreadsheets from running names as formulas, see `delimited`.
 

@@ -1,11 +1,11 @@
 """Names of clips: ``Dog/street_00002.000_00003.750_Dog_0.500.wav``.
 
-A folder a class; in a name the recording without its suffix, onset, offset, label and score, with ``_``
-between them, so that names sort by recording and time and ``name.rsplit("_", 4)`` takes them apart. With
-clock times, that of the onset stands behind the recording: ``street_20260512T043002.000+0200_00002.000_...``.
-Names are fit for every file system: of recording and label, letters and digits of any script, ``.``, ``+``
-and ``=`` are kept, in the recording also ``_``; other characters become ``-``. No two names differ in case
-alone, none is longer than 200 bytes, none is reserved on Windows.
+Each class has a folder. A name joins the recording without its suffix, onset, offset, label and score by
+``_``, so that names sort by recording and time, and ``name.rsplit("_", 4)`` splits them. The clock time of
+the onset, if requested, follows the recording: ``street_20260512T043002.000+0200_00002.000_...``. Names suit
+every file system: letters and digits of any script, ``.``, ``+`` and ``=`` are kept, in the recording also
+``_``; other characters become ``-``. No two names differ in case alone, none exceeds 200 bytes, and none is
+reserved on Windows.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def clip_names(
 ) -> dict[Found, str]:
     """Name the clip of every event.
 
-    A name depends on the whole table and not on what is chosen from it, so that the same event is called
-    the same whenever it is cut out of the same table.
+    A name depends on the whole table and not on the selection, so an event of the same table always has the
+    same name.
 
     Args:
-        table: recording -> its events, no event twice.
-        suffix: of the clips, dot included.
-        starts: recording -> when it began, for names with the clock time of the event behind the recording.
+        table: recording -> its events, without duplicates.
+        suffix: file suffix, with the dot.
+        starts: recording -> start, for names with clock times.
 
     Returns:
-        Event -> path below the folder of the clips, with ``/``. Where two would be called the same, the
-        later one, by recording and time, gets ``-2``, and so on.
+        Event -> relative path of its clip, with ``/``. Of equal names the second, by recording and time, ends
+        in ``-2``, and so on.
     """
     labels = sorted({event.label for events in table.values() for event in events})
     folders = dict(zip(labels, _distinct(safe(label, limit=_LABEL_BYTES) for label in labels), strict=True))
@@ -66,16 +66,16 @@ def _stem(found: Found, start: Start | None) -> str:
 
 
 def safe(text: str, *, limit: int, also: str = "", end: bool = False) -> str:
-    """Part of a file name.
+    """Make part of a file name.
 
     Args:
-        text: anything.
-        limit: bytes.
+        text: any text.
+        limit: maximum length in bytes.
         also: further characters to keep.
-        end: keep the end of a text that is too long, not its beginning.
+        end: truncate at the start instead of the end.
 
     Returns:
-        Composed Unicode (NFC), not empty, without ``-`` or ``.`` at either end.
+        Composed Unicode (NFC), not empty, without leading or trailing ``-`` or ``.``.
     """
     kept = (
         c if unicodedata.category(c)[0] in "LNM" or c in ".+=" + also else "-"
@@ -87,7 +87,7 @@ def safe(text: str, *, limit: int, also: str = "", end: bool = False) -> str:
 
 
 def _distinct(names: Iterable[str]) -> list[str]:
-    """The same names; one that a file system might take for an earlier one gets a number."""
+    """Number the names that a file system might equate with an earlier one."""
     taken: set[str] = set()
     distinct = []
     for name in names:
