@@ -1,1 +1,1 @@
-"""Runs over many recordings that lose nothing: what is done, what failed, what is written when."""
+"""Runs over many recordings: journals, failures, shards and output files."""

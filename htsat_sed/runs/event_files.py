@@ -1,4 +1,4 @@
-"""The files that a run over many recordings writes: one a recording as it goes, tables at its end."""
+"""Output files of a run: files per recording during the run, tables at its end."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from htsat_sed.whole_file import whole_file
 _UNFIT = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EILSEQ, errno.EINVAL, errno.ENOTEMPTY}
 
 
-STDOUT = Path("-")  # of a target that is standard output
+STDOUT = Path("-")  # path of a target on standard output
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the events go in one format.
+    """Destination of the events in one format.
 
     Attributes:
         format: one of `FORMATS`.
-        path: a file; for a format with one file a recording, a folder, or the file of the only recording.
+        path: a file; for formats with one file per recording, a folder or the file of the only recording.
     """
 
     format: str
@@ -42,31 +42,31 @@ class Target:
 
     @property
     def is_table(self) -> bool:
-        """Whether this is one file for all recordings."""
+        """Whether all recordings share one file."""
         return FORMATS[self.format].shared
 
     def of(self, name: str) -> Path:
-        """The file of one recording."""
+        """Output file of a recording."""
         of = FORMATS[self.format]
         single = self.path.suffix.lower() == of.ending and not self.path.is_dir()
         return self.path if single else path_of(self.path, name, of.suffix)
 
 
 class EventFiles:
-    """Where events and presence maps of recordings go; each file appears whole or not at all.
+    """Writes events and presence maps of recordings; each file appears whole or not at all.
 
     Args:
         targets: files and folders of events.
-        maps: folder of presence maps, if they are wanted.
-        labels: the classes, in the order of the columns of presence maps.
+        maps: folder of presence maps; None for none.
+        labels: classes, in the column order of presence maps.
         token_seconds: duration of a token.
-        overwrite: replace files that htsat-sed did not write, or that were changed since.
-        starts: name of a recording -> when it began, as far as known.
+        overwrite: replace files that htsat-sed did not write or that were changed since.
+        starts: name of a recording -> its start, if known.
 
     Attributes:
         starts: as given.
-        tables: the targets that all recordings share, to be written when all are done.
-        kept: files that were not replaced, as somebody had changed them.
+        tables: targets shared by all recordings, to be written at the end of the run.
+        kept: files not replaced because they were changed.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class EventFiles:
         self._unfit: HtsatSedError | None = None
 
     def of(self, name: str) -> list[Path]:
-        """The files that a recording has for itself."""
+        """The recording's own files."""
         own = [target.of(name) for target in self._singles]
         return own if self._maps is None else [*own, path_of(self._maps, name, ".npz")]
 
     def exist(self, name: str) -> bool:
-        """Whether all files that a recording has for itself are there."""
+        """Whether all of the recording's own files exist."""
         return all(path.is_file() for path in self.of(name))
 
     def check(self, names: Iterable[str]) -> None:
@@ -114,11 +114,11 @@ class EventFiles:
                     raise UsageError(f"{taken[path]} and {name} would share the file {path}")
 
     def all_of(self, names: Iterable[str]) -> list[Path]:
-        """The tables, and the files that these recordings have for themselves."""
+        """The tables, and the recordings' own files."""
         return [*(table.path for table in self.tables), *(p for name in names for p in self.of(name))]
 
     def rows(self, name: str, scores: NDArray[np.float32]) -> None:
-        """Keep the next rows of the presence map of the recording that is next to be written.
+        """Append rows to the presence map of the next recording to be written.
 
         Raises:
             HtsatSedError: they cannot be written.
@@ -135,7 +135,7 @@ class EventFiles:
     def write(
         self, name: str, events: Sequence[Event], duration: float, sample_rate: int | None = None
     ) -> None:
-        """Write the files that a recording has for itself, its presence map of the rows that came.
+        """Write the recording's own files, including the presence map of the rows appended so far.
 
         Raises:
             HtsatSedError: one cannot be written; see `is_unfit`.
@@ -144,7 +144,7 @@ class EventFiles:
             if self._unfit is not None:
                 raise self._unfit
             for folder in self._folders:
-                if not folder.is_dir():  # to make it anew would leave a part of the outputs without a word
+                if not folder.is_dir():  # creating it again would hide the loss of outputs
                     raise HtsatSedError(folder, "was removed while the run was writing here")
             if self._maps is not None and self._may_write(path_of(self._maps, name, ".npz")):
                 self._map_of(name, self._maps).finish(duration)
@@ -174,14 +174,14 @@ class EventFiles:
         return self._writer
 
     def drop(self) -> None:
-        """Forget the rows that came: their recording failed."""
+        """Discard the appended rows of a failed recording."""
         if self._writer is not None:
             self._writer.__exit__()
         self._writer = self._unfit = None
 
 
 def for_journal(events: Sequence[Event], duration: float) -> dict[str, Any]:
-    """What was found in a recording as a journal holds it."""
+    """Events and duration of a recording as a journal entry."""
     found = [
         [float(e.onset), float(e.offset), e.label, float(e.score), *([e.channel] if e.channel else [])]
         for e in events
@@ -190,7 +190,7 @@ def for_journal(events: Sequence[Event], duration: float) -> dict[str, Any]:
 
 
 def start_for_journal(start: Start | None) -> dict[str, Any] | None:
-    """When a recording began, as the file of a shard holds it."""
+    """Start of a recording as an entry of a shard file."""
     if start is None:
         return None
     zone = start.time.tzinfo
@@ -199,10 +199,10 @@ def start_for_journal(start: Start | None) -> dict[str, Any] | None:
 
 
 def start_from_journal(found: Mapping[str, Any]) -> Start:
-    """Take `start_for_journal` back.
+    """Inverse of `start_for_journal`.
 
     Raises:
-        ValueError: it is not what that makes.
+        ValueError: the entry is invalid.
     """
     try:
         time = datetime.fromisoformat(found["time"])
@@ -210,11 +210,11 @@ def start_from_journal(found: Mapping[str, Any]) -> Start:
             time.astimezone(ZoneInfo(found["zone"])) if found["zone"] else time, str(found["source"])
         )
     except (KeyError, TypeError, ZoneInfoNotFoundError) as error:
-        raise UsageError("no time at which a recording began") from error
+        raise UsageError("invalid start of a recording") from error
 
 
 def is_in_journal_form(result: Any) -> bool:
-    """Whether this is what `for_journal` makes."""
+    """Whether an entry has the form that `for_journal` returns."""
     return (
         isinstance(result, dict)
         and isinstance(result.get("duration"), float)
@@ -231,11 +231,11 @@ def is_in_journal_form(result: Any) -> bool:
 def from_journal(
     results: Iterable[tuple[str, Mapping[str, Any]]],
 ) -> Iterator[tuple[str, list[Event], float]]:
-    """Name, events and duration of recordings from what `for_journal` made."""
+    """Name, events and duration of recordings, from their journal entries."""
     for name, result in results:
         yield name, [Event(*event) for event in result["events"]], result["duration"]
 
 
 def is_unfit(error: HtsatSedError) -> bool:
-    """Whether a file could not be written only because of its name, so that others still can be."""
+    """Whether a file could not be written because of its name, so that others still can be."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno in _UNFIT

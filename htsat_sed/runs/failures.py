@@ -1,4 +1,4 @@
-"""What failed in a run, and what was read though something is wrong with it, as a table."""
+"""Table of the failed and damaged recordings of a run."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from htsat_sed.whole_file import whole_file
 
 _COLUMNS = ("filename", "reason")
 _HEADER = row(_COLUMNS, ",")
-_READ = "used, but "  # how the reason begins for a recording that has not failed
+_READ = "used, but "  # prefix of the reason for a damaged recording that was read
 
 
 def check_failures(path: Path, outputs: Iterable[Path]) -> None:
-    """Refuse a place for the table that holds something else, or is to hold it.
+    """Refuse a path for the table that another file or output occupies.
 
     Args:
-        path: where the table would be.
-        outputs: what else the run writes.
+        path: path of the table.
+        outputs: other outputs of the run.
 
     Raises:
-        ValueError: naming the file, and what it is.
+        ValueError: the path is occupied.
     """
     if path.is_dir():
         raise UsageError(f"{path}: is a folder: name a file for the failures")
     if os.path.realpath(path) in map(os.path.realpath, outputs):
         raise UsageError(f"{path}: is for the results: name another file for the failures")
     if path.is_file() and not _is_own(path):
-        raise UsageError(f"{path}: is there, and no list of failures: name another file for them")
+        raise UsageError(f"{path}: exists and is not a list of failures: name another file")
 
 
 def write_failures(
@@ -41,12 +41,12 @@ def write_failures(
     *,
     safe_cells: bool = False,
 ) -> None:
-    """Write the table of what failed; with nothing to list, remove the one that an earlier run left.
+    """Write the table of failures; if there are none, remove that of an earlier run.
 
     Args:
         path: a CSV file, with the columns filename and reason.
         failures: recording, as in the other tables, and reason.
-        defects: recording, and what is wrong with it though it could be read; after the failures.
+        defects: recordings that were read although damaged, and the damage; listed after the failures.
         safe_cells: keep spreadsheets from running names as formulas, see `delimited`.
 
     Raises:
@@ -54,7 +54,7 @@ def write_failures(
     """
     if not (failures or defects):
         if path.is_file() and _is_own(path):
-            path.unlink(missing_ok=True)  # others may share the folder
+            path.unlink(missing_ok=True)  # another process may remove it first
         return
     with whole_file(path) as file:
         file.write(_HEADER)
@@ -63,7 +63,7 @@ def write_failures(
 
 
 def read_defects(path: Path) -> dict[str, str]:
-    """Recordings in such a table that could be read, and what is wrong with them; empty without a table."""
+    """Read the damaged recordings of a table, with the damage; empty without a table."""
     defects: dict[str, str] = {}
     with suppress(HtsatSedError):
         for line in read_rows(path, _COLUMNS):
@@ -74,7 +74,7 @@ def read_defects(path: Path) -> dict[str, str]:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file is such a table, or has just been removed as one."""
+    """Whether a file is such a table, or was just removed."""
     try:
         with path.open("rb") as file:
             return file.read(len(_HEADER)) in (b"", _HEADER.encode())

@@ -1,7 +1,7 @@
-"""What a run over many recordings has done so far, so that it can go on where it was stopped.
+"""Progress of a run, so that a stopped run can be resumed.
 
-A journal is a file of JSON Lines beside the output: the settings of the run, then a line for each recording
-that is done, with what was found in it.
+A journal is a file of JSON Lines beside the output: the settings of the run, then a line for each finished
+recording with its result.
 
     {"journal": 2, "settings": {"htsat-sed": "0.2.0", "threshold": 0.5, ...}, "crc32": "9a0b6c1d"}
     {"name": "street.wav", "size": 5733044, "modified": 1763720000000000000, "result": ..., "crc32": ...}
@@ -9,12 +9,11 @@ that is done, with what was found in it.
     {"name": "street.wav", "failed": true, "crc32": ...}
     {"finished": true, "crc32": ...}
 
-Each line ends with the CRC-32 of the line without it. Where a line has changed on the disk, its recording is
-done again.
+Each line ends with the CRC-32 of the rest of the line. The recording of a damaged line is processed again.
 
-What belongs to a recording is on the disk before its line is written: whatever moment a run is killed at,
-the journal names recordings that are done and no others. A last line that was torn on the way is cut off,
-and its recording done again. After a power cut, so are those of the last second.
+A line is written after the files of its recording, so that a killed run's journal lists finished recordings
+only. An incomplete last line is removed and its recording processed again. After a power cut, so are the
+recordings of the last second.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ from htsat_sed.whole_file import sync, sync_folder
 FORMAT = 2
 _BEFORE = 1  # the format without checksums
 _SHOWN = 60  # characters of a value in a message
-_SYNC_EVERY = 1.0  # seconds; to wait for the disk after every short recording would cost more than a model
+_SYNC_EVERY = 1.0  # seconds; syncing after every short recording would take longer than the model
 
 
 class Stamp(NamedTuple):
-    """By what a recording is known to be the one that was done.
+    """Identifies the version of a recording's file.
 
     Attributes:
         size: bytes.
@@ -54,9 +53,9 @@ class Stamp(NamedTuple):
 
 
 def stamp(path: str | os.PathLike[str]) -> Stamp | None:
-    """The stamp of a recording, or None for one that has none: standard input, a missing file.
+    """The stamp of a recording; None for standard input and missing files.
 
-    That of a remote recording has, in place of the time, a number that changes with its content.
+    For a remote recording, `modified` is a number that changes with its content.
     """
     if is_remote(os.fspath(path)):
         try:
@@ -78,24 +77,24 @@ class _Line(NamedTuple):
 
 
 class Journal:
-    """The journal of one run; a context manager, which holds the file against other processes.
+    """The journal of one run; a context manager that locks the file.
 
-    In memory are the names of the recordings that are done and where their results stand in the file.
+    Memory holds the names of finished recordings and the positions of their results in the file.
 
     Args:
-        path: the file, made where it is not there; None for one without a name, which no run goes on with.
-        settings: setting -> value, all that a result depends on; anything that JSON can hold.
-        restart: forget what is there.
-        is_result: whether a result read from the file is one; a recording with another is done again.
+        path: the file, created if missing; None for a temporary one, which cannot be resumed.
+        settings: all settings on which results depend; JSON values.
+        restart: discard existing entries.
+        is_result: whether a result from the file is valid; recordings with others are processed again.
 
     Attributes:
         path: as given.
-        resumed: recordings that were done when the journal was opened.
-        unfinished: it is of a run that was stopped.
+        resumed: number of recordings finished when the journal was opened.
+        unfinished: whether the run was stopped.
 
     Raises:
-        ValueError: there is the journal of an unfinished run with other settings, or the file is no journal.
-        HtsatSedError: it cannot be written, or another process has it.
+        ValueError: the journal belongs to an unfinished run with other settings, or the file is no journal.
+        HtsatSedError: it cannot be written, or another process has locked it.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class Journal:
         self.path = path
         self._is_result = is_result
         self._done: dict[str, _Line] = {}
-        self._begun = self._end = 0  # where the first line ends, and the last
+        self._begun = self._end = 0  # ends of the first and the last line
         self._synced = -math.inf
         self._file = TemporaryFile("w+b", buffering=0) if path is None else _locked(path)  # noqa: SIM115
         try:
@@ -129,36 +128,36 @@ class Journal:
         self.close()
 
     def __len__(self) -> int:
-        """Recordings that are done."""
+        """Number of finished recordings."""
         return len(self._done)
 
     def __contains__(self, name: str) -> bool:
-        """Whether a recording of this name is done."""
+        """Whether a recording of this name is finished."""
         return name in self._done
 
     def close(self) -> None:
-        """Let go of the file, which stays if anything is done."""
+        """Close the file; remove it if no recording is finished."""
         with suppress(OSError):
-            # Not by what is in memory: an interrupt may have come after a line and before it was noted.
+            # By the size of the file, since an interrupt may come between writing a line and noting it.
             if os.fstat(self._file.fileno()).st_size <= self._begun:
                 self._remove()
         self._file.close()
 
     def done(self, name: str, stamp: Stamp | None) -> bool:
-        """Whether a recording is done and has not changed since."""
+        """Whether a recording is finished and unchanged since."""
         return stamp is not None and name in self._done and self._done[name].stamp == stamp
 
     def add(self, name: str, stamp: Stamp | None, result: Any, defect: str | None = None) -> None:
-        """Note that a recording is done.
+        """Add a finished recording.
 
         Args:
-            name: the recording.
-            stamp: of the file that was read, taken before.
-            result: what was found, anything that JSON can hold.
-            defect: what is wrong with the recording though it could be read.
+            name: its name.
+            stamp: stamp of its file, taken before reading.
+            result: a JSON value.
+            defect: the damage of a recording that was read nevertheless.
 
         Raises:
-            HtsatSedError: it cannot be written: disk full, ... The journal is as it was before.
+            HtsatSedError: it cannot be written; the journal is unchanged.
         """
         size, modified = (None, None) if stamp is None else stamp
         begin = self._end
@@ -167,7 +166,7 @@ class Journal:
         self._done[name] = _Line(begin, self._end - begin, stamp, defect)
 
     def forget(self, name: str) -> None:
-        """Note that a recording that was done has failed since: it changed, and can be read no more.
+        """Remove a finished recording that has since changed and failed.
 
         Raises:
             HtsatSedError: as for `add`.
@@ -177,22 +176,22 @@ class Journal:
             del self._done[name]
 
     def defect(self, name: str) -> str | None:
-        """What is wrong with a recording that is done; None if nothing, or if it is not."""
+        """Damage of a finished recording; None if there is none or it is not finished."""
         return self._done[name].defect if name in self._done else None
 
     def stamp(self, name: str) -> Stamp | None:
-        """The stamp of a recording that is done.
+        """The stamp of a finished recording.
 
         Raises:
-            KeyError: it is not.
+            KeyError: it is not finished.
         """
         return self._done[name].stamp
 
     def result(self, name: str) -> Any:
-        """What was found in a recording that is done.
+        """The result of a finished recording.
 
         Raises:
-            KeyError: it is not.
+            KeyError: it is not finished.
             HtsatSedError: the file cannot be read, or has been changed since it was opened.
         """
         line = self._done[name]
@@ -206,11 +205,11 @@ class Journal:
         return entry["result"]
 
     def finish(self, *, keep: bool) -> None:
-        """Note that the run is through: its output is whole.
+        """Mark the run as finished, after its output is complete.
 
         Args:
-            keep: the file stays, so that the same run can be repeated for what failed, but counts as
-                finished: a run with other settings begins anew without asking. Else it goes away.
+            keep: keep the file, so that the run can be repeated for failed recordings; runs with other
+                settings may then replace it. Otherwise it is removed.
 
         Raises:
             HtsatSedError: it cannot be written.
@@ -231,7 +230,7 @@ class Journal:
             if not finished and self._done:
                 raise UsageError(
                     f"{self.path}: the unfinished run of {len(self._done)} recordings here differs in "
-                    f"{_differences(before, settings)}. Give the same values to go on with it, --restart to "
+                    f"{_differences(before, settings)}. Give the same values to resume it, --restart to "
                     "begin anew, or another --output"
                 )
             restart = True
@@ -248,7 +247,7 @@ class Journal:
                 sync_folder(self.path.parent)
 
     def _read(self, *, restart: bool) -> tuple[dict[str, Any] | None, bool]:
-        """Note what is done; the settings of the run before, if there was one, and whether it finished."""
+        """Read the entries; return the settings of the earlier run, if any, and whether it finished."""
         settings: dict[str, Any] | None = None
         finished = False
         line = b""
@@ -256,7 +255,7 @@ class Journal:
             lines.seek(0)
             for line in lines:
                 if not line.endswith(b"\n"):
-                    break  # torn on the way
+                    break  # incomplete
                 entry = entry_of(line)
                 if settings is None:
                     if entry is None or entry.get("journal") != FORMAT:
@@ -271,12 +270,12 @@ class Journal:
         return settings, finished
 
     def _note(self, entry: dict[str, Any], length: int) -> None:
-        """Take up a line that begins at `_end`; one of another form has no effect."""
+        """Apply an entry at position `_end`; invalid entries are ignored."""
         name, defect = entry.get("name"), entry.get("defect")
         size, modified = entry.get("size"), entry.get("modified")
         if not isinstance(name, str):
             return
-        self._done.pop(name, None)  # it failed, or is done anew
+        self._done.pop(name, None)  # it failed, or was processed again
         stamps = (type(size), type(modified))
         if (
             "result" in entry
@@ -288,14 +287,14 @@ class Journal:
             self._done[name] = _Line(self._end, length, known, defect)
 
     def _refuse_other(self, line: bytes, *, restart: bool) -> None:
-        """Refuse a file that is no journal, and an unfinished one of the format before.
+        """Refuse a file that is no journal, and an unfinished journal of the previous format.
 
         Args:
-            line: the first of the file.
-            restart: whether the format before is to be forgotten, as --restart asks.
+            line: first line of the file.
+            restart: whether a journal of the previous format may be discarded.
 
         Raises:
-            UsageError: naming the file.
+            UsageError: the file is refused.
         """
         try:
             header = json.loads(line)
@@ -308,7 +307,7 @@ class Journal:
                 return
             raise UsageError(
                 f"{self.path}: the unfinished run here is of an earlier version of htsat-sed: finish it "
-                "with that one, or say --restart to begin anew"
+                "with that version, or give --restart to begin anew"
             )
         reason = f"is no journal of this version ({FORMAT}): move it away, or name another --output"
         raise UsageError(f"{self.path}: {reason}")
@@ -334,14 +333,14 @@ class Journal:
 
 
 def _is_torn_header(line: bytes) -> bool:
-    """Whether this can be what a power cut left of a journal's first line: a part of it, zeros behind."""
+    """Whether a power cut may have left this of a journal's first line: part of it, then zeros."""
     line = line.rstrip(b"\0")
-    begin = json.dumps({"journal": FORMAT})[:-1].encode()  # without what closes it
+    begin = json.dumps({"journal": FORMAT})[:-1].encode()  # without the closing brace
     return not line.endswith(b"\n") and line[: len(begin)] == begin[: len(line)]
 
 
 def line_of(entry: Mapping[str, Any]) -> bytes:
-    """What JSON can hold as a line with a checksum."""
+    """A JSON object as a line with a checksum."""
     text = json.dumps(entry).encode()
     return text[:-1] + _checksum(text) + b"\n"
 
@@ -354,7 +353,7 @@ _CHECKSUM = len(_checksum(b""))
 
 
 def entry_of(line: bytes) -> dict[str, Any] | None:
-    """What a line holds, without its checksum; None if it is damaged."""
+    """The entry of a line, without its checksum; None if damaged."""
     line = line.removesuffix(b"\n")
     text = line[:-_CHECKSUM] + b"}"
     if line[-_CHECKSUM:] != _checksum(text):
@@ -367,7 +366,7 @@ def entry_of(line: bytes) -> dict[str, Any] | None:
 
 
 def _locked(path: Path) -> Any:
-    """Open a file, made if need be, that no other process has open as its journal."""
+    """Open and lock a journal; create it if missing."""
     try:
         while True:
             file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
@@ -380,7 +379,7 @@ def _locked(path: Path) -> Any:
             except BaseException:
                 file.close()
                 raise
-            file.close()  # the run that had it finished in between and removed it
+            file.close()  # the run that held the lock finished and removed the file
     except BlockingIOError:
         reason = "another run is writing here: wait for it, or name another --output"
         raise HtsatSedError(path, reason) from None
@@ -389,10 +388,10 @@ def _locked(path: Path) -> Any:
 
 
 def _lock(handle: int) -> None:
-    """Hold a file until it is closed, be it by the end of the process.
+    """Lock a file until it is closed or the process ends.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process has locked it.
     """
     try:
         import fcntl
@@ -409,16 +408,16 @@ def _lock(handle: int) -> None:
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     if "command" in names:
-        names = ["command"]  # of two commands all else differs, too
+        names = ["command"]  # other settings differ because the command does
     classes = Counter(name.partition(" of ")[0] for name in names if " of " in name)
-    told = {}
+    reported = {}
     for name in names:
         setting, of, _ = name.partition(" of ")
         if of and classes[setting] > 1:
-            told[f"{setting} of {classes[setting]} classes"] = ""
+            reported[f"{setting} of {classes[setting]} classes"] = ""
         else:
-            told[name] = f": {_text(now.get(name))} was {_text(before.get(name))}"
-    return "; ".join(name + values for name, values in told.items())
+            reported[name] = f": {_text(now.get(name))} was {_text(before.get(name))}"
+    return "; ".join(name + values for name, values in reported.items())
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a command writes, made sure of before hours of work."""
+"""Checks of output paths before a command starts its work."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from htsat_sed.errors import HtsatSedError
 
 
 def check_files(*outputs: Path | None) -> None:
-    """Refuse files that cannot be written where they are to be.
+    """Refuse output files that cannot be written.
 
     Raises:
-        HtsatSedError: one is a folder or named like a recording, or its folder is not there.
+        HtsatSedError: one is a folder or named like a recording, or its folder does not exist.
     """
     from htsat_sed.audio import has_audio_suffix
 
@@ -30,13 +30,13 @@ def check_files(*outputs: Path | None) -> None:
 
 
 def check_writable(*outputs: Path | None) -> None:
-    """Refuse outputs whose folder takes no files, before hours of work.
+    """Refuse outputs whose folder is not writable.
 
     Args:
-        outputs: files, or folders that need not be there yet; None and devices pass.
+        outputs: files, or folders that need not exist; None and devices are accepted.
 
     Raises:
-        HtsatSedError: naming the folder.
+        HtsatSedError: the folder is not writable.
     """
     for path in outputs:
         if path is None or _is_device(path):
@@ -47,19 +47,18 @@ def check_writable(*outputs: Path | None) -> None:
         try:
             TemporaryFile(dir=folder).close()
         except OSError as error:
-            raise HtsatSedError(folder, f"takes no files: {error.strerror}") from error
+            raise HtsatSedError(folder, f"is not writable: {error.strerror}") from error
 
 
 def check_apart(outputs: Iterable[Path | None], inputs: Iterable[str | Path | None]) -> None:
-    """Refuse to write over what is read, be it by another name, or twice to one file.
+    """Refuse outputs that would replace inputs, also under another name, and outputs that coincide.
 
     Args:
         outputs: files.
-        inputs: files, and folders all of whose files may be read; what is neither, such as standard input,
-            passes.
+        inputs: files, and folders whose files may be read; others, such as standard input, are accepted.
 
     Raises:
-        HtsatSedError: naming the output.
+        HtsatSedError: an output is refused.
     """
     there: dict[tuple[int, int], Path] = {}
     places: set[str] = set()
@@ -68,7 +67,7 @@ def check_apart(outputs: Iterable[Path | None], inputs: Iterable[str | Path | No
             continue
         place = os.path.realpath(output)
         if place in places and not _is_device(output):
-            raise HtsatSedError(output, "would be written twice: name another file for one of both")
+            raise HtsatSedError(output, "would be written twice: name another file for one of them")
         places.add(place)
         if (known := _identity(output)) is not None:
             there[known] = output
@@ -86,7 +85,7 @@ def check_apart(outputs: Iterable[Path | None], inputs: Iterable[str | Path | No
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:
-    """What a file is known by; None for all else."""
+    """Device and inode of a regular file; None otherwise."""
     try:
         status = os.stat(path)  # noqa: PTH116, names of recordings may be no paths
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""From the paths on a command line to recordings and their names in tables."""
+"""Finds the recordings of the paths on a command line, and their names in tables."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Recording:
     """A recording to read.
 
     Attributes:
-        path: where it is, also an address such as ``s3://archive/a.wav``; ``-`` for standard input.
-        name: what it is called in tables: its path below the folder that was given, or below the part of
-            a pattern that is none, or as a list has it; else its file name.
+        path: path or address, such as ``s3://archive/a.wav``; ``-`` for standard input.
+        name: name in tables: the path relative to the given folder or to the fixed part of a pattern, or the
+            path in a list; otherwise the file name.
     """
 
     path: str
@@ -40,22 +40,22 @@ class Recording:
 def find_all(
     paths: Sequence[str], *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> tuple[list[Recording], list[HtsatSedError]]:
-    """Find the recordings that the paths of a command line stand for.
+    """Find the recordings of the paths on a command line.
 
-    A path that exists is meant as it is, whatever characters it holds. Else, one that begins with ``@``
-    is a list file, and one with ``*``, ``?`` or ``[`` a pattern, in which ``**`` stands for any number of
-    folders. In what a pattern matches, as in folders, a file counts by its audio suffix; a pattern that
-    ends in a suffix of its own (``*.dat``) says which one counts.
+    A path that exists is taken literally. Otherwise, a path that begins with ``@`` is a list file, and one
+    with ``*``, ``?`` or ``[`` is a pattern, in which ``**`` matches any number of folders. Patterns and
+    folders yield files with an audio suffix; a pattern that ends in a suffix (``*.dat``) yields files with
+    that suffix.
 
     Args:
-        paths: files, folders (searched with all below them), patterns, list files and ``-``.
-        include: of what lies in folders or fits patterns, only this (see `_fits`); all if empty.
-        exclude: of what lies in folders or fits patterns, not this.
+        paths: files, folders (searched recursively), patterns, list files and ``-``.
+        include: keep only files in folders or patterns that match one of these (see `_fits`); all if empty.
+        exclude: leave out files in folders or patterns that match one of these.
 
     Returns:
-        Recordings, each file once, in the order given; and an error for each path without any, and for
-        each folder that cannot be listed. Recordings that would share a name are called by their path
-        instead, or by their absolute path.
+        Recordings, each file once, in the given order; and an error for each path without any, and for each
+        folder that cannot be listed. Recordings whose names would coincide are named by their path, or by
+        their absolute path.
     """
 
     def kept(name: str) -> bool:
@@ -67,7 +67,7 @@ def find_all(
     for recording in _expand(paths, kept, failures):
         found.setdefault(STDIN if recording.path == STDIN else here / recording.path, recording)
     recordings = list(found.values())
-    for longer in (Path(), here):  # a path may be what another is called, too
+    for longer in (Path(), here):  # a path may equal another recording's name
         shared = Counter(recording.name for recording in recordings)
         recordings = [
             Recording(each.path, _longer(longer, each.path)) if shared[each.name] > 1 else each
@@ -77,19 +77,19 @@ def find_all(
 
 
 def is_kept(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Whether a recording fits one of the first patterns, or there are none, and none of the others."""
+    """Whether a recording matches an `include` pattern, or there are none, and no `exclude` pattern."""
     return (not include or any(_fits(name, pattern) for pattern in include)) and not any(
         _fits(name, pattern) for pattern in exclude
     )
 
 
 def _longer(folder: Path, path: str) -> str:
-    """A name for a recording whose shorter name another one has, too."""
+    """A longer name for a recording whose short name is not unique."""
     return shown(path) if is_remote(path) else (folder / path).as_posix()
 
 
 def files_read(paths: Sequence[str], recordings: Sequence[Recording]) -> list[str]:
-    """Lists among the paths of a command line, and the recordings found, of which some may be none."""
+    """List files among the paths of a command line, and the recordings found."""
     lists = [path.removeprefix(LIST) for path in paths if path.startswith(LIST) and not os.path.lexists(path)]
     return lists + [recording.path for recording in recordings]
 
@@ -105,17 +105,17 @@ def _expand(
         elif os.path.lexists(path):
             yield from _existing(path, kept, failures)
         elif path == LIST:
-            failures.append(AudioError(path, "names no list: give its path behind it"))
+            failures.append(AudioError(path, "is no list file: write @ followed by its path"))
         elif path.startswith(LIST):
             yield from _listed(Path(path.removeprefix(LIST)), kept, failures)
         elif glob.has_magic(path):
             yield from _fitting(path, kept, failures)
         else:
-            yield Recording(path, Path(path).name)  # the error comes where it is opened
+            yield Recording(path, Path(path).name)  # reported when it is opened
 
 
 def _existing(path: str, kept: Callable[[str], bool], failures: list[HtsatSedError]) -> Iterator[Recording]:
-    """A file by itself, or the recordings in a folder."""
+    """The file itself, or the recordings in a folder."""
     from htsat_sed.audio import find_recordings
 
     if not os.path.isdir(path):  # noqa: PTH112, Path.is_dir raises where a folder above is closed
@@ -139,7 +139,7 @@ def _existing(path: str, kept: Callable[[str], bool], failures: list[HtsatSedErr
 
 
 def _remote(address: str, kept: Callable[[str], bool], failures: list[HtsatSedError]) -> Iterator[Recording]:
-    """A remote file by itself, or the recordings below a remote folder or that fit a pattern."""
+    """The remote file itself, or the recordings in a remote folder or of a pattern."""
     from htsat_sed.audio import has_audio_suffix
     from htsat_sed.remote import RemoteError, find_below, name_of
 
@@ -160,13 +160,13 @@ def _remote(address: str, kept: Callable[[str], bool], failures: list[HtsatSedEr
 
 
 def _fitting(pattern: str, kept: Callable[[str], bool], failures: list[HtsatSedError]) -> Iterator[Recording]:
-    """What a pattern matches: files, and the recordings in folders."""
+    """Files that match a pattern, and the recordings in folders that match it."""
     from htsat_sed.audio import find_recordings, has_audio_suffix
 
     parts = PurePath(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     base = PurePath(*parts[:fixed])
-    # Up to the first ** the depth is known; below it the search must survive loops of links, unlike glob.
+    # From the first ** on, the search must survive loops of links, which glob does not.
     deep = parts.index("**") if "**" in parts else len(parts)
     tail = "/".join(parts[deep:])
     suffix = PurePath(parts[-1]).suffix
@@ -189,7 +189,7 @@ def _fitting(pattern: str, kept: Callable[[str], bool], failures: list[HtsatSedE
             closed += unlisted
             files = [file for file in below if not tail or _fits(file.relative_to(top).as_posix(), tail)]
             if not (below or tail) and wanted(top):
-                files = [Path(top)]  # a folder that only looks like a recording
+                files = [Path(top)]  # a folder named like a recording
         names |= {file.relative_to(base).as_posix(): file for file in files}
     failures += closed
     left = [Recording(str(file), name) for name, file in names.items() if kept(name)]
@@ -199,36 +199,36 @@ def _fitting(pattern: str, kept: Callable[[str], bool], failures: list[HtsatSedE
         )
     elif not left and not closed:
         if not os.path.isdir(base):  # noqa: PTH112
-            reason = f"matches nothing: there is no folder {base}"
+            reason = f"matches nothing: the folder {base} does not exist"
         elif own:
-            reason = f"matches nothing: no file below {base} fits it (capital letters count)"
+            reason = f"matches nothing: no file in {base} matches it (case matters)"
         else:
-            reason = "matches no recordings: nothing that fits it has an audio suffix"
+            reason = "matches no recordings: none of the matching files has an audio suffix"
         failures.append(AudioError(pattern, reason))
     yield from left
 
 
 def _is_loop(folder: str) -> bool:
-    """Whether a folder is a link to one that it lies in."""
+    """Whether a folder is a link to one of its parents."""
     return any(Path(folder).samefile(above) for above in Path(folder).absolute().parents)
 
 
 def _listed(path: Path, kept: Callable[[str], bool], failures: list[HtsatSedError]) -> Iterator[Recording]:
-    """What the lines of a list file stand for, each as if it were given in the folder of the list."""
+    """The recordings of a list file, whose lines are paths relative to its folder."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        failures.append(AudioError(path, f"is no list that can be read: {error.strerror}"))
+        failures.append(AudioError(path, f"the list cannot be read: {error.strerror}"))
         return
     utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    # File names are bytes: those that are no UTF-8 pass through.
+    # File names are bytes; those that are not UTF-8 pass through.
     text = data.decode("utf-16", "replace") if utf_16 else data.decode("utf-8-sig", "surrogateescape")
     lines = [line.rstrip("\r") for line in text.split("\n")]
     lines = [line for line in lines if line.strip() and not line.startswith("#")]
     if not lines:
-        failures.append(AudioError(path, "lists no recordings: wanted one path a line"))
+        failures.append(AudioError(path, "lists no recordings: wanted one path per line"))
     if any("\0" in line for line in lines):
-        failures.append(AudioError(path, "is no list of recordings: wanted a text file with one path a line"))
+        failures.append(AudioError(path, "is no list of recordings: wanted one path per line"))
         return
     for line in lines:
         if is_remote(line):
@@ -243,10 +243,10 @@ def _listed(path: Path, kept: Callable[[str], bool], failures: list[HtsatSedErro
 
 
 def _fits(name: str, pattern: str) -> bool:
-    """Whether a recording, or a folder that it lies in, fits a pattern.
+    """Whether a recording, or a folder that contains it, matches a pattern.
 
-    A pattern without a slash is compared with the name of the file and of each folder, another with the
-    path from its beginning; ``**`` stands for any number of folders.
+    A pattern without a slash is compared with the names of the file and of each folder, others with the
+    whole path; ``**`` matches any number of folders.
     """
     parts, wanted = name.split("/"), pattern.rstrip("/").split("/")
     if len(wanted) == 1 and wanted != ["**"]:

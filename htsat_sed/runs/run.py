@@ -1,4 +1,4 @@
-"""One run of a command over recordings: what is done, what failed, and how to go on."""
+"""One run of a command over recordings: progress, failures and resuming."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Results: TypeAlias = Iterator[tuple[object, _Result | HtsatSedError]]
 
 
 class Display(Protocol):
-    """What shows a run to the person who started it."""
+    """Shows the progress of a run."""
 
     def __enter__(self) -> object: ...
 
@@ -37,35 +37,34 @@ class Display(Protocol):
         """Show how far a recording is decoded; see `Detector.presence_maps`."""
 
     def done(self) -> None:
-        """Count one more recording, well or not."""
+        """Count a recording, finished or failed."""
 
     def done_before(self, recordings: int) -> None:
-        """Count recordings that this run need not do."""
+        """Count recordings finished before this run."""
 
     def note(self, message: str) -> None:
-        """Show a remark."""
+        """Show a note."""
 
     def failed(self, error: HtsatSedError) -> None:
         """Show why a recording failed."""
 
 
 class Run:
-    """Goes through recordings and keeps account of them; a context manager, which closes the journal.
+    """Processes recordings and keeps track of them; a context manager that closes the journal.
 
-    An error that ends the block, such as a full disk, says what is done and how to go on.
+    An error that ends the block, such as a full disk, reports the progress and how to resume.
 
     Args:
-        recordings: all of them, in the order of the output.
-        failures: what failed already, before any recording was read.
+        recordings: all recordings, in the order of the output.
+        failures: errors from before any recording was read.
         display: shows progress, notes and failures.
-        journal: what is done already; None where nothing is kept, or where the files of the recordings
-            tell by themselves.
-        exist: name -> whether all files of a recording are there; one whose files are not is not done.
-        skip_existing: leave out what `exist` finds when its turn comes. Recordings then come in random
-            order, so that several processes that share a folder seldom meet.
-        failures_table: file for what failed, if one is wanted.
-        shard: what is written when the run is through, if it is one of several shards.
-        summary: file for `summary`, written when the run ends, be it by an error or Ctrl-C.
+        journal: the finished recordings; None to keep no journal.
+        exist: name -> whether all files of a recording exist; a recording without them is not finished.
+        skip_existing: skip recordings whose files exist when their turn comes. Recordings are then processed
+            in random order, so that processes that share a folder seldom collide.
+        failures_table: file for the table of failures; None for none.
+        shard: the shard file to write at the end; None for a run without shards.
+        summary: file for `summary`, written when the run ends, also by an error or Ctrl-C.
     """
 
     def __init__(
@@ -119,10 +118,10 @@ class Run:
                 journal.close()
                 raise UsageError(
                     f"{journal.path}: the unfinished run here is of {journal.resumed} other recordings. "
-                    "Give the same to go on with it, --restart to begin anew, or another --output"
+                    "Give the same to resume it, --restart to begin anew, or another --output"
                 )
             if journal.resumed > kept:
-                note += f", {journal.resumed - kept} others are not among them any more"
+                note += f"; {journal.resumed - kept} more in the journal are not part of this run"
             display.note(f"{note}: {journal.path}")
         elif skip_existing:
             self._todo = random.sample(recordings, len(recordings))
@@ -143,17 +142,16 @@ class Run:
 
     @property
     def next(self) -> Recording:
-        """The recording that is the next to come through."""
+        """The recording whose result comes next."""
         return self._handed[0][0]
 
     def through(
         self, read: Callable[[Iterable[str], RecordingProgress], Results[_Result]]
     ) -> Iterator[tuple[Recording, _Result | HtsatSedError]]:
-        """Go through the recordings that are not done, and show how far it is.
+        """Process the unfinished recordings and show progress.
 
         Args:
-            read: takes paths, as it needs them, and what is to hear of progress; yields results in the
-                order of the paths.
+            read: takes paths and a progress callback; yields results in the order of the paths.
 
         Yields:
             Each recording with its result or error.
@@ -183,15 +181,15 @@ class Run:
                 yield recording.path
 
     def defective(self, _: AnyPath, defect: str) -> None:
-        """Note what is wrong with the recording that is the next to come through, though it could be read."""
+        """Record the damage of the next recording, which could be read nevertheless."""
         self._defects[self.next.name] = defect
 
     def note(self, recording: Recording, result: Any) -> None:
-        """Note that the recording that came through is done.
+        """Mark a recording as finished.
 
         Args:
-            recording: the last that `through` yielded.
-            result: what was found, anything that JSON can hold; goes to the journal.
+            recording: the last one that `through` yielded.
+            result: a JSON value for the journal.
 
         Raises:
             HtsatSedError: the journal cannot be written.
@@ -201,7 +199,7 @@ class Run:
         self.done += 1
 
     def fail(self, recording: Recording, error: HtsatSedError) -> None:
-        """Note and show that a recording failed."""
+        """Record and show the failure of a recording."""
         self.failures.append((recording.listed, error))
         self._defects.pop(recording.name, None)
         if self._journal is not None:
@@ -209,28 +207,28 @@ class Run:
         self._display.failed(error)
 
     def results(self) -> Iterator[tuple[str, Any]]:
-        """Name and result of all recordings that are done, in their order, from the journal."""
+        """Name and result of all finished recordings, in order, from the journal."""
         assert self._journal is not None
         for recording in self.recordings:
             if recording.name in self._journal:
                 yield recording.name, self._journal.result(recording.name)
 
     def left(self) -> str:
-        """What stands on the disk, and how to go on, for one who stopped the run."""
+        """Progress of a stopped run, and how to resume it."""
         of = f"{self.done} of {len(self.recordings)} recordings are done"
         journal = self._journal.path if self._journal is not None else None
         goes_on = self._skip_existing or (journal is not None and journal.exists())
-        return f"{of}; the same command goes on with the others" if goes_on else of
+        return f"{of}; the same command resumes with the others" if goes_on else of
 
     @property
     def defects(self) -> int:
-        """How many recordings were read though something is wrong with them."""
+        """Number of damaged recordings that were read nevertheless."""
         return len(self._defects)
 
     def finish(self, *, safe_cells: bool = False) -> int:
-        """List what failed and close the journal, when all output is written.
+        """Write the table of failures and close the journal, after all output is written.
 
-        Recordings that were read though something is wrong with them are listed, too, but have not failed.
+        Damaged recordings that were read are listed as well, but do not count as failed.
 
         Args:
             safe_cells: see `write_failures`.
@@ -248,7 +246,7 @@ class Run:
             if self._existed:
                 found = read_defects(
                     self.failures_table
-                )  # of those that another process did, or an earlier run
+                )  # of recordings finished by another process or an earlier run
                 self._defects |= {
                     name: found[of] for name, of in listed if name in self._existed and of in found
                 }
@@ -267,7 +265,7 @@ class Run:
         return 1 if self.failures else 0
 
     def summary(self) -> dict[str, Any]:
-        """What became of the run so far, as JSON can hold it; see docs/folders.md."""
+        """Summary of the run so far, as a JSON object; see docs/folders.md."""
         from htsat_sed import __version__
 
         shard = self._shard
@@ -317,14 +315,14 @@ class Run:
 
 @dataclass(frozen=True)
 class RunOfShard:
-    """What a run leaves that is one of several shards.
+    """The shard file that a run writes.
 
     Attributes:
         path: file for `write_shard`.
-        part: which recordings it has.
-        settings: that results depend on.
-        outputs: what the command writes, for `merge`.
-        about: what the outputs have of a recording beside its result, by name.
+        part: recordings of the shard.
+        settings: settings on which results depend.
+        outputs: outputs of the command, for `merge`.
+        about: name -> data of a recording that outputs contain besides its result.
     """
 
     path: Path
@@ -342,20 +340,20 @@ def open_journal(
     outputs: Iterable[Path | None],
     is_result: Callable[[Any], bool],
 ) -> Journal:
-    """The journal beside an output, or one without a name for a device or pipe.
+    """Open the journal beside an output, or a temporary one for a device or pipe.
 
-    What a killed run left of files that it wrote is removed: who has the journal writes them alone.
+    Unfinished files of a killed run are removed; the lock on the journal makes this safe.
 
     Args:
         out: the output.
-        settings: that results depend on.
-        restart: whether to drop what an earlier run did.
+        settings: settings on which results depend.
+        restart: whether to discard the results of an earlier run.
         outputs: all files that the run may write.
-        is_result: whether a result is of the form that the command makes.
+        is_result: whether a result has the form that the command writes.
 
     Raises:
-        ValueError: there is one of an unfinished run with other settings.
-        HtsatSedError: it cannot be written, or another process has it.
+        ValueError: it belongs to an unfinished run with other settings.
+        HtsatSedError: it cannot be written, or another process has locked it.
     """
     from htsat_sed.runs.journal import Journal
     from htsat_sed.whole_file import remove_unfinished
@@ -367,10 +365,10 @@ def open_journal(
 
 
 def failures_place(given: Path | None, out: Path | None, outputs: Sequence[Path]) -> Path | None:
-    """Where the table of failures goes: where it was asked for, else beside the output.
+    """Path of the table of failures: as given, or else beside the output.
 
     Raises:
-        ValueError: something else is there, or will be.
+        ValueError: another file or output occupies it.
     """
     from htsat_sed.runs.failures import check_failures
 
@@ -382,10 +380,10 @@ def failures_place(given: Path | None, out: Path | None, outputs: Sequence[Path]
 
 
 def beside(out: Path, name: str) -> Path | None:
-    """The file of this name that goes with an output; None for a device or pipe.
+    """Path of an accompanying file of an output; None for a device or pipe.
 
-    With a folder, ``htsat-sed.journal`` and ``failures.csv`` in it; with ``events.tsv``, beside it
-    ``events.tsv.journal`` and ``events.tsv.failures.csv``.
+    For a folder, ``htsat-sed.journal`` and ``failures.csv`` in it; for ``events.tsv``,
+    ``events.tsv.journal`` and ``events.tsv.failures.csv`` beside it.
     """
     if out.is_dir():
         return out / (f"htsat-sed.{name}" if name in ("journal", "shard") else name)

@@ -1,11 +1,10 @@
-"""Shards: a part of the recordings for each of several machines, and what they found put together.
+"""Shards: parts of the recordings for several machines, and the merging of their results.
 
-Every machine lists all recordings and takes its own part, so that nothing has to be shared but the
-recordings. A shard that is finished leaves a file beside its output, ``events.tsv.shard`` or, in a folder,
-``htsat-sed.shard``: lines of JSON with checksums, as in a journal. The first line says which shard of which
-recordings this is, and with which settings. A line for each recording of the shard follows: its place among
-all of them, and what was found in it or why it failed. `merged` reads such files side by side, in the order
-of all recordings.
+Each machine lists all recordings and takes its own part, so that only the recordings have to be shared. A
+finished shard writes a file beside its output, ``events.tsv.shard`` or, in a folder, ``htsat-sed.shard``, of
+JSON lines with checksums, as in a journal. The first line identifies the shard, the recordings and the
+settings. A line for each recording follows: its position among all recordings, and its result or the reason
+of its failure. `merged` reads such files in parallel, in the order of all recordings.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ class Shard:
     """One of several parts of the recordings.
 
     Attributes:
-        number: which, from 1.
-        count: of how many.
+        number: number of the shard, from 1.
+        count: number of shards.
     """
 
     number: int
@@ -47,10 +46,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A shard from text such as ``3/40``.
+        """Parse a shard such as ``3/40``.
 
         Raises:
-            UsageError: it is no such text.
+            UsageError: the text is invalid.
         """
         found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         if found is None:
@@ -63,14 +62,14 @@ class Shard:
 
 @dataclass(frozen=True)
 class Part:
-    """The recordings of a shard among all.
+    """The recordings of a shard.
 
     Attributes:
-        shard: which it is.
-        recordings: its own, in the order of all.
-        places: of its own among all, from 0.
-        total: how many there are in all.
-        names_sha256: hash of the names of all, in order.
+        shard: the shard.
+        recordings: its recordings, in the order of all.
+        places: their positions among all, from 0.
+        total: number of recordings of all shards.
+        names_sha256: hash of the names of all recordings, in order.
     """
 
     shard: Shard
@@ -81,10 +80,10 @@ class Part:
 
 
 def part_of(recordings: Sequence[Recording], shard: Shard) -> Part:
-    """The recordings of a shard: the same on every machine that sees the same names and sizes.
+    """The recordings of a shard, the same on every machine that sees the same names and sizes.
 
-    The largest recordings are dealt out first, each to the shard with the fewest bytes so far, equal ones in
-    the order of a hash of their names. So no shard has more than 4/3 of the best possible share.
+    In order of decreasing size, each recording goes to the shard with the fewest bytes so far; recordings of
+    equal size are ordered by a hash of their names. No shard exceeds 4/3 of the best possible share.
     """
     sizes = [found.size if (found := stamp(each.path)) else 0 for each in recordings]
     hashes = [hashlib.sha256(each.name.encode(errors="surrogateescape")).digest() for each in recordings]
@@ -102,16 +101,16 @@ def part_of(recordings: Sequence[Recording], shard: Shard) -> Part:
 
 
 class Done(NamedTuple):
-    """What became of one recording.
+    """A processed recording.
 
     Attributes:
-        place: among all recordings, from 0.
-        name: in tables; if it failed, in the list of failures.
-        about: what the outputs have of it beside its result.
-        stamp: of its file.
-        result: as in a journal; None if it failed.
-        defect: what is wrong with it though it could be read.
-        failure: why it failed; None if it did not.
+        place: position among all recordings, from 0.
+        name: name in tables; of a failed recording, in the list of failures.
+        about: data that outputs contain besides its result.
+        stamp: stamp of its file.
+        result: result as in a journal; None if it failed.
+        defect: damage of a recording that was read nevertheless.
+        failure: reason of its failure; None if it succeeded.
     """
 
     place: int
@@ -125,15 +124,15 @@ class Done(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """What the recordings of a shard have in common.
+    """First line of a shard file.
 
     Attributes:
-        shard: which it is.
-        total: recordings of all shards.
+        shard: the shard.
+        total: number of recordings of all shards.
         names_sha256: see `Part`.
-        settings: of the run, as its journal has them.
-        outputs: what the command wrote, for `merge`.
-        failures: path and reason of what failed before any recording was read.
+        settings: settings of the run, as in its journal.
+        outputs: outputs of the command, for `merge`.
+        failures: path and reason of errors from before any recording was read.
     """
 
     shard: Shard
@@ -145,7 +144,7 @@ class Header:
 
 
 def write_shard(path: Path, header: Header, recordings: Iterable[Done]) -> None:
-    """Write the file of a shard that is through.
+    """Write the file of a finished shard.
 
     Raises:
         HtsatSedError: it cannot be written.
@@ -180,14 +179,14 @@ def write_shard(path: Path, header: Header, recordings: Iterable[Done]) -> None:
 
 
 class ShardFile:
-    """The file of a shard, to be read once.
+    """Reads the file of a shard, once.
 
     Args:
         path: the file.
-        stack: gets what has to be closed.
+        stack: closes the file.
 
     Raises:
-        HtsatSedError: it is not there, cannot be read, or is none.
+        HtsatSedError: it is missing, cannot be read, or is no shard file.
     """
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
@@ -196,7 +195,7 @@ class ShardFile:
             self._file = stack.enter_context(path.open("rb"))
         except FileNotFoundError as error:
             raise HtsatSedError(
-                path, "is not there: its shard is not finished, or was made without --shard"
+                path, "does not exist: its shard is not finished, or ran without --shard"
             ) from error
         except OSError as error:
             raise HtsatSedError(path, f"cannot be read: {error.strerror}") from error
@@ -213,10 +212,10 @@ class ShardFile:
                 [(str(name), str(reason)) for name, reason in first["failures"]],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise HtsatSedError(path, f"is no file of a shard of this version ({FORMAT})") from error
+            raise HtsatSedError(path, f"is no shard file of this version ({FORMAT})") from error
 
     def recordings(self) -> Iterator[Done]:
-        """The recordings of the shard, in their order.
+        """Yield the recordings of the shard in order.
 
         Raises:
             HtsatSedError: the file is damaged.
@@ -261,20 +260,20 @@ class ShardFile:
 
 
 def check_complete(files: Sequence[ShardFile]) -> None:
-    """Refuse shards that are not all shards of the same recordings and settings, each once.
+    """Refuse shards that are not all shards of one run, each once.
 
     Raises:
-        HtsatSedError: naming those that are missing, there twice, or of another run.
+        HtsatSedError: shards are missing, duplicate, or of another run.
     """
     first = files[0].header
     for file in files[1:]:
         own = file.header
         if own.shard.count != first.shard.count:
-            reason = f"is one of {own.shard.count} shards, {files[0].path} one of {first.shard.count}"
+            reason = f"is one of {own.shard.count} shards, but {files[0].path} is one of {first.shard.count}"
         elif own.total != first.total or own.names_sha256 != first.names_sha256:
             reason = (
-                f"is a part of {own.total} recordings, {files[0].path} one of {first.total} others: run the "
-                "shards again that were made before the recordings changed"
+                f"is a part of {own.total} recordings, {files[0].path} of {first.total} others: "
+                "run again the shards from before the recordings changed"
             )
         elif _compared(own) != _compared(first):
             names = [
@@ -282,7 +281,7 @@ def check_complete(files: Sequence[ShardFile]) -> None:
                 for name in {**_compared(own), **_compared(first)}
                 if _compared(own).get(name) != _compared(first).get(name)
             ]
-            reason = f"differs from {files[0].path} in {', '.join(names)}: run one of both again"
+            reason = f"differs from {files[0].path} in {', '.join(names)}: run one of them again"
         else:
             continue
         raise HtsatSedError(file.path, reason)
@@ -290,7 +289,7 @@ def check_complete(files: Sequence[ShardFile]) -> None:
     if twice := [number for number, times in numbers.items() if times > 1]:
         of = [str(file.path) for file in files if file.header.shard.number == twice[0]]
         raise HtsatSedError(
-            of[-1], f"is shard {twice[0]}/{first.shard.count}, and so is {of[0]}: name one of both"
+            of[-1], f"is shard {twice[0]}/{first.shard.count}, and so is {of[0]}: name only one of them"
         )
     if missing := [number for number in range(1, first.shard.count + 1) if number not in numbers]:
         shown = ", ".join(f"{number}/{first.shard.count}" for number in missing[:20])
@@ -302,13 +301,13 @@ def check_complete(files: Sequence[ShardFile]) -> None:
 
 
 def _compared(header: Header) -> dict[str, Any]:
-    """What must be the same in all shards."""
+    """Settings and outputs that all shards must share."""
     settings = {name: value for name, value in header.settings.items() if name not in ("shard", "scores")}
     return settings | {f"output {name}": value for name, value in header.outputs.items() if name != "maps"}
 
 
 def merged(files: Sequence[ShardFile]) -> Iterator[tuple[ShardFile, Done]]:
-    """The recordings of all shards in the order of one run, each with the shard that it is in.
+    """Yield the recordings of all shards in the order of one run, each with its shard file.
 
     Raises:
         HtsatSedError: a file is damaged, or a recording is in no shard or in two.
@@ -321,7 +320,7 @@ def merged(files: Sequence[ShardFile]) -> Iterator[tuple[ShardFile, Done]]:
     for place, i, done in heapq.merge(*map(placed, range(len(files))), key=lambda each: each[:2]):
         if place != expected:
             where = f"recording {done.name!r}" if place < expected else f"a recording before {done.name!r}"
-            how = "is in another shard, too" if place < expected else "is in no shard"
+            how = "is also in another shard" if place < expected else "is in no shard"
             raise HtsatSedError(files[i].path, f"{where} {how}")
         expected += 1
         yield files[i], done

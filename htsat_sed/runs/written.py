@@ -1,9 +1,8 @@
-"""Which files htsat-sed wrote and nobody has changed since, so that no correction by hand is overwritten.
+"""Record of written files, so that files changed by hand are not overwritten.
 
-Each folder with outputs has a hidden record, ``.htsat-sed.outputs``: a line of JSON for each file that was
-written, with its name and the SHA-256 of its content. A file may be replaced if its content has one of the
-hashes that its name has there. A line comes before the file gets its name, so that no kill leaves a file
-without one.
+Each output folder has a hidden record, ``.htsat-sed.outputs``, with a JSON line for each written file: its
+name and the SHA-256 of its content. A file may be replaced if its content has a recorded hash. A line is
+written before the file is renamed into place, so that a killed process leaves no file without a line.
 """
 
 from __future__ import annotations
@@ -26,26 +25,27 @@ def check_replaceable(*outputs: Path | None, overwrite: bool) -> None:
     """Refuse to replace files that htsat-sed did not write, or that were changed since.
 
     Args:
-        outputs: files to be written; None for none.
-        overwrite: replace them all the same.
+        outputs: files to be written; None is skipped.
+        overwrite: replace any file.
 
     Raises:
-        UsageError: naming the first such file.
+        UsageError: a file must not be replaced.
     """
     for path in outputs:
         if path is not None and not overwrite and not is_replaceable(path):
             raise UsageError(
-                f"{path}: is there, and is not as htsat-sed left it: name another output, or say --overwrite"
+                f"{path}: exists, and htsat-sed did not write it or it was changed since: name another "
+                "output, or give --overwrite"
             )
 
 
 def is_replaceable(path: Path) -> bool:
-    """Whether nothing is lost with a file: it is not there, empty, no regular file, or as it was written."""
+    """Whether a file may be replaced: it is missing, empty, no regular file, or unchanged since written."""
     target = Path(os.path.realpath(path))
     try:
         if not target.is_file() or target.stat().st_size == 0:
             return True
-    except OSError:  # such as a name that is too long: the error comes where it is written
+    except OSError:  # such as a name that is too long; reported when it is written
         return True
     try:
         with target.open("rb") as file:
@@ -57,13 +57,13 @@ def is_replaceable(path: Path) -> bool:
 
 @contextmanager
 def recording_outputs() -> Iterator[None]:
-    """Record each file that is written in the block by `whole_file`."""
+    """Record each file that `whole_file` writes in the block."""
     with sha256_before_naming(_record):
         yield
 
 
 def _record(target: Path, digest: str) -> None:
-    """Add a line for a file that is about to get its name.
+    """Add a line for a file before it is renamed into place.
 
     Raises:
         HtsatSedError: it cannot be written.
@@ -71,7 +71,7 @@ def _record(target: Path, digest: str) -> None:
     record = target.parent / RECORD
     line = json.dumps({"name": target.name, "sha256": digest}).encode() + b"\n"
     try:
-        # One write at the end of the file: several processes may share the folder.
+        # A single append, since several processes may share the folder.
         handle = os.open(record, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             size = os.fstat(handle).st_size
@@ -84,7 +84,7 @@ def _record(target: Path, digest: str) -> None:
 
 
 def _recorded(record: Path) -> dict[str, set[str]]:
-    """Name -> hashes; lines that are torn or of another form are left out."""
+    """Name -> hashes; invalid lines are ignored."""
     status = _status(record)
     if record not in _CACHE or _CACHE[record][0] != status:
         found: dict[str, set[str]] = defaultdict(set)

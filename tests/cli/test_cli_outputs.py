@@ -15,7 +15,7 @@ TREE = Path(__file__).parents[2]
 
 READ = "is among what is read: name another output"
 AUDIO = "is named like a recording, which would be lost: name another output"
-TWICE = "would be written twice: name another file for one of both"
+TWICE = "would be written twice"
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
         ),
         ("train recipe.toml --data . -o home.safetensors", "home.safetensors", READ),
         ("segments clips/clips.csv --audio . -o clips --overwrite", "clips/clips.csv", READ),
-        ("soundscapes recipe.toml --data . -o .", "reference.tsv", "is there already: name another folder"),
+        ("soundscapes recipe.toml --data . -o .", "reference.tsv", "exists: name another folder"),
         (
             "soundscapes recipe.toml --data tracks/../audio -o tracks/..",
             "tracks/../reference.tsv",

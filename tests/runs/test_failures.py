@@ -183,7 +183,7 @@ def test_names_that_no_file_can_have_fail_alone(run: Run, checkpoint: Path, tmp_
     ("place", "reason"),
     [
         ("few", "is a folder: name a file for the failures"),
-        ("few/0.wav", "is there, and no list of failures: name another file for them"),
+        ("few/0.wav", "exists and is not a list of failures: name another file"),
         ("out.csv", "is for the results: name another file for the failures"),
         ("out.csv.journal", "is for the results: name another file for the failures"),
     ],

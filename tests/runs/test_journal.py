@@ -98,7 +98,7 @@ def test_other_settings_are_refused_with_the_choice_spelt_out(path: Path) -> Non
         Journal(path, others)
     assert str(refused.value) == (
         f"{path}: the unfinished run of 2 recordings here differs in threshold: 0.3 was 0.5; "
-        'labels: ["Dog"] was ["Dog", "Cat"]; map: desed was none. Give the same values to go on with it, '
+        'labels: ["Dog"] was ["Dog", "Cat"]; map: desed was none. Give the same values to resume it, '
         "--restart to begin anew, or another --output"
     )
     assert path.read_bytes() == before

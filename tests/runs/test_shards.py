@@ -146,10 +146,10 @@ def test_what_is_not_the_whole_is_named_and_nothing_is_written(
     assert f"{two}.shard: is shard 2/3, and so is {two}.shard" in refused(one, two, two, three)
     assert f"{tmp_path / 'no shards'}: no such file or folder" in refused(tmp_path / "no shards")
     (tmp_path / "4.csv").write_text("no output of a shard")
-    assert f"{tmp_path / '4.csv.shard'}: is not there: its shard is not finished" in refused(
+    assert f"{tmp_path / '4.csv.shard'}: does not exist: its shard is not finished" in refused(
         one, two, tmp_path / "4.csv"
     )
-    assert "holds no finished shard" in refused(folder)
+    assert "contains no finished shard" in refused(folder)
     assert run(*first, "--shard", "3/3", "-o", tmp_path / "other.csv", "--threshold", "0.9")[0] in (0, 1)
     assert "differs from" in (line := refused(one, two, tmp_path / "other.csv"))
     assert "threshold" in line

@@ -84,8 +84,8 @@ def test_a_table_made_by_hand_is_refused_before_the_first_recording(
     table.write_text("mine\n")
     code, out, err = run(*given)
     assert (code, out) == (2, "")
-    reason = "is there, and is not as htsat-sed left it: name another output, or say --overwrite"
-    assert err == f"error: {table}: {reason}\n"
+    assert err.startswith(f"error: {table}: exists, ")
+    assert "--overwrite" in err
     assert table.read_text() == "mine\n"
     assert run(*given, "--overwrite")[0] == 0
     written = table.read_bytes()
@@ -135,7 +135,7 @@ def test_what_an_output_needs_is_checked_before_the_first_recording(
         ["plot", few / "0.wav", "-c", checkpoint, "-o", tmp_path / "out.png"],
     ):
         code, _, err = run(*command)
-        assert (code, err) == (1, f"error: {tmp_path}: takes no files: Read-only file system\n"), command
+        assert (code, err) == (1, f"error: {tmp_path}: is not writable: Read-only file system\n"), command
 
 
 def test_single_outputs_of_other_commands(run: Run, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_single_outputs_of_other_commands(run: Run, tmp_path: Path) -> None:
         path = tmp_path / output
         path.write_text("mine\n")
         code, _, err = run(*command, path)
-        assert (code, f"{path}: is there, and is not as htsat-sed left it" in err) == (2, True), output
+        assert (code, f"{path}: exists, " in err) == (2, True), output
         assert path.read_text() == "mine\n"
         assert run(*command, path, "--overwrite")[0] == 0
         assert run(*command, path)[0] == 0
