@@ -1,7 +1,7 @@
-"""The same figures by other implementations: sed_eval, psds_eval, sed_scores_eval and scikit-learn.
+"""Comparison of figures with sed_eval, psds_eval, sed_scores_eval and scikit-learn.
 
-They are no dependencies of this package but its extra `reference`, since they need older releases of other
-libraries. `docs/evaluation.md` says where their figures are not defined and ours are.
+These libraries are in the extra `reference`, since they need older releases of other libraries.
+`docs/evaluation.md` lists figures that only this package defines.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from htsat_sed.libraries import load
 
 
 def require() -> None:
-    """Make sure that the other implementations can be used.
+    """Check that the other implementations can be used.
 
     Raises:
         UsageError: one is not installed, or does not run beside this pandas.
@@ -41,7 +41,7 @@ def require() -> None:
     """
     for library in ("sed_eval", "psds_eval", "sed_scores_eval", "sklearn"):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # dcase_util imports pkg_resources, which announces its end
+            warnings.simplefilter("ignore")  # dcase_util imports pkg_resources, which is deprecated
             load(library, purpose="the check", extra="reference")
     if int(pd.__version__.partition(".")[0]) >= 3:
         raise UsageError(
@@ -61,12 +61,12 @@ def check_strong(
     """Compare figures of strong labels.
 
     Args:
-        events: what was scored, with durations as far as known.
+        events: scored events, with known durations.
         maps: recording -> presence map, for PSDS; the events found in them are not checked.
-        clips: scores beside weak labels, for the clip-level metrics; None if there are none.
-        metrics: what was found.
+        clips: clip scores with weak labels, for the clip-level metrics; None if there are none.
+        metrics: metrics to check.
         settings: parameters of the metrics.
-        post_processing: what goes with every threshold of a PSDS.
+        post_processing: post-processing at every threshold of a PSDS.
     """
     by_sed_eval = {
         "collar": _collars(events, settings, offset=True),
@@ -76,7 +76,7 @@ def check_strong(
     found = [*_compared(metrics, "intersection", "psds_eval", _by_psds_eval(events, settings))]
     for name, metric in by_sed_eval.items():
         found += _compared(metrics, name, "sed_eval", _by_sed_eval(metric, events))
-    if maps and len(events.labels) > 1:  # of one class alone, psds_eval has no rate of cross-triggers
+    if maps and len(events.labels) > 1:  # psds_eval has no cross-trigger rate for a single class
         count = settings.psds_thresholds
         lives = detections(events, maps, count=count, post_processing=post_processing)
         for name, scenario in (("psds1", SCENARIO_1), ("psds2", SCENARIO_2)):
@@ -93,8 +93,8 @@ def check_clips(clips: ClipScores, metrics: Sequence[Metric]) -> tuple[Compared,
     """Compare average precision and AUC.
 
     Args:
-        clips: scores beside weak labels.
-        metrics: what was found.
+        clips: clip scores with weak labels.
+        metrics: metrics to check.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -110,7 +110,7 @@ def check_clips(clips: ClipScores, metrics: Sequence[Metric]) -> tuple[Compared,
 def _compared(
     metrics: Sequence[Metric], name: str, library: str, theirs: Mapping[tuple[str, str], float]
 ) -> tuple[Compared, ...]:
-    """What a library computed, beside the same figures of the metric of that name."""
+    """Pair the figures of a library with those of the metric of that name."""
     metric = next(each for each in metrics if each.name == name)
     ours = {("*", figure): score.value for figure, score in metric.headline.items()}
     ours |= {(label, figure): v for label, own in metric.classes.items() for figure, v in own.items()}
@@ -141,7 +141,7 @@ def _psds(events: Pair, found: Lives, scenario: Scenario, count: int) -> dict[tu
 
 
 def _exact_psds(events: Pair, found: Lives, scenario: Scenario) -> dict[tuple[str, str], float]:
-    """PSDS by sed_scores_eval, whose counting and curves are given the detections at all thresholds."""
+    """PSDS by sed_scores_eval's counting and curves, from the detections at all thresholds."""
     from sed_scores_eval.intersection_based import psds
 
     crossed = scenario.alpha_ct > 0.0
@@ -161,7 +161,7 @@ def _exact_psds(events: Pair, found: Lives, scenario: Scenario) -> dict[tuple[st
 
 
 def _apart(events: Sequence[Event]) -> list[tuple[float, float, str]]:
-    """Events as sed_scores_eval wants them: those of a class do not even touch."""
+    """Events as sed_scores_eval requires them: those of a class do not touch."""
     ends: dict[str, float] = {}
     rows = []
     for event in events:
@@ -210,7 +210,7 @@ def _collars(events: Pair, settings: Settings, *, offset: bool) -> Any:
     from sed_eval.sound_event import EventBasedMetrics
 
     class TwoCollars(EventBasedMetrics):  # type: ignore[misc]
-        """sed_eval's metric with a collar of its own for offsets."""
+        """sed_eval's metric with a separate collar for offsets."""
 
         def validate_offset(
             self, reference_event: Any, estimated_event: Any, t_collar: float, percentage_of_length: float
@@ -236,7 +236,7 @@ def _segments(events: Pair, settings: Settings) -> Any:
 
 
 def _numbers(events: Pair) -> list[str]:
-    """Classes by number, since dcase_util strips labels."""
+    """Class numbers as labels, since dcase_util strips whitespace from labels."""
     return [str(k) for k in range(len(events.labels))]
 
 
@@ -256,7 +256,7 @@ def _by_sed_eval(metric: Any, events: Pair) -> dict[tuple[str, str], float]:
     by_class = metric.results_class_wise_metrics()
     for label, number in place.items():
         rates = by_class[number]["f_measure"]
-        # Not a number for a class that was never estimated; ours is 0.
+        # NaN for a class that was never estimated; ours is 0.
         found[label, "f1"] = float(np.nan_to_num(rates["f_measure"]))
         found[label, "precision"], found[label, "recall"] = rates["precision"], rates["recall"]
         for name, theirs in (("tp", "Ntp"), ("fp", "Nfp"), ("fn", "Nfn")):
@@ -269,20 +269,20 @@ def _by_sed_eval(metric: Any, events: Pair) -> dict[tuple[str, str], float]:
 
 
 def _by_psds_eval(events: Pair, settings: Settings) -> dict[tuple[str, str], float]:
-    # An event past the end of its recording is a false positive like any other.
+    # Events past the end of a recording count as false positives.
     ends = known_durations(replace(events, durations=(None,) * len(events.durations)))
     evaluator = _evaluator(events, ends, dtc=settings.dtc, gtc=settings.gtc, cttc=settings.cttc)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _, by_class = evaluator.compute_macro_f_score(_table(events.estimated))
-    # Not a number for a class without a hit, and left out of its mean; ours is 0.
+    # NaN, and excluded from the mean, for a class without a hit; ours is 0.
     found = {(label, "f1"): float(np.nan_to_num(by_class[label])) for label in events.labels}
     found["*", "macro_f1"] = float(np.mean(list(found.values())))
     return found
 
 
 def _evaluator(events: Pair, durations: Sequence[float], *, dtc: float, gtc: float, cttc: float) -> Any:
-    """psds_eval with the reference in it, recordings called by their places."""
+    """psds_eval with the reference; recordings are named by their index."""
     from psds_eval import PSDSEval
 
     return PSDSEval(
@@ -295,7 +295,7 @@ def _evaluator(events: Pair, durations: Sequence[float], *, dtc: float, gtc: flo
 
 
 def _table(events: Sequence[Sequence[Event]]) -> pd.DataFrame:
-    """The events of each recording as the table that psds_eval takes."""
+    """The events of each recording as a table for psds_eval."""
     rows = [(i, e.onset, e.offset, e.label) for i, own in enumerate(events) for e in own]
     table = pd.DataFrame(rows, columns=["filename", "onset", "offset", "event_label"])
     kinds: dict[str, Any] = {"filename": np.int64, "onset": float, "offset": float, "event_label": object}

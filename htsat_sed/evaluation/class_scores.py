@@ -1,7 +1,7 @@
 """Scores of one class in many recordings, and its events at any thresholds.
 
-A recording of T tokens has at most T different scores a class, so that its events change at no more than T
-thresholds. Of boxes between change points, thresholds change events only where they pass the score of a box.
+A recording of T tokens has at most T different scores per class, so its events change at no more than T
+thresholds. With boxes between change points, they change only at the scores of boxes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _CELLS = 4_000_000  # tokens x columns at a time
 
 @dataclass(frozen=True)
 class Choice:
-    """Values for one class, as of `PostProcessing`; `low_share` times the threshold is the low one."""
+    """Post-processing of one class; the low threshold is `low_share` times the threshold."""
 
     threshold: float = 0.5
     low_share: float = 1.0
@@ -40,7 +40,7 @@ class Choice:
 
     @classmethod
     def of(cls, rules: PostProcessing, label: str) -> Choice:
-        """The values that hold for a class."""
+        """The post-processing of a class."""
         own = rules.of(label)
         low = own.threshold if own.threshold_low is None else own.threshold_low
         return cls(
@@ -56,7 +56,7 @@ class Choice:
         )
 
     def values(self) -> dict[str, float]:
-        """As `PostProcessing` names them; all, so that nothing from a lower layer remains."""
+        """All values by their names in `PostProcessing`, so that none of a lower layer remains."""
         return {
             "threshold": self.threshold,
             "threshold_low": self.low_share * self.threshold,
@@ -71,11 +71,11 @@ class Choice:
 
 
 class Thresholds(NamedTuple):
-    """Thresholds between which the events of a recording do not change, recording after recording.
+    """Thresholds at which the events of recordings change, recording by recording.
 
     Attributes:
-        value: (n,) of each recording ascending; events hold from here to the next value, or to 1.
-        number: (R,) thresholds of each recording.
+        value: (n,) ascending within a recording; events are constant up to the next value, or 1.
+        number: (R,) number of thresholds of each recording.
     """
 
     value: Floats
@@ -83,12 +83,12 @@ class Thresholds(NamedTuple):
 
     @property
     def recording(self) -> Ints:
-        """Place of the recording of each threshold, (n,)."""
+        """Index of the recording of each threshold, (n,)."""
         return np.repeat(np.arange(len(self.number)), self.number)
 
     @property
     def next(self) -> Floats:
-        """Where the events of each threshold cease to hold, (n,); infinity after a recording's last."""
+        """Next threshold of the same recording, (n,); infinity after the last."""
         above = np.append(self.value[1:], np.inf)
         above[np.cumsum(self.number) - 1] = np.inf
         return above
@@ -97,11 +97,11 @@ class Thresholds(NamedTuple):
 class ClassScores:
     """Scores of one class in R recordings.
 
-    What was smoothed is kept, since a search comes back to the same values.
+    Smoothed scores are cached, since a search revisits values.
 
     Args:
         recordings: names.
-        maps: recording -> presence map; one that lacks the class has scores of 0.
+        maps: recording -> presence map; scores are 0 where it lacks the class.
         label: the class.
     """
 
@@ -123,7 +123,7 @@ class ClassScores:
 
         Args:
             choice: the other values.
-            least: the first threshold of every recording.
+            least: first threshold of every recording.
         """
         compared = self._compared(choice)
         every = np.arange(len(compared))
@@ -138,14 +138,14 @@ class ClassScores:
         return Thresholds(threshold[new], np.bincount(recording[new], minlength=len(every)))
 
     def spans(self, choice: Choice, at: Thresholds) -> Iterator[tuple[Ints, EventArrays]]:
-        """Events at every threshold, of as many recordings at a time as memory allows.
+        """Events at every threshold, in batches of recordings that fit in memory.
 
         Args:
             choice: the other values.
             at: thresholds, exclusive.
 
         Yields:
-            Places of some thresholds, and the events there; a column of these is one of those places.
+            Indices of some thresholds, and the events at these; each index is a column of the events.
         """
         smoothed, first = self._smoothed(choice), np.append(0, np.cumsum(at.number))
         for step, some in self._alike(smoothed, at.number):
@@ -171,7 +171,7 @@ class ClassScores:
         return self._smooth[choice.median_filter]
 
     def _compared(self, choice: Choice) -> list[NDArray[np.float32]]:
-        """What thresholds are compared with, of each recording: scores of tokens, or of boxes."""
+        """Scores of each recording to which thresholds apply: of tokens, or of boxes."""
         smoothed = self._smoothed(choice)
         if not choice.step_filter:
             return smoothed
@@ -191,7 +191,7 @@ class ClassScores:
     def _alike(
         self, smoothed: Sequence[NDArray[np.float32]], numbers: NDArray[np.int64]
     ) -> Iterator[tuple[float, list[int]]]:
-        """Recordings with as many tokens of one duration, as many as memory allows, with that duration."""
+        """Batches of recordings with equal numbers and durations of tokens, with the duration of a token."""
         shapes = [(len(s), m.token_seconds) for s, m in zip(smoothed, self._maps, strict=True)]
         for tokens, step in sorted(set(shapes)):
             group = [i for i, shape in enumerate(shapes) if shape == (tokens, step)]
@@ -201,14 +201,14 @@ class ClassScores:
 
 
 def middles(lower: Floats, upper: Floats) -> Floats:
-    """A threshold in each interval, the middle where there is one between float32."""
+    """A threshold in each interval: the middle if float32 values allow it, else the lower end."""
     middle = (lower + upper) / 2.0
-    # Between neighbouring float32 there is no middle; the threshold is exclusive.
+    # Neighbouring float32 values have no middle; thresholds are exclusive.
     return np.where(middle.astype(np.float32) < upper, middle, lower)
 
 
 def _rules(choice: Choice, thresholds: Floats, token_seconds: float) -> EventRules:
-    """One choice with many thresholds."""
+    """The rules of one choice with many thresholds."""
     sides = step_filter_tokens(choice.step_filter, token_seconds) if choice.step_filter else 0
 
     def every(value: float) -> Floats:

@@ -1,7 +1,7 @@
-"""Clip-level scores against weak labels: average precision, AUC and d-prime.
+"""Clip-level metrics against weak labels: average precision, AUC and d-prime.
 
-For resamplings of the recordings, all at once: a recording that is drawn twice counts twice. The tests hold
-the figures to scikit-learn's.
+Figures of all resamplings of the recordings are computed at once; a recording drawn twice counts twice. Tests
+compare the figures with scikit-learn's.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Ints = NDArray[np.int64]
 
 
 class ClipFigures(NamedTuple):
-    """Average precision and area under the ROC, of S resamplings; NaN where one lacks positives or negatives.
+    """Average precision and area under the ROC of S resamplings; NaN without positives or negatives.
 
     Attributes:
         ap: (S, K) average precision of each class.
         auc: (S, K) area under the ROC of each class.
-        micro_ap: (S,) average precision of all pairs of recording and class as one ranking.
+        micro_ap: (S,) average precision of all pairs of recording and class in one ranking.
         micro_auc: (S,) area under the ROC of all pairs.
     """
 
@@ -40,14 +40,14 @@ class ClipFigures(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ClipScores:
-    """Scores of recordings beside what is in them.
+    """Clip scores of recordings with their weak labels.
 
     Attributes:
-        labels: K classes that occur in some recordings and not in others.
+        labels: K classes that occur in some but not all recordings.
         present: (R, K) 0 or 1.
         scores: (R, K) in [0, 1].
-        left_out: classes that occur in none or in all of the recordings, which have no AP or AUC.
-        remarks: what the rules for recordings that do not fit met, a line for each.
+        left_out: classes in none or all of the recordings, which have no AP or AUC.
+        remarks: messages about recordings and labels that do not match.
     """
 
     labels: tuple[str, ...]
@@ -60,7 +60,7 @@ class ClipScores:
         """Average precision and AUC.
 
         Args:
-            weights: (S, R) how often each recording counts; None for once.
+            weights: (S, R), number of times each recording counts; None for once.
         """
         recordings, classes = self.present.shape
         drawn = np.ones((recordings, 1)) if weights is None else np.ascontiguousarray(weights.T)
@@ -79,29 +79,29 @@ _CELLS = 4_000_000  # numbers held at a time
 def ranking(
     present: Floats, scores: Floats, recording: Ints, weights: Floats, *, limit: float = 1.0
 ) -> tuple[Floats, Floats, Floats]:
-    """Average precision and AUC of one ranking, by sums of weights down it.
+    """Average precision and AUC of one ranking, by cumulative sums of weights.
 
-    Average precision is the mean, over the positives, of the precision among the scores at least as high; the
-    AUC is the share of pairs of a positive and a negative that are in order, equal scores counting half.
+    Average precision is the mean, over the positives, of the precision among scores at least as high. The AUC
+    is the share of pairs of a positive and a negative in the right order; ties count half.
 
     Args:
         present: (n,) 0 or 1.
         scores: (n,).
-        recording: (n,) row of the weights.
+        recording: (n,) row in the weights.
         weights: (R, S).
         limit: false positive rate.
 
     Returns:
-        (S,) each: average precision, AUC, and the area under the staircase of true positive rates up to
-        `limit`, as a part of `limit`.
+        (S,) each: average precision, AUC, and the partial AUC up to a false positive rate of `limit`, divided
+        by `limit`.
     """
     order = np.argsort(-scores, kind="stable")
     true, recording = present[order] > 0.0, recording[order]
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0.0, True)) + 1  # of equal scores
     starts = np.append(0, ends[:-1])
     number = np.append(0, np.cumsum(true))
-    heard = number[ends] > number[starts]  # the others neither raise precision nor make a pair
-    starts, ends = starts[heard], ends[heard]
+    positive_ties = number[ends] > number[starts]  # others neither raise precision nor form pairs
+    starts, ends = starts[positive_ties], ends[positive_ties]
     parts = []
     size = max(1, _CELLS // len(true))
     for first in range(0, weights.shape[1], size):
@@ -109,11 +109,11 @@ def ranking(
         every, positive = _running(some[recording]), _running(some[recording[true]])
         before, through = positive[number[starts]], positive[number[ends]]
         rise = through - before
-        # Negatives below, and half of those beside.
+        # Negatives with lower scores, and half of those with equal ones.
         negatives = every[-1] - positive[-1]
         below = negatives - (every[starts] - before + every[ends] - through) / 2.0
         precision = np.where(rise > 0.0, ratio(through, every[ends]), 0.0)
-        # False positive rates at which the true positive rate rises, for a staircase.
+        # False positive rates at which the true positive rate rises.
         rates = np.minimum(ratio(every[ends] - through, np.broadcast_to(negatives, rise.shape)), limit)
         parts.append(
             (
@@ -134,7 +134,7 @@ def _running(values: Floats) -> Floats:
 
 
 def d_prime(auc: Floats) -> Floats:
-    """Separation of two unit normal distributions with that area under the ROC: sqrt(2) probit(auc)."""
+    """d-prime of an area under the ROC: sqrt(2) probit(auc)."""
     separation: Floats = np.sqrt(2.0) * ndtri(auc)
     return separation
 
@@ -151,17 +151,16 @@ def clip_scores(
     *,
     labels: Sequence[str] | None = None,
 ) -> ClipScores:
-    """Put weak labels and scores side by side.
+    """Match weak labels and clip scores.
 
     Args:
-        weak: recording -> the classes in it.
-        scores: recording -> class -> score; recordings without weak labels are left out, and what is
-            missing of the others counts as 0, each with a warning that counts them.
-        labels: classes to be scored; default those of the weak labels.
+        weak: recording -> its classes.
+        scores: recording -> class -> score. Recordings without weak labels are left out, and missing scores
+            count as 0; warnings count both.
+        labels: classes to score; by default those of the weak labels.
 
     Raises:
-        ValueError: no class is present in some recordings and absent from others, or no recording is in
-            both.
+        ValueError: no class occurs in some but not all recordings, or the two have no recording in common.
     """
     recordings = sorted(weak)
     wanted = sorted({label for own in weak.values() for label in own} if labels is None else set(labels))

@@ -1,7 +1,7 @@
-"""Whether one system is better than another: differences of all figures, with intervals and p.
+"""Comparison of systems: differences of all figures, with intervals and p-values.
 
-Every figure of two systems is computed from the same resamplings of the recordings (paired bootstrap), so
-that what is hard for both does not widen the interval of the difference.
+The figures of two systems are computed from the same resamplings of the recordings (paired bootstrap), so
+recordings that are hard for both do not widen the interval of the difference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from htsat_sed.evaluation.report import Report, Score, Settings, score_of
 from htsat_sed.evaluation.resampling import Resampling
 
 MAIN = ("f1", "psds", "ap")
-"""Figures of classes that stand in tables; all others stand in JSON and CSV."""
+"""Figures of classes shown in tables; JSON and CSV have all figures."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Difference:
         figure: name of the figure.
         system: the other system.
         first: the figure of the first system.
-        other: the figure of the other one.
-        difference: other less first, with its interval.
-        p: how likely a difference as far from 0 is by chance; see `Resampling.p_value`.
+        other: the figure of the other system.
+        difference: other minus first, with its interval.
+        p: p-value of the difference; see `Resampling.p_value`.
     """
 
     metric: str
@@ -52,8 +52,8 @@ class Comparison:
 
     Attributes:
         reports: name of a system -> its evaluation; the others are compared with the first.
-        differences: of each other system, metric by metric, averages before classes.
-        samples: resamplings of the recordings.
+        differences: differences of each other system, by metric, averages before classes.
+        samples: number of resamplings of the recordings.
     """
 
     reports: Mapping[str, Report]
@@ -66,11 +66,11 @@ class Comparison:
         return tuple(self.reports)
 
     def of(self, metric: str, *, classes: bool) -> list[list[Difference]]:
-        """Differences of one metric, those of all systems together for a figure or a class.
+        """Differences of one metric, grouped by figure or class.
 
         Args:
-            metric: its name.
-            classes: the main figure of each class, rather than the averages.
+            metric: name of the metric.
+            classes: whether to return the main figure of each class instead of the averages.
         """
         rows: dict[tuple[str, str], list[Difference]] = {}
         for each in self.differences:
@@ -88,14 +88,14 @@ class Comparison:
 
 
 def compare(reports: Mapping[str, Report], settings: Settings) -> Comparison:
-    """Compare systems, the others with the first.
+    """Compare systems with the first one.
 
     Args:
         reports: name of a system -> its evaluation with a bootstrap, of the same recordings.
-        settings: those of the evaluations.
+        settings: settings of the evaluations.
 
     Raises:
-        UsageError: fewer than two systems, no bootstrap, or other recordings.
+        UsageError: fewer than two systems, no bootstrap, or different recordings.
     """
     first, *others = reports
     if not others or settings.bootstrap == 0:
@@ -110,7 +110,7 @@ def compare(reports: Mapping[str, Report], settings: Settings) -> Comparison:
 
 
 def _differences(first: Report, other: Report, name: str, settings: Settings) -> Iterator[Difference]:
-    draws = Resampling.of(1, settings)  # the number of samples is all that is needed
+    draws = Resampling.of(1, settings)  # only the number of samples is used
     own = {metric.name: metric for metric in other.metrics}
     for metric in first.metrics:
         if metric.name not in own:
@@ -118,7 +118,7 @@ def _differences(first: Report, other: Report, name: str, settings: Settings) ->
         theirs = own[metric.name]
         for (label, figure), values in metric.drawn.items():
             if (label, figure) in theirs.drawn:
-                with np.errstate(invalid="ignore"):  # an infinite d-prime less another
+                with np.errstate(invalid="ignore"):  # difference of infinite d-primes
                     less: Floats = theirs.drawn[label, figure] - values
                 yield Difference(
                     metric.name,
@@ -133,7 +133,7 @@ def _differences(first: Report, other: Report, name: str, settings: Settings) ->
 
 
 def names_of(paths: Sequence[str]) -> list[str]:
-    """Short names of systems: the last part of each path, or the whole path where two are alike."""
+    """Short names of systems: the stem of each path, or the whole path where stems coincide."""
     from pathlib import PurePath
 
     short = [PurePath(path).stem for path in paths]

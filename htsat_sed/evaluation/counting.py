@@ -1,8 +1,8 @@
 """Counts of true and false positives: intersection-based, collar-based and segment-based.
 
-A column is what is counted separately: one class of one recording, or one recording at one threshold. All
-columns are counted at once. The counts equal those of psds_eval and sed_eval; `htsat_sed.evaluation.check`
-and the tests compare them.
+A column is a unit that is counted separately: one class of one recording, or one recording at one threshold.
+All columns are counted at once. The counts equal those of psds_eval and sed_eval;
+`htsat_sed.evaluation.check` and the tests compare them.
 
 Sources: Bilen et al., *A Framework for the Robust Evaluation of Sound Event Detection*, ICASSP 2020 (arXiv
 1910.08440); Mesaros, Heittola and Virtanen, *Metrics for Polyphonic Sound Event Detection*, Applied Sciences
@@ -31,10 +31,10 @@ ColumnCounter = Callable[[EventArrays, Ints, "References", Settings], tuple[Floa
 
 
 class References(NamedTuple):
-    """Reference events, row after row; a row is what a column is compared with.
+    """Reference events by row; each column is compared with one row.
 
     Attributes:
-        spans: (n, 2) onsets and offsets in seconds; those of a row ordered and disjoint.
+        spans: (n, 2) onsets and offsets in seconds; ordered and disjoint within a row.
         number: (R,) events of each row.
     """
 
@@ -51,7 +51,7 @@ def intersection_counts(events: Pair, *, dtc: float = 0.5, gtc: float = 0.5) -> 
     """Intersection-based counts; see `intersection`.
 
     Args:
-        events: what to compare.
+        events: reference and estimated events.
         dtc: detection tolerance criterion, 0 to 1.
         gtc: ground truth criterion, 0 to 1.
     """
@@ -71,11 +71,11 @@ def collar_counts(
     """Collar-based (event-based) counts; see `collar`.
 
     Args:
-        events: what to compare.
+        events: reference and estimated events.
         onset_collar: seconds, more than 0.
         offset_collar: seconds, more than 0.
-        offset_share: part of the reference event's duration, 0 to 1.
-        offset: whether offsets have to match at all.
+        offset_share: fraction of the reference event's duration, 0 to 1.
+        offset: whether offsets have to match.
     """
     estimated, references = event_columns(events)
     allowed = offset_collar if offset else np.inf
@@ -88,8 +88,8 @@ def segment_counts(events: Pair, *, resolution: float = 1.0) -> Counts:
     """Segment-based counts; see `segment`.
 
     Args:
-        events: what to compare.
-        resolution: seconds a segment, more than 0.
+        events: reference and estimated events.
+        resolution: duration of a segment in seconds, more than 0.
     """
     estimated, references = event_columns(events)
     settings = Settings(segment=resolution)
@@ -98,7 +98,7 @@ def segment_counts(events: Pair, *, resolution: float = 1.0) -> Counts:
 
 
 def event_columns(events: Pair) -> tuple[EventArrays, References]:
-    """Estimated and reference events; each class of each recording is a column and a row."""
+    """Estimated and reference events, with one column and one row for each class of each recording."""
     size = len(events.recordings) * len(events.labels)
     column, spans = stacked(events.estimated, events.labels)
     row, reference = stacked(events.reference, events.labels)
@@ -128,10 +128,10 @@ def intersection(
 ) -> tuple[Floats, Floats]:
     """True and false positives of each column.
 
-    An estimated event meets the detection tolerance criterion (DTC) if at least that part of it lies in
-    reference events. A reference event is found (a true positive) if estimated events that meet the DTC cover
-    at least the ground truth criterion's (GTC) part of it. An estimated event that fails the DTC is a false
-    positive.
+    An estimated event meets the detection tolerance criterion (DTC) if at least that fraction of it lies in
+    reference events. A reference event is a true positive if estimated events that meet the DTC cover at
+    least a fraction of it given by the ground truth criterion (GTC). An estimated event that fails the DTC is
+    a false positive.
 
     Args:
         spans: estimated events.
@@ -145,7 +145,7 @@ def intersection(
     shared = overlaps(spans.onset, spans.offset, row[spans.column], references)
     met = criterion(shared.estimated, shared.part, settings.dtc, len(spans.column))
     counts = met[shared.estimated]
-    # A reference event is compared with every column of its row.
+    # A reference event is compared with all columns of its row.
     estimated, reference = shared.estimated[counts], shared.reference[counts]
     each = spans.column[estimated] * len(references.spans) + reference
     coverage = sums(each, shared.cover[counts])
@@ -160,8 +160,8 @@ def collar(
     """True and false positives of each column.
 
     An estimated event matches a reference event if their onsets differ by at most `onset_collar`, and their
-    offsets by at most the larger of `offset_collar` and `offset_share` of the reference event's duration;
-    pairs are chosen so that as many as possible match. Arguments as of `intersection`.
+    offsets by at most the larger of `offset_collar` and `offset_share` of the reference event's duration. The
+    matching has the largest possible number of pairs. Arguments as for `intersection`.
     """
     s = settings
     return _matched(spans, row, references, s.onset_collar, s.offset_collar, s.offset_share)
@@ -185,8 +185,8 @@ def _matched(
     if not hit.any():
         return np.zeros(len(row)), every
     estimated, reference = estimated[hit], reference[hit]
-    # A reference event is matched in every column of its row; no pair joins two columns, so that one matching
-    # serves them all.
+    # A reference event is matched in every column of its row. Pairs stay within a column, so one matching
+    # serves all columns.
     each = spans.column[estimated] * len(references.spans) + reference
     slots, slot = np.unique(each, return_inverse=True)
     graph = csr_matrix((np.ones(len(slot), bool), (estimated, slot)), shape=(len(spans.column), len(slots)))
@@ -200,7 +200,7 @@ def segment(
 ) -> tuple[Floats, Floats]:
     """True and false positives of each column, in segments of `segment` seconds from 0.
 
-    An event is active in every segment that it reaches into. Arguments as of `intersection`.
+    An event is active in every segment that it overlaps. Arguments as for `intersection`.
     """
     begin, end = _segments(spans.column, spans.onset, spans.offset, settings.segment)
     active = References(_reference_segments(references, settings.segment), references.number)
@@ -211,7 +211,7 @@ def segment(
 
 
 def wanted(metric: str, references: References, settings: Settings) -> Floats:
-    """How much there is to find in each row, (R,): events, or segments for ``segment``."""
+    """Number of reference events, or of active segments for ``segment``, in each row, (R,)."""
     if metric != "segment":
         return references.number.astype(float)
     number = np.diff(_reference_segments(references, settings.segment), axis=1)[:, 0]
@@ -224,7 +224,7 @@ def _reference_segments(references: References, resolution: float) -> Floats:
 
 
 def _segments(group: Ints, onset: Floats, offset: Floats, resolution: float) -> tuple[Floats, Floats]:
-    """Segments of each event, half-open, without those that an earlier event of its group reaches into."""
+    """Segments of each event, half-open, without those of earlier events in its group."""
     begin, end = np.floor(onset / resolution), np.ceil(offset / resolution)
     before = np.where(group[1:] == group[:-1], end[:-1], 0.0)
     return np.maximum(begin, np.append(0.0, before)[: len(begin)]), end
@@ -234,11 +234,11 @@ class Overlaps(NamedTuple):
     """Pairs of an estimated event and a reference event of its row that overlap.
 
     Attributes:
-        estimated: (P,) place of the estimated event.
-        reference: (P,) place of the reference event.
-        length: (P,) how long they overlap, more than 0.
-        part: (P,) as a part of the estimated event.
-        cover: (P,) as a part of the reference event.
+        estimated: (P,) index of the estimated event.
+        reference: (P,) index of the reference event.
+        length: (P,) duration of the overlap, more than 0.
+        part: (P,) the overlap as a fraction of the estimated event.
+        cover: (P,) the overlap as a fraction of the reference event.
     """
 
     estimated: Ints
@@ -248,7 +248,7 @@ class Overlaps(NamedTuple):
     cover: Floats
 
     def where(self, kept: NDArray[np.bool_]) -> Overlaps:
-        """Some of them, by a mask."""
+        """The pairs selected by a mask."""
         return Overlaps(
             self.estimated[kept], self.reference[kept], self.length[kept], self.part[kept], self.cover[kept]
         )
@@ -266,7 +266,7 @@ def overlaps(onset: Floats, offset: Floats, row: Ints, references: References) -
 
 
 def _near(begin: Floats, end: Floats, row: Ints, references: References) -> tuple[Ints, Ints]:
-    """Every stretch of time with the reference events of its row that reach into it, and perhaps a few more.
+    """Pair time spans with the reference events of their rows that overlap them, and possibly a few more.
 
     Args:
         begin: (n,) seconds.
@@ -275,9 +275,9 @@ def _near(begin: Floats, end: Floats, row: Ints, references: References) -> tupl
         references: R rows.
 
     Returns:
-        Places of stretches and of reference events, (P,) each, ordered.
+        Indices of spans and of reference events, (P,) each, ordered.
     """
-    # One line of time with the rows one after the other; rounding on it is covered by `slack`.
+    # All rows follow each other on one time axis; `slack` covers its rounding errors.
     latest = max(end.max(initial=0.0), references.spans.max(initial=0.0), -begin.min(initial=0.0))
     stride = 4.0 * (latest + 1.0)
     slack = 4.0 * np.spacing(stride * (len(references.number) + 1))
@@ -290,7 +290,7 @@ def _near(begin: Floats, end: Floats, row: Ints, references: References) -> tupl
 
 
 def criterion(group: Ints, parts: Floats, least: float, groups: int) -> NDArray[np.bool_]:
-    """Which groups have parts that sum to at least `least` and more than 0: (groups,)."""
+    """Whether the parts of each group sum to at least `least` and more than 0, (groups,)."""
     met = np.zeros(groups, bool)
     total = sums(group, parts)
     met[total.index.to_numpy()] = total.to_numpy() >= least
@@ -298,8 +298,8 @@ def criterion(group: Ints, parts: Floats, least: float, groups: int) -> NDArray[
 
 
 def sums(group: Ints, values: Floats) -> pd.Series[float]:
-    """Sums of the values of each group that has any, by group."""
-    # By pandas, as in psds_eval: alike to the last bit, so that what just meets a criterion does so there.
+    """Sums of the values of each non-empty group."""
+    # By pandas, as in psds_eval, so that rounding at a criterion is identical.
     return pd.Series(values).groupby(group, sort=False).sum()
 
 

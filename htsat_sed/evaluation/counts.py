@@ -1,4 +1,4 @@
-"""Counts by recording and class, and the F1, precision and recall that follow from their sums."""
+"""Counts by recording and class, and the F1, precision and recall of their sums."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Counts:
     fn: Floats
 
     def resampled(self, weights: Floats) -> Counts:
-        """Sums over recordings, each counted as often as it was drawn: (N, R) weights give (N, K) counts."""
+        """Weighted sums over recordings: (N, R) weights yield (N, K) counts."""
         return Counts(weights @ self.tp, weights @ self.fp, weights @ self.fn)
 
     def total(self) -> Counts:
@@ -36,12 +36,12 @@ class Counts:
         return self.resampled(np.ones((1, len(self.tp))))
 
     def figures(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Macro F1 (N,), and F1 of each class (N, K), of weighted recordings (N, R)."""
+        """Macro F1 (N,) and F1 of each class (N, K), for (N, R) weights of the recordings."""
         drawn = self.resampled(weights)
         return macro_f1(drawn), f1(drawn)
 
     def by_fold(self, others: Sequence[Counts], fold_of: NDArray[np.int64]) -> Counts:
-        """Counts of each recording from those of its fold, the first of which are these; (R, K)."""
+        """Combine counts of several folds, these first: each recording has the counts of its fold; (R, K)."""
         every = (self, *others)
         return Counts(
             *(
@@ -73,39 +73,39 @@ def _summed(
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Quotient, NaN where there is nothing to divide by."""
+    """Quotient; NaN where the denominator is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(denominator > 0.0, numerator / denominator, np.nan)
 
 
 def f1(counts: Counts) -> Floats:
-    """2 tp / (2 tp + fp + fn) of each entry; 0 where there are only errors, NaN where there is nothing."""
+    """2 tp / (2 tp + fp + fn); NaN where all counts are 0."""
     return ratio(2.0 * counts.tp, 2.0 * counts.tp + counts.fp + counts.fn)
 
 
 def macro(counts: Counts, values: Floats) -> Floats:
-    """Mean over the classes that have reference events, undefined values counting 0: (N, K) to (N,)."""
+    """Mean over the classes with reference events, (N, K) to (N,); undefined values count as 0."""
     kept = (counts.tp + counts.fn > 0.0) & ~np.isnan(values)
     return ratio(np.where(kept, values, 0.0).sum(axis=-1), (counts.tp + counts.fn > 0.0).sum(axis=-1))
 
 
 def macro_f1(counts: Counts) -> Floats:
-    """Mean F1 over the classes that have reference events: (N, K) counts to (N,)."""
+    """Mean F1 over the classes with reference events, (N, K) to (N,)."""
     return macro(counts, f1(counts))
 
 
 def micro_f1(counts: Counts) -> Floats:
-    """F1 of the counts summed over classes: (N, K) to (N,)."""
+    """F1 of the counts summed over classes, (N, K) to (N,)."""
     return f1(Counts(counts.tp.sum(-1), counts.fp.sum(-1), counts.fn.sum(-1)))
 
 
 def mean_of_defined(values: Floats) -> Floats:
-    """Mean over classes of what is defined: (N, K) to (N,)."""
+    """Mean over classes of the defined values, (N, K) to (N,)."""
     kept = ~np.isnan(values)
     return ratio(np.where(kept, values, 0.0).sum(axis=1), kept.sum(axis=1))
 
 
 def f_beta(counts: Counts, beta: float) -> Floats:
-    """(1 + b^2) tp / ((1 + b^2) tp + b^2 fn + fp) of each entry, as `f1`; recall weighs b times precision."""
+    """(1 + b^2) tp / ((1 + b^2) tp + b^2 fn + fp): recall weighs b times as much as precision."""
     more = beta**2
     return ratio((1.0 + more) * counts.tp, (1.0 + more) * counts.tp + more * counts.fn + counts.fp)

@@ -1,4 +1,4 @@
-"""Metrics beyond F1 and PSDS: error rates, times, false positives per hour, segments ranked, confusion.
+"""Further metrics: error rates, timing errors, false positives per hour, ranked segments, confusion.
 
 Sources: Mesaros, Heittola and Virtanen, *Metrics for Polyphonic Sound Event Detection*, Applied Sciences
 6(6), 2016, for error rates; DCASE 2023 task 4 B and DCASE 2024 task 4 (MAESTRO) for ranked segments.
@@ -28,8 +28,8 @@ from htsat_sed.evaluation.threshold_curves import ThresholdCurves
 
 Mask = NDArray[np.bool_]
 
-LOW_FPR = 0.1  # up to which the partial AUC of MAESTRO goes
-_SLACK = 1e-6  # of a token or segment, for edges that meet
+LOW_FPR = 0.1  # limit of MAESTRO's partial AUC
+_SLACK = 1e-6  # of a token or segment, for coinciding edges
 
 Maps = Mapping[str, PresenceMap]
 
@@ -37,14 +37,14 @@ Maps = Mapping[str, PresenceMap]
 def detail_metrics(
     events: Pair, maps: Maps, counts: Mapping[str, Counts], settings: Settings, rules: PostProcessing
 ) -> list[Metric]:
-    """All of them.
+    """Compute all further metrics.
 
     Args:
         events: reference and estimated events.
-        maps: recording -> presence map; empty to leave out what needs scores.
-        counts: of events by ``collar``, and of segments by ``segment``.
+        maps: recording -> presence map; empty to omit metrics of scores.
+        counts: counts of events by ``collar`` and of segments by ``segment``.
         settings: parameters.
-        rules: what goes with the best thresholds.
+        rules: post-processing at the best thresholds.
     """
     draws = Resampling.of(len(events.recordings), settings)
     found = [
@@ -62,13 +62,13 @@ def detail_metrics(
 
 
 class Errors:
-    """Errors of all classes together, by recording.
+    """Errors summed over classes, by recording.
 
     Args:
-        substitutions: (R,) something was there, but of another class.
-        deletions: (R,) something was missed.
-        insertions: (R,) nothing was there.
-        reference: (R,) what there was to find.
+        substitutions: (R,) a wrong class was detected.
+        deletions: (R,) nothing was detected.
+        insertions: (R,) nothing was present.
+        reference: (R,) number of reference events or active segments.
     """
 
     def __init__(
@@ -78,19 +78,19 @@ class Errors:
         self.reference = reference
 
     def rates(self, weights: Floats) -> Floats:
-        """Substitutions, deletions and insertions by what there was to find, (N, 3)."""
+        """Substitutions, deletions and insertions relative to the reference, (N, 3)."""
         return ratio(weights @ self.parts, (weights @ self.reference)[:, None])
 
 
 def segment_errors(events: Pair, resolution: float) -> Errors:
     """Errors in segments, as sed_eval counts them.
 
-    In each segment, missed and wrong classes make pairs, which are substitutions; what is left is deletions
-    or insertions.
+    In each segment, pairs of a missed and a wrong class are substitutions; the rest are deletions or
+    insertions.
 
     Args:
-        events: what to compare.
-        resolution: seconds a segment.
+        events: reference and estimated events.
+        resolution: duration of a segment, seconds.
     """
     rows = []
     for sides in zip(events.reference, events.estimated, strict=True):
@@ -107,7 +107,7 @@ def segment_errors(events: Pair, resolution: float) -> Errors:
 
 
 def activity(events: Sequence[Event], labels: Sequence[str], resolution: float, segments: int) -> Mask:
-    """Whether each class reaches into each segment: (segments, K) bool."""
+    """Whether each class is active in each segment: (segments, K) bool."""
     place = {label: k for k, label in enumerate(labels)}
     active = np.zeros((segments, len(labels)), bool)
     for event in events:
@@ -119,8 +119,8 @@ def activity(events: Sequence[Event], labels: Sequence[str], resolution: float, 
 def collar_errors(events: Pair, settings: Settings) -> Errors:
     """Errors of events, as sed_eval counts them.
 
-    Events are matched within their class, as many as possible. Then a missed event and a wrong one of another
-    class within its collars make a pair, one after the other in the order of events: a substitution.
+    Events are matched within their class, with as many pairs as possible. Then, in the order of events, a
+    missed event and an unmatched event of another class within its collars form a substitution.
     """
     rows = []
     for reference, estimated in zip(events.reference, events.estimated, strict=True):
@@ -128,7 +128,7 @@ def collar_errors(events: Pair, settings: Settings) -> Errors:
         same = np.array([[r.label == e.label for e in estimated] for r in reference], bool).reshape(
             near.shape
         )
-        # For each estimated event its reference event, -1 without.
+        # Reference event of each estimated event, or -1.
         partner = maximum_bipartite_matching(csr_matrix(near & same.reshape(near.shape)), perm_type="row")
         missed = np.setdiff1d(np.arange(len(reference)), partner)
         free = partner < 0
@@ -142,7 +142,7 @@ def collar_errors(events: Pair, settings: Settings) -> Errors:
 
 
 def _within_collars(reference: Sequence[Event], estimated: Sequence[Event], s: Settings) -> Mask:
-    """Which estimated events (columns) are where reference events (rows) are, whatever the class."""
+    """Whether estimated events (columns) match reference events (rows), regardless of class."""
     theirs = np.array([(e.onset, e.offset) for e in reference]).reshape(-1, 2)
     ours = np.array([(e.onset, e.offset) for e in estimated]).reshape(-1, 2)
     apart = np.abs(theirs[:, None] - ours)
@@ -152,7 +152,7 @@ def _within_collars(reference: Sequence[Event], estimated: Sequence[Event], s: S
 
 
 def _errors(kind: str, errors: Errors, counts: Counts, events: Pair, draws: Resampling) -> Metric:
-    """Error rate, overall with substitutions, and of classes."""
+    """Error rates: overall, with substitutions, and by class."""
     rates, drawn = errors.rates(draws.weights), counts.resampled(draws.weights)
     present = drawn.tp + drawn.fn
     deletions, insertions = ratio(drawn.fn, present), ratio(drawn.fp, present)
@@ -160,7 +160,7 @@ def _errors(kind: str, errors: Errors, counts: Counts, events: Pair, draws: Resa
     title = "segment-based" if kind == "segment" else "collar-based"
     return draws.metric(
         f"{kind}_errors",
-        f"{title} error rate: errors by what there was to find",
+        f"{title} error rate: errors relative to the reference",
         {},
         {
             "error_rate": rates.sum(axis=1),
@@ -175,7 +175,7 @@ def _errors(kind: str, errors: Errors, counts: Counts, events: Pair, draws: Resa
 
 
 def _times(events: Pair, settings: Settings, draws: Resampling) -> Metric:
-    """How late events begin and end where they are found, and how much too long they are."""
+    """Delays and duration errors of found events."""
     estimated, references = event_columns(events)
     every = np.arange(len(references.number))
     shared = overlaps(estimated.onset, estimated.offset, every[estimated.column], references)
@@ -203,7 +203,7 @@ def _times(events: Pair, settings: Settings, draws: Resampling) -> Metric:
     }
     return draws.metric(
         "times",
-        f"seconds by which found events are late and too long (DTC {settings.dtc:g}, GTC {settings.gtc:g})",
+        f"delay and excess duration of found events, seconds (DTC {settings.dtc:g}, GTC {settings.gtc:g})",
         {"dtc": settings.dtc, "gtc": settings.gtc},
         {name: ratio(each.sum(axis=1), number.sum(axis=1)) for name, each in total.items()},
         labels=events.labels,
@@ -228,13 +228,14 @@ def _false_positives(events: Pair, settings: Settings, draws: Resampling) -> Met
 
 
 def confusion(events: Pair, settings: Settings) -> dict[tuple[str, str], tuple[int, int]]:
-    """What was detected instead of events that were missed.
+    """Classes detected instead of missed events.
 
-    Of a missed reference event, the other class whose estimated events overlap it longest counts, if they
-    cover the ground truth criterion's part of it.
+    For a missed reference event, the other class whose estimated events overlap it longest counts, if they
+    cover a fraction of it given by the ground truth criterion.
 
     Returns:
-        Class and other class -> how often, and how many events of the class were missed; most often first.
+        (class, other class) -> number of confusions, and number of missed events of the class; most frequent
+        first.
     """
     missed: Counter[str] = Counter()
     instead: Counter[tuple[str, str]] = Counter()
@@ -260,12 +261,12 @@ def _confusion(confused: Mapping[tuple[str, str], tuple[int, int]]) -> Metric:
         f"{label} as {other}": {"events": float(number), "share": number / missed}
         for (label, other), (number, missed) in confused.items()
     }
-    title = "what was detected instead of missed events, and the share of a class's missed events"
+    title = "classes detected instead of missed events, with their share of the class's missed events"
     return Metric("confusion_by_pair", title, {}, {}, classes)
 
 
 def _segments(events: Pair, maps: Maps, settings: Settings, draws: Resampling) -> Metric:
-    """Segments of all recordings as one ranking a class."""
+    """Metrics of the ranked segments of all recordings, by class."""
     present, scores, recording = segment_scores(events, maps, settings.segment)
     kept: Mask = np.any(present, axis=0) & ~np.all(present, axis=0)
     labels = tuple(events.labels[k] for k in np.flatnonzero(kept))
@@ -302,16 +303,16 @@ def _segments(events: Pair, maps: Maps, settings: Settings, draws: Resampling) -
 
 
 def _without_interval(best: Sequence[tuple[float, float]], rows: int) -> Floats:
-    """Mean of the best F1 for all recordings alone: thresholds were not chosen anew for resamplings."""
+    """Mean best F1 without interval, since thresholds are not optimised for each resampling."""
     values = np.full(rows, np.nan)
     values[0] = np.mean([value for _, value in best]) if best else np.nan
     return values
 
 
 def segment_scores(events: Pair, maps: Maps, resolution: float) -> tuple[Mask, Floats, Ints]:
-    """Presence and score of each class in each segment: (n, K) each, and the place of the recording, (n,).
+    """Presence and score of each class in each segment, (n, K) each, and the index of the recording, (n,).
 
-    The score of a segment is the highest of the tokens that reach into it; 0 without a presence map.
+    The score of a segment is the highest of the tokens that overlap it; 0 without a presence map.
     """
     present, scores, recording = [], [], []
     for i, (name, own) in enumerate(zip(events.recordings, events.reference, strict=True)):
@@ -335,7 +336,7 @@ def segment_scores(events: Pair, maps: Maps, resolution: float) -> tuple[Mask, F
 
 
 def best_threshold(present: Mask, scores: Floats) -> tuple[float, float]:
-    """The threshold, exclusive, with the highest F1 of a ranking, and that F1.
+    """The threshold, exclusive, with the highest F1 of a ranking, and this F1.
 
     Args:
         present: (n,).
@@ -352,7 +353,7 @@ def best_threshold(present: Mask, scores: Floats) -> tuple[float, float]:
 
 
 def _best_thresholds(events: Pair, maps: Maps, settings: Settings, rules: PostProcessing) -> Metric:
-    """The highest intersection-based F1 that one threshold a class reaches, other values as they are."""
+    """The highest intersection-based F1 by one threshold per class, with other values unchanged."""
     of = [i for i, name in enumerate(events.recordings) if name in maps]
     mapped = replace(
         events,
@@ -367,7 +368,7 @@ def _best_thresholds(events: Pair, maps: Maps, settings: Settings, rules: PostPr
     macro = float(np.mean([own["best_f1"] or 0.0 for own in classes.values()]))
     return Metric(
         "best_thresholds",
-        "highest intersection-based F1 by one threshold a class, chosen on these very recordings",
+        "highest intersection-based F1 by one threshold per class, chosen on the same recordings",
         {"dtc": settings.dtc, "gtc": settings.gtc},
         {"macro_best_f1": Score(defined(macro))},
         classes,

@@ -1,9 +1,9 @@
-"""All metrics of one comparison, with intervals.
+"""Evaluation: all metrics, with intervals.
 
     report = evaluate_strong(read_events("reference.tsv"), read_events("events.tsv"))
     report.metrics[0].headline["macro_f1"].value
 
-`htsat_sed.evaluation.resampling` says how intervals are made; all metrics see the same resamplings.
+Intervals are described in `htsat_sed.evaluation.resampling`; all metrics use the same resamplings.
 """
 
 from __future__ import annotations
@@ -69,23 +69,22 @@ def evaluate_strong(
     """Score events and presence maps against strong labels.
 
     Args:
-        reference: recording -> events; `htsat_sed.evaluation.tables` has the rules for what does not fit.
+        reference: recording -> events; see `htsat_sed.evaluation.tables` for labels that do not match.
         estimated: recording -> events; None to find them in the maps.
         maps: recording -> presence map, for PSDS and clip-level metrics.
-        durations: recording -> seconds; maps know theirs. A recording that is in here and estimated, but
-            not in the reference, counts as one without reference events.
-        labels: classes to be scored; default those of the reference.
+        durations: recording -> seconds, in addition to those of maps. An estimated recording listed here but
+            not in the reference counts as one without reference events.
+        labels: classes to score; by default those of the reference.
         settings: parameters of the metrics.
-        post_processing: how maps become events, and what goes with every threshold of a PSDS.
-        check: compute the figures by other implementations, too; see `htsat_sed.evaluation.check`.
-        heard: recording -> events that somebody listened to, recordings called as in the reference; where
-            given, events elsewhere do not count (`only_heard`), and metrics of whole recordings are left out.
-        reliability: outcomes in negatives, or none of them, for the reliability of scores; None to leave
-            that out.
-        details: metrics beyond F1 and PSDS, too; see `htsat_sed.evaluation.details`.
+        post_processing: post-processing of the maps, also at every threshold of a PSDS.
+        check: also compute the figures by other implementations; see `htsat_sed.evaluation.check`.
+        heard: recording -> events that somebody listened to, with the names of the reference. If given,
+            events elsewhere do not count (`only_heard`), and metrics of whole recordings are omitted.
+        reliability: outcomes in negatives, possibly empty, for the reliability of scores; None to omit it.
+        details: also compute the metrics of `htsat_sed.evaluation.details`.
 
     Raises:
-        ValueError: neither events nor maps are given; or as `pair`.
+        ValueError: neither events nor maps are given; or as for `pair`.
     """
     if estimated is None and not maps:
         raise UsageError("wanted estimated events or presence maps, got neither")
@@ -100,14 +99,18 @@ def evaluate_strong(
     clips: ClipScores | None = None
     if given and heard is not None:
         lines += (
-            _warned("no PSDS and clip-level metrics: they want recordings that were listened to as a whole"),
+            _warned(
+                "no PSDS or clip-level metrics: they require recordings that were listened to completely"
+            ),
         )
         given = {}
     if given:
         lacking = Remarks()
         scored = {label for each in given.values() for label in each.labels}
-        deaf = [label for label in events.labels if label not in scored]
-        lacking.add(deaf, "label", f"of the reference not in the presence maps ({some(deaf)}): never found")
+        absent = [label for label in events.labels if label not in scored]
+        lacking.add(
+            absent, "label", f"of the reference not in the presence maps ({some(absent)}): never found"
+        )
         lines += lacking.lines
         of_psds, rocs = score_psds(events, given, chosen, rules)
         metrics += of_psds
@@ -140,9 +143,9 @@ def _beside(
     heard: Table | None,
     remarks: Remarks,
 ) -> tuple[Pair, Table, dict[str, PresenceMap]]:
-    """Reference and estimated events side by side, the reference, and the maps by its names.
+    """Matched events, the reference, and the maps by the names of the reference.
 
-    Arguments as of `evaluate_strong`.
+    Arguments as for `evaluate_strong`.
     """
     reference = {**dict.fromkeys(heard or {}, ()), **reference}
     listed = same_names(durations, reference)
@@ -162,7 +165,7 @@ def _beside(
 
 
 def _warned(line: str) -> str:
-    """The line, after a warning of it."""
+    """Log a line as a warning and return it."""
     _logger.warning("%s", line)
     return line
 
@@ -178,14 +181,14 @@ def evaluate_weak(
     """Score clip scores against weak labels.
 
     Args:
-        weak: recording -> the classes in it.
+        weak: recording -> its classes.
         tags: recording -> class -> score in [0, 1].
-        labels: classes to be scored; default those of the weak labels.
+        labels: classes to score; by default those of the weak labels.
         settings: bootstrap and seed.
-        check: compute the figures by scikit-learn, too.
+        check: also compute the figures by scikit-learn.
 
     Raises:
-        ValueError: as `clip_scores`.
+        ValueError: as for `clip_scores`.
     """
     remarks = Remarks()
     clips = clip_scores(weak, same_names(tags, weak, remarks), labels=labels)
@@ -195,7 +198,7 @@ def evaluate_weak(
 
 
 def count_events(events: Pair, settings: Settings) -> dict[str, Counts]:
-    """Counts of the four kinds: intersections, collars with and without offsets, segments."""
+    """Counts by intersections, by collars with and without offsets, and by segments."""
     s = settings
     return {
         "intersection": intersection_counts(events, dtc=s.dtc, gtc=s.gtc),
@@ -216,9 +219,9 @@ def score_events(
     """Intersection-based, collar-based (with and without offsets) and segment-based F1.
 
     Args:
-        events: what to compare.
+        events: reference and estimated events.
         settings: parameters.
-        counts: from `count_events`, where they are known.
+        counts: from `count_events`; None to compute them.
     """
     s = settings
     offset = f"offset {_ms(s.offset_collar)} or {s.offset_share:.0%}"
@@ -259,7 +262,7 @@ def score_psds(
         events: the reference, with durations.
         maps: recording -> presence map.
         settings: parameters.
-        post_processing: what goes with every threshold.
+        post_processing: post-processing at every threshold.
     """
     metrics: list[Metric] = []
     rocs: dict[str, Curve] = {}
@@ -291,10 +294,10 @@ def score_psds(
 
 
 def score_clips(clips: ClipScores, settings: Settings) -> Metric:
-    """Clip-level average precision, AUC and d-prime; that of the mean AUC in the headline.
+    """Clip-level average precision, AUC and d-prime; the headline has the d-prime of the mean AUC.
 
     Args:
-        clips: scores beside weak labels.
+        clips: clip scores with weak labels.
         settings: bootstrap and seed.
     """
     draws = Resampling.of(len(clips.present), settings)

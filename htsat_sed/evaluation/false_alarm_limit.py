@@ -1,8 +1,8 @@
-"""The best F1 that a limit of false alarms allows.
+"""The best F1 within a limit of false alarms.
 
-For each class, `Front` keeps the choices that are worth considering: none of the others has a higher F1 at no
-more false alarms. `shared_limit` then divides one limit among the classes: it begins with the choices with
-fewest false alarms, and allows more where each of them gains most F1.
+For each class, `Front` keeps the Pareto-optimal choices: no other choice has a higher F1 at no more false
+alarms. `shared_limit` then divides one limit among the classes: it starts from the choices with the fewest
+false alarms and allows more where they gain the most F1.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from htsat_sed.evaluation.threshold_curves import ThresholdCurves, between
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """How many false alarms tuning allows.
+    """Limit of false alarms for tuning.
 
     Attributes:
         maps: presence maps of negatives, at least one.
-        table: what may sound in them; a recording that it lacks holds none of the classes.
-        per_hour: false alarms of all classes together, per hour of negatives.
+        table: classes that may occur in them; a recording not in it contains no class.
+        per_hour: false alarms of all classes per hour of negatives.
     """
 
     maps: Mapping[str, PresenceMap]
@@ -38,10 +38,10 @@ class Limit:
     per_hour: float
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be a limit.
+        """Check the values.
 
         Raises:
-            UsageError: no negatives, or a limit below 0.
+            UsageError: there are no negatives, or the limit is below 0.
         """
         if not self.maps:
             raise UsageError("wanted at least one negative, got none")
@@ -54,7 +54,7 @@ class Limit:
         return tuple(sorted(self.maps))
 
     def events(self, among: NDArray[np.bool_]) -> float:
-        """How many false alarms are allowed in some of the negatives, a mask over `names`."""
+        """Number of false alarms allowed in the negatives selected by a mask over `names`."""
         pairs = zip(self.names, among, strict=True)
         return self.per_hour * sum(self.maps[name].duration for name, kept in pairs if kept) / 3600.0
 
@@ -68,13 +68,13 @@ class Point(NamedTuple):
 
 
 class Front:
-    """The choices for one class that are worth considering.
+    """The Pareto-optimal choices for one class.
 
     Args:
         curves: F1 of the class.
-        among: mask of the recordings that count.
+        among: mask of the recordings to use.
         silence: false alarms of the class.
-        quiet: mask of the negatives that count.
+        quiet: mask of the negatives to use.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Front:
 
     @property
     def points(self) -> list[Point]:
-        """By rising false alarms and F1; the first has no false alarms."""
+        """The choices by ascending false alarms and F1; the first has no false alarms."""
         kept: list[Point] = []
         for point in sorted(self._points, key=lambda p: (p.false_alarms, -p.f1)):
             if not kept or point.f1 > kept[-1].f1:
@@ -98,23 +98,22 @@ class Front:
         return kept
 
     def add(self, choice: Choice) -> None:
-        """Consider a choice as it is."""
+        """Add a choice with its own threshold."""
         fp = float(self._silence.counts(choice).fp[self._quiet].sum()) if self._quiet.any() else 0.0
         self._points.append(Point(fp, self._curves.f1(choice, self._among), choice))
 
     def best(self, choice: Choice, *, false_alarms: float) -> tuple[Choice, float]:
-        """Consider a choice with every threshold.
+        """Add a choice with every threshold.
 
         Returns:
-            The choice with the threshold that has the highest F1 at no more than so many false alarms, and
-            that F1.
+            The choice with the threshold of the highest F1 within `false_alarms`, and this F1.
         """
         own, f1, _ = self._curves.steps(choice, self._among)
         quiet, _, fp = self._silence.steps(choice, self._quiet) if self._quiet.any() else (own, f1, 0.0 * own)
         grid = np.union1d(own, quiet)
         f1 = f1[np.searchsorted(own, grid, side="right") - 1]
         fp = fp[np.searchsorted(quiet, grid, side="right") - 1]
-        # Of equals the highest threshold: later places come first.
+        # Of equal points the highest threshold comes first.
         order = np.lexsort((-np.arange(len(grid)), -f1, fp))
         rising = np.append(True, np.diff(np.maximum.accumulate(f1[order])) > 0.0)
         points = [
@@ -127,7 +126,7 @@ class Front:
 
 
 def silence_curves(limit: Limit, label: str, settings: Settings) -> tuple[ThresholdCurves, NDArray[np.int64]]:
-    """False alarms of a class as functions of the threshold, and in which negatives they are counted."""
+    """False alarms of a class as functions of the threshold, and the indices of the negatives counted."""
     names = limit.names
     sounding = [
         limit.table[n].possible | limit.table[n].present if n in limit.table else frozenset() for n in names
@@ -140,11 +139,11 @@ def silence_curves(limit: Limit, label: str, settings: Settings) -> tuple[Thresh
 
 
 def shared_limit(fronts: Sequence[Sequence[Point]], false_alarms: float) -> list[Choice]:
-    """Choose a point of each class so that the sum of F1 is high and that of false alarms within a limit.
+    """Choose a point of each class for a high sum of F1 within a limit of false alarms.
 
     Args:
-        fronts: points of each class, by rising false alarms and F1.
-        false_alarms: of all classes together. Classes begin at their first points, even if these exceed it.
+        fronts: points of each class, by ascending false alarms and F1.
+        false_alarms: limit for all classes. The first point of a class is allowed even if it exceeds it.
     """
     chosen = [0] * len(fronts)
     left = false_alarms - sum(front[0].false_alarms for front in fronts)

@@ -1,9 +1,9 @@
-"""False alarms in negatives: recordings that hold none of the classes, or perhaps some.
+"""False alarms in negatives: recordings without the classes.
 
-An event in a negative is a false alarm unless the table of negatives says that its class may sound there.
-Rates are per hour of recording. A class's own rate and share of time leave out the recordings in which it may
-sound. The overall rate counts the false alarms of all classes; the overall share is of the time that at least
-one of them covers; both are over all recordings.
+An event in a negative is a false alarm unless the table of negatives lists its class as possible or present.
+Rates are per hour of recording. Rate and share of time of a class exclude the recordings in which it may
+occur. The overall rate counts the false alarms of all classes, the overall share of time the seconds that at
+least one of them covers; both refer to all recordings.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class FalseAlarms:
         recordings: R names.
         labels: K classes.
         durations: (R,) seconds.
-        counted: (R, K) bool, whether events of the class are false alarms there.
-        events: (R, K) false alarms.
-        seconds: (R, K) that they cover.
-        covered: (R,) seconds that at least one of them covers.
+        counted: (R, K) bool, whether events of the class are false alarms in the recording.
+        events: (R, K) number of false alarms.
+        seconds: (R, K) seconds of false alarms.
+        covered: (R,) seconds with at least one false alarm.
     """
 
     recordings: tuple[str, ...]
@@ -48,7 +48,7 @@ class FalseAlarms:
     covered: Floats
 
     def overall(self, weights: Floats | None = None) -> tuple[Floats, Floats]:
-        """False alarms per hour and the covered share of time, (S,) each for (S, R) weights; default ones."""
+        """False alarms per hour and their share of time, (S,) each for (S, R) weights, by default 1."""
         weights = np.ones((1, len(self.recordings))) if weights is None else weights
         seconds = weights @ self.durations
         return HOUR * ratio(weights @ self.events.sum(axis=1), seconds), ratio(
@@ -56,12 +56,12 @@ class FalseAlarms:
         )
 
     def by_class(self) -> tuple[Floats, Floats]:
-        """False alarms per hour and the covered share of time of each class, (K,); NaN without recordings."""
+        """False alarms per hour and their share of time for each class, (K,); NaN without recordings."""
         seconds = self.durations @ self.counted
         return HOUR * ratio(self.events.sum(axis=0), seconds), ratio(self.seconds.sum(axis=0), seconds)
 
     def of(self, kept: NDArray[np.bool_]) -> FalseAlarms:
-        """Those of some recordings, a mask (R,)."""
+        """False alarms of the recordings selected by a mask (R,)."""
         return FalseAlarms(
             tuple(name for name, keep in zip(self.recordings, kept, strict=True) if keep),
             self.labels,
@@ -79,12 +79,12 @@ def count_false_alarms(
     negatives: Mapping[str, Negative],
     labels: Sequence[str],
 ) -> FalseAlarms:
-    """Count the events that negatives do not hold.
+    """Count false alarms.
 
     Args:
-        estimated: recording -> events; those of other classes are left out.
-        durations: recording -> seconds, of the same recordings.
-        negatives: what may sound in them; a recording that it lacks holds none of the classes.
+        estimated: recording -> events; those of other classes are ignored.
+        durations: recording -> seconds, for the same recordings.
+        negatives: classes that may occur in them; a recording not in it contains no class.
         labels: classes.
 
     Raises:
@@ -110,7 +110,7 @@ def count_false_alarms(
 
 
 def covered_seconds(events: Sequence[Event]) -> float:
-    """Seconds that at least one of the events covers."""
+    """Seconds covered by at least one event."""
     total, end = 0.0, 0.0
     for event in sorted(events):
         total += max(0.0, event.offset - max(end, event.onset))
@@ -125,13 +125,13 @@ def score_false_alarms(
     labels: Sequence[str],
     settings: Settings,
 ) -> list[Metric]:
-    """False alarms by class, by kind of recording and by recording; and how much is found of present classes.
+    """False alarms by class, kind of recording and recording; and the found share of present classes.
 
     Args:
         estimated: recording -> events.
-        durations: recording -> seconds, of the same recordings.
-        negatives: what may sound in them.
-        labels: classes that the detector has.
+        durations: recording -> seconds, for the same recordings.
+        negatives: classes that may occur in them.
+        labels: classes of the detector.
         settings: bootstrap and seed.
 
     Raises:
@@ -190,7 +190,7 @@ def _figures(found: FalseAlarms) -> dict[str, float | None]:
 
 
 def _most(found: FalseAlarms) -> Metric:
-    """The recordings with most false alarms, by the time that these cover."""
+    """The recordings with the most seconds of false alarms."""
     order = np.lexsort((np.arange(len(found.covered)), -found.covered))[:MOST]
     classes = {
         found.recordings[i]: {
@@ -201,7 +201,7 @@ def _most(found: FalseAlarms) -> Metric:
         for i in order
         if found.events[i].any()
     }
-    title = f"negatives with most seconds of false alarms, at most {MOST}"
+    title = f"negatives with the most seconds of false alarms, at most {MOST}"
     return Metric("false_alarms_by_recording", title, {}, {}, classes)
 
 
@@ -210,12 +210,12 @@ def _found(
     durations: Mapping[str, float],
     present: Mapping[str, frozenset[str]],
 ) -> Metric:
-    """Share of time that is found of classes that sound from beginning to end."""
+    """Found share of time of classes that sound throughout a negative."""
     classes: dict[str, dict[str, float | None]] = {}
     for label in sorted(set().union(*present.values())):
         names = [name for name, own in present.items() if label in own]
         there = sum(durations[name] for name in names)
         hit = sum(covered_seconds([e for e in estimated[name] if e.label == label]) for name in names)
         classes[label] = {"recordings": float(len(names)), "seconds": there, "found_time": hit / there}
-    title = "classes that sound throughout a negative: share of their time that is found"
+    title = "classes that sound throughout a negative: found share of their time"
     return Metric("present", title, {}, {}, classes)

@@ -1,17 +1,15 @@
-"""Which name on one side means which recording on the other.
+"""Matching of the names of recordings in two tables.
 
-Tables, folders of label files and folders of audio call the same recording ``street.wav``, ``street`` (a
-label file ``street.txt`` does not know the suffix) or ``day1/street.flac``. In this order:
+Tables, folders of label files and folders of audio may name a recording ``street.wav``, ``street`` (a label
+file ``street.txt`` lacks the audio suffix) or ``day1/street.flac``. Names match, in this order, if they are
 
-1. the same name;
-2. the same but for the audio suffix: ``street`` and ``street.wav``;
-3. the same but for the suffix and leading folders: ``day1/street`` and ``audio/day1/street.wav``, but not
+1. equal;
+2. equal except for the audio suffix: ``street`` and ``street.wav``;
+3. equal except for the suffix and leading folders: ``day1/street`` and ``audio/day1/street.wav``, but not
    ``day1/street`` and ``day2/street``.
 
-Names that differ only in Unicode composition, or by blanks at their ends, are the same throughout.
-
-A name that a later rule would give to several others is an error, not a guess. A name that an earlier rule
-has given away is not given again.
+Unicode composition and surrounding whitespace are ignored. A name that matches several others is an error. A
+name matched by an earlier rule is not matched again.
 """
 
 from __future__ import annotations
@@ -27,17 +25,17 @@ _Parts = tuple[str, ...]
 
 
 def matching_names(ours: Collection[str], theirs: Collection[str]) -> dict[str, str]:
-    """Find what each of their recordings is called on our side.
+    """Match two sets of names.
 
     Args:
         ours: names, such as those of the reference.
         theirs: other names.
 
     Returns:
-        Their name -> our name, for those that are on both sides; no name of ours twice.
+        Their name -> our name, for matching names; each of ours at most once.
 
     Raises:
-        ValueError: a name fits several others; both are named.
+        ValueError: a name matches several others.
     """
     known = set(ours)
     composed = {normal(name): name for name in known}
@@ -67,7 +65,7 @@ def matching_names(ours: Collection[str], theirs: Collection[str]) -> dict[str, 
 
 
 def _parts(name: str) -> _Parts:
-    """Folders and name without audio suffix."""
+    """Folders, and the name without its audio suffix."""
     path = PurePosixPath(normal(name).replace("\\", "/"))
     stem = path.stem if path.suffix.lower() in AUDIO_SUFFIXES else path.name
     folders = [part for part in path.parts[:-1] if part != "/"]
@@ -83,6 +81,6 @@ def _ends(one: _Parts, other: _Parts) -> bool:
 def _ambiguous(name: str, fitting: Iterable[str]) -> UsageError:
     first, second, *_ = fitting
     return UsageError(
-        f"wanted one recording for each name; {name!r} could be {first!r} or {second!r}: give them the same "
-        "names on both sides"
+        f"wanted one recording for each name; {name!r} could be {first!r} or {second!r}: use the same names "
+        "on both sides"
     )

@@ -1,4 +1,4 @@
-"""A picture of an evaluation: F1 of each class by metric, and PSD-ROCs."""
+"""Plots of evaluations: F1 of each class by metric, PSD-ROCs, and differences between systems."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _HIGHEST = 400.0  # inches; matplotlib draws at most 2**16 pixels
 
 
 def draw_report(report: Report, path: Path) -> None:
-    """Draw the F1 of each class and the PSD-ROCs, as far as the report has them.
+    """Draw the F1 of each class and the PSD-ROCs of a report.
 
     Args:
         report: an evaluation.
-        path: the picture to be; its suffix tells the format (png, svg, pdf).
+        path: picture file; its suffix selects the format (png, svg, pdf).
 
     Raises:
-        ValueError: another suffix, or a report without anything to draw.
+        ValueError: another suffix, or nothing to draw.
         HtsatSedError: the file cannot be written.
     """
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def draw_report(report: Report, path: Path) -> None:
     reliability = next((m for m in report.metrics if m.name == "reliability_by_score"), None)
     panels = bool(by_class) + bool(report.psd_rocs) + (reliability is not None)
     if not panels:
-        raise UsageError("wanted event-based metrics or PSDS for a picture, got clip-level ones alone")
+        raise UsageError("wanted event-based metrics or PSDS for a picture, got clip-level metrics only")
     classes = len(by_class[0].classes) if by_class else 0
     height = min(max(4.2, 1.2 + 0.16 * classes * len(by_class)), _HIGHEST)
     figure = Figure(figsize=(6.4 * panels, height), layout="constrained")
@@ -52,7 +52,7 @@ def draw_report(report: Report, path: Path) -> None:
 
 
 def draw_comparison(found: Comparison, path: Path) -> None:
-    """Draw the differences to the first system with their intervals: averages, and classes metric by metric.
+    """Draw the differences from the first system with their intervals: averages, and classes by metric.
 
     Args:
         found: a comparison.
@@ -84,7 +84,7 @@ _DRAWN = ("macro_f1", "psds", "map", "error_rate")
 
 
 def _draw_differences(axes: Axes, name: str, rows: Sequence[Sequence[Difference]]) -> None:
-    """A row for the average and one for each class: differences and their intervals, a colour a system."""
+    """Draw differences with intervals: a row for the average and for each class, a colour per system."""
     for i, row in enumerate(rows):
         for k, each in enumerate(row):
             value = each.difference.value
@@ -105,12 +105,12 @@ def _draw_differences(axes: Axes, name: str, rows: Sequence[Sequence[Difference]
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write a picture; the same one gives the same bytes."""
+    """Write a picture; the same figure yields the same bytes."""
     from matplotlib import rc_context
 
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg", "pdf"):
-        raise UsageError(f"wanted a picture called .png, .svg or .pdf, got {path}")
+        raise UsageError(f"wanted a picture with the suffix .png, .svg or .pdf, got {path}")
     # Without a date, and with a fixed salt.
     with whole_file(path, "wb") as file, rc_context({"svg.hashsalt": "htsat-sed"}):
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
@@ -118,7 +118,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _draw_bars(axes: Axes, metrics: Sequence[Metric]) -> None:
-    """F1 of each class, a bar for each metric."""
+    """Draw the F1 of each class, with a bar for each metric."""
     labels = list(metrics[0].classes)
     width = 0.8 / len(metrics)
     for i, metric in enumerate(metrics):
@@ -127,7 +127,7 @@ def _draw_bars(axes: Axes, metrics: Sequence[Metric]) -> None:
         macro = metric.headline["macro_f1"].value
         legend = f"{metric.name}, macro {100 * macro:.2f} %" if macro is not None else metric.name
         axes.barh(places, values, height=width, color=_COLOURS[i % len(_COLOURS)], label=legend)
-    names = [label.replace("$", r"\$") for label in labels]  # no formulas
+    names = [label.replace("$", r"\$") for label in labels]  # no math text
     axes.set_yticks([k + 0.4 - width / 2 for k in range(len(labels))], names)
     axes.set_ylim(len(labels) - 0.1, -0.3)
     axes.set_xlim(0, 100)
@@ -136,7 +136,7 @@ def _draw_bars(axes: Axes, metrics: Sequence[Metric]) -> None:
 
 
 def _draw_rocs(axes: Axes, report: Report) -> None:
-    """PSD-ROC of each scenario, up to the highest rate that counts."""
+    """Draw the PSD-ROC of each scenario, up to its highest rate."""
     drawn = [metric for metric in report.metrics if metric.name in report.psd_rocs]
     for colour, style, metric in zip(_COLOURS, ("-", "--", "-.", ":"), drawn, strict=False):
         rates, ratios = report.psd_rocs[metric.name]
@@ -144,21 +144,21 @@ def _draw_rocs(axes: Axes, report: Report) -> None:
         value = metric.headline["psds"].value
         name = f"{'piPSDS' if metric.name[:2] == 'pi' else 'PSDS'} scenario {metric.name[-1]}"
         name += f": {value:.4f}" if value is not None else ""
-        # The last ratio holds for all higher rates.
+        # The last ratio applies to all higher rates.
         x, y = [*rates.tolist(), max(limit, rates[-1])], [*ratios.tolist(), ratios[-1]]
         axes.step(x, y, where="post", color=colour, linestyle=style, label=name)
         axes.set_xlim(0, limit)
     axes.set_ylim(0, 1)
     axes.set_xlabel("effective false positives per hour")
     axes.set_ylabel("effective true positive ratio")
-    # A square at the top, however many classes the bars beside it have.
+    # A square at the top, regardless of the height of the bars.
     axes.set_box_aspect(1.0)
     axes.set_anchor("N")
     _finish(axes)
 
 
 def _draw_reliability(axes: Axes, metric: Metric) -> None:
-    """Share of right events over their mean score, with the number of events; the diagonal is reliable."""
+    """Draw the share of right events against the mean score; the diagonal is perfect calibration."""
     figures = [
         (own["mean_score"] or 0.0, own["right_share"] or 0.0, own["events"] or 0.0)
         for own in metric.classes.values()

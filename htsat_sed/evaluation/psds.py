@@ -1,12 +1,11 @@
 """Polyphonic sound detection score (PSDS) from presence maps, exact over all scores that occur.
 
-Events of a recording change at as many thresholds as it has different scores. So a detection is there between
-two thresholds, and counts are sums of steps: a hit, a false positive or a cross-trigger begins or ends at a
-threshold. Steps are kept by recording, so that a resampling of the recordings only weighs them.
+The events of a recording change only at its scores. A detection therefore exists between two thresholds, and
+counts are sums of steps: hits, false positives and cross-triggers begin or end at a threshold. Steps are kept
+by recording, so that resamplings of the recordings only weight them.
 
-Sums of times are rounded to microseconds before they are compared with a criterion, as in sed_scores_eval:
-what meets a criterion exactly does so whatever the rounding. The tests compare with sed_scores_eval and
-psds_eval.
+Sums of times are rounded to microseconds before comparison with a criterion, as in sed_scores_eval, so that
+exact matches do not depend on rounding errors. Tests compare with sed_scores_eval and psds_eval.
 
 Sources: Bilen et al., *A Framework for the Robust Evaluation of Sound Event Detection*, ICASSP 2020; Ebbers,
 Serizel and Haeb-Umbach, *Threshold-Independent Evaluation of Sound Event Detection Scores*, ICASSP 2022; and
@@ -33,8 +32,8 @@ from htsat_sed.evaluation.tables import Pair
 
 Mask = NDArray[np.bool_]
 
-_FAR = 3.0  # times the highest rate that counts; what is beyond is looked at where a guard says so
-DECIMALS = 6  # of seconds, in comparisons with criteria
+_FAR = 3.0  # multiple of the highest rate beyond which only guards are evaluated
+DECIMALS = 6  # of seconds, in comparisons with a criterion
 # Seconds of the median filters of post-processing independent PSDS, those of sed_scores_eval's own tests.
 PI_MEDIAN_FILTERS = tuple(k / 5 for k in range(11))
 
@@ -66,15 +65,15 @@ SCENARIOS = {"psds1": SCENARIO_1, "psds2": SCENARIO_2}
 
 
 class Lives(NamedTuple):
-    """Detections, each with the thresholds between which it is there; those of a class are together.
+    """Detections with the range of thresholds in which they exist, grouped by class.
 
     Attributes:
-        recording: (n,) place of the recording.
-        label: (n,) place of the class.
+        recording: (n,) index of the recording.
+        label: (n,) index of the class.
         onset: (n,) seconds.
         offset: (n,) seconds.
-        low: (n,) threshold from which on it is there; minus infinity where it is there at the lowest.
-        high: (n,) threshold at which it is there no more.
+        low: (n,) lower end, inclusive; minus infinity if the detection exists at the lowest threshold.
+        high: (n,) upper end, exclusive.
     """
 
     recording: Ints
@@ -86,15 +85,15 @@ class Lives(NamedTuple):
 
 
 class _Steps(NamedTuple):
-    """Changes of counts when the threshold falls to a value.
+    """Changes of counts as the threshold falls.
 
     Attributes:
-        threshold: (m,).
-        recording: (m,) place of the recording.
-        label: (m,) place of the class.
-        kind: (m,) -1 for reference events that are found; the class for false positives; another class for
-            cross-triggers with that.
-        change: (m,) by how much.
+        threshold: (m,) value at which the change occurs.
+        recording: (m,) index of the recording.
+        label: (m,) index of the class.
+        kind: (m,) -1 for found reference events; the class for false positives; another class for
+            cross-triggers with it.
+        change: (m,) amount.
     """
 
     threshold: Floats
@@ -104,7 +103,7 @@ class _Steps(NamedTuple):
     change: Floats
 
     def where(self, chosen: Mask | Ints) -> _Steps:
-        """Some of them, by a mask or by places."""
+        """The steps selected by a mask or by indices."""
         return _Steps(
             self.threshold[chosen],
             self.recording[chosen],
@@ -114,12 +113,12 @@ class _Steps(NamedTuple):
         )
 
     def sorted(self) -> _Steps:
-        """By class, and falling threshold."""
+        """The steps ordered by class and descending threshold."""
         return self.where(np.lexsort((-self.threshold, self.label)))
 
 
 class Curve(NamedTuple):
-    """Staircase: from each rate to the next, the highest true positive ratio at no more than that rate.
+    """Step function: the highest true positive ratio up to each rate.
 
     Attributes:
         rate: (n,) effective false positives per hour, ascending from 0.
@@ -130,7 +129,7 @@ class Curve(NamedTuple):
     ratio: Floats
 
     def area(self, limit: float) -> float:
-        """Area up to a rate, as a part of the area under 1; NaN where a rate is."""
+        """Mean ratio up to a rate; NaN if a rate is NaN."""
         if np.isnan(self.rate).any():
             return float("nan")
         kept = self.rate < limit
@@ -146,7 +145,7 @@ class OperatingPoints:
         scenario: parameters of the PSDS.
         steps: changes of the counts, ordered.
         reference: (R, K) reference events.
-        active: (R, K) seconds in which a class is active.
+        active: (R, K) seconds of reference events.
         durations: (R,) seconds.
     """
 
@@ -162,7 +161,7 @@ class OperatingPoints:
         return np.flatnonzero(_ends(self.steps.threshold, self.steps.label))
 
     def _counted(self, w: Floats) -> tuple[Floats, Floats]:
-        """Found reference events, and effective false positives per hour, at each threshold, (G,) each."""
+        """Found reference events and effective false positives per hour at each threshold, (G,) each."""
         hours, active = w @ self.durations / 3600.0, w @ self.active / 3600.0
         s, label = self.steps, self.steps.label[self._ends]
         counted = s.change * w[s.recording]
@@ -173,7 +172,7 @@ class OperatingPoints:
             others = np.maximum(1, occurs.sum() - occurs)
             cost = self.scenario.alpha_ct * np.where(occurs, 1.0 / np.where(occurs, active, 1.0), 0.0)
             sums.append(np.cumsum(np.where(hit | false, 0.0, counted * cost[s.kind] / others[s.label])))
-        # Sums go on from class to class: what was reached before each is taken off.
+        # Sums run on across classes: subtract the sum before each class.
         first = np.searchsorted(label, label)
         found, wrong, *crossed = (each[self._ends] - np.append(0.0, each[self._ends])[first] for each in sums)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -182,10 +181,11 @@ class OperatingPoints:
 
     @cached_property
     def _short(self) -> tuple[OperatingPoints, Mask]:
-        """The same without thresholds where far too many false positives count, and a mask (G,) of guards.
+        """The points without thresholds of far too many false positives, and a mask (G,) of guards.
 
-        What changes at them counts at the next threshold that is kept. Of neighbouring ones the first stays,
-        as a guard: where it has few enough in a resampling, the others might, too.
+        Changes at a dropped threshold are moved to the next one kept. The first of adjacent dropped
+        thresholds is kept as a guard: if its rate is low enough in a resampling, those of the others may be
+        as well.
         """
         s, ends = self.steps, self._ends
         label, threshold = s.label[ends], s.threshold[ends]
@@ -207,7 +207,7 @@ class OperatingPoints:
         return replace(self, steps=steps), guard[kept]
 
     def curves(self, weights: Floats | None = None) -> dict[int, Curve]:
-        """PSD-ROC of each class that has reference events, of (R,) weighted recordings."""
+        """PSD-ROC of each class with reference events, for (R,) weights of the recordings."""
         w = np.ones(len(self.durations)) if weights is None else weights
         points: OperatingPoints = self
         found, rate = None, np.zeros(0)
@@ -226,19 +226,19 @@ class OperatingPoints:
         return of
 
     def figures(self, weights: Floats) -> tuple[Floats, Floats]:
-        """PSDS (N,), and the area under the curve of each class (N, K), of weighted recordings (N, R)."""
+        """PSDS (N,) and the area of each class (N, K), for (N, R) weights of the recordings."""
         areas = psds_areas([self], weights)
         return areas.overall, areas.by_class
 
     def by_fold(self, others: Sequence[OperatingPoints], fold_of: Ints) -> OperatingPoints:
-        """Steps of each recording from those of its fold, the first of which are these."""
+        """Combine points of several folds, these first: each recording has the steps of its fold."""
         every = [each.steps for each in (self, *others)]
         kept = [each.where(fold_of[each.recording] == fold) for fold, each in enumerate(every)]
         return replace(self, steps=_Steps(*(np.concatenate(v) for v in zip(*kept, strict=True))).sorted())
 
 
 def _curve(rate: Floats, ratio: Floats, scenario: Scenario) -> Curve:
-    """The staircase of operating points, up to the highest rate that counts."""
+    """The step function of operating points, up to the highest rate."""
     kept = ~(rate > scenario.max_efpr)
     rate, ratio = np.append(0.0, rate[kept].clip(min=0.0)), np.append(0.0, ratio[kept])
     order = np.lexsort((ratio, rate))
@@ -250,7 +250,7 @@ def _curve(rate: Floats, ratio: Floats, scenario: Scenario) -> Curve:
 
 
 def joined(curves: Sequence[Curve], scenario: Scenario) -> Curve:
-    """The curve of all classes: mean less the weighted standard deviation of theirs, at least 0."""
+    """The curve of all classes: their mean minus the weighted standard deviation, at least 0."""
     if not curves:
         return Curve(np.zeros(1), np.zeros(1))
     rate = np.unique(np.concatenate([curve.rate for curve in curves]))
@@ -259,7 +259,7 @@ def joined(curves: Sequence[Curve], scenario: Scenario) -> Curve:
 
 
 def best_of(curves: Sequence[Mapping[int, Curve]], scenario: Scenario) -> dict[int, Curve]:
-    """The highest ratio at each rate among several post-processings, class by class."""
+    """The highest ratio at each rate among several post-processings, by class."""
     if len(curves) == 1:
         return dict(curves[0])
     rates = {label: np.concatenate([own[label].rate for own in curves]) for label in curves[0]}
@@ -271,8 +271,8 @@ class Areas(NamedTuple):
     """PSDS of S resamplings.
 
     Attributes:
-        overall: (S,) of all classes together.
-        by_class: (S, K) areas under the curves of single classes; NaN for one that lost its events.
+        overall: (S,) of all classes.
+        by_class: (S, K) areas under the curves of single classes; NaN without reference events.
     """
 
     overall: Floats
@@ -280,11 +280,11 @@ class Areas(NamedTuple):
 
 
 def psds_areas(points: Sequence[OperatingPoints], weights: Floats | None = None) -> Areas:
-    """PSDS; of several post-processings the one that is independent of them (piPSDS).
+    """PSDS, or for several post-processings the post-processing independent PSDS (piPSDS).
 
     Args:
-        points: operating points of one post-processing or several, of the same recordings and classes.
-        weights: (S, R) how often each recording counts; None for once.
+        points: operating points of each post-processing, for the same recordings and classes.
+        weights: (S, R), number of times each recording counts; None for once.
     """
     scenario, (recordings, classes) = points[0].scenario, points[0].reference.shape
     drawn = np.ones((1, recordings)) if weights is None else weights
@@ -298,13 +298,13 @@ def psds_areas(points: Sequence[OperatingPoints], weights: Floats | None = None)
 
 
 def psds_curve(points: Sequence[OperatingPoints]) -> Curve:
-    """PSD-ROC of all recordings and classes; the arguments are those of `psds_areas`."""
+    """PSD-ROC of all recordings and classes; arguments as for `psds_areas`."""
     scenario = points[0].scenario
     return joined(list(best_of([each.curves() for each in points], scenario).values()), scenario)
 
 
 def thresholds(count: int) -> Floats:
-    """Thresholds in the middle of `count` equal parts of [0, 1]."""
+    """Midpoints of `count` equal parts of [0, 1]."""
     return (np.arange(count) + 0.5) / count
 
 
@@ -315,15 +315,14 @@ def detections(
     count: int = 0,
     post_processing: PostProcessing | None = None,
 ) -> Lives:
-    """Detect with all thresholds that make a difference, or with a few.
+    """Detect events at all thresholds that make a difference, or at a few.
 
     Args:
-        events: names the recordings and classes; its events play no part.
-        maps: recording -> presence map; a recording without one, or one that lacks a class, has no
-            detections.
-        count: how many thresholds, see `thresholds`; 0 for all.
-        post_processing: what goes with every threshold: median filter, gaps, shortest events; and
-            hysteresis, whose low threshold keeps its share of the high one.
+        events: provides recordings and classes; its events are not used.
+        maps: recording -> presence map; without one, or where it lacks a class, there are no detections.
+        count: number of thresholds, see `thresholds`; 0 for all.
+        post_processing: post-processing at every threshold: median filter, gaps, shortest events; and
+            hysteresis, whose low threshold is a fixed share of the threshold.
     """
     rules = post_processing or PostProcessing()
     found = []
@@ -340,12 +339,12 @@ _NOTHING = Lives(np.zeros(0, np.int64), np.zeros(0, np.int64), *(np.zeros(0) for
 
 
 def class_lives(scores: ClassScores, choice: Choice, *, count: int = 0) -> Lives:
-    """Detections of one class at all thresholds, or at `count`; the class is called 0."""
+    """Detections of one class, with index 0, at all thresholds or at `count`."""
     if count:
         at = Thresholds(np.tile(thresholds(count), len(scores)), np.full(len(scores), count))
         inside = at
     else:
-        at = scores.thresholds(choice, least=-1.0)  # so that scores of 0 are exceeded, too
+        at = scores.thresholds(choice, least=-1.0)  # so that scores of 0 are exceeded as well
         inside = at._replace(value=middles(at.value, np.minimum(at.next, 1.0)))
     places, spans = [], []
     for place, some in scores.spans(choice, inside):
@@ -355,7 +354,7 @@ def class_lives(scores: ClassScores, choice: Choice, *, count: int = 0) -> Lives
         return _NOTHING
     place, (onset, offset) = np.concatenate(places), np.concatenate(spans, axis=1)
     recording = at.recording[place]
-    # A detection that is there at neighbouring thresholds is one.
+    # Merge detections that exist at adjacent thresholds.
     order = np.lexsort((place, offset, onset, recording))
     place, onset, offset, recording = place[order], onset[order], offset[order], recording[order]
     last = _ends(recording, onset, offset, place - np.arange(len(place)))
@@ -367,7 +366,7 @@ def class_lives(scores: ClassScores, choice: Choice, *, count: int = 0) -> Lives
 
 
 def _ends(*columns: Ints | Floats) -> Mask:
-    """The last rows of runs of equal rows: a mask (n,)."""
+    """Mask (n,) of the last rows in runs of equal rows."""
     ends = np.ones(len(columns[0]), bool)
     ends[:-1] = False
     for values in columns:
@@ -378,13 +377,13 @@ def _ends(*columns: Ints | Floats) -> Mask:
 def operating_points(events: Pair, found: Lives, scenario: Scenario) -> OperatingPoints:
     """Count detections at every threshold.
 
-    A detection that meets the DTC counts towards the reference events that it overlaps; one of these is found
-    where the detections that are there cover the GTC's part of it. A detection that fails the DTC is a false
-    positive. It is also a cross-trigger of each other class whose reference events contain at least the
-    cross-trigger tolerance criterion's (CTTC) part of it.
+    Detections that meet the DTC count towards the reference events that they overlap. A reference event is
+    found if such detections cover a fraction of it given by the GTC. A detection that fails the DTC is a
+    false positive. It is also a cross-trigger of each other class whose reference events cover a fraction of
+    it given by the cross-trigger tolerance criterion (CTTC).
 
     Args:
-        events: the reference, with durations as far as known.
+        events: the reference, with known durations.
         found: from `detections`.
         scenario: parameters of the PSDS.
     """
@@ -417,18 +416,18 @@ def operating_points(events: Pair, found: Lives, scenario: Scenario) -> Operatin
 
 
 def _meets(seconds: Floats, least: Floats) -> Mask:
-    """Whether times reach what is wanted, and are more than 0, to a microsecond."""
+    """Whether times are more than 0 and at least `least`, to a microsecond."""
     rounded = np.round(seconds, DECIMALS)
     met: Mask = (rounded >= np.round(least, DECIMALS)) & (rounded > 0.0)
     return met
 
 
 def _hits(found: Lives, shared: Overlaps, references: References, classes: int, gtc: float) -> _Steps:
-    """Where reference events come to be found, and cease to be, as the threshold falls.
+    """Steps at which reference events become found, or cease to be, as the threshold falls.
 
     Args:
         found: detections.
-        shared: overlaps of those that count.
+        shared: overlaps of detections that meet the DTC.
         references: reference events.
         classes: K.
         gtc: ground truth criterion.
@@ -443,7 +442,7 @@ def _hits(found: Lives, shared: Overlaps, references: References, classes: int, 
     ends = _ends(event, threshold)
     event, threshold, covered = event[ends], threshold[ends], covered[ends]
     first = np.append(True, _ends(event)[:-1])[: len(event)]
-    # Sums go on from one event to the next: what was reached before the first row of each is taken off.
+    # Sums run on across events: subtract the sum before the first row of each.
     reached = np.append(0.0, covered[:-1])[: len(covered)]
     covered = covered - reached[first][np.cumsum(first) - 1]
     onset, offset = references.spans[event].T
@@ -457,11 +456,11 @@ def _hits(found: Lives, shared: Overlaps, references: References, classes: int, 
 def _cross_triggers(
     found: Lives, failed: Ints, references: References, cttc: float, classes: int
 ) -> tuple[Ints, Ints]:
-    """Place and reference class of each cross-trigger among failed detections."""
+    """Index and reference class of each cross-trigger among failed detections."""
     rows = np.flatnonzero(references.number)
     number = np.bincount(rows // classes, minlength=len(references.number) // classes)
     first = np.cumsum(number) - number
-    # Every failed detection with every class that its recording has.
+    # Pair failed detections with all classes of their recordings.
     recording = found.recording[failed]
     each = np.repeat(np.arange(len(failed)), number[recording])
     begin = np.cumsum(number[recording]) - number[recording]
@@ -476,7 +475,7 @@ def _cross_triggers(
 
 
 def known_durations(events: Pair) -> list[float]:
-    """Seconds of each recording; one whose duration is not known counts as ending with its last event."""
+    """Duration of each recording in seconds; if unknown, the end of its last event."""
     rows = zip(events.durations, events.reference, events.estimated, strict=True)
     return [
         max((e.offset for e in (*reference, *estimated)), default=0.0) if known is None else known

@@ -1,8 +1,7 @@
-"""Reliability: how often events of a score are right.
+"""Reliability: how often events with a given score are right.
 
-An event is right if at least a part of it (`dtc`) lies in reference events of its class, as in the
-intersection-based precision. Events in negatives count as well: they are wrong, except where their class may
-sound; those are left out.
+An event is right if at least a fraction `dtc` of it lies in reference events of its class, as for the
+intersection-based precision. Events in negatives are wrong, or ignored if their class may occur there.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def outcomes_of_pair(events: Pair, *, dtc: float) -> list[list[Outcome]]:
 
     Args:
         events: reference and estimated events, those of one class in one recording disjoint.
-        dtc: least part of an event inside reference events of its class.
+        dtc: minimum fraction of an event in reference events of its class.
     """
     found: list[list[Outcome]] = []
     for reference, estimated in zip(events.reference, events.estimated, strict=True):
@@ -69,7 +68,7 @@ def outcomes_of_negatives(
 
 
 def score_reliability(outcomes: Outcomes, settings: Settings) -> Metric:
-    """Share of right events in ten intervals of the score, and how far scores are from these shares.
+    """Share of right events in ten intervals of the score, and the calibration error of scores.
 
     Args:
         outcomes: score of each event, and whether it is right, by recording.
@@ -102,7 +101,7 @@ def score_reliability(outcomes: Outcomes, settings: Settings) -> Metric:
 
 
 def _error(number: Floats, right: Floats, total: Floats) -> Floats:
-    """Mean distance of score and share of right events over events, (S,) of (S, BINS)."""
+    """Mean difference of score and share of right events over events, (S, BINS) to (S,)."""
     with np.errstate(invalid="ignore"):
         error: Floats = np.abs(right - total).sum(axis=1) / number.sum(axis=1)
     return error

@@ -1,4 +1,4 @@
-"""What an evaluation was asked for and what it found, as plain values that can be saved and reproduced."""
+"""Settings and results of an evaluation, as plain values that can be saved and reproduced."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from htsat_sed.evaluation.counts import Floats
 
 LIBRARIES = ("htsat-sed", "numpy", "scipy", "pandas")
 REFERENCES = ("sed-eval", "psds-eval", "sed-scores-eval", "scikit-learn")
-TOLERANCE = 1e-9  # by which two implementations may differ through rounding
-LEVEL = 0.95  # of the intervals
+TOLERANCE = 1e-9  # allowed rounding difference of two implementations
+LEVEL = 0.95  # confidence level of the intervals
 
 UNDEFINED = {
     "precision": "nothing was estimated",
     "micro_precision": "nothing was estimated",
     "d_prime": "the AUC is 0 or 1",
 }
-"""Why a figure that can be undefined is null."""
+"""Reasons why figures are null."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +31,16 @@ class Settings:
     Attributes:
         onset_collar: seconds.
         offset_collar: seconds.
-        offset_share: part of a reference event's duration; the larger of this and the collar counts.
-        segment: seconds a segment.
+        offset_share: fraction of a reference event's duration; the larger of this and the collar applies.
+        segment: duration of a segment, seconds.
         dtc: detection tolerance criterion of the intersection-based F1.
         gtc: ground truth criterion.
         cttc: cross-trigger tolerance criterion.
-        psds_thresholds: thresholds that approximate the PSD-ROC; 0 for all scores that occur, exactly.
-        pi_psds: also the PSDS that is independent of post-processing: the best median filter at each rate.
-        beta: how many times recall weighs as much as precision in a further F-measure; 1 for F1 alone.
-        bootstrap: resamplings of the recordings for the intervals; 0 for no intervals.
-        seed: of the resampling.
+        psds_thresholds: number of thresholds that approximate the PSD-ROC; 0 for the exact one.
+        pi_psds: also compute post-processing independent PSDS, with the best median filter at each rate.
+        beta: weight of recall relative to precision in a further F-measure; 1 for F1 alone.
+        bootstrap: number of resamplings of the recordings for intervals; 0 for none.
+        seed: random seed of the resampling.
     """
 
     onset_collar: float = 0.2
@@ -57,10 +57,10 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no metric can work with.
+        """Check the values.
 
         Raises:
-            ValueError: naming the parameter, what was wanted and what was given.
+            ValueError: a parameter is out of range.
         """
         for name in ("onset_collar", "offset_collar", "segment", "beta"):
             if not 0.0 < getattr(self, name) < float("inf"):
@@ -78,9 +78,9 @@ class Score:
     """A figure with its interval.
 
     Attributes:
-        value: the figure; None where it is not defined.
+        value: the figure; None if undefined.
         low: lower end of the 95 % interval over recordings; None without bootstrap.
-        high: upper end.
+        high: upper end; None without bootstrap.
     """
 
     value: float | None
@@ -94,14 +94,14 @@ class Metric:
 
     Attributes:
         name: short name, as in JSON.
-        title: what it is, with its parameters.
+        title: description with parameters.
         parameters: name -> value.
         headline: name of a figure -> the figure.
-        classes: class -> name of a figure -> its value; None where it is not defined.
+        classes: class -> name of a figure -> its value; None if undefined.
         totals: name of a count -> its sum over the classes.
-        left_out: classes that the metric is not defined for.
-        intervals: class -> name of a figure -> its 95 % interval, with a bootstrap.
-        drawn: class, or ``*``, and name of a figure -> its values for all rows of the resampling; not saved.
+        left_out: classes for which the metric is undefined.
+        intervals: class -> name of a figure -> its 95 % interval; empty without a bootstrap.
+        drawn: (class or ``*``, name of a figure) -> its values for all rows of the resampling; not saved.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Metric:
 
 
 class Row(NamedTuple):
-    """One figure, as CSV has it; None where it is not defined."""
+    """One figure as a row of CSV; None if undefined."""
 
     metric: str
     label: str
@@ -131,13 +131,13 @@ class Row(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A figure by two implementations; None where it is not defined.
+    """A figure by two implementations; None if undefined.
 
     Attributes:
         metric: name of the metric.
         label: class; ``*`` for an average.
         figure: name of the figure.
-        library: what computed `theirs`.
+        library: library of `theirs`.
         ours: value of this package.
         theirs: value of the library.
     """
@@ -151,7 +151,7 @@ class Compared(NamedTuple):
 
     @property
     def difference(self) -> float:
-        """Absolute difference; infinite where only one of the values is defined."""
+        """Absolute difference; infinite if only one of the values is defined."""
         if self.ours is None or self.theirs is None:
             return 0.0 if self.ours == self.theirs else inf
         return abs(self.ours - self.theirs)
@@ -159,15 +159,15 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that one evaluation found.
+    """Results of an evaluation.
 
     Attributes:
         recordings: number of recordings.
-        metrics: in the order they are shown.
-        left_out: classes that were asked for but have no reference event; no average has them.
+        metrics: metrics in the order of display.
+        left_out: requested classes without reference events; no average includes them.
         psd_rocs: name of a PSDS -> effective false positives per hour, and effective true positive ratios.
-        remarks: what the rules for labels that do not fit met, a line for each.
-        compared: figures beside those of other implementations, if that was asked for.
+        remarks: messages about labels that do not match.
+        compared: figures with those of other implementations; empty without a check.
     """
 
     recordings: int
@@ -179,11 +179,11 @@ class Report:
 
     @property
     def largest_difference(self) -> float:
-        """Of figures and those of other implementations; infinite where only one is defined."""
+        """Largest difference from other implementations; infinite if only one figure is defined."""
         return max((each.difference for each in self.compared), default=0.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, with the versions of what computed them; no value is NaN."""
+        """Plain values for JSON, without NaN, with the versions of the libraries."""
         rocs = {
             name: {"efpr_per_hour": rate.tolist(), "etpr": ratio.tolist()}
             for name, (rate, ratio) in self.psd_rocs.items()
@@ -207,7 +207,7 @@ class Report:
         return found
 
     def rows(self) -> Iterator[Row]:
-        """Every figure: headlines and totals under the class ``*``, then those of each class."""
+        """All figures: headlines and totals as class ``*``, then those of each class."""
         for metric in self.metrics:
             for name, score in metric.headline.items():
                 yield Row(metric.name, "*", name, score.value, score.low, score.high)
@@ -228,5 +228,5 @@ def score_of(metric: Metric, label: str, figure: str) -> Score:
 
 
 def defined(value: float) -> float | None:
-    """The value, None where it is not a number or infinite."""
+    """The value; None if NaN or infinite."""
     return float(value) if isfinite(value) else None

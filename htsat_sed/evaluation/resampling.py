@@ -1,8 +1,8 @@
 """Resampling of recordings: intervals of figures, and of differences between systems.
 
-A figure is computed at once for all recordings, for bootstrap samples of them, and without one group of them
-after the other. From these follow its value, its interval (bias-corrected and accelerated, BCa) and, for a
-difference, how likely one as far from 0 is by chance. All metrics and systems see the same samples.
+A figure is computed at once for all recordings, for bootstrap samples of them, and for all but one group of
+them (jackknife). These yield its value, its interval (bias-corrected and accelerated, BCa) and, for a
+difference, its p-value. All metrics and systems use the same samples.
 
 Source: Efron and Tibshirani, *An Introduction to the Bootstrap*, Chapman and Hall 1993, chapters 14 and 16.
 """
@@ -19,16 +19,16 @@ from scipy.special import ndtr, ndtri
 from htsat_sed.evaluation.counts import Floats
 from htsat_sed.evaluation.report import LEVEL, Metric, Score, Settings, defined
 
-GROUPS = 200  # of recordings, at most, that are left out one after the other
+GROUPS = 200  # maximum number of groups of recordings for the jackknife
 
 
 @dataclass(frozen=True, eq=False)
 class Resampling:
-    """How often each recording counts.
+    """Weights of the recordings in each resampling.
 
     Attributes:
-        weights: (N, R): once each; then S bootstrap samples; then without each of some groups. N is 1
-            without a bootstrap.
+        weights: (N, R): ones; then S bootstrap samples; then samples without one group each. N is 1 without a
+            bootstrap.
         samples: S, 0 without a bootstrap.
     """
 
@@ -37,7 +37,7 @@ class Resampling:
 
     @classmethod
     def of(cls, recordings: int, settings: Settings) -> Resampling:
-        """That of the settings' bootstrap and seed; the same for the same arguments."""
+        """The resampling for bootstrap and seed of the settings; equal for equal arguments."""
         every = np.ones((1, recordings))
         if settings.bootstrap == 0:
             return cls(every, 0)
@@ -52,7 +52,7 @@ class Resampling:
         """A figure with its interval, which contains it.
 
         Args:
-            values: (N,) the figure of each row of the weights; NaN where it is not defined.
+            values: (N,) the figure for each row of the weights; NaN if undefined.
         """
         value = float(values[0])
         if not (self.samples and np.isfinite(value)):
@@ -65,10 +65,10 @@ class Resampling:
         return Score(value, low, high)
 
     def p_value(self, differences: Floats) -> float | None:
-        """How likely a difference as far from 0 is if there is none, two-sided, by inverting the interval.
+        """Two-sided p-value of a difference, by inverting the percentile interval.
 
         Args:
-            differences: (N,) of each row of the weights.
+            differences: (N,) the difference for each row of the weights.
 
         Returns:
             At least 2 / (S + 1); None without a bootstrap.
@@ -95,18 +95,18 @@ class Resampling:
         totals: Mapping[str, float] | None = None,
         left_out: tuple[str, ...] = (),
     ) -> Metric:
-        """A metric with intervals.
+        """Make a metric with intervals.
 
         Args:
-            name: of the metric.
-            title: what it is.
+            name: name of the metric.
+            title: description.
             parameters: name -> value.
             headline: figure -> (N,) values.
             labels: K classes.
             by_class: figure -> (N, K) values.
             numbers: count -> (K,), without interval.
             totals: count -> sum over the classes.
-            left_out: classes that the metric is not defined for.
+            left_out: classes for which the metric is undefined.
         """
         scores = {
             label: {key: self.score(values[:, k]) for key, values in (by_class or {}).items()}
@@ -140,13 +140,13 @@ class Resampling:
 
 
 def bca_interval(value: float, drawn: Floats, without: Floats, level: float = LEVEL) -> tuple[float, float]:
-    """Bias-corrected and accelerated interval, widened to contain the value where it would not.
+    """Bias-corrected and accelerated interval, widened if necessary to contain the value.
 
     Args:
         value: the figure.
-        drawn: (S,) of bootstrap samples, finite.
-        without: (G,) without each group of recordings, finite.
-        level: share of cases in which the interval contains what is estimated.
+        drawn: (S,) values of bootstrap samples, finite.
+        without: (G,) values without one group of recordings each, finite.
+        level: confidence level.
     """
     below = ((drawn < value).mean() + (drawn <= value).mean()) / 2.0
     least = 0.5 / len(drawn)

@@ -1,15 +1,15 @@
-"""Thresholds that mean precision, from events that somebody listened to.
+"""Thresholds for a wanted precision, from reviewed events.
 
-The chance that an event is right comes from a logistic regression of the verdicts on the logit of the
-score. It never falls with the score. All classes together are fitted first, with weak normal priors, which
-keep the coefficients finite where all verdicts agree. Then each class deviates from them as far as its own
-verdicts ask for, so that a class of few verdicts leans on what holds for the others. The precision above a
-threshold is the mean of that chance over all detected events above it, heard or not. A sample with as many
-events of each score band therefore does not bias it, although low scores are more frequent in it than among
-all events.
+The probability that an event is right comes from a logistic regression of the verdicts on the logit of the
+score, and does not decrease with the score. All classes are fitted together first, with weak normal priors
+that keep the coefficients finite if all verdicts agree. Each class then deviates from this fit according to
+its own verdicts, so that a class with few verdicts stays close to the others. The precision above a threshold
+is the mean probability of all detected events above it, reviewed or not. A sample with equal numbers of
+events per score band is therefore unbiased, although low scores are less frequent in it than among all
+events.
 
-The interval is that of the regression: of draws from the normal approximation of its posterior. Precision
-counted in other recordings also varies by chance.
+The interval covers the uncertainty of the regression: draws from the normal approximation of its posterior.
+Precision counted in other recordings has additional sampling variation.
 
 Sources: S. Wood and S. Kahl, *Guidelines for appropriate use of BirdNET scores and other detector outputs*,
 Journal of Ornithology 165, 2024 (logistic regression on logits of scores); A. Gelman et al., *A weakly
@@ -28,17 +28,17 @@ from numpy.typing import NDArray
 from htsat_sed.annotations.reviews import Reviewed
 from htsat_sed.errors import UsageError
 
-FEWEST = 5  # verdicts of a class, below which nothing is fitted
-WIDEST = 0.2  # width of an interval above which more should be heard
-NEXT = 5  # events of a class to hear next
+FEWEST = 5  # minimum number of verdicts of a class
+WIDEST = 0.2  # width of an interval above which more events should be reviewed
+NEXT = 5  # number of events of a class to review next
 
 # Standard deviations of intercept and slope, for standardised logits.
-_PRIOR = np.array([5.0, 2.5])  # of all classes together, around 0
-_DEVIATION = np.array([1.5, 0.75])  # of a class, around all
-_FIXED = 1e12  # weight of a prior that leaves no freedom
+_PRIOR = np.array([5.0, 2.5])  # of all classes, around 0
+_DEVIATION = np.array([1.5, 0.75])  # of a class, around the fit of all
+_FIXED = 1e12  # weight of a prior that fixes a coefficient
 _DRAWS = 4000
-_BELOW = 0.01  # from the lowest score to a threshold that keeps all events
-_EXTREME = 1e-4  # scores closer to 0 or 1 count as this close
+_BELOW = 0.01  # distance below the lowest score of a threshold that keeps all events
+_EXTREME = 1e-4  # scores are clipped to this distance from 0 and 1
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class ClassThreshold:
 
     Attributes:
         label: class.
-        right: events heard that were right.
-        heard: events heard that were right, wrong or of another label.
-        events: all of them, heard or not.
-        threshold: exclusive, as `PostProcessing` has it; None where too few were heard; 1, which no event
-            exceeds, where no threshold has the precision.
-        precision: above the threshold, as estimated; NaN without one, or above all scores.
-        interval: 95 % interval of that.
-        kept: events above the threshold.
-        following: events to hear next, those that tell most first.
+        right: number of reviewed events that are right.
+        heard: number of reviewed events that are right, wrong or of another label.
+        events: number of all events, reviewed or not.
+        threshold: exclusive, as in `PostProcessing`; None if too few events were reviewed; 1, which no event
+            exceeds, if no threshold has the precision.
+        precision: estimated precision above the threshold; NaN without a threshold, or above all scores.
+        interval: 95 % interval of the precision.
+        kept: number of events above the threshold.
+        following: events to review next, the most informative first.
     """
 
     label: str
@@ -70,7 +70,7 @@ class ClassThreshold:
 
     @property
     def too_few(self) -> bool:
-        """Whether more should be heard: nothing could be fitted, or the interval is wide."""
+        """Whether more events should be reviewed: there is no threshold, or its interval is wide."""
         low, high = self.interval
         return self.threshold is None or not high - low <= WIDEST
 
@@ -78,12 +78,12 @@ class ClassThreshold:
 def precision_thresholds(
     reviewed: Sequence[Reviewed], precision: float, *, seed: int = 0
 ) -> list[ClassThreshold]:
-    """For each class, the lowest threshold above which events are right as often as wanted.
+    """For each class, the lowest threshold with the wanted precision.
 
     Args:
-        reviewed: detected events; those without verdict, and unsure ones, count as events alone.
-        precision: wanted part of events that are right, more than 0 and less than 1.
-        seed: of the draws that make the interval.
+        reviewed: detected events; those without a verdict or with ``unsure`` do not enter the fit.
+        precision: wanted precision, more than 0 and less than 1.
+        seed: random seed of the interval.
 
     Raises:
         ValueError: `precision` is out of range.
@@ -102,13 +102,13 @@ def _is_heard(reviewed: Reviewed) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Prior:
-    """What the verdicts on all classes say about one.
+    """Prior of a class from the verdicts on all classes.
 
     Attributes:
-        middle: logit that counts as 0.
-        scale: difference of logits that counts as 1.
-        mean: (2,) of intercept and slope.
-        covariance: (2, 2) of them.
+        middle: centre of the standardised logits.
+        scale: scale of the standardised logits.
+        mean: (2,) mean of intercept and slope.
+        covariance: (2, 2) covariance of intercept and slope.
     """
 
     middle: float
@@ -118,7 +118,7 @@ class _Prior:
 
     @classmethod
     def of_all(cls, reviewed: Sequence[Reviewed]) -> _Prior:
-        """From all events that somebody heard."""
+        """Fit the prior to all reviewed events."""
         heard = [each for each in reviewed if _is_heard(each)]
         weak = cls(0.0, 1.0, np.zeros(2), np.diag(_PRIOR**2))
         if not heard:
@@ -134,7 +134,7 @@ class _Prior:
         return replace(weak, mean=mean, covariance=covariance + np.diag(_DEVIATION**2))
 
     def design(self, scores: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, 2): 1, and the standardised logit of each score."""
+        """Design matrix (n, 2): 1 and the standardised logit of each score."""
         inner = np.asarray(scores).clip(_EXTREME, 1.0 - _EXTREME)
         logits = (np.log(inner / (1.0 - inner)) - self.middle) / self.scale
         return np.stack([np.ones_like(logits), logits], axis=1)
@@ -160,7 +160,7 @@ def _of_class(
     if len(reached) == 0:
         return ClassThreshold(label, *counts, 1.0, float("nan"), _interval(above[1:, 0]), 0, following)
     kept = int(reached[-1]) + 1
-    # Nobody has heard what lies below all events.
+    # No events were detected below the lowest score.
     next_lower = float(ordered[kept]) if kept < len(own) else max(0.0, float(ordered[-1]) - _BELOW)
     threshold = _between(next_lower, float(ordered[kept - 1]))
     return ClassThreshold(
@@ -176,7 +176,7 @@ def _chances(
     *,
     seed: int,
 ) -> NDArray[np.float64]:
-    """The chance of each event to be right, (1 + draws, n): the estimate, then draws from the posterior."""
+    """Probability of each event to be right, (1 + draws, n): the estimate, then posterior draws."""
     best, covariance = _fitted(design[heard], right.astype(float), prior)
     drawn = np.random.default_rng(seed).multivariate_normal(best, covariance, _DRAWS, method="cholesky")
     coefficients = np.concatenate([best[None], drawn])
@@ -188,7 +188,7 @@ def _chances(
 def _fitted(
     design: NDArray[np.float64], right: NDArray[np.float64], prior: _Prior
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Intercept and slope, at least 0, of the highest posterior density, and their covariance; by Newton."""
+    """Posterior mode of intercept and slope (at least 0) by Newton's method, and their covariance."""
     mean, weight = prior.mean, np.linalg.inv(prior.covariance)
     for _ in range(2):
         best = mean
@@ -211,7 +211,7 @@ def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def _between(lower: float, upper: float) -> float:
-    """A threshold that the upper score exceeds and the lower one does not, with few digits."""
+    """A threshold below the upper and not below the lower score, with few digits."""
     for digits in range(2, 8):
         threshold = round((lower + upper) / 2.0, digits)
         if lower <= threshold < upper:
@@ -220,13 +220,13 @@ def _between(lower: float, upper: float) -> float:
 
 
 def _nearest(own: Sequence[Reviewed], heard: NDArray[np.bool_], threshold: float) -> tuple[Reviewed, ...]:
-    """Events not heard whose scores are nearest to a threshold."""
+    """Unreviewed events with scores nearest to a threshold."""
     left = [each for each, done in zip(own, heard, strict=True) if not (done or each.verdict)]
     return tuple(sorted(left, key=lambda each: abs(each.detected.score - threshold))[:NEXT])
 
 
 def _spread(own: Sequence[Reviewed], heard: NDArray[np.bool_]) -> tuple[Reviewed, ...]:
-    """Events not heard, of scores that are spread evenly over the ranks of all of them."""
+    """Unreviewed events, evenly spread over the ranks of their scores."""
     left = [each for each, done in zip(own, heard, strict=True) if not (done or each.verdict)]
     left.sort(key=lambda each: each.detected.score)
     count = min(len(left), FEWEST - int(heard.sum()))

@@ -1,8 +1,7 @@
-"""Calibration of scores: slope and offset of each class, fitted to how often its scores were right.
+"""Calibration of scores by a slope and offset per class (Platt scaling).
 
-A logistic regression of right or wrong on the logit of the score (Platt scaling), for all classes at once.
-The values of a class are those common to all, moved as far as its own data say: a Gaussian prior holds them
-near the common ones, which a class without data keeps.
+A logistic regression of right or wrong on the logit of the score, for all classes at once. A Gaussian prior
+holds the values of a class near common values, which a class without data keeps.
 
 Source: J. Platt, Probabilistic outputs for support vector machines, 1999.
 """
@@ -21,19 +20,20 @@ from htsat_sed.detection.calibration import Calibration, logits
 from htsat_sed.evaluation.counts import Floats
 from htsat_sed.evaluation.reliability import Outcome, Outcomes
 
-_SLOPE_SPREAD = 0.3  # of the logarithm of a class's slope around the common one, standard deviation
-_OFFSET_SPREAD = 0.7  # of a class's offset
-_COMMON_SPREAD = 1.0  # of the logarithm of the common slope around 0
+# Standard deviations of the priors.
+_SLOPE_SPREAD = 0.3  # logarithm of a class's slope, around the common one
+_OFFSET_SPREAD = 0.7  # a class's offset, around the common one
+_COMMON_SPREAD = 1.0  # logarithm of the common slope, around 0
 _LOG_SLOPES = (-3.0, 3.0)
 
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """Fitted values, and what they are worth.
+    """Fitted calibration with cross-validated outcomes.
 
     Attributes:
-        calibration: of K classes, fitted on all recordings.
-        held_out: the outcomes with scores calibrated by values that were fitted on other recordings.
+        calibration: calibration of K classes, fitted on all recordings.
+        held_out: outcomes with scores calibrated by a fit on other recordings.
     """
 
     calibration: Calibration
@@ -47,10 +47,10 @@ def calibrate_scores(
 
     Args:
         outcomes: raw scores and whether they were right, by recording.
-        labels: K classes; outcomes of others are left out.
-        lower: taken off all logits; `held_out` is without it.
-        folds: of the cross-validation over recordings.
-        seed: of the folds.
+        labels: K classes; outcomes of others are ignored.
+        lower: subtracted from all logits, except for `held_out`.
+        folds: number of folds of the cross-validation over recordings.
+        seed: random seed of the folds.
     """
     column = {label: k for k, label in enumerate(labels)}
     known = [[outcome for outcome in own if outcome.label in column] for own in outcomes]
@@ -86,8 +86,8 @@ def outcomes_of_clips(
 
     Args:
         scores: recording -> (K,) scores.
-        present: recording -> classes in it.
-        possible: recording -> classes that are left out, as they may be in it.
+        present: recording -> its classes.
+        possible: recording -> classes to ignore because they may occur in it.
         labels: K classes.
     """
     found = []

@@ -1,13 +1,13 @@
-"""Reference and estimated events side by side, after the rules for labels that do not fit.
+"""Matching of reference and estimated events, with rules for labels that do not match.
 
-The rules, each with a warning that counts what it met:
+The rules, each with a warning that counts its cases:
 
-- the recordings evaluated are those of the reference; estimated events of others are left out;
-- a recording that only the reference has counts as one without estimated events;
-- estimated events of classes that no reference event has, in any recording, are left out;
-- where the reference tells what was heard, estimated events elsewhere are left out (`only_heard`);
-- events past the end of their recording, where that is known, count as they stand;
-- events of one class in one recording that overlap are joined, on both sides.
+- recordings without reference are left out;
+- recordings of the reference without estimates are scored as without estimated events;
+- estimated events of classes without any reference event are left out;
+- if the reference lists reviewed events, estimated events elsewhere are left out (`only_heard`);
+- events past the end of a recording of known duration are scored unchanged;
+- overlapping events of one class in one recording are merged, in reference and estimates.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _Value = TypeVar("_Value")
 
 @dataclass(frozen=True)
 class Pair:
-    """What is to be compared.
+    """Matched reference and estimated events.
 
     Attributes:
         recordings: names, sorted.
         labels: classes with at least one reference event, sorted.
-        reference: events of each recording.
-        estimated: events of each recording, of these labels alone.
-        durations: seconds of each recording; None where not known.
-        silent: classes that were asked for, but have no reference event.
-        remarks: what the rules met, a line for each.
+        reference: reference events of each recording.
+        estimated: estimated events of each recording, of these labels only.
+        durations: duration of each recording in seconds; None if unknown.
+        silent: requested classes without reference events.
+        remarks: messages of the rules.
     """
 
     recordings: tuple[str, ...]
@@ -64,13 +64,13 @@ def pair(
     durations: Mapping[str, float] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Pair:
-    """Put reference and estimated events side by side.
+    """Match reference and estimated events.
 
     Args:
-        reference: recording -> events; those without events have an empty list.
-        estimated: likewise, recordings called as in the reference (`same_names`); onset < offset.
-        durations: recording -> seconds, as far as known.
-        labels: classes to be scored; default those of the reference.
+        reference: recording -> events; recordings without events have an empty list.
+        estimated: likewise, with the names of the reference (`same_names`); onset < offset.
+        durations: recording -> seconds, if known.
+        labels: classes to score; by default those of the reference.
 
     Raises:
         ValueError: the reference has no event (of these labels), or the two have no recording in common.
@@ -85,12 +85,12 @@ def pair(
     recordings = tuple(sorted(reference))
     remarks = Remarks()
     remarks.add(
-        [name for name in estimated if name not in reference], "recording", "only estimated: left out"
+        [name for name in estimated if name not in reference], "recording", "without reference: left out"
     )
     remarks.add(
         [name for name in reference if name not in estimated],
         "recording",
-        "only in the reference: scored as without estimated events",
+        "without estimates: scored as without estimated events",
     )
     foreign = [e.label for name in recordings for e in estimated.get(name, ()) if e.label not in present]
     found = {e.label for name in recordings for e in estimated.get(name, ())}
@@ -114,7 +114,7 @@ def pair(
 
 
 def of_labels(events: Pair, labels: Sequence[str]) -> Pair:
-    """The same with some of the classes alone."""
+    """The events of some of the classes."""
     reference, estimated = (
         tuple(tuple(event for event in own if event.label in labels) for own in side)
         for side in (events.reference, events.estimated)
@@ -125,35 +125,35 @@ def of_labels(events: Pair, labels: Sequence[str]) -> Pair:
 def same_names(
     table: Mapping[str, _Value], names: Collection[str], remarks: Remarks | None = None
 ) -> dict[str, _Value]:
-    """Call the recordings of a table as the reference does; see `htsat_sed.evaluation.names`.
+    """Rename the recordings of a table to those of the reference; see `htsat_sed.evaluation.names`.
 
     Args:
-        table: recording -> anything.
+        table: recording -> value.
         names: recordings of the reference.
-        remarks: where to note that names differ.
+        remarks: collects a message about different names.
 
     Raises:
-        ValueError: a name fits several recordings.
+        ValueError: a name matches several recordings.
     """
     match = matching_names(names, table)
     changed = [(their, our) for their, our in match.items() if their != our]
     if changed and remarks is not None:
         their, our = changed[0]
-        remarks.add(changed, "recording", f"known without folder or suffix, such as {our!r} by {their!r}")
+        remarks.add(changed, "recording", f"matched without folder or suffix, such as {our!r} and {their!r}")
     return {match.get(name, name): value for name, value in table.items()}
 
 
 def only_heard(reference: Table, estimated: Table, heard: Table, remarks: Remarks) -> dict[str, list[Event]]:
-    """Leave out estimated events that nobody listened to: they are neither right nor wrong.
+    """Drop estimated events that nobody listened to: they are neither right nor wrong.
 
-    An event counts if it overlaps one of the same class that was heard, a stretch in which every class was
-    (`ANY_LABEL`), or a reference event of its class (which whoever listened put there).
+    An event is kept if it overlaps a reviewed event of its class, a span reviewed for all classes
+    (`ANY_LABEL`), or a reference event of its class, which a reviewer added.
 
     Args:
         reference: recording -> events, corrected by ear.
         estimated: recording -> events.
-        heard: recording -> events that were listened to, as they were before.
-        remarks: where to note what was left out.
+        heard: recording -> reviewed events, before corrections.
+        remarks: collects a message about dropped events.
     """
     kept: dict[str, list[Event]] = {}
     unheard: list[Event] = []
@@ -164,7 +164,7 @@ def only_heard(reference: Table, estimated: Table, heard: Table, remarks: Remark
         kept[name] = []
         for event in events:
             reach = max(_reach(event, spans.get(label, [])) for label in (event.label, ANY_LABEL))
-            # Rounded to milliseconds, neighbours may overlap by one.
+            # Neighbours rounded to milliseconds may overlap by one.
             counts = reach > min(_SLACK, 0.5 * (event.offset - event.onset))
             (kept[name] if counts else unheard).append(event)
     remarks.add(unheard, "estimated event", "that nobody listened to: left out")
@@ -172,17 +172,17 @@ def only_heard(reference: Table, estimated: Table, heard: Table, remarks: Remark
 
 
 def _reach(event: Event, spans: Sequence[Event]) -> float:
-    """Seconds of an event that spans cover, which are disjoint and in order."""
+    """Seconds of an event covered by disjoint, ordered spans."""
     first = bisect_right(spans, event.onset, key=lambda span: span.offset)
     last = bisect_left(spans, event.offset, key=lambda span: span.onset)
     return sum(min(s.offset, event.offset) - max(s.onset, event.onset) for s in spans[first:last])
 
 
 def check_names(reference: Collection[str], estimated: Collection[str]) -> None:
-    """Make sure that two tables speak of the same recordings.
+    """Check that two tables have recordings in common.
 
     Raises:
-        ValueError: both have recordings, and none in common.
+        ValueError: both have recordings, but none in common.
     """
     if reference and estimated and not set(reference) & set(estimated):
         raise UsageError(
@@ -192,18 +192,18 @@ def check_names(reference: Collection[str], estimated: Collection[str]) -> None:
 
 
 class Remarks:
-    """What rules met, logged as warnings and kept."""
+    """Messages of the rules, also logged as warnings."""
 
     def __init__(self) -> None:
         self.lines: tuple[str, ...] = ()
 
     def add(self, met: Sequence[object], what: str, how: str) -> None:
-        """Note what a rule did, if it met anything.
+        """Add a message if a rule has cases.
 
         Args:
-            met: what it met.
-            what: a word for one of them.
-            how: what about them, and what was done.
+            met: the cases.
+            what: a word for one case.
+            how: description of the cases and how they are treated.
         """
         if met:
             line = f"{len(met)} {what}{'s' if len(met) > 1 else ''} {how}"
@@ -212,16 +212,15 @@ class Remarks:
 
 
 def some(names: Iterable[str]) -> str:
-    """The first few names of many."""
+    """The first three names and the number of the others."""
     distinct = sorted(set(names))
     return ", ".join(distinct[:3]) + (f" and {len(distinct) - 3} more" if len(distinct) > 3 else "")
 
 
 def _misspelt(foreign: Collection[str], scored: Sequence[str], found: Collection[str]) -> str:
-    """A hint at a label that the reference spells otherwise, if one seems to.
+    """A hint about a label that the reference seems to spell differently.
 
-    That is one that differs by case or blanks alone, or else one that is much like a label of the reference
-    that nothing estimated has.
+    The label differs only in case or whitespace, or resembles a reference label without estimated events.
     """
     folded = {label.strip().casefold(): label for label in scored}
     alike = [(label, folded.get(label.strip().casefold())) for label in sorted(foreign)]
@@ -233,17 +232,17 @@ def _misspelt(foreign: Collection[str], scored: Sequence[str], found: Collection
 def _fitting(
     events: Sequence[Sequence[Event]], ends: Sequence[float], what: str, remarks: Remarks
 ) -> tuple[tuple[Event, ...], ...]:
-    """The events of each recording, those of one class disjoint, ordered."""
+    """The ordered events of each recording, with overlapping ones of a class merged."""
     late = [e for own, end in zip(events, ends, strict=True) for e in own if e.offset > end + _SLACK]
-    remarks.add(late, what, "past the end of a recording: counted all the same")
+    remarks.add(late, what, "past the end of a recording: scored unchanged")
     joined = [_joined(own) for own in events]
     lost = sum(map(len, events)) - sum(map(len, joined))
-    remarks.add(range(lost), what, "overlapping another of the same class: joined")
+    remarks.add(range(lost), what, "overlapping another of the same class: merged")
     return tuple(tuple(sorted(own)) for own in joined)
 
 
 def _joined(events: Sequence[Event]) -> list[Event]:
-    """Join events of one class that overlap."""
+    """Merge overlapping events of one class."""
     joined: list[Event] = []
     for _, same in groupby(sorted(events, key=lambda e: (e.label, e.onset, e.offset)), key=lambda e: e.label):
         open_event: Event | None = None

@@ -1,8 +1,8 @@
-"""Counts of one class at all thresholds, exactly, for any of the other values of post-processing.
+"""Exact counts of one class at all thresholds, for any other values of post-processing.
 
-Events of a recording change at few thresholds (`class_scores`). Counting true and false positives between
-those, for each recording once, gives the F1 of all thresholds at once: the counts of a set of recordings are
-sums of step functions.
+The events of a recording change at few thresholds (`class_scores`). True and false positives are counted once
+per recording between these. The counts of a set of recordings are then sums of step functions, which yield
+the F1 of all thresholds at once.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ MetricName = Literal["intersection", "collar", "segment"]
 
 
 class _Steps(NamedTuple):
-    """Where the counts of recordings change with the threshold: n places, ascending.
+    """Changes of counts with the threshold, in ascending order.
 
     Attributes:
-        threshold: (n,) counts hold from here to the next place of the recording.
-        tp: (n,) by how much true positives change.
-        fp: (n,) by how much false positives change.
-        recording: (n,) of which recording.
+        threshold: (n,) counts are constant up to the next threshold of the recording.
+        tp: (n,) change of true positives.
+        fp: (n,) change of false positives.
+        recording: (n,) index of the recording.
     """
 
     threshold: Floats
@@ -43,15 +43,15 @@ class _Steps(NamedTuple):
 class ThresholdCurves:
     """Counts of one class as functions of the threshold, for any of the other values.
 
-    Every pair of a recording and a threshold is a column; the events of all columns are found and counted
-    together. What was computed is kept, since a search comes back to the same values.
+    Each pair of a recording and a threshold is a column; the events of all columns are found and counted
+    together. Results are cached, since a search revisits values.
 
     Args:
-        events: the reference of R recordings; the estimated events play no part.
-        maps: recording -> presence map; one that lacks the class has scores of 0.
+        events: the reference of R recordings; estimated events are not used.
+        maps: recording -> presence map; scores are 0 where it lacks the class.
         label: the class.
-        metric: what counts.
-        settings: its parameters.
+        metric: counts to use.
+        settings: parameters of the metric.
     """
 
     def __init__(
@@ -74,23 +74,23 @@ class ThresholdCurves:
         self._steps: dict[Choice, _Steps] = {}
 
     def counts(self, choice: Choice) -> Counts:
-        """(R,) counts for one choice."""
+        """Counts (R,) for one choice."""
         recordings = len(self._scores)
         one = Thresholds(np.full(recordings, choice.threshold), np.ones(recordings, np.int64))
         tp, fp = self._at(choice, one)
         return Counts(tp, fp, self._wanted - tp)
 
     def f1(self, choice: Choice, among: NDArray[np.bool_]) -> float:
-        """F1 of one choice over some of the recordings, a mask (R,); 0 where there is nothing to count."""
+        """F1 of one choice over the recordings of a mask (R,); 0 without counts."""
         counts = self.counts(choice)
         tp, fp, fn = (float(part[among].sum()) for part in (counts.tp, counts.fp, counts.fn))
         return 2.0 * tp / max(1.0, 2.0 * tp + fp + fn)
 
     def best_threshold(self, choice: Choice, among: NDArray[np.bool_]) -> tuple[Choice, float]:
-        """The choice with the threshold that has the highest F1 over some of the recordings, and that F1.
+        """The choice with the threshold of the highest F1 over some of the recordings, and this F1.
 
-        Between two scores that occur all thresholds are alike: the middle is taken, of the highest such
-        interval among equals.
+        All thresholds between two adjacent scores are equivalent. The middle of the interval is returned, and
+        of equal intervals the highest.
         """
         threshold, values, _ = self.steps(choice, among)
         best = len(values) - 1 - int(np.argmax(values[::-1]))
@@ -100,7 +100,7 @@ class ThresholdCurves:
         """F1 and false positives as functions of the threshold, over some of the recordings.
 
         Returns:
-            Thresholds from which on values hold, ascending from 0; F1; false positives: (n,) each.
+            Lower ends of the intervals of thresholds, ascending from 0; F1; false positives: (n,) each.
         """
         threshold, tp, fp, recording = self._changes(choice)
         kept = among[recording]
@@ -110,7 +110,7 @@ class ThresholdCurves:
         return threshold, 2.0 * tp / np.maximum(1.0, tp + fp + self._wanted[among].sum()), fp
 
     def _changes(self, choice: Choice) -> _Steps:
-        """The steps of all recordings, for any threshold of the choice."""
+        """The steps of all recordings; the threshold of the choice is ignored."""
         choice = replace(choice, threshold=0.0)
         if choice not in self._steps:
             at = self._scores.thresholds(choice)
@@ -133,6 +133,6 @@ class ThresholdCurves:
 
 
 def between(thresholds: Floats, place: int) -> float:
-    """A threshold between one that occurs and the next, or 1."""
+    """A threshold between the one at an index and the next, or 1."""
     lower, upper = thresholds[place : place + 1], np.append(thresholds, 1.0)[place + 1 : place + 2]
     return float(middles(lower, upper)[0])

@@ -1,17 +1,15 @@
-"""Post-processing that fits: for each class, the values that give the best F1.
+"""Tuning of post-processing: for each class, the values with the best F1.
 
-Thresholds are searched exactly (`threshold_curves`). The other values (median filter, gap, shortest event,
-hysteresis) are chosen from a few candidates, one after the other, each time with the best threshold, until
-none of them improves. Boxes between change points are searched in the same way, with
-their step filter and merging in place of median filter and hysteresis. The values before stay unless others
-are better. `edge_level` is no candidate but stays as before: it is about how exact edges are, which most
-metrics hardly see, so that their F1 would choose it by chance.
+The threshold is searched exactly (`threshold_curves`). The other values (median filter, gap, shortest event,
+hysteresis) are chosen from a few candidates in turn, each with its best threshold, until none improves. Boxes
+between change points are searched in the same way, with step filter and merging instead of median filter and
+hysteresis. The previous values remain unless others are better. `edge_level` is not tuned, since most metrics
+hardly depend on the precision of edges and would choose it at random.
 
-With a limit of false alarms in negatives, the search is the same, but values are kept by F1 and false alarms;
-the classes then share the limit, see `false_alarm_limit`.
+With a limit of false alarms in negatives, the search is the same, but choices are compared by F1 and false
+alarms; the classes then share the limit, see `false_alarm_limit`.
 
-What is called held out comes from cross-validation over recordings: chosen on the other folds, counted on
-this one.
+Held-out figures come from cross-validation over recordings.
 """
 
 from __future__ import annotations
@@ -59,22 +57,22 @@ MERGES_RELATIVE = (0.0, 0.2, 0.4, 0.6, 0.8)
 
 
 class Outcome(Protocol):
-    """What values of post-processing give: counts, or operating points of a PSDS."""
+    """Result of a post-processing: counts, or operating points of a PSDS."""
 
     def figures(self, weights: Floats) -> tuple[Floats, Floats]:
-        """An average (N,), and a figure of each class (N, K), of weighted recordings (N, R)."""
+        """An average (N,) and a figure of each class (N, K), for (N, R) weights of the recordings."""
 
     def by_fold(self, others: Sequence[Self], fold_of: NDArray[np.int64]) -> Self:
-        """The outcome of each recording from that of its fold, the first of which is this one."""
+        """Combine outcomes of several folds, this one first: each recording has the outcome of its fold."""
 
 
 class Worth(NamedTuple):
-    """What tuning is worth: three F1 in [0, 1], NaN where there is nothing to count.
+    """Effect of tuning: three F1 in [0, 1], NaN without counts.
 
     Attributes:
-        before: with the values before.
-        fitted: with the tuned values, on the recordings that they were chosen on.
-        held_out: with tuned values, on recordings that had no part in the choice.
+        before: with the previous values.
+        fitted: with the tuned values, on the recordings used for tuning.
+        held_out: with tuned values, on recordings not used for tuning.
     """
 
     before: float
@@ -84,19 +82,19 @@ class Worth(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Tuning:
-    """What was chosen, and what it is worth.
+    """Result of tuning.
 
     Attributes:
         labels: K classes.
-        start: the values before.
-        choices: values for each, chosen on all R recordings.
+        start: the previous values.
+        choices: values of each class, chosen on all R recordings.
         fold_of: (R,) fold of each recording, 0 to F - 1.
-        before: counts (R, K), or operating points, with the values before.
-        fitted: those with `choices`.
-        crossed: those of all recordings for each of F folds, with values chosen on the others.
+        before: counts (R, K), or operating points, with the previous values.
+        fitted: the same with `choices`.
+        crossed: the same for each of F folds, with values chosen on the other folds.
         left_out: classes of the reference that no presence map has.
-        false_alarms: in negatives, with the values before, with `choices`, and held out; None without a
-            limit.
+        false_alarms: false alarms in negatives with the previous values, with `choices`, and held out; None
+            without a limit.
     """
 
     labels: tuple[str, ...]
@@ -110,12 +108,12 @@ class Tuning:
     false_alarms: tuple[FalseAlarms, FalseAlarms, FalseAlarms] | None = None
 
     def post_processing(self) -> PostProcessing:
-        """The chosen values, over those before."""
+        """The chosen values, merged into the previous ones."""
         return _rules_of(self.labels, self.choices, self.start)
 
     @property
     def held_out(self) -> Outcome:
-        """What each recording gives with values chosen on the other folds."""
+        """Outcome of each recording with values chosen on the other folds."""
         first, *others = self.crossed
         return first.by_fold(others, self.fold_of)
 
@@ -133,7 +131,7 @@ class Tuning:
         return {label: Worth(*values[:, k].tolist()) for k, label in enumerate(self.labels)}
 
     def by_fold(self) -> list[Worth]:
-        """Macro F1 of each fold: before and held out on the fold itself, fitted on the others."""
+        """Macro F1 of each fold: `before` and `held_out` on the fold, `fitted` on the other folds."""
         found = []
         for fold, outcome in enumerate(self.crossed):
             here = (self.fold_of == fold)[None, :].astype(float)
@@ -142,11 +140,11 @@ class Tuning:
         return found
 
     def gain(self, *, samples: int = 1000, seed: int = 0) -> tuple[float, float, float]:
-        """What `macro` gains held out, and its 95 % interval over resamplings of the recordings.
+        """Held-out gain of `macro`, and its 95 % interval over resamplings of the recordings.
 
         Args:
-            samples: how many resamplings.
-            seed: of the resampling.
+            samples: number of resamplings.
+            seed: random seed.
         """
         draws = Resampling.of(len(self.fold_of), Settings(bootstrap=samples, seed=seed))
         after, before = (each.figures(draws.weights)[0] for each in (self.held_out, self.before))
@@ -170,23 +168,23 @@ def tune(
     """Choose post-processing for every class.
 
     Args:
-        events: the reference (its estimated events play no part); classes that no map has are left out,
-            with a warning.
-        maps: recording -> presence map, one for each recording.
-        metric: whose F1 is to be highest; or the scenario of the PSDS that filters and gaps are chosen for,
-            class by class. Thresholds do not change a PSDS: they get the highest F1 by its criteria.
+        events: the reference (estimated events are not used); classes that no map has are left out, with a
+            warning.
+        maps: recording -> presence map, for all recordings.
+        metric: metric whose F1 is maximised, or the scenario of the PSDS that is maximised for each class. A
+            PSDS does not depend on the threshold, which is chosen for the highest F1 by its criteria.
         settings: parameters of the metrics.
         method: search runs above a threshold, boxes between change points, or both and keep the better; or
-            the threshold alone, with the other values as before.
-        before: the values before. They are candidates too, as they are and with the best threshold, so that
-            on the recordings it was chosen on a choice is never worse than they are.
-        folds: of the cross-validation, at least 2.
-        seed: of the folds.
-        limit: of false alarms in negatives; the values before then count only if they keep to it.
+            only the threshold, with the other previous values.
+        before: the previous values. They are candidates too, unchanged and with the best threshold, so that
+            on the recordings used for tuning the result is never worse.
+        folds: number of folds of the cross-validation, at least 2.
+        seed: random seed of the folds.
+        limit: limit of false alarms in negatives; previous values that exceed it are not candidates.
         progress: called after each class.
 
     Raises:
-        ValueError: too few folds or recordings, a recording without map, or no class that a map has.
+        ValueError: too few folds or recordings, a recording without a map, or no class that a map has.
     """
     labels, left_out = _labels(events, maps, folds)
     start, settings = before or PostProcessing(), settings or Settings()
@@ -194,7 +192,9 @@ def tune(
     quiet_fold_of, quiet = _folds(0 if limit is None else len(limit.maps), folds, seed)
     if metric == "psds1" or metric == "psds2":
         if limit is not None or method == "threshold-alone":
-            raise UsageError("a PSDS has no threshold: wanted no limit of false alarms, and another method")
+            raise UsageError(
+                "a PSDS does not depend on the threshold: give another method, and no limit of false alarms"
+            )
         seconds = tuple(maps[name].duration for name in events.recordings)
         own_events = replace(of_labels(events, labels), durations=seconds)
         return _tuned_psds(
@@ -235,7 +235,7 @@ class _PsdsCurves:
 
     Args:
         events: the reference.
-        maps: recording -> presence map, one for each recording.
+        maps: recording -> presence map, for all recordings.
         label: the class.
         scenario: parameters of the PSDS.
     """
@@ -248,7 +248,7 @@ class _PsdsCurves:
         self._points: dict[Choice, OperatingPoints] = {}
 
     def f1(self, choice: Choice, among: NDArray[np.bool_]) -> float:
-        """The area over some of the recordings, a mask (R,); 0 for one without events of the class."""
+        """The area over the recordings of a mask (R,); 0 without reference events."""
         choice = replace(choice, threshold=0.5)
         if choice not in self._points:
             lives = class_lives(self._scores, choice)
@@ -258,13 +258,13 @@ class _PsdsCurves:
         return 0.0 if curve is None else curve.area(self._scenario.max_efpr)
 
     def best_threshold(self, choice: Choice, among: NDArray[np.bool_]) -> tuple[Choice, float]:
-        """The choice as it is, and its area, which has all thresholds in it."""
+        """The unchanged choice and its area, which covers all thresholds."""
         return choice, self.f1(choice, among)
 
     def best(self, method: Method, among: NDArray[np.bool_], before: Choice) -> Choice:
         """The choice with the largest area, and the threshold with the highest F1 by the scenario's criteria.
 
-        The values before stay as they are where nothing has a larger area.
+        The previous values remain if nothing has a larger area.
         """
         found = _search(self, among, method, before)
         return found if found == before else self._thresholds.best_threshold(found, among)[0]
@@ -281,7 +281,7 @@ def _tuned_psds(
     left_out: tuple[str, ...],
     progress: Callable[[], object] | None,
 ) -> Tuning:
-    """Filters and gaps for the highest area under each class's curve; arguments as in `tune`."""
+    """Choose filters and gaps for the largest area of each class; arguments as for `tune`."""
     found = []
     for label in events.labels:
         curves = _PsdsCurves(events, maps, label, scenario)
@@ -299,10 +299,10 @@ def _tuned_psds(
 def _labels(
     events: Pair, maps: Mapping[str, PresenceMap], folds: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The classes to be tuned, and those of the reference that no map has.
+    """The classes to tune, and those of the reference that no map has.
 
     Raises:
-        ValueError: as `tune`.
+        ValueError: as for `tune`.
     """
     missing = [name for name in events.recordings if name not in maps]
     if missing:
@@ -324,7 +324,7 @@ def _labels(
 
 
 def _folds(number: int, folds: int, seed: int) -> tuple[NDArray[np.int64], list[NDArray[np.bool_]]]:
-    """The fold of each recording, and masks of all recordings and of those without each fold."""
+    """The fold of each recording, and masks of all recordings and of those outside each fold."""
     fold_of = np.random.default_rng(seed).permutation(number) % folds
     return fold_of, [np.ones(number, bool), *(fold_of != fold for fold in range(folds))]
 
@@ -337,7 +337,7 @@ def _rules_of(labels: Sequence[str], choices: Sequence[Choice], start: PostProce
 def _false_alarms(
     limit: Limit, rules: Sequence[PostProcessing], fold_of: NDArray[np.int64], labels: Sequence[str]
 ) -> tuple[FalseAlarms, FalseAlarms, FalseAlarms]:
-    """False alarms before, fitted and held out, of rules before, fitted and without each fold."""
+    """False alarms before, fitted and held out, from the rules before, fitted and for each fold."""
     durations = {name: each.duration for name, each in limit.maps.items()}
     before, fitted, *others = rules
     chosen = {
@@ -358,7 +358,7 @@ def _false_alarms(
 
 
 def _beside(counts: Sequence[Counts]) -> Counts:
-    """(R,) counts of K classes as (R, K)."""
+    """Stack (R,) counts of K classes to (R, K)."""
     return Counts(*(np.stack([getattr(c, part) for c in counts], axis=1) for part in ("tp", "fp", "fn")))
 
 
@@ -375,13 +375,13 @@ _CHANGE_POINTS: _Candidates = (
     ("merge_absolute", MERGES_ABSOLUTE),
     ("min_event", MIN_EVENTS),
 )
-_BETTER = 1e-9  # F1 that is higher by less is the same
+_BETTER = 1e-9  # minimum improvement of F1
 
-# Plain runs come first: among equals the simpler one stays.
+# Plain runs come first, so that ties go to the simpler method.
 _SEARCHES: Mapping[Method, Sequence[tuple[Choice, _Candidates]]] = {
     "threshold": ((Choice(), _THRESHOLD),),
     "change-points": ((Choice(step_filter=STEP_FILTERS[1]), _CHANGE_POINTS),),
-    "threshold-alone": (),  # the values before, with another threshold
+    "threshold-alone": (),  # the previous values with another threshold
     "both": ((Choice(), _THRESHOLD), (Choice(step_filter=STEP_FILTERS[1]), _CHANGE_POINTS)),
 }
 
@@ -389,7 +389,7 @@ _SEARCHES: Mapping[Method, Sequence[tuple[Choice, _Candidates]]] = {
 def _search(
     curves: ThresholdCurves | _PsdsCurves, among: NDArray[np.bool_], method: Method, before: Choice
 ) -> Choice:
-    """The best of the values before, those with the best threshold, and what the searches find."""
+    """The best of the previous values, these with the best threshold, and the results of the searches."""
 
     def best_threshold(choice: Choice) -> tuple[Choice, float]:
         return curves.best_threshold(choice, among)
@@ -405,7 +405,7 @@ def _search(
 
 
 def _explored(front: Front, method: Method, before: Choice) -> list[Point]:
-    """What a search for the best F1 and one without any false alarm come across."""
+    """Pareto-optimal points of a search for the best F1 and a search without false alarms."""
     front.add(before)
     for false_alarms in (math.inf, 0.0):
         best_threshold = partial(front.best, false_alarms=false_alarms)
@@ -418,7 +418,7 @@ def _explored(front: Front, method: Method, before: Choice) -> list[Point]:
 def _climb(
     best_threshold: Callable[[Choice], tuple[Choice, float]], first: Choice, candidates: _Candidates
 ) -> tuple[Choice, float]:
-    """Choose one value after the other, each with its best threshold, until nothing improves."""
+    """Coordinate ascent: vary one value at a time, with its best threshold, until nothing improves."""
     best, value = best_threshold(first)
     improved = True
     while improved:

@@ -66,11 +66,11 @@ def test_rules_of_pairing(caplog: pytest.LogCaptureFixture) -> None:
     assert events.estimated == ((Event(9, 11, "Dog"),), ())
     assert events.silent == ("Cat",)
     assert list(events.remarks) == [
-        "1 recording only estimated: left out",
-        "1 recording only in the reference: scored as without estimated events",
+        "1 recording without reference: left out",
+        "1 recording without estimates: scored as without estimated events",
         "1 estimated event of classes without reference events (Bird): left out",
-        "1 reference event overlapping another of the same class: joined",
-        "1 estimated event past the end of a recording: counted all the same",
+        "1 reference event overlapping another of the same class: merged",
+        "1 estimated event past the end of a recording: scored unchanged",
     ]
     assert [record.getMessage() for record in caplog.records] == list(events.remarks)
 
@@ -112,7 +112,7 @@ def test_listed_recording_that_the_reference_lacks_has_no_events(caplog: pytest.
     assert report.metrics[0].classes["Dog"]["fp"] == 1.0
     assert list(report.remarks) == [
         "1 recording with a duration but not in the reference: scored as without events",
-        "1 recording only estimated: left out",
+        "1 recording without reference: left out",
     ]
 
 

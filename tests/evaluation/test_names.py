@@ -72,7 +72,7 @@ def test_evaluation_knows_recordings_by_other_names() -> None:
     reference = {"day/a.wav": [Event(0, 1, "Dog")], "day/b.wav": []}
     estimated = {"a": [Event(0, 1, "Dog")], "b.flac": [Event(0, 1, "Dog")]}
     report = evaluate_strong(reference, estimated, durations={"a.wav": 2.0, "b.wav": 2.0, "c.wav": 2.0})
-    assert report.remarks == ("2 recordings known without folder or suffix, such as 'day/a.wav' by 'a'",)
+    assert report.remarks == ("2 recordings matched without folder or suffix, such as 'day/a.wav' and 'a'",)
     assert [report.metrics[0].classes["Dog"][name] for name in ("tp", "fp", "fn")] == [1.0, 1.0, 0.0]
     # A duration alone makes a recording without events, by whatever name.
     report = evaluate_strong(reference, {**estimated, "c": []}, durations={"c.wav": 2.0})
