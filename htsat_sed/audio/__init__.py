@@ -1,14 +1,14 @@
-"""A recording of any format as a stream of mono blocks at the model's rate.
+"""Reads recordings of any format as streams of mono blocks at the model's sample rate.
 
 - `streams`: blocks of a recording, and windows cut from them.
-- `memory`: sound that is not in a file: samples, bytes, file objects.
+- `memory`: recordings in memory: samples, bytes, file objects.
 - `folders`: finding recordings in folders.
-- `mixing`: channels to mono; `resampling`: one rate to another.
+- `mixing`: mixing to mono; `resampling`: conversion of sample rates.
 - `patience`: decoders in threads, with a time limit.
-- `decoders`: the choice of one; `uncompressed`: libsndfile; `coded`: FFmpeg; `source`: their interface.
-- `forward`: recordings from a pipe, without a copy on the disk.
-- `remote`: addresses and devices that FFmpeg reads, opened again where they break off.
-- `headers`, `signatures`: facts in a recording's bytes that its decoder does not report.
+- `decoders`: choice of the decoder; `uncompressed`: libsndfile; `coded`: FFmpeg; `source`: their interface.
+- `forward`: recordings from a pipe, without a copy on disk.
+- `remote`: addresses and devices that FFmpeg reads, with reconnection.
+- `headers`, `signatures`: information in a file that its decoder does not report.
 """
 
 from htsat_sed.audio.folders import AUDIO_SUFFIXES, find_recordings, has_audio_suffix

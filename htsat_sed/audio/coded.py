@@ -1,8 +1,8 @@
-"""Recordings that FFmpeg decodes (through PyAV), with the times of the film.
+"""Recordings that FFmpeg decodes (through PyAV), with the times of the container.
 
-Blocks begin with the earliest stream of sound or pictures. Silence is inserted where the sound begins later
-than the pictures and where time stamps leave a gap. If rate or channel count change midway, or in a chained
-stream, the rest is converted to the initial ones.
+Time 0 is the start of the earliest audio or video stream. Silence is inserted where the audio starts later
+and where time stamps leave a gap. If sample rate or channel count change midway, or in a chained stream, the
+rest is converted to the initial ones.
 """
 
 from __future__ import annotations
@@ -47,34 +47,34 @@ _FORMATS = (
     "vqf w64 wav wavarc wsaud wsd wtv wv wve xa xvag xwma al ul alaw mulaw s8 u8 s16be s16le s24be s24le "
     "s32be s32le u16be u16le f32be f32le f64be f64le"
 ).replace(" ", ",")
-LOSSY_TOLERANCE = 0.25  # encoder delay is in the stated duration of some formats and not of others
-# Other formats' durations are FFmpeg's estimates from the bit rate, or where the last packet lies.
+LOSSY_TOLERANCE = 0.25  # only some formats include encoder delay in the stated duration
+# Durations of other formats are FFmpeg's estimates, from the bit rate or the position of the last packet.
 MP4, MATROSKA = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"
 STATING = ("flac", MATROSKA)  # formats whose header states the length
-LONGEST_PROMISE = 3e7  # seconds, a year; more is a placeholder
-# PyAV 18 looks for a null pointer after the last plane; a frame of 8 or more has none, and it crashes.
+LONGEST_PROMISE = 3e7  # seconds, a year; longer durations are placeholders
+# PyAV 18 expects a null pointer after the last plane and crashes on 8 or more planes, which have none.
 _MANY_PLANES = 8
 _SAMPLE_TYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
-_GAP_SECONDS = 0.02  # more than time stamps jitter
-_RESET_SECONDS = 0.5  # further back, a clock has been set anew
-_MOST_SILENCE = 86_400.0  # seconds inserted into one recording
-# Streams as they are sent: a leap of the clock is a new programme, not a gap (as in FFmpeg).
+_GAP_SECONDS = 0.02  # larger than the jitter of time stamps
+_RESET_SECONDS = 0.5  # a larger step back means that the clock was reset
+_MOST_SILENCE = 86_400.0  # maximum seconds inserted into one recording
 _COUNTED = frozenset({"aiff", "au", "caf", "voc", "w64", "wav"})  # time stamps count samples, without gaps
+# In broadcasts a leap of the clock is a new programme, not a gap (as in FFmpeg).
 _BROADCAST, _LONGEST_OUTAGE = frozenset({"mpegts", "mpeg"}), 10.0
-_GUESSED = frozenset({"mp3", "aac", "ac3"})  # formats without a header: found by the suffix, frame by frame
-MOST_LINKS = 10_000  # joined streams; each is opened anew, so that more would keep a processor busy for long
-LEAST_SHARE = 0.1  # of the bytes of such a file; what is decoded by chance is some 2 to 5 % of them
+_GUESSED = frozenset({"mp3", "aac", "ac3"})  # formats without a header, recognised by suffix and frames
+MOST_LINKS = 10_000  # joined streams; each is opened separately, so that more would take very long
+LEAST_SHARE = 0.1  # minimum share of decoded bytes of such a file; decoding by chance yields 2 to 5 %
 
-Piece = tuple[int, NDArray[Any]]  # rate, and (channels, samples) as they were decoded
+Piece = tuple[int, NDArray[Any]]  # sample rate, and decoded (channels, samples)
 
 
 class Decoding(Source):
-    """What FFmpeg decodes, from one container after the other.
+    """Audio that FFmpeg decodes from successive containers.
 
     Args:
-        path: what messages call it.
-        stack: gets what has to be closed.
-        track: which of its audio streams, from 0.
+        path: name in messages.
+        stack: closes the containers.
+        track: index of the audio stream.
     """
 
     def __init__(self, path: str, stack: ExitStack, track: int) -> None:
@@ -82,19 +82,19 @@ class Decoding(Source):
         self._path, self._stack, self._track = path, stack, track
         self._packets_decoded = self._packets_failed = self._bytes_decoded = 0
         self._position = 0.0  # seconds yielded
-        self._silence = 0.0  # of them inserted
-        self._gaps = _Places()  # where something is missing, and how much
-        self._leaps = _Places()  # the same, where no silence stands for it
+        self._silence = 0.0  # seconds of inserted silence
+        self._gaps = _Places()  # gaps filled with silence
+        self._leaps = _Places()  # gaps not filled
 
     def _attach(self, container: av.container.InputContainer) -> None:
-        """Decode this container next.
+        """Continue with another container.
 
         Raises:
             AudioError: it has no such audio stream.
         """
         audio = container.streams.audio
         if not audio:
-            raise AudioError(self._path, "holds no audio stream: it is a picture, or a film without sound")
+            raise AudioError(self._path, "holds no audio stream: it is a picture, or a video without sound")
         if self._track >= len(audio):
             count = "1 audio track" if len(audio) == 1 else f"{len(audio)} audio tracks"
             raise AudioError(self._path, f"has {count}, no track {self._track + 1}")
@@ -110,7 +110,7 @@ class Decoding(Source):
                 stream.discard = av.stream.Discard.all
 
     def _take_first(self, pieces: Iterator[Piece]) -> None:
-        """Learn the form of the samples: codecs such as HE-AAC tell their rate with the first frame."""
+        """Set the sample format from the first frame, where codecs such as HE-AAC state their rate."""
         first = next(pieces, None)
         if first is None:
             raise AudioError(self._path, "holds no audio: nothing that can be decoded follows its header")
@@ -121,14 +121,14 @@ class Decoding(Source):
         self._pieces_left = chain([first], pieces)
 
     def _begun(self) -> None:
-        """Called when the time of a container's first frame is known."""
+        """Hook: the time of a container's first frame is known."""
 
     def _is_chance(self) -> bool:
-        """Whether so little was decoded that it is probably no audio."""
+        """Whether too little was decoded for an audio file."""
         return self._packets_failed > self._packets_decoded
 
     def _block_frames(self) -> int:
-        """Frames that are gathered into a block."""
+        """Frames in a block."""
         return block_frames(self.rate, self.channels)
 
     def samples(self) -> Iterator[NDArray[np.float32]]:
@@ -138,7 +138,7 @@ class Decoding(Source):
         self._note_what_is_missing()
 
     def _gathered(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Blocks of frames of one kind, each with its rate."""
+        """Blocks of frames of one format, with their sample rate."""
         size = self._block_frames()
         gathered: list[NDArray[Any]] = []
         held = held_rate = 0
@@ -160,16 +160,16 @@ class Decoding(Source):
             yield held_rate, _joined(gathered)
 
     def _matched(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """With the initial channel count; if that differs, the mean in every channel."""
+        """Convert to the initial channel count: if it differs, every channel is the mean."""
         if len(values) == self.channels:
             return values
         return np.repeat(values.mean(axis=0, keepdims=True), self.channels, axis=0)
 
     def _decode(self) -> Iterator[Piece]:
-        """Frames and silence; packets that cannot be decoded are left out.
+        """Frames and silence; packets that cannot be decoded are skipped.
 
         Raises:
-            AudioError: it is a file of another kind, in which a decoder that guesses found some audio.
+            AudioError: the file is not audio, although a format without a header seemed to match.
         """
         failed, lag = 0, 0.0
         for packet in self._packets():
@@ -188,17 +188,16 @@ class Decoding(Source):
                 self._position += frame.samples / frame.sample_rate
                 yield frame.sample_rate, _values(frame)
         if self._container.format.name in _GUESSED and self._is_chance():
-            raise AudioError(self._path, "is no audio file: next to nothing in it can be decoded")
+            raise AudioError(self._path, "is no audio file: almost nothing in it can be decoded")
         if failed:
             self.ending = "what follows cannot be decoded"
 
     def _silence_before(
         self, frame: av.AudioFrame, packet: av.Packet[av.AudioStream], lag: float, failed: int
     ) -> tuple[float, float]:
-        """Seconds of silence before a frame, and how late its time stamp is after that.
+        """Seconds of silence before a frame, and the remaining lag of its time stamp.
 
-        What FFmpeg itself leaves out shows in the time stamps alone. Only leaps count: slow drift does not,
-        nor jitter.
+        Data that FFmpeg skips are only visible in time stamps. Leaps count, but not slow drift and jitter.
         """
         time = frame.time
         if self._origin is None:
@@ -221,7 +220,7 @@ class Decoding(Source):
             self._origin += late
             return 0.0, 0.0
         gap = max(0.0, late)
-        # A late time stamp after an early one is jitter: nothing is missing by the film's clock.
+        # A late time stamp after an early one is jitter, not a gap.
         if not failed and min(late - lag, gap) <= _GAP_SECONDS:
             return 0.0, late
         if gap > (_LONGEST_OUTAGE if name in _BROADCAST else _MOST_SILENCE - self._silence):
@@ -243,7 +242,7 @@ class Decoding(Source):
             left -= length
 
     def _other_starts(self) -> list[float]:
-        """When the other streams of sound and pictures begin, seconds; covers are no pictures."""
+        """Start times in seconds of the other audio and video streams, without cover art."""
         return [
             float(stream.start_time * stream.time_base)
             for stream in self._container.streams
@@ -266,13 +265,13 @@ class Decoding(Source):
                 return
 
     def _stated_length(self) -> float | None:
-        """Seconds of the sound from its own start, as the header states or FFmpeg estimates."""
+        """Seconds of audio from its own start, as stated in the header or estimated by FFmpeg."""
         stream = self._stream
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
         first = self._lead + (self._origin or 0.0) + self._link_begin
-        # Matroska's header has the duration of the longest stream, maybe a film; a tag has that of each. Both
-        # are the time at which it ends, by the film's clock.
+        # Matroska's header has the duration of the longest stream, perhaps video; a tag has that of each
+        # stream. Both are end times on the container's clock.
         if tag := re.fullmatch(r"(\d+):(\d\d):(\d\d\.\d+)", stream.metadata.get("DURATION", "")):
             hours, minutes, seconds = tag.groups()
             return 3600 * int(hours) + 60 * int(minutes) + float(seconds) - first
@@ -284,19 +283,18 @@ class Decoding(Source):
     def _note_what_is_missing(self) -> None:
         if self._gaps.count:
             missing = self._gaps.total
-            stands = "; silence stands for them" if missing > 0.0 else ""
+            stands = "; silence is inserted" if missing > 0.0 else ""
             self.damage.append(
                 f"damaged or interrupted at {self._gaps}: about {missing:.2f} s are missing{stands}"
             )
         if self._leaps.count:
             self.damage.append(
-                f"its time stamps leap by {self._leaps.first[1]:.0f} s at {self._leaps}: read on "
-                "without a gap"
+                f"its time stamps leap by {self._leaps.first[1]:.0f} s at {self._leaps}: no silence added"
             )
 
 
 class _Places:
-    """Where something is missing, in bounded memory: the first place, their number, and how much in all."""
+    """Summary of gaps in bounded memory: position and length of the first, number and total length."""
 
     def __init__(self) -> None:
         self.count, self.total = 0, 0.0
@@ -317,13 +315,13 @@ class Coded(Decoding):
     """A recording as FFmpeg decodes it.
 
     Args:
-        path: what messages call it.
-        file: the same, open for reading.
-        extent: the bytes of it that are to be decoded, from the first to before the last.
-        stack: gets what has to be closed, and before `file`.
-        track: which of its audio streams, from 0.
-        ending: why its samples end early according to its header, if they do.
-        options: of FFmpeg's format.
+        path: name in messages.
+        file: the recording, open for reading.
+        extent: range of bytes to decode, end exclusive.
+        stack: closes the decoder, before `file`.
+        track: index of the audio stream.
+        ending: why its samples end early according to its header; None if they do not.
+        options: options of FFmpeg's format.
 
     Raises:
         AudioError: it is not audio, broken beyond reading, or without such an audio stream.
@@ -382,8 +380,8 @@ class Coded(Decoding):
             AudioError: it has no such audio stream.
             av.FFmpegError: it cannot be opened.
         """
-        # FFmpeg opens the file by name: an impossible seek that a broken file makes it ask for would raise in
-        # Python where nothing can catch it. Without video decoders, cover art is not decoded to see its size.
+        # FFmpeg opens the file by name, since an invalid seek in a damaged file would raise an exception in a
+        # Python callback that cannot be caught. Cover art is not decoded without video decoders.
         options = {"protocol_whitelist": "subfile,file", **container_options(), **self._options}
         whole = link == (0, os.fstat(self._file.fileno()).st_size)
         part = "" if whole else f"subfile,,start,{link[0]},end,{link[1]},,:"
@@ -399,7 +397,7 @@ class Coded(Decoding):
         self._link = link
 
     def _pieces(self) -> Iterator[Piece]:
-        """Frames of all parts of the file, and silence where they leave gaps."""
+        """Frames of all parts of the file, with silence in gaps."""
         while True:
             yield from self._decode()
             link = next(self._links, None)
@@ -408,23 +406,21 @@ class Coded(Decoding):
             try:
                 self._begin(link)
             except (av.FFmpegError, AudioError):
-                self.damage.append(
-                    f"{link[1] - link[0]} bytes from {self._position:.2f} s on cannot be decoded"
-                )
+                self.damage.append(f"{link[1] - link[0]} bytes at {self._position:.2f} s cannot be decoded")
 
     def _begun(self) -> None:
         if self._link != self._first_link:
             self._fix_promise()
 
     def _is_chance(self) -> bool:
-        """Whether so little was decoded that the file is probably of another kind."""
+        """Whether too little was decoded for a file of this format."""
         start, end = self._extent
         if self._bytes_decoded < LEAST_SHARE * (end - start):
             end = without_trailing_zeros(self._file, start, end)
         return self._bytes_decoded < LEAST_SHARE * (end - start) or super()._is_chance()
 
     def _fix_promise(self) -> None:
-        """Take the length from the header, unless it is an estimate or a placeholder."""
+        """Set the promised length from the header, unless it is an estimate or a placeholder."""
         name = self._format
         stated = name in STATING
         if name == MP4:
@@ -440,13 +436,13 @@ class Coded(Decoding):
 
 
 def container_options() -> dict[str, str]:
-    """What FFmpeg may open and decode."""
+    """Options that restrict what FFmpeg may open and decode."""
     return {"format_whitelist": _FORMATS, "codec_whitelist": audio_decoders()}
 
 
 @cache
 def audio_decoders() -> str:
-    """Names of all decoders of sound, with commas between them."""
+    """Names of all audio decoders, separated by commas."""
     found = []
     for name in sorted(codecs_available):
         try:
@@ -459,21 +455,21 @@ def audio_decoders() -> str:
 
 
 def _values(frame: av.AudioFrame) -> NDArray[Any]:
-    """(channels, samples) of a frame, as the decoder has them."""
+    """(channels, samples) of a frame, in the decoder's type."""
     if frame.format.is_planar and frame.layout.nb_channels >= _MANY_PLANES:
         (frame,) = av.AudioResampler(format=frame.format.packed).resample(frame)
     channels = frame.layout.nb_channels
     if frame.format.is_planar and channels > 1:
         planes: NDArray[Any] = frame.to_ndarray()
         return planes
-    # A view, several times faster than PyAV's copy; it keeps the frame.
+    # A view, several times faster than PyAV's copy; it keeps the frame alive.
     plane: Any = frame.planes[0]
     kind = np.dtype(_SAMPLE_TYPES[frame.format.name.removesuffix("p")])
     return np.frombuffer(plane, kind, frame.samples * channels).reshape(-1, channels).T
 
 
 def _joined(frames: list[NDArray[Any]]) -> NDArray[np.float32]:
-    """(channels, samples) of frames of one kind, integers scaled to [-1, 1)."""
+    """Concatenate frames of one format to (channels, samples), with integers scaled to [-1, 1)."""
     kind, channels = frames[0].dtype, len(frames[0])
     values = np.empty((channels, sum(frame.shape[1] for frame in frames)), np.float32)
     np.concatenate(frames, axis=1, out=values, casting="same_kind" if kind.kind == "f" else "unsafe")

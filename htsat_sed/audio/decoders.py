@@ -2,9 +2,9 @@
 
 libsndfile reads WAV of any kind, RF64, W64, AIFF, AU and CAF several times faster than FFmpeg.
 Compressed formats (FLAC, OGG, Opus, MP3, M4A, MP4, WebM, Matroska, ...) go to FFmpeg, which is as fast
-there and reads on where libsndfile 1.2 stops without an error: at half of an MP3 of variable bit rate
-without a Xing header, after the first of several Ogg or FLAC streams in one file, at a damaged packet.
-FFmpeg also gets the files that libsndfile refuses.
+there and continues where libsndfile 1.2 stops without an error: in the middle of an MP3 with variable bit
+rate and no Xing header, after the first of several Ogg or FLAC streams in one file, and at a damaged packet.
+FFmpeg also reads the files that libsndfile refuses.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def open_decoder(path: str, file: BinaryIO, stack: ExitStack, *, track: int = 0)
     """Open a recording with the decoder that suits it.
 
     Args:
-        path: what messages call it.
-        file: the same, open for reading.
-        stack: gets what has to be closed, and before `file`.
-        track: which of its audio tracks, from 0.
+        path: name in messages.
+        file: the recording, open for reading.
+        stack: closes the decoder, before `file`.
+        track: index of the audio track.
 
     Raises:
         AudioError: it is empty, not audio, broken beyond reading, or without such an audio track.
@@ -69,16 +69,16 @@ def _decoder(path: str, file: BinaryIO, stack: ExitStack, track: int) -> Source:
 
 
 def _anew(name: str) -> BinaryIO:
-    """The file, with a position of its own."""
+    """Open the file again, with an independent position."""
     return Path(name).open("rb")
 
 
 def _open_libsndfile(name: str, stack: ExitStack) -> soundfile.SoundFile | None:
-    """The opened file, or None if libsndfile cannot read it or finds it empty: FFmpeg may read it."""
+    """Open a file; None if libsndfile cannot read it or finds it empty, which FFmpeg may not."""
     try:
         if os.name == "nt":
             file = stack.enter_context(soundfile.SoundFile(name))
-        else:  # by its number, so that neither its suffix nor a name that is no Unicode matters
+        else:  # by file descriptor, so that its suffix and names that are not Unicode do not matter
             numbered = stack.enter_context(_anew(name))
             file = stack.enter_context(soundfile.SoundFile(numbered.fileno(), closefd=False))
     except soundfile.LibsndfileError:

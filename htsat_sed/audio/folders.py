@@ -23,27 +23,26 @@ AUDIO_SUFFIXES = frozenset(f".{suffix}" for suffix in (_SOUND + _FILMS).split())
 
 
 def has_audio_suffix(name: str) -> bool:
-    """Whether a file name ends like one of a recording (`AUDIO_SUFFIXES`, in either case)."""
+    """Whether a file name has an audio suffix (`AUDIO_SUFFIXES`, in either case)."""
     return os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES  # noqa: PTH122, a Path a name is slow
 
 
 def find_recordings(
     folder: str | os.PathLike[str], *, wanted: Callable[[str], bool] = has_audio_suffix
 ) -> tuple[list[Path], list[AudioError]]:
-    """Find the recordings in a folder and all folders below.
+    """Find the recordings in a folder and its subfolders.
 
-    Links to folders are followed, but no folder is walked through twice, nor one that `folder` lies in; it is
-    found by its own name rather than by a link's. Nothing is opened: whatever has
-    a name that is wanted counts, so that a broken file, a dangling link or a FIFO is met as an error later
-    and not lost; likewise a folder with such a name if no recordings lie in it. Hidden files and folders
-    do not count.
+    Links to folders are followed, but no folder is searched twice, nor any parent of `folder`. Files in a
+    linked folder inside `folder` are listed by their real path. Files are selected by name without opening
+    them, so that a broken file, dangling link or FIFO leads to an error later; so does a folder with such a
+    name that contains no recordings. Hidden files and folders are ignored.
 
     Args:
-        folder: where to look.
-        wanted: file name -> whether it is one of a recording.
+        folder: folder to search.
+        wanted: file name -> whether it is a recording.
 
     Returns:
-        Paths that begin with `folder`, sorted; and an error for each folder below it that cannot be listed.
+        Paths that begin with `folder`, sorted; and an error for each subfolder that cannot be listed.
 
     Raises:
         AudioError: the folder itself cannot be listed.
@@ -62,12 +61,12 @@ def find_recordings(
 
 @dataclass
 class _Search:
-    """A walk through folders, each once; links to folders wait until the others are through.
+    """A search through folders, each once; links to folders are followed last.
 
     Attributes:
-        wanted: file name -> whether it is one of a recording.
-        seen: folders by their real paths: those above the one that is searched, and those walked through.
-        links: to folders, not followed yet.
+        wanted: file name -> whether it is a recording.
+        seen: real paths of searched folders, and of the parents of the first.
+        links: links to folders that were not followed yet.
         closed: an error for each folder that cannot be listed.
     """
 
@@ -77,7 +76,7 @@ class _Search:
     closed: list[AudioError] = field(default_factory=list)
 
     def below(self, folder: Path, real: Path) -> list[Path]:
-        """Recordings in a folder and below, without those behind links.
+        """Recordings in a folder and its subfolders, without those behind links.
 
         Raises:
             OSError: it cannot be listed.
@@ -100,7 +99,7 @@ class _Search:
         return found
 
     def inside(self, folder: Path, real: Path) -> list[Path]:
-        """The same of a folder that may be closed, or may only look like a recording."""
+        """The same for a folder that may not be readable, or may be named like a recording."""
         try:
             return self.below(folder, real) or ([folder] if self.wanted(folder.name) else [])
         except OSError as error:

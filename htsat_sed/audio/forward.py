@@ -1,8 +1,8 @@
-"""Recordings that can only be read forward: a pipe, without a copy on the disk.
+"""Recordings from a pipe, which can only be read forward, without a copy on disk.
 
-Samples behind a header or without one, and what FFmpeg reads forward: FLAC, Ogg, MP3, AAC, Matroska, MPEG-TS,
-MP4 whose index comes first. Anything else, such as an MP4 with its index at the end, is kept in a temporary
-file meanwhile.
+Supported are samples with or without a header, and formats that FFmpeg reads forward: FLAC, Ogg, MP3, AAC,
+Matroska, MPEG-TS, MP4 with its index at the start. Others, such as MP4 with its index at the end, are copied
+to a temporary file.
 """
 
 from __future__ import annotations
@@ -44,26 +44,26 @@ from htsat_sed.audio.source import TOLERANCE, Source, full_scale
 from htsat_sed.audio.uncompressed import Unwrapped
 from htsat_sed.errors import AudioError
 
-_PIECE = 1 << 16  # bytes, the size of a pipe
+_PIECE = 1 << 16  # bytes, the buffer size of a pipe
 _FIRST, _LONGEST_HEADER = 1 << 12, 1 << 22
-_MOST_KEPT = 1 << 26  # bytes that may pass before a decoder knows what they are
-_LATEST = 0.1  # seconds of sound that are gathered into a block
-_TAG = 128  # bytes of an ID3v1 tag, which is no sound
+_MOST_KEPT = 1 << 26  # maximum number of bytes before a decoder recognises the format
+_LATEST = 0.1  # seconds of audio in a block
+_TAG = 128  # bytes of an ID3v1 tag
 _OGG_HEAD = 27 + 255
 
 
 class Readable(Protocol):
-    """A raw binary file: reads what is there."""
+    """A raw binary file, whose reads return available bytes."""
 
     def read(self, size: int, /) -> bytes | None:
-        """At most so many bytes, none at the end."""
+        """At most `size` bytes; none at the end."""
 
 
 class Pipe:
-    """Bytes that are read once; those read so far are kept until `settle`.
+    """A byte stream; bytes read so far are kept until `settle`.
 
     Args:
-        raw: where they come from.
+        raw: source of the bytes.
     """
 
     def __init__(self, raw: Readable) -> None:
@@ -73,33 +73,33 @@ class Pipe:
         self._again = b""
 
     def peek(self, size: int) -> bytes:
-        """The next bytes, which stay where they are; fewer only at the end."""
+        """The next bytes, without consuming them; fewer only at the end."""
         while len(self._again) < size and (piece := self._next(size)):
             self._again += piece
         return self._again[:size]
 
     def read(self, size: int = _PIECE) -> bytes:
-        """What is there, at most `size` bytes; none at the end."""
+        """The available bytes, at most `size`; none at the end."""
         if self._again:
             piece, self._again = self._again[:size], self._again[size:]
             return piece
         return self._next(size)
 
     def skip(self, size: int) -> None:
-        """Leave out bytes."""
+        """Skip bytes."""
         while size > 0 and (piece := self.read(min(size, _PIECE))):
             size -= len(piece)
 
     def back(self, piece: bytes) -> None:
-        """Put bytes back, to be read next."""
+        """Push bytes back, to be read next."""
         self._again = piece + self._again
 
     def settle(self) -> None:
-        """Keep nothing any more."""
+        """Stop keeping bytes."""
         self._kept = None
 
     def anew(self) -> Iterator[bytes]:
-        """All bytes from the first on; nothing else may be read then."""
+        """All bytes from the start; ends all other reading."""
         assert self._kept is not None
         yield from self._kept
         self._kept = None
@@ -111,13 +111,13 @@ class Pipe:
         if self._kept is not None:
             self._held += len(piece)
             if self._held > _MOST_KEPT:
-                raise AudioError("-", "is no recording that can be read from a pipe: give it as a file")
+                raise AudioError("-", "cannot be read from a pipe: give it as a file")
             self._kept.append(piece)
         return piece
 
 
 def standard_input() -> Readable:
-    """Standard input, past Python's buffer, whose lock a waiting thread would hold when the program ends.
+    """Standard input without Python's buffer, whose lock a waiting thread would hold at exit.
 
     Raises:
         AudioError: it is closed or a terminal.
@@ -129,20 +129,20 @@ def standard_input() -> Readable:
 
 
 def open_forward(pipe: Pipe, stack: ExitStack, *, track: int = 0, raw: Layout | None = None) -> Source | Path:
-    """Open what comes through a pipe.
+    """Open a recording from a pipe.
 
     Args:
-        pipe: unread.
-        stack: gets what has to be closed.
-        track: which of its audio tracks, from 0.
-        raw: form of the samples, if they come without a header.
+        pipe: an unread pipe.
+        stack: closes the recording.
+        track: index of the audio track.
+        raw: layout of samples without a header; None if there is a header.
 
     Returns:
-        The recording, or a file that it was copied to because it cannot be read forward.
+        The recording, or a temporary copy if it cannot be read forward.
 
     Raises:
         AudioError: it has no such track.
-        OSError: it cannot be read, or not be kept.
+        OSError: it cannot be read or copied.
     """
     if raw is not None:
         pipe.settle()
@@ -159,12 +159,12 @@ def open_forward(pipe: Pipe, stack: ExitStack, *, track: int = 0, raw: Layout | 
         try:
             return Streamed(pipe, head, stack, track)
         except (AudioError, av.FFmpegError):
-            pass  # the decoders of files read it, or say why they cannot
+            pass  # the decoders of files read it or report an error
     return keep(pipe, stack)
 
 
 def keep(pipe: Pipe, stack: ExitStack) -> Path:
-    """Copy what comes through a pipe to a temporary file."""
+    """Copy a pipe to a temporary file."""
     kept = Path(stack.enter_context(TemporaryDirectory(prefix="htsat-sed-"))) / "stdin"
     with kept.open("wb") as file:
         file.writelines(pipe.anew())
@@ -172,7 +172,7 @@ def keep(pipe: Pipe, stack: ExitStack) -> Path:
 
 
 def _uncompressed(pipe: Pipe, head: bytes, track: int) -> Source | None:
-    """Samples behind a header; None if FFmpeg has to read them."""
+    """Samples after a header; None if FFmpeg has to read them."""
     size = _FIRST
     while True:
         header = read_header(io.BytesIO(head))
@@ -191,7 +191,7 @@ def _uncompressed(pipe: Pipe, head: bytes, track: int) -> Source | None:
 
 
 class Flowing(Unwrapped):
-    """Samples as they come, up to what their header states or to the end."""
+    """Samples of a pipe, up to the length stated in the header or the end."""
 
     def __init__(self, pipe: Pipe, header: Header, layout: Layout) -> None:
         super().__init__(io.BytesIO(), header, layout)
@@ -210,7 +210,7 @@ class Flowing(Unwrapped):
                 data = data[: self._left]
                 self._left -= len(data)
                 if not data:
-                    continue  # what follows is read, so that its sender need not fail
+                    continue  # read the rest, so that the sender does not fail
             data = rest + data
             whole = len(data) // width * width
             rest = data[whole:]
@@ -222,7 +222,7 @@ class Flowing(Unwrapped):
 
 
 class Streamed(Decoding):
-    """A recording as FFmpeg decodes it while it comes.
+    """A recording that FFmpeg decodes from a pipe.
 
     Raises:
         AudioError: it is not audio, or without such an audio track.
@@ -259,13 +259,13 @@ class Streamed(Decoding):
             self.ending = "its end-of-stream mark is missing"
 
     def _unpadded(self, frames: int) -> Iterator[NDArray[np.float32]]:
-        """Samples without the padding at the end, which FFmpeg cuts only where it knows the file's size."""
+        """Samples without the padding at the end, which FFmpeg removes only if it knows the file size."""
         held: list[NDArray[np.float32]] = []
         for block in super().samples():
             sound, frames = block[:, :frames], max(0, frames - block.shape[1])
             yield sound
             held.append(block[:, sound.shape[1] :])
-            if sum(rest.shape[1] for rest in held) > LOSSY_TOLERANCE * self.rate:  # it is more than padding
+            if sum(rest.shape[1] for rest in held) > LOSSY_TOLERANCE * self.rate:  # more than padding
                 yield from held
                 held, frames = [], sys.maxsize
             elif frames:
@@ -277,12 +277,12 @@ class Streamed(Decoding):
             self._passed += self._link.passed
             if not self._link.another:
                 return
-            self.promised = None  # of the first of several
+            self.promised = None  # it was that of the first stream only
             self._container.close()
             try:
                 self._begin()
             except (av.FFmpegError, AudioError):
-                self.damage.append(f"what follows from {self._position:.2f} s on cannot be decoded")
+                self.damage.append(f"what follows at {self._position:.2f} s cannot be decoded")
                 return
 
     def _begin(self) -> None:
@@ -298,11 +298,11 @@ class Streamed(Decoding):
 
 
 class _Link:
-    """The bytes of one recording of those that may be joined in a pipe, as a file that PyAV reads.
+    """One of several recordings joined in a pipe, as a file for PyAV.
 
     Attributes:
-        passed: bytes read.
-        tail: the last of them, the longest Ogg page.
+        passed: number of bytes read.
+        tail: last bytes read, at most the longest Ogg page.
         another: whether another recording follows; known at the end.
     """
 
@@ -310,7 +310,7 @@ class _Link:
         self._pipe, self._mark = pipe, mark
         self._buffer = b""
         self._searched = 0  # bytes of the buffer
-        self._group = 0  # where another first page of Ogg is one of a stream beside the one before
+        self._group = 0  # end of the first pages of multiplexed Ogg streams
         self._ended = False
         self.passed, self.tail, self.another = 0, b"", False
 
@@ -337,7 +337,7 @@ class _Link:
         self._ended = not piece
 
     def _boundary(self) -> int | None:
-        """Where in the buffer the next recording begins."""
+        """Start of the next recording in the buffer."""
         if self._mark is None:
             return None
         while (at := self._buffer.find(self._mark, self._searched)) >= 0:

@@ -10,9 +10,9 @@ from typing import BinaryIO, NamedTuple
 UNCOMPRESSED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b".snd", b"dns.", b"caff")
 # More than this after the samples is no metadata: the length has wrapped at 4 GiB or was never filled in.
 _TRAILING_BYTES = 1 << 30
-_MOST_CHUNKS = 1000  # before the samples; zeros would read as any number of empty ones
-# Programs that write to a pipe, or are killed, leave a length that promises nothing: near 2 or 4 GiB, SoX's
-# 0x7F000000, or one near a power of 2 that no disk holds.
+_MOST_CHUNKS = 1000  # before the samples; zeros would read as empty chunks
+# Programs that write to a pipe, or are killed, leave a placeholder as length: near 2 or 4 GiB, SoX's
+# 0x7F000000, or near a power of 2 beyond any disk.
 _PLACEHOLDERS = (0x7F000000, 1 << 31, 1 << 32)
 _PLACEHOLDER_SLACK = 4096
 _NO_LENGTH = 1 << 47
@@ -26,14 +26,14 @@ SAMPLE_BYTES |= {"FLOAT": 4, "DOUBLE": 8}
 
 
 class Layout(NamedTuple):
-    """How the samples of an uncompressed recording lie in its file.
+    """Layout of the samples of an uncompressed recording.
 
     Attributes:
-        rate: Hz.
-        channels: how many.
-        subtype: libsndfile's name of the type of a sample.
-        big_endian: its byte order.
-        spare: bytes of a sample that it does not use, such as 1 for 24 bits in 4 bytes.
+        rate: sample rate, Hz.
+        channels: number of channels.
+        subtype: libsndfile's name of the sample type.
+        big_endian: byte order.
+        spare: unused bytes of a sample, such as 1 for 24 bits in 4 bytes.
         start: first byte of the first sample.
     """
 
@@ -46,21 +46,21 @@ class Layout(NamedTuple):
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of a sample of all channels."""
+        """Bytes of one sample of all channels."""
         return SAMPLE_BYTES[self.subtype] * self.channels
 
 
 class Header(NamedTuple):
     """Length and layout of the samples according to the header of an uncompressed recording."""
 
-    stated_bytes: int | None = None  # None where it promises nothing
+    stated_bytes: int | None = None  # None if not stated
     present_bytes: int = 0  # from the first sample to the end of the file
-    runs_on: bool = False  # the samples go on to the end of the file, whatever is stated
-    layout: Layout | None = None  # None where the samples are compressed or their layout is unknown
+    runs_on: bool = False  # the samples extend to the end of the file, regardless of the stated length
+    layout: Layout | None = None  # None if the samples are compressed or their layout is unknown
 
     @property
     def ending(self) -> str | None:
-        """Why the samples end where they do, if too early."""
+        """Why the samples end too early; None if they do not."""
         cut = self.stated_bytes is not None and self.stated_bytes > self.present_bytes
         return "its header promises more" if cut else None
 
@@ -70,7 +70,7 @@ def read_header(file: BinaryIO, start: int = 0) -> Header:
 
     Args:
         file: open for reading.
-        start: the byte at which the recording begins, where a tag comes before it.
+        start: first byte of the recording, after a leading tag.
 
     Source: RIFF (Microsoft/IBM 1991), WAVEFORMATEXTENSIBLE (Microsoft 2001), RF64 (EBU Tech 3306), Sony
     Wave64, AIFF 1.3 and AIFF-C (Apple 1989, 1991), Apple CAF, Sun AU; AVI (Microsoft 1992) and its parts
@@ -104,7 +104,7 @@ def read_header(file: BinaryIO, start: int = 0) -> Header:
         elif name in (b"fmt ", b"COMM", b"desc"):
             layout = _layout(name, peek(file, position, 64)[:length], big_endian=kind == b"RIFX")
         elif name == b"SSND" or (name == b"data" and kind == b"caff"):
-            fore = 4  # other fields before the samples
+            fore = 4  # bytes of fields before the samples
             if name == b"SSND":
                 fore = 8 + struct.unpack(">I", peek(file, position, 4).ljust(4, b"\0"))[0]
             return _header(max(0, length - fore), position + fore, size, whole, layout, start)
@@ -116,13 +116,13 @@ def read_header(file: BinaryIO, start: int = 0) -> Header:
 
 
 def peek(file: BinaryIO, position: int, size: int) -> bytes:
-    """Bytes of a file from a position on; fewer at its end."""
+    """Bytes of a file at a position; fewer at its end."""
     file.seek(position)
     return file.read(size)
 
 
 def _whole_length(head: bytes, fields: str, own: int) -> int | None:
-    """Length of a file according to its own header, without the first 8 bytes; None if not stated."""
+    """Length of a file according to its header, without the first 8 bytes; None if not stated."""
     if head[:4] == b"caff" or len(head) < 24:
         return None
     if own:
@@ -154,7 +154,7 @@ def _avi_header(file: BinaryIO, size: int) -> Header:
 def _header(
     stated: int, first: int, size: int, whole: int | None, layout: Layout | None, start: int
 ) -> Header:
-    """Of a file of `size` bytes that states `stated` bytes of samples, beginning at the byte `first`."""
+    """Header of a file of `size` bytes that states `stated` bytes of samples from byte `first` on."""
     present = max(0, size - first)
     placeholder = _is_placeholder(stated, present)
     # A finished recording without samples has the stated length.
@@ -179,7 +179,7 @@ def _layout(name: bytes, form: bytes, *, big_endian: bool) -> Layout | None:
             layout = _aiff_layout(form)
         else:
             layout = _caf_layout(form)
-    except struct.error:  # shorter than it has to be
+    except struct.error:  # too short
         return None
     return layout if layout is not None and layout.rate > 0 and layout.channels > 0 else None
 

@@ -1,7 +1,7 @@
-"""Sound that is not in a file: samples, the bytes of a recording, or a file object.
+"""Recordings in memory: samples, bytes, or a file object.
 
-It is kept in memory under a name that decoders can open (on Linux; elsewhere in a temporary file), so that it
-is read exactly as the same recording would be from a disk.
+They are kept in memory under a name that decoders can open (on Linux; elsewhere in a temporary file), so that
+they are read exactly like files.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ _LARGEST_WAV = 4_000_000_000  # bytes
 
 
 class InMemory(os.PathLike[str]):
-    """A recording that is not in a file of its own; stands where a path does.
+    """A recording in memory, to be used like a path.
 
     Args:
         sound: samples (n,) or (n, channels), a NumPy array or a torch tensor, floating point in [-1, 1] or
             signed integers of 16 or 32 bits; or the bytes of a recording of any format; or a file object in
-            binary mode, read from where it stands when its turn comes.
-        sample_rate: of samples, Hz; None for all else.
+            binary mode, read from its position at the time of reading.
+        sample_rate: sample rate of samples, Hz; None otherwise.
 
     Attributes:
         sound: as given.
 
     Raises:
-        UsageError: it is none of these, or a sample rate is missing or too much.
+        UsageError: `sound` has another type, or a sample rate is missing or superfluous.
     """
 
     def __init__(self, sound: Any, sample_rate: int | None = None) -> None:
         self.sound = sound
         self._samples: NDArray[Any] | None = None
         self._rate = 0
-        # Tensors are known by what they offer: this room does without torch.
+        # Tensors are recognised by an attribute, so that torch need not be imported.
         if isinstance(sound, np.ndarray) or hasattr(sound, "is_floating_point"):
             self._samples = _samples(sound)
             self._rate = _checked_rate(sample_rate)
@@ -56,18 +56,18 @@ class InMemory(os.PathLike[str]):
                 f"file object; got {type(sound).__name__}"
             )
         if sample_rate is not None:
-            raise UsageError("wanted no sample_rate: a recording states its own, only samples do not")
+            raise UsageError("wanted no sample_rate: it is for samples only, a recording states its own")
         self._name = "<file>" if hasattr(sound, "read") else "<bytes>"
 
     def __fspath__(self) -> str:
-        """What messages call it."""
+        """Name in messages."""
         return self._name
 
     def keep(self, stack: ExitStack) -> Path:
-        """Keep the recording where decoders can open it, until the stack closes.
+        """Make the recording available to decoders until the stack closes.
 
         Raises:
-            AudioError: it cannot be kept or read, or is an array without samples.
+            AudioError: it cannot be stored or read, or is an array without samples.
         """
         if self._samples is not None and self._samples.size == 0:
             raise AudioError(self._name, "holds no audio: the array is empty")
@@ -96,7 +96,7 @@ class InMemory(os.PathLike[str]):
 
 
 def _kept(stack: ExitStack) -> tuple[Path, IO[bytes]]:
-    """A name that can be opened again, and a file to write to it."""
+    """A name that can be opened again, and a file to write."""
     if hasattr(os, "memfd_create"):
         number = os.memfd_create("htsat-sed")
         stack.callback(os.close, number)
@@ -107,21 +107,21 @@ def _kept(stack: ExitStack) -> tuple[Path, IO[bytes]]:
 
 
 def _samples(sound: Any) -> NDArray[Any]:
-    """Samples as libsndfile takes them, (n,) or (n, channels)."""
-    if not isinstance(sound, np.ndarray):  # a tensor, perhaps of a type that NumPy lacks
+    """Samples of a type for libsndfile, (n,) or (n, channels)."""
+    if not isinstance(sound, np.ndarray):  # a tensor, possibly of a type that NumPy lacks
         sound = sound.detach().cpu()
         sound = (sound.float() if sound.is_floating_point() else sound).numpy()
     if sound.ndim not in (1, 2) or (sound.ndim == 2 and not 1 <= sound.shape[1] <= _MOST_CHANNELS):
         hint = ": transpose it" if sound.ndim == 2 and sound.shape[0] <= _MOST_CHANNELS else ""
         raise UsageError(f"wanted samples of shape (n,) or (n, channels), got {sound.shape}{hint}")
     if sound.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what is beyond float32 is no sound, and reported as such
+        with np.errstate(over="ignore"):  # values beyond float32 are reported as invalid samples
             sound = sound.astype(np.float32)
     if sound.dtype.name not in _SUBTYPES:
         raise UsageError(f"wanted samples of floating point, int16 or int32; got {sound.dtype}")
     samples: NDArray[Any] = sound.astype(
         sound.dtype.newbyteorder("="), copy=False
-    )  # libsndfile knows no other
+    )  # libsndfile requires native byte order
     return samples
 
 

@@ -1,4 +1,4 @@
-"""Channels to mono: their mean or one of them, with warnings about unusable samples."""
+"""Mixing to mono: the mean of the channels or one of them, with warnings about unusable samples."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LEAST_SECONDS = 0.5
 
 
 class Mixer:
-    """Makes the blocks of one recording mono.
+    """Mixes the blocks of one recording to mono.
 
     Args:
-        rate: Hz.
-        channel: the one to take, counted from 1; None for the mean of all.
+        rate: sample rate, Hz.
+        channel: only this channel, from 1; None for the mean of all.
     """
 
     def __init__(self, rate: int, channel: int | None) -> None:
@@ -31,18 +31,18 @@ class Mixer:
         self._first_cancelled = 0
 
     def mono(self, channels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(samples,) of a (channels, samples) block that is not empty."""
+        """Mix a non-empty block (channels, samples) to (samples,)."""
         if self._channel is not None:
             self._note_peaks(channels)
             channels = channels[self._channel - 1 : self._channel]
-        # False for NaN too. The extremes are found several times faster than a mask is made.
+        # The condition is also false for NaN. Finding extremes is several times faster than making a mask.
         if not (channels.max() < NO_SOUND and channels.min() > -NO_SOUND):
             sound = np.abs(channels) < NO_SOUND
             if self._silenced == 0:
                 self._first_silenced = self._frames + int(np.argmin(sound.all(axis=0)))
             self._silenced += sound.size - int(np.count_nonzero(sound))
             channels = np.where(sound, channels, np.float32(0))
-        # Row by row: several times faster than a mean along the short axis.
+        # A sum of rows is several times faster than a mean along the short axis.
         mono: NDArray[np.float32] = sum(channels[1:], start=channels[0]) / np.float32(len(channels))
         if len(channels) > 1:
             self._compare(channels, mono)
@@ -52,7 +52,7 @@ class Mixer:
 
     @property
     def nothing_sounds(self) -> bool:
-        """Whether not one sample was sound."""
+        """Whether all samples were invalid."""
         return self._silenced == self._samples
 
     def defects(self) -> list[str]:
@@ -69,15 +69,15 @@ class Mixer:
             )
             found.append(
                 f"its channels cancel each other when averaged, in {cancelled:.2f} of {whole:.2f} s, the "
-                f"first at {first:.2f} s: take one of them with --channel 1"
+                f"first at {first:.2f} s: use one of them, such as --channel 1"
             )
         if is_silent(self._peak) and not is_silent(self._peak_of_others):
-            found.append(f"its channel {self._channel} is silent, though another one sounds")
+            found.append(f"its channel {self._channel} is silent, but another one is not")
         return found
 
     def _note_peaks(self, channels: NDArray[np.float32]) -> None:
         assert self._channel is not None
-        if is_silent(self._peak):  # else it is known to sound
+        if is_silent(self._peak):  # otherwise it is known not to be silent
             self._peak = max(self._peak, peak_of(channels[self._channel - 1]))
             others = (peak_of(each) for i, each in enumerate(channels) if i != self._channel - 1)
             self._peak_of_others = max([self._peak_of_others, *others])
@@ -92,5 +92,5 @@ class Mixer:
 
 
 def _power(samples: NDArray[np.float32]) -> float:
-    """Mean square, without the constant part that converters add."""
+    """Mean square, without the DC offset of converters."""
     return float(np.dot(samples, samples)) / len(samples) - float(samples.mean()) ** 2

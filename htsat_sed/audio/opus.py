@@ -1,7 +1,7 @@
-"""Opus for browsers: sound encoded as it is read, and any parts of it written as one MP4 file.
+"""Opus for browsers: encodes audio as it is read, and writes any parts of it as one MP4 file.
 
-A packet lasts 60 ms and decodes by itself, but for some milliseconds at its beginning, so that stretches are
-chosen after encoding. MP4 is the container that Chromium, Firefox and Safari all play and seek in.
+A packet lasts 60 ms and can be decoded independently, except for its first milliseconds, so that parts can be
+selected after encoding. Chromium, Firefox and Safari all play MP4 and seek in it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 PACKET_SECONDS = 0.06
 TYPE = "audio/mp4"
 
-_RATES = (24_000, 16_000, 12_000, 8_000)  # that Opus takes; higher ones cost time and are hardly heard
+_RATES = (24_000, 16_000, 12_000, 8_000)  # rates of Opus; higher ones take time and are hardly audible
 _OPTIONS = {"frame_duration": "60", "compression_level": "0", "application": "audio"}
 
 
 class OpusEncoder:
-    """Encodes mono sound that comes in blocks.
+    """Encodes blocks of mono audio.
 
     Args:
-        sample_rate: of the blocks, Hz.
-        bit_rate: bits a second.
+        sample_rate: sample rate of the blocks, Hz.
+        bit_rate: bits per second.
 
     Attributes:
-        packets: those that are complete, 60 ms each.
+        packets: complete packets of 60 ms.
     """
 
     def __init__(self, sample_rate: int, bit_rate: int) -> None:
@@ -56,8 +56,7 @@ class OpusEncoder:
         """Write packets as an MP4 file.
 
         Args:
-            parts: first packet and the one after the last of each stretch, to follow one another; None for
-                all packets.
+            parts: ranges of packets, end exclusive, to concatenate; None for all packets.
         """
         file = io.BytesIO()
         stream, container = _output(file, self._rate, self._bit_rate)
@@ -75,7 +74,7 @@ class OpusEncoder:
 
 
 def opus_rate(sample_rate: int) -> int:
-    """The rate at which sound of another rate is encoded, Hz."""
+    """Sample rate of Opus for audio of another rate, Hz."""
     return next((rate for rate in _RATES if rate <= sample_rate), _RATES[-1])
 
 

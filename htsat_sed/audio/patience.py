@@ -1,4 +1,4 @@
-"""Each decoder runs in a thread of its own, so that an error or a hang affects its recording alone."""
+"""Time limits for decoders: each runs in its own thread, so that a hang affects only its recording."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from htsat_sed.errors import AudioError, HtsatSedError
 
 _T = TypeVar("_T")
 
-PATIENCE = 20.0  # seconds that a decoder may take to make progress
-# Counted in steps: a process that is stopped meanwhile (Ctrl-Z) loses only one of them.
+PATIENCE = 20.0  # seconds in which a decoder must make progress
+# Counted in steps: while a process is stopped (Ctrl-Z), only one step passes.
 _STEPS = 20
 _MOST_WAITING = 2  # blocks
-_CLOSING = 1.0  # seconds that a thread has to close its file
+_CLOSING = 1.0  # seconds in which a thread must close its file
 
 
 @contextmanager
@@ -42,14 +42,14 @@ class Watched:
     """A recording whose decoder must make progress every `PATIENCE` seconds.
 
     Args:
-        path: what messages call it.
-        open_source: opens it, puts what has to be closed on a stack, and calls its second argument while a
-            long search goes on.
-        search: whether, at the end of a silent track, to look for another that sounds.
+        path: name in messages.
+        open_source: opens the recording, registers what must be closed on a stack, and calls its second
+            argument during a long search.
+        search: whether to search for another track with sound after a silent one.
 
     Attributes:
-        source: as opened.
-        silent_track: warning about a silent track beside one that sounds; known at the end.
+        source: the opened source.
+        silent_track: warning about a silent track if another has sound; known at the end.
 
     Raises:
         AudioError: it cannot be opened, or not in time.
@@ -87,7 +87,7 @@ class Watched:
             yield block
 
     def close(self) -> None:
-        """End the thread, which closes the file; one that hangs in a read is left behind."""
+        """End the thread, which closes the file; a thread that hangs is abandoned."""
         with self._changed:
             self._closed = True
             self._items.clear()
@@ -117,7 +117,7 @@ class Watched:
                 source = self._open(stack, self._beat)
                 self._put(source)
                 self._read(source)
-        except BaseException as error:  # the consumer's to raise
+        except BaseException as error:  # raised in the consumer's thread
             self._error = error
         with self._changed:
             self._complete = True
@@ -138,14 +138,14 @@ class Watched:
         for track in source.other_track():
             if track is not None:
                 self.silent_track = (
-                    f"its first audio track of {source.tracks} is silent, track {track} is not: take it with "
+                    f"its first audio track of {source.tracks} is silent, track {track} is not: use "
                     f"--track {track}"
                 )
             if not self._put(None):
                 return
 
     def _put(self, item: Source | NDArray[np.float32] | None) -> bool:
-        """Queue an item when there is room; False once the recording is closed."""
+        """Queue an item as soon as there is room; False after the recording is closed."""
         with self._changed:
             self._beats += 1
             self._changed.wait_for(lambda: self._closed or len(self._items) < _MOST_WAITING)
@@ -156,15 +156,15 @@ class Watched:
 
 
 class Unwatched:
-    """A recording that may take its time, such as one from a pipe.
+    """A recording without a time limit, such as one from a pipe.
 
     Args:
-        path: what messages call it.
-        source: as opened.
+        path: name in messages.
+        source: an opened source.
 
     Attributes:
         source: as given.
-        silent_track: warning about a silent track beside others; known at the end.
+        silent_track: warning about a silent track if there are others; known at the end.
     """
 
     def __init__(self, path: str, source: Source) -> None:
@@ -182,23 +182,23 @@ class Unwatched:
                 yield block
         if silent:
             self.silent_track = (
-                f"its first audio track of {self.source.tracks} is silent: --track 2 takes the second"
+                f"its first audio track of {self.source.tracks} is silent: --track 2 selects the second"
             )
 
     def close(self) -> None:
-        """Nothing to do: the source is closed by what it was opened on."""
+        """Do nothing: the source is closed by its stack."""
 
 
 class WatchedCalls:
-    """Calls to a decoder, one after another in a thread of its own, each of which must make progress.
+    """Sequential calls to a decoder in its own thread, each of which must make progress.
 
-    For what seeks in a recording; `Watched` reads ahead.
+    For seeking in a recording; `Watched` reads ahead.
 
     Args:
-        path: what messages call the recording.
+        path: name of the recording in messages.
 
     Attributes:
-        stack: what has to be closed; closed in that thread.
+        stack: closed in that thread.
     """
 
     def __init__(self, path: str) -> None:
@@ -215,10 +215,10 @@ class WatchedCalls:
         self._beats += 1
 
     def call(self, function: Callable[[], _T]) -> _T:
-        """What a function returns or raises.
+        """Call a function and return or raise its result.
 
         Raises:
-            AudioError: it makes no progress for `PATIENCE` seconds. No further call can be made then.
+            AudioError: it makes no progress for `PATIENCE` seconds; no further call is possible.
         """
         self._calls.put(function)
         steps, beats = 0, self._beats
@@ -235,7 +235,7 @@ class WatchedCalls:
         return value  # type: ignore[return-value]
 
     def close(self) -> None:
-        """End the thread, which closes the file; one that hangs in a call is left behind."""
+        """End the thread, which closes the file; a thread that hangs is abandoned."""
         self._calls.put(None)
         self._thread.join(_CLOSING)
 
@@ -247,5 +247,5 @@ class WatchedCalls:
         while (function := self._calls.get()) is not None:
             try:
                 self._answers.put((function(), None))
-            except BaseException as error:  # the caller's to raise
+            except BaseException as error:  # raised in the caller's thread
                 self._answers.put((None, error))

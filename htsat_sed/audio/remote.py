@@ -1,4 +1,4 @@
-"""Sound that FFmpeg reads from an address or a device; silence takes the place of what a break loses."""
+"""Streams that FFmpeg reads from an address or a device; interruptions are filled with silence."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import numpy as np
 from htsat_sed.audio.coded import PATIENCE, Decoding, Piece, audio_decoders
 from htsat_sed.errors import AudioError
 
-_LATEST = 0.1  # seconds of sound that are gathered into a block
-_STEP = 0.5  # seconds of silence at a time while there is no connection
+_LATEST = 0.1  # seconds of audio in a block
+_STEP = 0.5  # seconds of silence in a block while there is no connection
 _LONGEST_WAIT = 30.0  # seconds between two attempts
-_SHORT = 1.0  # seconds by which a stream that ends may miss its stated length
+_SHORT = 1.0  # seconds by which a complete stream may miss its stated length
 
 _logger = logging.getLogger("htsat_sed")
 Gap = Callable[[float, float], None]
 
 
 class Remote(Decoding):
-    """What FFmpeg reads from an address such as ``http://host/stream`` or ``rtsp://camera``, or a device.
+    """A stream from an address such as ``http://host/stream`` or ``rtsp://camera``, or a device.
 
-    Where it breaks off, it is opened again, after 0, 0.5, 1, 2, ... at most 30 s; meanwhile silence comes, so
-    that times remain those of the clock. One that states its length is over when that has been read.
+    After an interruption the stream is opened again, after 0, 0.5, 1, 2, ... and at most 30 s. Silence is
+    inserted meanwhile, so that times follow the clock. A stream of stated length ends after that length.
 
     Args:
-        address: as FFmpeg takes it.
-        stack: gets what has to be closed.
-        kind: FFmpeg's name of the format or device, such as ``alsa``; None where the address tells.
-        track: which of its audio tracks, from 0.
+        address: address in FFmpeg's notation.
+        stack: closes the stream.
+        kind: FFmpeg's name of the format or device, such as ``alsa``; None to detect it.
+        track: index of the audio track.
         reconnect: whether to open it again.
-        gap: called after a break with the second at which it began and its seconds.
+        gap: called after an interruption with its start in the stream and its duration, both in seconds.
 
     Raises:
         AudioError: it cannot be opened.
@@ -91,7 +91,7 @@ class Remote(Decoding):
         """Silence until the stream is open again."""
         at, lost, wait = self._position, time.monotonic(), 0.0
         self._container.close()
-        _logger.warning("%s: broken off at %.2f s, opening it again", self._path, at)
+        _logger.warning("%s: interrupted at %.2f s, reconnecting", self._path, at)
         while True:
             until = time.monotonic() + wait
             while (left := until - time.monotonic()) > 0:
@@ -106,7 +106,7 @@ class Remote(Decoding):
                 wait = min(_LONGEST_WAIT, max(0.5, 2 * wait))
         yield from self._caught_up(at, lost)
         self._link_begin = self._position
-        _logger.warning("%s: open again after %.2f s of silence", self._path, self._position - at)
+        _logger.warning("%s: reconnected after %.2f s of silence", self._path, self._position - at)
         self._gap(at, self._position - at)
 
     def _caught_up(self, at: float, lost: float) -> Iterator[Piece]:

@@ -1,4 +1,4 @@
-"""Blocks at one rate to blocks at another."""
+"""Resampling of blocks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def resampled(
     """Resample (channels, n) blocks from one rate (Hz) to another.
 
     Yields:
-        Blocks of the same channels, none empty, together of exactly round(n * target / source) samples,
-        halves upwards. At the same rate they are those given.
+        Non-empty blocks of the same channels, with round(n * target / source) samples in total, halves
+        upwards. At equal rates, the given blocks.
     """
     if source == target:
         yield from blocks

@@ -1,4 +1,4 @@
-"""Facts in the bytes of compressed recordings that FFmpeg does not report: tags, lengths, joined streams."""
+"""Information in compressed files that FFmpeg does not report: tags, lengths, joined streams."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _XML_HEAD = re.compile(rb"(<\?xml[^>]*>|<!--.*?-->|<!doctype[^>]*>|\s)+", re.DOT
 
 
 def is_playlist(head: bytes) -> bool:
-    """Whether a file that begins with these bytes names other recordings rather than holding one."""
+    """Whether a file that begins with these bytes is a playlist."""
     text = head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xfe\xff\r\n\t ").lower()  # UTF-16 as well
     prolog = _XML_HEAD.match(text)
     return _PLAYLIST.match(text, prolog.end() if prolog else 0) is not None
 
 
 def sound_extent(file: BinaryIO) -> tuple[int, int]:
-    """Where a recording begins and ends in its file: without the tags before and behind it.
+    """Start and end of a recording in its file, without leading and trailing tags.
 
     Source: ID3v1, ID3v2.4 (id3.org), APEv2 (Hydrogenaudio), Lyrics3 v2.
     """
@@ -55,7 +55,7 @@ def sound_extent(file: BinaryIO) -> tuple[int, int]:
 
 
 def leading_tag(head: bytes) -> int:
-    """Bytes of the tag that a recording begins with; 0 if none."""
+    """Length of a leading tag in bytes; 0 if there is none."""
     if head[:3] == b"ID3" and len(head) >= 10 and all(byte < 128 for byte in head[6:10]):
         return 10 + _synchsafe(head[6:10]) + (10 if head[5] & 16 else 0)
     if head[:8] == b"APETAGEX" and len(head) == 32:
@@ -81,11 +81,14 @@ def _synchsafe(four: bytes) -> int:
 
 
 def stated_mp3_seconds(file: BinaryIO, first_packet: int) -> float | None:
-    """Length of an MP3 as its Xing, Info or VBRI frame states it, which FFmpeg ignores; None without.
+    """Length of an MP3 in seconds as stated in its Xing, Info or VBRI frame, which FFmpeg ignores.
 
     Args:
         file: open for reading.
-        first_packet: the byte at which the first frame of sound begins.
+        first_packet: first byte of the first audio frame.
+
+    Returns:
+        None without such a frame.
 
     Source: K. Windszus, MPEG Audio Frame Header (2007); LAME's Info tag, revision 1.
     """
@@ -115,9 +118,9 @@ def stated_mp3_seconds(file: BinaryIO, first_packet: int) -> float | None:
 
 
 def ogg_links(file: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
-    """Where each of the streams that are chained in an Ogg file begins and ends. Source: RFC 3533."""
+    """Start and end of each stream chained in an Ogg file. Source: RFC 3533."""
     starts = [start]
-    group = start  # where another first page would be one of a stream beside, not behind, the one before
+    group = start  # end of the first pages of multiplexed streams
     for position in _places(file, OGG_START, start, end):
         if position > group:
             starts.append(position)
@@ -127,7 +130,7 @@ def ogg_links(file: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def flac_links(file: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
-    """Where each of the FLAC files that were appended to each other begins and ends. Source: RFC 9639."""
+    """Start and end of each of several concatenated FLAC files. Source: RFC 9639."""
     starts = [start, *_places(file, FLAC_START, start + 1, end)]
     return list(zip(starts, [*starts[1:], end], strict=True))
 
@@ -148,7 +151,7 @@ def _places(file: BinaryIO, mark: bytes, start: int, end: int) -> Iterator[int]:
 
 
 def without_trailing_zeros(file: BinaryIO, start: int, end: int) -> int:
-    """Where a part of a file ends without the zeros at its end, which a recorder that preallocates leaves."""
+    """End of a part of a file without trailing zeros, which recorders that preallocate leave."""
     while end > start:
         first = max(start, end - _PIECE)
         if kept := peek(file, first, end - first).rstrip(b"\0"):
@@ -169,7 +172,7 @@ def has_end_of_stream(file: BinaryIO, end: int) -> bool:
 
 
 def mp4_fragments(file: BinaryIO, start: int, end: int) -> tuple[bool, bool]:
-    """Whether an MP4 consists of fragments, and whether its last box is cut off. Source: ISO/IEC 14496-12."""
+    """Whether an MP4 is fragmented, and whether its last box is truncated. Source: ISO/IEC 14496-12."""
     position, fragmented = start, False
     for _ in range(_MOST_BOXES):
         box = peek(file, position, 16)
@@ -188,7 +191,7 @@ def mp4_fragments(file: BinaryIO, start: int, end: int) -> tuple[bool, bool]:
 
 
 def index_comes_last(head: bytes) -> bool:
-    """Whether a recording that begins so is an MP4 that cannot be read forward, as far as its head tells."""
+    """Whether these first bytes are those of an MP4 that cannot be read forward."""
     position, boxes = 0, 0
     while len(box := head[position : position + 8]) == 8:
         length, name = struct.unpack(">I4s", box)
@@ -204,13 +207,13 @@ def index_comes_last(head: bytes) -> bool:
 
 
 def why_not_audio(head: bytes) -> str:
-    """Reason why a file with these first bytes cannot be decoded, as the rest of a sentence about it."""
+    """Why a file with these first bytes cannot be decoded, as the predicate of a sentence."""
     if head.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the recording: run 'git lfs pull'"
     if head[4:8] == b"ftyp":
-        return "has lost its index (moov): it was cut short or never finished; copy it again"
+        return "has no index (moov): it was truncated or never finished; copy it again"
     if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")):
-        return "holds no audio stream: it is a picture, or a film without sound"
+        return "holds no audio stream: it is a picture, or a video without sound"
     if head.isascii() and b"\0" not in head:
         return "is a text file, not a recording"
     return "is not a recording: neither libsndfile nor FFmpeg knows its format, or its header is broken"

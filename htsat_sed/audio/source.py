@@ -1,4 +1,4 @@
-"""Interface of the decoders: a recording at its own rate, with its own channels."""
+"""Interface of the decoders: a recording at its own sample rate, with its own channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
-NO_SOUND = 1e12  # smaller samples keep the energy of a window within float32
+NO_SOUND = 1e12  # limit of valid samples, which keeps the energy of a window within float32
 TOLERANCE = 0.01
 
 _BLOCK_SECONDS = 5
@@ -21,21 +21,21 @@ _SILENT = 1e-4  # -80 dB
 
 
 class Source(ABC):
-    """A recording as a decoder reads it.
+    """A decoded recording.
 
     Attributes:
-        rate: Hz.
-        channels: how many.
-        tracks: audio tracks in the file, of which this is one.
-        track: its number, from 0.
-        promised: seconds that the header states, None if it does not.
-        tolerance: seconds by which the decoded duration may miss `promised` in a whole file.
-        expected: seconds, for progress.
-        ending: why the recording ended where it did, known once `blocks` is exhausted; None if naturally.
-        damage: warnings about gaps and the like, known then too.
-        subtype: libsndfile's name of the sample type that holds what `blocks` yields, 32-bit integers and
-            64-bit floats at the precision of 32-bit floats; PCM_16 for lossy codecs, which have none.
-        again: opens the recording anew, with an audio track by its number from 0.
+        rate: sample rate, Hz.
+        channels: number of channels.
+        tracks: number of audio tracks in the file.
+        track: index of this track.
+        promised: duration stated in the header, seconds; None if not stated.
+        tolerance: seconds by which the decoded duration of a complete file may miss `promised`.
+        expected: expected duration for progress, seconds.
+        ending: why the recording ended early, known after `blocks` is exhausted; None if it did not.
+        damage: warnings, for instance about gaps; known after `blocks` is exhausted.
+        subtype: libsndfile's sample type for what `blocks` yields, where 32-bit integers and 64-bit floats
+            have the precision of 32-bit floats; PCM_16 for lossy codecs.
+        again: opens the recording again, with an audio track by its index.
     """
 
     def __init__(self, rate: int, channels: int, subtype: str) -> None:
@@ -53,10 +53,10 @@ class Source(ABC):
 
     @abstractmethod
     def samples(self) -> Iterator[NDArray[np.float32]]:
-        """Yield (channels, frames) blocks as they are stored; some may be empty."""
+        """Yield (channels, frames) blocks with stored values; some may be empty."""
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield (channels, frames) blocks, floats on an integer's scale divided by its full scale.
+        """Yield (channels, frames) blocks; floats on the scale of integers are divided by full scale.
 
         An empty block reports progress.
         """
@@ -64,7 +64,7 @@ class Source(ABC):
         for block in self.samples():
             if scale is None and block.size:
                 peak = peak_of(block)
-                # Of a recording that begins with near silence on an integer's scale, the first values are ±1.
+                # Near silence on the scale of integers begins with values of ±1.
                 if 0.0 < peak < 1.0 or (peak == 1.0 and np.any(block != np.rint(block))):
                     scale = 1.0
                 elif peak > 0.0:
@@ -74,7 +74,7 @@ class Source(ABC):
                         yield np.zeros((self.channels, 0), np.float32)
                     if scale != 1.0:
                         self.damage.append(
-                            f"its floats are on the scale of integers: all are divided by {scale:.0f}"
+                            f"its floats are on the scale of integers: they are divided by {scale:.0f}"
                         )
             yield block if scale is None or scale == 1.0 else block / np.float32(scale)
 
@@ -92,7 +92,7 @@ class Source(ABC):
         yield _divisor(peak, sounding, beyond)
 
     def other_track(self) -> Iterator[int | None]:
-        """Read the other audio tracks; the last value is the first track that sounds, counted from 1."""
+        """Read the other audio tracks; the last value is the number of the first with sound, from 1."""
         for track in range(1, self.tracks):
             with ExitStack() as stack:
                 assert self.again is not None
@@ -104,12 +104,12 @@ class Source(ABC):
 
 
 def is_silent(peak: float) -> bool:
-    """Whether sound with this peak is silence: less than -80 dB of full scale."""
+    """Whether a peak is below -80 dB of full scale."""
     return peak < _SILENT
 
 
 def full_scale(block: NDArray[np.float32]) -> float | None:
-    """Divisor of floats that seem to be unscaled integers; None for others."""
+    """Divisor of floats that appear to be unscaled integers; None for others."""
     return _divisor(peak_of(block), int(np.count_nonzero(block)), int(np.count_nonzero(np.abs(block) > 1.0)))
 
 
@@ -131,5 +131,5 @@ def peak_of(block: NDArray[np.float32]) -> float:
 
 
 def block_frames(rate: int, channels: int) -> int:
-    """Frames of a block: 5 s, or fewer where there are many channels."""
+    """Frames in a block: 5 s, or fewer for many channels."""
     return max(1, min(_BLOCK_SECONDS * rate, _BLOCK_VALUES // channels))

@@ -1,16 +1,16 @@
-"""A recording as a stream of mono float32 blocks at the model's rate, and as windows cut from it.
+"""Recordings as streams of mono float32 blocks at the model's sample rate, and as windows.
 
 Rules:
 
-- Channels are averaged, or one of them is taken. A warning reports channels that cancel when averaged.
+- Channels are averaged, or one of them is used. A warning reports channels that cancel when averaged.
 - Samples beyond ±1 pass unchanged. Invalid samples (NaN, infinite, beyond 1e12) count as 0, and one warning
   counts them. Floats on the scale of integers are divided by its full scale.
-- Times are those of the film: silence is inserted before late sound and in gaps.
-- The duration is that of the frames that were decoded, whatever a header promises. Encoder delay is
-  cut where the file declares it.
+- Times are those of the container: silence is inserted before late audio and in gaps.
+- The duration is that of the decoded frames, regardless of the header. Encoder delay is removed if the file
+  declares it.
 - The readable part of a truncated file is used, and a warning reports where it ends.
 - Memory does not grow with the length of a recording.
-- Any exception of a decoder becomes an AudioError, and so does a decoder that yields nothing for 20 s.
+- Exceptions of a decoder, and decoders that yield nothing for 20 s, raise AudioError.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ _logger = logging.getLogger("htsat_sed")
 
 
 class AudioStream:
-    """A recording that is being read; made by `open_recording`, a context manager.
+    """An open recording, returned by `open_recording`; a context manager.
 
     Attributes:
         path: as given.
-        sample_rate: of the blocks, Hz.
-        source_rate: of the recording, Hz.
-        channels: of the recording.
-        expected_duration: seconds, as the header states or the decoder estimates it; None if neither
-            can. For progress bars: only `duration` is sure.
-        comes: whether it is read from a pipe as it comes.
-        defect: what is wrong with it though it could be read, such as that it was cut off, once all its
-            blocks have been read; None if nothing.
+        sample_rate: sample rate of the blocks, Hz.
+        source_rate: sample rate of the recording, Hz.
+        channels: number of channels of the recording.
+        expected_duration: duration in seconds stated in the header or estimated by the decoder, for progress
+            bars; None if unknown.
+        comes: whether it is read from a pipe.
+        defect: damage of a recording that was read nevertheless, such as truncation; known after all blocks
+            have been read; None if there is none.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class AudioStream:
         self.close()
 
     def close(self) -> None:
-        """Close the file; `duration` stays."""
+        """Close the file; `duration` remains available."""
         if self._state != "exhausted":
             self._state = "closed"
         self._stack.close()
 
     @property
     def duration(self) -> float:
-        """Seconds: decoded frames / source rate.
+        """Duration in seconds: decoded frames / `source_rate`.
 
         Raises:
             UsageError: not all blocks have been read yet.
@@ -111,12 +111,12 @@ class AudioStream:
         """Read the recording, once.
 
         Yields:
-            (samples,) each, mono, at `sample_rate`, of some 5 s or less. Together they have exactly
-            round(frames * sample_rate / source_rate) samples, halves upwards.
+            Mono blocks (samples,) at `sample_rate`, of about 5 s or less, with
+            round(frames * sample_rate / source_rate) samples in total, halves upwards.
 
         Raises:
-            AudioError: it cannot be read, holds no audio, or not one finite sample.
-            UsageError: it has been read before, or is closed.
+            AudioError: it cannot be read, or contains no audio or no valid sample.
+            UsageError: it was read before, or is closed.
         """
         if self._state != "unread":
             raise UsageError(f"wanted an unread recording, but {self.path} is {self._state}: open it again")
@@ -127,7 +127,7 @@ class AudioStream:
         self._state = "exhausted"
 
     def _mono(self) -> Iterator[NDArray[np.float32]]:
-        """The recording's own samples, mixed to mono; what is wrong with them is reported at the end."""
+        """The recording's own samples, mixed to mono; damage is reported at the end."""
         mixer = Mixer(self.source_rate, self._channel)
         for channels in self._watched.blocks():
             if channels.size:
@@ -156,11 +156,11 @@ class AudioStream:
 
 @dataclass(frozen=True)
 class OneChannel(os.PathLike[str]):
-    """One channel of a recording; stands where a path does.
+    """One channel of a recording, to be used like a path.
 
     Attributes:
-        path: of the recording.
-        channel: counted from 1.
+        path: path of the recording.
+        channel: channel, from 1.
     """
 
     path: str | os.PathLike[str]
@@ -175,11 +175,11 @@ class OneChannel(os.PathLike[str]):
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A stretch of a recording.
+    """A window of a recording.
 
     Attributes:
-        start: sample of the recording at which it begins.
-        samples: (n,) float32, n at most the window's length; fewer only where the recording ends.
+        start: first sample in the recording.
+        samples: (n,) float32; shorter than a window only at the end of the recording.
     """
 
     start: int
@@ -197,14 +197,14 @@ def open_recording(
 
     Args:
         path: a file, or `OneChannel` of it, which overrides `channel`; or ``-`` for standard input, which is
-            kept in a temporary file where it cannot be read forward.
-        sample_rate: wanted rate, Hz, 1000 to 768000.
-        channel: take only this one, counted from 1; None for the mean of all.
-        track: take this audio track, counted from 1, of a file that has several, such as a film; None for
-            the first, with a warning if it is silent and another is not.
+            copied to a temporary file if it cannot be read forward.
+        sample_rate: sample rate of the blocks, Hz, 1000 to 768000.
+        channel: only this channel, from 1; None for the mean of all.
+        track: this audio track, from 1, of a file with several; None for the first, with a warning if it is
+            silent and another is not.
 
     Returns:
-        A stream to be used in a ``with`` statement.
+        A stream for a ``with`` statement.
 
     Raises:
         AudioError: missing, not readable, not a regular file, empty, not audio, or without such an audio
@@ -241,10 +241,10 @@ def open_recording(
 
 
 def stream_of(source: Source, name: str, sample_rate: int, *, channel: int | None = None) -> AudioStream:
-    """A source that takes its time, such as a microphone, as a stream at a rate; whoever opened it closes it.
+    """A source without a time limit, such as a microphone, as a stream; the caller closes the source.
 
     Raises:
-        AudioError: it lacks this channel, or its rate is out of range.
+        AudioError: it lacks the channel, or its sample rate is out of range.
     """
     _check_rate(name, source)
     check_channel(name, source.channels, channel)
@@ -252,7 +252,7 @@ def stream_of(source: Source, name: str, sample_rate: int, *, channel: int | Non
 
 
 def check_choice(channel: int | None, track: int | None) -> None:
-    """Refuse channels and audio tracks that no recording has.
+    """Check the numbers of a channel and an audio track.
 
     Raises:
         UsageError: one is less than 1.
@@ -263,10 +263,10 @@ def check_choice(channel: int | None, track: int | None) -> None:
 
 
 def check_channel(path: str | os.PathLike[str], channels: int, channel: int | None) -> None:
-    """Refuse a channel that a recording of so many channels does not have.
+    """Check that a recording has a channel.
 
     Raises:
-        AudioError: it has fewer.
+        AudioError: it has fewer channels.
     """
     if channel is not None and channel > channels:
         count = "1 channel" if channels == 1 else f"{channels} channels"
@@ -280,13 +280,13 @@ def open_source(
     track: int | None = None,
     beat: Callable[[], None] = lambda: None,
 ) -> Source:
-    """Open a recording at its own rate and with its own channels.
+    """Open a recording at its own sample rate and with its own channels.
 
     Args:
         path: see `open_recording`.
-        stack: gets what has to be closed.
+        stack: closes the recording.
         track: see `open_recording`.
-        beat: called while a long search goes on.
+        beat: called during a long search.
 
     Raises:
         AudioError: see `open_recording`.
@@ -296,7 +296,7 @@ def open_source(
 
 
 def _open_stdin(stack: ExitStack, track: int | None) -> Source | Path:
-    """Standard input, or a file that it was copied to where it cannot be read forward."""
+    """Standard input, or a temporary copy if it cannot be read forward."""
     with readers_errors("-", "read"):
         source = open_forward(Pipe(standard_input()), stack, track=0 if track is None else track - 1)
         if isinstance(source, Source):
@@ -319,7 +319,7 @@ def _open_source(
 
 @contextmanager
 def _fetched(address: str, beat: Callable[[], None]) -> Iterator[Path]:
-    """A copy of a remote recording; errors are those of a recording."""
+    """A local copy of a remote recording; errors are converted to AudioError."""
     try:
         with fetched(address, beat) as copy:
             yield copy
@@ -331,8 +331,8 @@ def _check_rate(name: str, source: Source) -> None:
     if not _LOWEST_RATE <= source.rate <= _HIGHEST_RATE:
         raise AudioError(
             name,
-            f"has a sample rate of {source.rate} Hz, wanted {_LOWEST_RATE} to {_HIGHEST_RATE} Hz: mend its "
-            "header, or resample it",
+            f"has a sample rate of {source.rate} Hz, wanted {_LOWEST_RATE} to {_HIGHEST_RATE} Hz: correct "
+            "its header, or resample it",
         )
 
 
@@ -340,13 +340,13 @@ def windows(stream: AudioStream, *, window: int, hop: int) -> Iterator[Window]:
     """Cut a recording into windows.
 
     Args:
-        stream: not read yet.
-        window: samples a window.
+        stream: an unread stream.
+        window: samples in a window.
         hop: samples between the starts of two windows, 1 to `window`.
 
     Yields:
-        1 + ceil(max(0, n - window) / hop) windows for n samples, in order: none of them only repeats
-        what the one before reached, and the last may be shorter.
+        1 + ceil(max(0, n - window) / hop) windows for n samples, in order. Each has new samples, and the last
+        may be shorter.
 
     Raises:
         AudioError: see `AudioStream.blocks`.
@@ -379,7 +379,7 @@ def read(
 
     Args:
         path: see `open_recording`.
-        sample_rate: wanted rate, Hz.
+        sample_rate: sample rate, Hz.
         channel: see `open_recording`.
         track: see `open_recording`.
 
@@ -394,7 +394,7 @@ def read(
 
 
 class _Beating(io.FileIO):
-    """A file that calls `beat` at every read, so that a search through a large one is known to go on."""
+    """A file that calls `beat` at every read, to report progress of long searches."""
 
     def __init__(self, path: Path, beat: Callable[[], None]) -> None:
         super().__init__(os.fspath(path), "rb")
@@ -416,5 +416,5 @@ def _open_regular(name: str, path: Path, beat: Callable[[], None]) -> io.Buffere
 
 
 def _keep_stdin(stack: ExitStack) -> Path:
-    """Keep standard input in a file, for those that seek in it."""
+    """Copy standard input to a temporary file, for seeking."""
     return keep(Pipe(standard_input()), stack)

@@ -1,4 +1,4 @@
-"""Uncompressed recordings, through libsndfile, or from raw samples where it refuses or misreads a file."""
+"""Uncompressed recordings, by libsndfile, or as raw samples if it refuses or misreads a file."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _HOLDING |= {"PCM_32": "FLOAT", "FLOAT": "FLOAT", "DOUBLE": "FLOAT"}
 
 
 class Seekable(Source):
-    """A recording in which one can go to any sample."""
+    """A seekable recording."""
 
     def leave_out(self, frames: int) -> int:
-        """Skip frames if the file is seekable; returns how many were skipped."""
+        """Skip frames if the file is seekable; return the number skipped."""
         raise NotImplementedError
 
 
@@ -55,9 +55,9 @@ class Uncompressed(Seekable):
 
 
 class Unwrapped(Seekable):
-    """Samples at a known position of a file, whatever length its header states.
+    """Samples at a known position of a file, regardless of the length in its header.
 
-    For unfinished or piped recordings, those behind a tag, and those whose samples do not fill their bytes.
+    For unfinished or piped recordings, those after a tag, and those with unused bytes in their samples.
     """
 
     def __init__(self, file: BinaryIO, header: Header, layout: Layout) -> None:

@@ -103,9 +103,7 @@ def test_damaged_in_the_middle(tmp_path, caplog):
     assert len(got) == len(whole)
     missing = np.flatnonzero(got != whole)
     assert not got[missing].any()
-    assert (
-        f"about {(missing[-1] + 1 - missing[0]) / RATE:.2f} s are missing; silence stands for them" in message
-    )
+    assert f"about {(missing[-1] + 1 - missing[0]) / RATE:.2f} s are missing; silence is inserted" in message
     np.testing.assert_array_equal(got[-RATE:], whole[-RATE:])
 
 
@@ -153,9 +151,9 @@ def png() -> bytes:
         (wav(np.zeros(0), stated=2000), "holds no audio: nothing that can be decoded follows its header"),
         (b"onset\toffset\n0.5\t1.0\n", "is a text file, not a recording"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer, not the recording: run 'git lfs pull'"),
-        (png(), "holds no audio stream: it is a picture, or a film without sound"),
+        (png(), "holds no audio stream: it is a picture, or a video without sound"),
         (bytes(5000), "is not a recording: neither libsndfile nor FFmpeg knows its format, or its header is broken"),
-        (wav(np.zeros(100), rate=100), "has a sample rate of 100 Hz, wanted 1000 to 768000 Hz: mend its header, or resample it"),
+        (wav(np.zeros(100), rate=100), "has a sample rate of 100 Hz, wanted 1000 to 768000 Hz: correct its header, or resample it"),
     ],
     ids=["empty", "stub", "no samples", "no samples though stated", "text", "pointer", "picture", "zeros", "rate"],
 )  # fmt: skip
@@ -170,13 +168,13 @@ def test_what_is_no_recording_is_refused_with_the_reason(data, reason, tmp_path,
 
 def test_film_without_sound(tmp_path):
     path = encode(tmp_path / "a.mp4", np.zeros((0, 0), "f4"), "", film=1.0)
-    with pytest.raises(AudioError, match="holds no audio stream: it is a picture, or a film without sound"):
+    with pytest.raises(AudioError, match="holds no audio stream: it is a picture, or a video without sound"):
         read(path, RATE)
 
 
 def test_m4a_cut_before_its_index(tmp_path):
     path = cut(encode(tmp_path / "a.m4a", tones(), "aac"), 0.9)
-    with pytest.raises(AudioError, match=r"has lost its index \(moov\): it was cut short or never finished"):
+    with pytest.raises(AudioError, match=r"has no index \(moov\)"):
         read(path, RATE)
 
 
