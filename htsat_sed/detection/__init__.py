@@ -1,1 +1,1 @@
-"""From recordings to presence maps, and from presence maps to events."""
+"""Detection: recordings to presence maps, and presence maps to events."""

@@ -1,7 +1,7 @@
-"""Calibrated scores: a score becomes the chance that the event, or the label of a clip, is right.
+"""Calibrated scores: estimated probabilities that an event, or a label of a clip, is right.
 
-The logit of a score times a slope plus an offset is the logit of that chance (Platt scaling). Within a class
-the order of scores stays the same.
+The logit of a score times a slope plus an offset is the logit of that probability (Platt scaling). The order
+of scores within a class does not change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 
 from htsat_sed.post_processing import PostProcessing
 
-_CLOSEST = 1e-7  # to 0 and 1: float32 scores hold no more
+_CLOSEST = 1e-7  # minimum distance from 0 and 1, about the precision of float32 scores
 
 
 class Calibration(NamedTuple):
@@ -23,14 +23,14 @@ class Calibration(NamedTuple):
 
     Attributes:
         slope: (K,) above 0.
-        offset: (K,), of the logit.
+        offset: (K,), added to the logit.
     """
 
     slope: NDArray[np.float64]
     offset: NDArray[np.float64]
 
     def of(self, columns: NDArray[np.int64]) -> Calibration:
-        """The values of some columns."""
+        """The calibration of some columns."""
         return Calibration(self.slope[columns], self.offset[columns])
 
     def apply(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -49,14 +49,14 @@ def logits(scores: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def event_calibration(rules: Sequence[PostProcessing]) -> Calibration:
-    """What calibrates the scores of events, given the values of each class."""
+    """Calibration of event scores, from the post-processing of each class."""
     return Calibration(
         np.array([rule.score_slope for rule in rules]), np.array([rule.score_offset for rule in rules])
     )
 
 
 def clip_calibration(rules: Sequence[PostProcessing]) -> Calibration:
-    """What calibrates clip-level scores, given the values of each class."""
+    """Calibration of clip-level scores, from the post-processing of each class."""
     return Calibration(
         np.array([rule.clip_slope for rule in rules]), np.array([rule.clip_offset for rule in rules])
     )

@@ -1,21 +1,22 @@
-"""Events between change points: where an event lies does not depend on the threshold.
+"""Events between change points, whose onsets and offsets do not depend on the threshold.
 
-A threshold on scores decides twice: whether there is an event, and how far it reaches; a quiet event is
-cut short only because it is quiet. Here extents come first, from where the scores change, and each gets
-one score, which alone is compared with the threshold.
+A threshold on scores decides both whether there is an event and how long it is; a quiet event becomes too
+short. Here candidates are bounded by changes of the scores first. Each has one score, and only this is
+compared with the threshold.
 
-1. A step filter: at each boundary between tokens, the mean score of some tokens after it less that of as
-   many before it. Beyond both ends of the recording scores count as 0.
-2. Where it is positive, scores rise: the boundary of the steepest rise of each such stretch is an onset;
-   the steepest fall of each negative stretch an offset. They alternate, and make candidates with gaps
-   between them. The score of a candidate or a gap is the mean score of its tokens.
-3. A gap that hardly drops below the lower of its two neighbours is no gap: they become one candidate,
-   which takes the mean of all its tokens, gap included. Repeated until all gaps stay.
+1. A step filter: at each boundary between tokens, the mean score of some tokens after it minus that of as
+   many before it. Scores beyond the ends of the recording count as 0.
+2. The steepest boundary in each run of positive values is an onset, that in each run of negative values an
+   offset. They alternate and bound candidates with gaps between them. The score of a candidate or a gap is
+   the mean score of its tokens.
+3. A gap whose score is close to the lower of its two neighbours is closed: the neighbours become one
+candidate,
+   whose score is the mean of all its tokens, including the gap. This is repeated until no gap closes.
 
 Source: Ebbers, Germain, Wichern and Le Roux, *Sound Event Bounding Boxes*, Interspeech 2024
 (arXiv 2406.04212): change-detection-based boxes, with a step filter and an absolute and a relative
-threshold for merging. Of its finer points these are this project's own: silence beyond the ends, one
-change point for each stretch of one sign, and all gaps of a round closing at once.
+threshold for merging. This implementation differs in details: silence beyond the ends, one change point for
+each run of one sign, and all gaps of a round closing at once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-_FLAT = 1e-6  # changes of a score below this are rounding
+_FLAT = 1e-6  # smaller changes of a score are rounding errors
 _CELLS = 4_000_000  # tokens x columns at a time
 
 
@@ -45,11 +46,11 @@ class Boxes(NamedTuple):
     score: NDArray[np.float32]
 
     def where(self, chosen: NDArray[Any]) -> Boxes:
-        """Some of them, by a mask or by places."""
+        """The boxes selected by a mask or by indices."""
         return Boxes(self.column[chosen], self.start[chosen], self.end[chosen], self.score[chosen])
 
     def and_those(self, other: Boxes) -> Boxes:
-        """These, then others."""
+        """Concatenate with other boxes."""
         return Boxes(
             np.concatenate([self.column, other.column]),
             np.concatenate([self.start, other.start]),
@@ -58,7 +59,7 @@ class Boxes(NamedTuple):
         )
 
     def in_order(self) -> Boxes:
-        """All of them by column, then start."""
+        """Sort by column, then start."""
         return self.where(np.lexsort((self.start, self.column)))
 
 
@@ -74,16 +75,16 @@ def find_boxes(
     merge_absolute: NDArray[np.float64],
     merge_relative: NDArray[np.float64],
 ) -> Boxes:
-    """Find the candidates of every column, each by values of its own.
+    """Find the candidates of every column, each with its own parameters.
 
     Args:
         scores: (T, K) in [0, 1], T at least 1.
         sides: (K,) tokens on each side of the step filter, at least 1.
         merge_absolute: (K,) a gap closes if it drops by less than this.
-        merge_relative: (K,) a gap closes if it drops by less than this part of the lower neighbour.
+        merge_relative: (K,) a gap closes if it drops by less than this fraction of the lower neighbour.
 
     Returns:
-        Candidates of one column never touch; a column without changes has none.
+        Candidates, which never touch within a column; a column without changes has none.
     """
     tokens, classes = scores.shape
     size = max(1, _CELLS // (tokens + 1))
@@ -131,7 +132,7 @@ def _boxes(
 def _candidates(
     total: NDArray[np.float64], sides: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Columns, starts and ends before any merging, from (K, T + 1) running sums."""
+    """Columns, starts and ends before merging, from (K, T + 1) cumulative sums."""
     classes, boundaries = total.shape
     at = np.arange(boundaries)
     row = np.arange(classes)[:, None]
@@ -139,7 +140,7 @@ def _candidates(
     before = total - total[row, np.maximum(at - sides[:, None], 0)]
     change = ((after - before) / sides[:, None]).ravel()
 
-    # Stretches of one sign; a flat piece within one does not end it.
+    # Runs of one sign; flat parts within a run do not end it.
     moving = np.flatnonzero(np.abs(change) > _FLAT)
     if len(moving) == 0:
         return (np.zeros(0, np.int64),) * 3
@@ -151,13 +152,13 @@ def _candidates(
         np.maximum.reduceat(steepness, first) - _FLAT, np.diff(np.append(first, len(moving)))
     )
     stretch = np.cumsum(new) - 1
-    # An event shorter than the filter's side makes a plateau: its inner edge is the event's.
+    # An event shorter than one side of the filter causes a plateau, whose inner edge is that of the event.
     onset, offset = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64)
     onset[stretch[steepest]] = moving[steepest]  # the last assignment holds
     offset[stretch[steepest][::-1]] = moving[steepest][::-1]
 
     is_rise, of = rising[first], column[first]
-    # Slopes too slight to count may leave a stretch without its partner.
+    # Ignored flat slopes may leave a run without its partner.
     paired = np.flatnonzero(is_rise[:-1] & ~is_rise[1:] & (of[:-1] == of[1:]))
     base = of[paired] * boundaries
     return of[paired], onset[paired] - base, offset[paired + 1] - base

@@ -1,4 +1,4 @@
-"""Each channel of a recording for itself."""
+"""Detection in each channel of a recording separately."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def channel_detections(
     A recording is read once for each of its channels. One that cannot be read yields its error once.
 
     Args:
-        detector: one for all channels together.
-        paths: recordings, none of them standard input.
-        progress: see there.
-        defective: see there; called for each channel that has a defect.
+        detector: a detector without a channel.
+        paths: recordings, without standard input.
+        progress: as for `Detector.detections`.
+        defective: as for `Detector.detections`; called for each damaged channel.
 
     Yields:
-        Each path with the events of all its channels, which say of which they are.
+        Each path with the events of all its channels; `Event.channel` is set.
     """
     counts: deque[tuple[AnyPath, int]] = deque()
 
@@ -58,7 +58,7 @@ def channel_detections(
 
 
 def _channels(path: AnyPath, track: int | None) -> int:
-    """How many channels a recording has; 1 for one that cannot be opened, whose error comes later."""
+    """Number of channels of a recording; 1 if it cannot be opened, which is reported later."""
     try:
         with open_recording(path, 32_000, track=track) as stream:
             return stream.channels
@@ -67,7 +67,7 @@ def _channels(path: AnyPath, track: int | None) -> int:
 
 
 def _joined(found: list[Detection | HtsatSedError]) -> Detection | HtsatSedError:
-    """What was found in the channels of one recording, in their order; the first error if there is one."""
+    """Join the detections of the channels of one recording; the first error, if any."""
     detections: list[Detection] = []
     for each in found:
         if isinstance(each, HtsatSedError):

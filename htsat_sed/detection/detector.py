@@ -1,8 +1,8 @@
-"""The one composition: recordings in, presence maps, events and clip scores out.
+"""The detector: composes audio, model and post-processing.
 
-Windows of different recordings share batches, so that short clips fill the device as well as long
-recordings do; results come back in the order of the recordings. Memory does not grow with a recording's
-length, unless its whole presence map is asked for.
+Windows of different recordings share batches, so that short clips use the device as well as long recordings
+do. Results are in the order of the recordings. Memory does not grow with the duration of a recording, unless
+its whole presence map is requested.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ Found = Callable[[AnyPath, list[Event]], bool]
 OnError = Literal["raise", "yield"]
 _Result = TypeVar("_Result")
 
-_MOST_SHIFTS = 32  # a row then covers 10 ms, a frame of the spectrogram
+_MOST_SHIFTS = 32  # rows of 10 ms, a frame of the spectrogram
 
 _logger = logging.getLogger("htsat_sed")
 
 
 @dataclass(frozen=True)
 class Detection:
-    """What was found in one recording.
+    """Events of one recording.
 
     Attributes:
-        events: ordered by onset, offset and label.
-        duration: of the recording, seconds.
-        sample_rate: of the recording, Hz, if known.
+        events: events ordered by onset, offset and label.
+        duration: duration of the recording, seconds.
+        sample_rate: sample rate of the recording, Hz, if known.
     """
 
     events: list[Event]
@@ -78,46 +78,44 @@ class Detector:
 
     Args:
         model: the name of a checkpoint such as ``home`` or its path, or a model from `load_checkpoint`.
-            Several make an ensemble, whose scores are the mean of theirs; they must agree in labels, sample
-            rate and window. A published checkpoint that is not on the disk is downloaded, which is logged.
-        device: ``auto`` (CUDA, else Apple's MPS, else the CPU) or any name that torch knows; several with
-            commas between them (``cuda:0,cuda:1``) take turns.
-        batch_size: windows that pass the model at once; ``auto`` for a number that suits the device. It
-            is halved, with a warning, whenever they do not fit into the device's memory.
+            Several models form an ensemble, whose scores are their mean; they must agree in labels, sample
+            rate and window. A published checkpoint that is not on disk is downloaded, with a log message.
+        device: ``auto`` (CUDA, else Apple's MPS, else the CPU) or a device of torch; several, separated by
+            commas (``cuda:0,cuda:1``), take turns.
+        batch_size: windows per batch; ``auto`` for a number that suits the device. It is halved, with a
+            warning, whenever a batch does not fit in the device's memory.
         hop: seconds between the starts of two windows, more than 0 and at most a window (10 s); rounded
             to whole tokens (0.3125 s), at least one. Less than a window makes windows overlap.
-        shifts: windows at each place, each later than the one before by this part of a token. Presence maps
-            then have a row for each such part of a token, the mean of the tokens that cover it. Takes
-            `shifts` times as long.
-        post_processing: how presence maps become events, and what calibrates scores; None for the
-            checkpoint's own, or the class map's thresholds.
-        class_map: joins the model's classes into others.
-        labels: keep only these classes (after the class map).
-        workers: threads that read, decode and resample meanwhile; None for one a processor core. Results
-            do not depend on it.
-        execution: runtime and precision; None for OpenVINO on a CPU where it is installed, else torch, in
-            float32. Other runtimes than torch keep the weights as they are now.
-        fill_batches: compute the last batch in full size, too: slower for a single short recording, but
-            then scores are the same to the last bit whatever other recordings are read along.
-        channel: listen to this channel of each recording alone, counted from 1; None for the mean of all.
-        track: listen to this audio track of each recording, counted from 1, where it has several, such as a
-            film; None for the first.
+        shifts: number of windows at each position, each 1 / `shifts` of a token later than the previous one.
+            Presence maps then have `shifts` rows per token, each the mean of the tokens that cover it.
+            Computation takes `shifts` times as long.
+        post_processing: post-processing and calibration of scores; None for the checkpoint's own, or the
+            class map's thresholds. An ensemble uses the post-processing and calibration of its first model.
+        class_map: merges the model's classes into others.
+        labels: only these classes (after the class map).
+        workers: threads that read, decode and resample; None for one per processor core. Results do not
+            depend on it.
+        execution: runtime and precision; None for float32 by OpenVINO on a CPU if installed, otherwise by
+            torch. Runtimes other than torch copy the weights at construction.
+        fill_batches: compute the last batch in full size as well: slower for a single short recording, but
+            scores then do not depend in the last bit on other recordings in the batch.
+        channel: only this channel of each recording, from 1; None for the mean of all.
+        track: this audio track of each recording with several, from 1; None for the first.
 
-    Calls from several threads run side by side and do not change one another's results. A Detector pickles
-    and copies by its arguments, weights included, so that it can be given to processes that are spawned; one
-    that was made before a fork refuses to work in the child. The models given are copied: they are neither
-    moved to the device nor put into evaluation mode.
+    A Detector is thread-safe. It pickles and copies by its arguments, including weights, so it can be passed
+    to spawned processes; after a fork it refuses to work in the child. Models are copied: those given are
+    neither moved to the device nor put into evaluation mode.
 
     Attributes:
         models: as given or loaded.
-        config: of the model, or the first of an ensemble.
-        labels: K class names, in the order of every result's columns.
-        hop: seconds, as rounded.
+        config: configuration of the model, or of the first of an ensemble.
+        labels: K class names, in the column order of all results.
+        hop: rounded hop, seconds.
         shifts: as given.
         token_seconds: duration of a row of presence maps.
-        post_processing: as used by `detect`.
+        post_processing: post-processing of `detect`.
         execution: as given.
-        runtime: what computes the models.
+        runtime: runtime of the models.
         channel: as given.
         track: as given.
 
@@ -189,7 +187,7 @@ class Detector:
         self.runtime: Runtime = self._devices.ensembles[0].models[0].runtime
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Copy and pickle by the arguments, models included; the copy is made anew, for its own process."""
+        """Copy and pickle by the arguments, including models; the copy is constructed in its own process."""
         return _made_of, (type(self), self._arguments)
 
     @property
@@ -214,33 +212,33 @@ class Detector:
             sound: a path, or ``-`` for standard input; samples as a NumPy array or a torch tensor, (n,) or
                 (n, channels), floating point in [-1, 1] or signed integers; the bytes of a recording of any
                 format; or a file object in binary mode.
-            sample_rate: of samples, Hz; None for all else.
+            sample_rate: sample rate of samples, Hz; None otherwise.
 
         Returns:
             Events ordered by onset, offset and label; memory does not grow with the recording.
 
         Raises:
             AudioError: the recording cannot be read.
-            UsageError: `sound` is none of these, or `sample_rate` is missing or too much.
+            UsageError: `sound` has another type, or `sample_rate` is missing or superfluous.
         """
         return _only(self.detections([_as_path(sound, sample_rate)])).events
 
     def presence_map(self, sound: Sound, *, sample_rate: int | None = None) -> PresenceMap:
-        """Presence map of one recording; arguments and errors as those of `detect`."""
+        """Presence map of one recording; arguments and errors as for `detect`."""
         return _only(self.presence_maps([_as_path(sound, sample_rate)]))
 
     def clip_scores(self, sound: Sound, *, sample_rate: int | None = None) -> NDArray[np.float32]:
-        """Clip-level scores of one recording, (K,); arguments and errors as those of `detect`."""
+        """Clip-level scores of one recording, (K,); arguments and errors as for `detect`."""
         return _only(self.all_clip_scores([_as_path(sound, sample_rate)]))
 
     def embeddings(
         self, sound: Sound, *, sample_rate: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Embeddings of the windows of one recording; arguments and errors as those of `detect`.
+        """Embeddings of the windows of one recording; arguments and errors as for `detect`.
 
         Returns:
-            (windows, D) float32, of an ensemble those of its models side by side, 0 for windows of digital
-            silence; and (windows,) seconds at which the windows start.
+            (windows, D) float32, concatenated over the models of an ensemble, 0 for windows of digital
+            silence; and (windows,) start times in seconds.
         """
         return _only(self.embeddings_many([_as_path(sound, sample_rate)]))
 
@@ -257,7 +255,7 @@ class Detector:
     def embeddings_many(
         self, sounds: Iterable[Sound], *, sample_rate: int | None = None, on_error: OnError = "yield"
     ) -> Iterator[tuple[Sound, tuple[NDArray[np.float32], NDArray[np.float64]] | HtsatSedError]]:
-        """Embeddings of many recordings, each as by `embeddings`; arguments as those of `detect_many`."""
+        """Embeddings of many recordings, each as by `embeddings`; arguments as for `detect_many`."""
         return _as_given(self._embeddings(_several(sounds, sample_rate, on_error)), on_error)
 
     def _embeddings(
@@ -282,17 +280,17 @@ class Detector:
         progress: RecordingProgress | None = None,
         defective: Defective | None = None,
     ) -> Iterator[tuple[AnyPath, Embeddings | HtsatSedError]]:
-        """Embeddings of stretches of many recordings, in their order: means over the tokens of a stretch.
+        """Embeddings of segments of many recordings, in their order: means over the tokens of a segment.
 
-        What lies behind the end of a recording does not count, unlike in `embeddings`. All stretches have
-        `window` seconds but the last, which ends with the recording.
+        Unlike in `embeddings`, padding after the end of a recording does not count. All segments have
+        `window` seconds except the last, which ends with the recording.
 
         Args:
             paths: recordings.
-            window: seconds of a stretch, rounded to whole tokens; infinite for one stretch.
-            hop: seconds between the starts of two stretches, rounded as well; None for `window`.
-            start: seconds; with `end`, the part of the recording that is cut into stretches. It is rounded
-                outwards to whole tokens.
+            window: duration of a segment in seconds, rounded to whole tokens; infinite for one segment.
+            hop: seconds between the starts of two segments, rounded likewise; None for `window`.
+            start: seconds; with `end`, the part of the recording to divide into segments, rounded outwards to
+                whole tokens.
             end: seconds, exclusive.
             progress: as in `presence_maps`.
             defective: as in `detections`.
@@ -338,24 +336,24 @@ class Detector:
         """Events of many recordings, in their order; their windows share batches.
 
         Args:
-            sounds: each as `detect` takes it.
-            sample_rate: of those that are samples, Hz.
-            on_error: ``yield`` gives a recording that cannot be read with its error, and the others go on;
-                ``raise`` raises it.
+            sounds: recordings as for `detect`.
+            sample_rate: sample rate of samples, Hz.
+            on_error: ``yield``: a recording that cannot be read is yielded with its error, and processing
+                continues; ``raise``: the error is raised.
 
         Yields:
             Each recording as given, with its events.
 
         Raises:
             AudioError: with ``raise``, a recording cannot be read.
-            UsageError: `sounds` is one recording, a value of it is nothing that `detect` takes, or `on_error`
-                is another word.
+            UsageError: `sounds` is a single recording, contains values that `detect` does not accept, or
+                `on_error` is invalid.
         """
         found = _as_given(self.detections(_several(sounds, sample_rate, on_error)), on_error)
         return ((sound, each.events if isinstance(each, Detection) else each) for sound, each in found)
 
     def events(self, presence_map: PresenceMap) -> list[Event]:
-        """Events of a presence map, by this detector's post-processing."""
+        """Events of a presence map by this detector's post-processing."""
         return find_events(presence_map, self.post_processing)
 
     def detections(
@@ -369,23 +367,22 @@ class Detector:
     ) -> Generator[tuple[AnyPath, Detection | HtsatSedError]]:
         """Events of many recordings, in their order.
 
-        The windows of all recordings share batches. A recording that cannot be read yields its error
-        and the others go on.
+        The windows of all recordings share batches. A recording that cannot be read yields its error, and
+        processing continues.
 
         Args:
             paths: recordings.
             progress: as in `presence_maps`.
-            rows: called with a path and the next (n, K) float32 rows of its presence map, whenever some
-                are known: all rows of a recording in order, after the result of the one before it was
-                yielded and before its own is. Some rows may come before an error.
-            defective: called, before its result is yielded, with the path of a recording that was cut off,
-                is damaged or holds samples that are no sound, and with what is wrong. What can be decoded of
-                it counts.
-            found: called with a path and events of it as soon as they are final; whether it took them. Those
-                that it took are not among the result, so that memory does not grow with their number.
+            rows: called with a path and the next (n, K) float32 rows of its presence map as they become
+                known: all rows of a recording in order, between the results of the previous recording and its
+                own. Some rows may precede an error.
+            defective: called with the path of a truncated or damaged recording, or one with invalid samples,
+                and a description, before its result is yielded. Its readable part is used.
+            found: called with a path and its events as soon as they are final; returns whether it accepted
+                them. Accepted events are not in the result, so that memory does not grow with their number.
 
         Yields:
-            Each path with what was found, or with the error that kept it from being read.
+            Each path with its detection or error.
         """
         with closing(self._presence_of(paths, self._shifted_windows, progress, defective)) as through:
             for recording, blocks in through:
@@ -409,6 +406,34 @@ class Detector:
                     events += take(stream.finish(end.duration))
                 yield recording.path, end.error or Detection(sorted(events), end.duration, end.sample_rate)
 
+    @overload
+    def presence_maps(
+        self,
+        sounds: Iterable[Sound],
+        *,
+        sample_rate: int | None = ...,
+        on_error: Literal["raise"],
+        start: float = ...,
+        end: float = ...,
+        progress: RecordingProgress | None = ...,
+        defective: Defective | None = ...,
+        tap: Tap | None = ...,
+    ) -> Iterator[tuple[Sound, PresenceMap]]: ...
+
+    @overload
+    def presence_maps(
+        self,
+        sounds: Iterable[Sound],
+        *,
+        sample_rate: int | None = ...,
+        on_error: OnError = ...,
+        start: float = ...,
+        end: float = ...,
+        progress: RecordingProgress | None = ...,
+        defective: Defective | None = ...,
+        tap: Tap | None = ...,
+    ) -> Iterator[tuple[Sound, PresenceMap | HtsatSedError]]: ...
+
     def presence_maps(
         self,
         sounds: Iterable[Sound],
@@ -427,15 +452,14 @@ class Detector:
             sounds: as for `detect_many`.
             sample_rate: as for `detect_many`.
             on_error: as for `detect_many`.
-            start: seconds; with `end`, the stretch whose scores are wanted. Inside they are those of the
-                whole recording. Windows that lie outside do not pass the model: what only they cover
-                scores 0.
+            start: seconds; with `end`, the time range of the scores. Inside, scores equal those of the whole
+                recording. Windows outside are not computed; what only they cover scores 0.
             end: seconds, exclusive.
-            progress: called with a path, the seconds of it that have passed the model, and its duration
-                as far as its header tells, else None; window by window.
-            defective: as in `detections`.
-            tap: called in a worker with a recording and its windows; passes the windows on, and may compute
-                something of its own from them, so that a recording is decoded once.
+            progress: called for each window with a path, the seconds processed, and the expected duration, or
+                None if unknown.
+            defective: as for `detections`.
+            tap: called in a worker with a recording and its windows; yields the windows, and may compute
+                something else from them, so that a recording is decoded only once.
 
         Yields:
             Each recording as given, with its presence map or its error.
@@ -471,22 +495,21 @@ class Detector:
     ) -> Iterator[tuple[AnyPath, NDArray[np.float32] | HtsatSedError]]:
         """Clip-level scores of many recordings, in their order.
 
-        A recording of up to one window is scored as the official code does: the spectrogram of a short
-        one is repeated as often as it fits. A longer one is cut into windows without overlap, the last
-        of which ends with the recording and so may overlap the one before; its score is the highest, or
-        the mean, over the windows.
+        A recording of up to one window is scored as by the official code, which repeats the spectrogram of a
+        short one as often as it fits. A longer one is divided into windows without overlap, except that the
+        last ends with the recording; its score is the maximum or mean over the windows.
 
         Args:
             paths: recordings.
-            pool: how the windows of a long recording become one score.
-            shifts: copies of each window, shifted round by 0, 100, 300, 600, ... samples, whose mean is its
-                score. The published figures on AudioSet are of 10, which take ten times as long.
-            progress: as in `presence_maps`.
-            defective: as in `detections`.
+            pool: pooling over the windows of a long recording.
+            shifts: copies of each window, cyclically shifted by 0, 100, 300, 600, ... samples, whose scores
+                are averaged. The published figures on AudioSet use 10, which takes ten times as long.
+            progress: as for `presence_maps`.
+            defective: as for `detections`.
 
         Yields:
-            Each path with its (K,) float32 scores in [0, 1], calibrated if `post_processing` says so; or with
-            its error.
+            Each path with its (K,) float32 scores in [0, 1], calibrated by `post_processing`, or with its
+            error.
 
         Raises:
             UsageError: `shifts` is less than 1.
@@ -521,11 +544,11 @@ class Detector:
 
     @contextmanager
     def scoring(self) -> Iterator[Callable[[NDArray[np.float32]], NDArray[np.float32]]]:
-        """Be ready for single windows, such as those of a live stream.
+        """Score single windows, such as those of a live stream.
 
         Yields:
-            Function of a window's (n,) float32 samples, at most `config.window_samples`; returns its presence
-            scores (32, K), 0 for digital silence. They are those that `detections` computes with.
+            A function of (n,) float32 samples, at most `config.window_samples`, that returns presence scores
+            (32, K), 0 for digital silence. They equal those of `detections`.
         """
         silent = np.zeros((TOKENS, len(self.labels)), np.float32)
         with self._devices.computing(Ensemble.presence) as launch:
@@ -542,7 +565,7 @@ class Detector:
     def _between(
         self, start: float, end: float, tap: Tap | None = None, *, shifted: bool = False
     ) -> Windowing:
-        """Windows of which those outside a stretch (seconds) are silent, so that they pass no model."""
+        """Windows, with those outside a time range (seconds) silenced, so that they are not computed."""
         rate = self.config.sample_rate
 
         def cut(stream: AudioStream) -> Iterator[Window]:
@@ -554,14 +577,14 @@ class Detector:
         return cut
 
     def _shifted_windows(self, stream: AudioStream) -> Iterator[Window]:
-        """The windows of each place, one for each shift; they overlap in all but part of a token."""
+        """The windows of each position, one per shift."""
         length, part = self.config.window_samples, self.config.window_samples / (TOKENS * self.shifts)
         later = [round(shift * part) for shift in range(self.shifts)]
         hop = self._hop_tokens * length // TOKENS
         for window in windows(stream, window=length + later[-1], hop=hop):
             for start in later:
                 samples = window.samples[start : start + length]
-                # A window behind the end of the recording is silence, and covers nothing of it.
+                # A window after the end of the recording is silence and covers nothing.
                 yield Window(window.start + min(start, len(window.samples)), samples)
 
     def _presence_of(
@@ -580,12 +603,12 @@ class Detector:
     def _rows(
         self, recording: ScoredRecording, scored: Iterator[NDArray[np.float32]]
     ) -> Iterator[NDArray[np.float32]]:
-        """Blocks of rows of a recording's presence map, cut where the recording ends."""
-        told = 0
+        """Blocks of rows of a presence map, truncated at the end of the recording."""
+        yielded = 0
         for block in stitch(scored, hop=self._hop_tokens, shifts=self.shifts):
             tokens = -(-recording.reached * TOKENS * self.shifts // self.config.window_samples)
-            block = block[: tokens - told]
-            told += len(block)
+            block = block[: tokens - yielded]
+            yielded += len(block)
             if len(block):
                 yield block
 
@@ -598,11 +621,11 @@ class Detector:
         progress: RecordingProgress | None,
         defective: Defective | None,
     ) -> Generator[tuple[ScoredRecording, Iterator[NDArray[np.float32]]]]:
-        """Each recording with the scores of its windows, which are to be taken to the end."""
+        """Each recording with the scores of its windows, which must be consumed completely."""
         if os.getpid() != self._process:
             raise UsageError(
-                "this Detector was made before the process was forked, which its threads do not survive: "
-                "make it in the process that uses it, or start processes by spawn"
+                "this Detector was made before a fork, which its threads do not survive: make it in the "
+                "process that uses it, or start processes by spawn"
             )
         rate = self.config.sample_rate
 
@@ -632,10 +655,10 @@ class Detector:
 
 
 def _check_types(*arguments: tuple[str, object, Any, str]) -> None:
-    """Refuse arguments of another type: name, value, type, and the words for it.
+    """Check the types of arguments, given as name, value, type and description.
 
     Raises:
-        UsageError: naming the first.
+        UsageError: a type is wrong.
     """
     for name, value, kind, words in arguments:
         if not isinstance(value, kind):
@@ -647,11 +670,11 @@ def _made_of(kind: type[Detector], arguments: Mapping[str, Any]) -> Detector:
 
 
 def _loaded(model: AnyModel) -> HTSAT:
-    """A model, from wherever it is.
+    """Load a model by name or path, or return it.
 
     Raises:
         CheckpointError: it cannot be loaded or downloaded.
-        UsageError: it is neither a model nor a name or path.
+        UsageError: it has another type.
     """
     if isinstance(model, HTSAT):
         return model
@@ -668,12 +691,12 @@ def _loaded(model: AnyModel) -> HTSAT:
     try:
         PostProcessing().override(loaded.post_processing or {})
     except UsageError as error:
-        raise CheckpointError(os.fspath(model), f"its post-processing is broken: {error}") from error
+        raise CheckpointError(os.fspath(model), f"its post-processing is invalid: {error}") from error
     return loaded
 
 
 def _as_path(sound: Sound, sample_rate: int | None) -> AnyPath:
-    """A path, or what stands for one.
+    """A path, or a recording in memory.
 
     Raises:
         UsageError: see `Detector.detect`.
@@ -681,12 +704,12 @@ def _as_path(sound: Sound, sample_rate: int | None) -> AnyPath:
     if not isinstance(sound, str | os.PathLike):
         return InMemory(sound, sample_rate)
     if sample_rate is not None:
-        raise UsageError("wanted no sample_rate: a recording states its own, only samples do not")
+        raise UsageError("wanted no sample_rate: it is for samples only, a recording states its own")
     return sound
 
 
 def _several(sounds: Iterable[Sound], sample_rate: int | None, on_error: OnError) -> Iterator[AnyPath]:
-    """Paths, or what stands for them, of several recordings.
+    """Paths of several recordings, or recordings in memory.
 
     Raises:
         UsageError: see `Detector.detect_many`.
@@ -703,7 +726,7 @@ def _several(sounds: Iterable[Sound], sample_rate: int | None, on_error: OnError
 def _as_given(
     results: Generator[tuple[AnyPath, _Result | HtsatSedError]], on_error: OnError
 ) -> Iterator[tuple[Sound, _Result | HtsatSedError]]:
-    """Results with the recordings as they were given; the first error is raised if that is wanted."""
+    """Results with the recordings as given; raises the first error if requested."""
     with closing(results) as found:
         for path, result in found:
             if isinstance(result, HtsatSedError) and on_error == "raise":
@@ -718,7 +741,7 @@ def _is_samples(sound: object) -> bool:
 def default_post_processing(
     own: Mapping[str, Any] | None, class_map: ClassMap | None = None
 ) -> PostProcessing:
-    """What holds where the caller says nothing: the class map's thresholds, or those of the checkpoint."""
+    """Default post-processing: the class map's thresholds, or that of the checkpoint."""
     if class_map is None:
         return PostProcessing().override(own or {})
     classes = {label: {"threshold": threshold} for label, threshold in class_map.thresholds.items()}
@@ -726,7 +749,7 @@ def default_post_processing(
 
 
 def _cores() -> int:
-    """Processor cores that this process may use."""
+    """Number of processor cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

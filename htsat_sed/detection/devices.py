@@ -1,9 +1,9 @@
-"""Where batches are computed: one device or several, each with its own ensemble of the models.
+"""Devices that compute batches, each with its own ensemble of the models.
 
-A batch is only begun; whoever wants the scores waits for them. On CUDA its copy to the device, the model and
-the copy back wait in the device's queue while the next batch is put together. On a CPU threads that hardly
-wait for each other compute equal parts of it, instead of all threads every single layer: torch is faster by
-that, and a core that a reader takes for a while holds up one part and not all.
+Batches are computed asynchronously; the caller waits for the scores. On CUDA the copy to the device, the
+model and the copy back are queued while the next batch is prepared. On a CPU, independent threads compute
+equal parts of a batch, instead of all threads each layer. This is faster in torch, and a core that is busy
+reading delays only one part.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from htsat_sed.model.runtime import Execution, Inference
 
 Scores = NDArray[np.float32]
 
-_WINDOWS = {"cpu": 8, "mps": 16, "cuda": 128}  # of a batch, where nobody says; fewer if they do not fit
+_WINDOWS = {"cpu": 8, "mps": 16, "cuda": 128}  # default batch size; fewer if they do not fit
 
 _logger = logging.getLogger("htsat_sed")
 
@@ -40,24 +40,23 @@ Launch = Callable[[list[Samples]], Callable[[], Scores]]
 
 
 class Devices:
-    """Deals batches round-robin to one or several devices.
+    """Distributes batches round-robin over one or several devices.
 
     Args:
-        models: of an ensemble.
-        names: ``auto`` (CUDA, else Apple's MPS, else the CPU), or names that torch knows, with commas
-            between several.
-        batch_size: windows of a batch; ``auto`` for a number that suits the device.
-        execution: how the models are computed.
-        classes: what becomes of their scores.
+        models: models of an ensemble.
+        names: ``auto`` (CUDA, else Apple's MPS, else the CPU), or devices of torch, separated by commas.
+        batch_size: windows per batch; ``auto`` for a number that suits the device.
+        execution: runtime and precision.
+        classes: selection of classes.
 
     Attributes:
-        ensembles: one a device.
-        batch_size: as of now; halved whenever a device runs out of memory.
-        in_flight: batches to begin before the scores of the first are asked for.
+        ensembles: one per device.
+        batch_size: current batch size; halved whenever a device runs out of memory.
+        in_flight: number of batches to start before waiting for the first.
 
     Raises:
-        ValueError: torch cannot use a device here, it cannot do what `execution` says, or the batch size
-            is below 1.
+        ValueError: torch cannot use a device, the device does not support `execution`, or the batch size is
+            below 1.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Devices:
         self.ensembles = [
             Ensemble(
                 [
-                    # A copy: the caller's model stays where it is, in the mode that it is in.
+                    # A copy, so that the caller's model keeps its device and mode.
                     Inference(
                         copy.deepcopy(model).to(device).eval(), device, execution, batch_size=self.batch_size
                     )
@@ -92,28 +91,27 @@ class Devices:
 
     @contextmanager
     def computing(self, compute: Compute) -> Iterator[Launch]:
-        """Be ready for batches; at the end, those that are begun are dropped.
+        """Accept batches; at the end, unfinished ones are dropped.
 
-        A batch that does not fit into the device's memory is repeated in halves, and those after it are
-        halved from the start.
+        A batch that does not fit in the device's memory is computed in halves, as are later ones.
 
         Args:
-            compute: the method of the ensemble that scores windows, one entry each.
+            compute: method of the ensemble that computes one result per window.
 
         Yields:
-            What begins with a batch, not empty, on the device whose turn it is, and returns what waits for
-            its scores or raises HtsatSedError: not even one window fits.
+            A function that starts a non-empty batch on the next device, and returns a function that waits for
+            the scores; either raises HtsatSedError if not even one window fits.
         """
         if self.ensembles[0].device.type != "cpu":
             yield lambda windows: self._begin(windows, compute, next(self._turns))
             return
         threads = torch.get_num_threads()
-        lanes = math.gcd(threads, self.batch_size)  # parts of one size: another shows in the last bits
+        lanes = math.gcd(threads, self.batch_size)  # equal parts, since sizes affect the last bits
         executor = _lanes(lanes, threads)
 
         def launch(windows: list[Samples]) -> Callable[[], Scores]:
             ensemble, size = next(self._turns), -(-len(windows) // lanes)
-            if len(windows) < lanes:  # here and now, with all of torch's threads
+            if len(windows) < lanes:  # synchronously, with all of torch's threads
                 return self._begin(windows, compute, ensemble)
             parts = [windows[i : i + size] for i in range(0, len(windows), size)]
             begun = [executor.submit(self._begin, part, compute, ensemble) for part in parts]
@@ -130,16 +128,18 @@ class Devices:
                 return _to_host(compute(ensemble, windows))
         except torch.OutOfMemoryError as error:
             if len(windows) == 1:
-                reason = "has no memory for a single window: end other programs on it, or choose --device cpu"
+                reason = (
+                    "has too little memory for a single window: end other programs on it, or use --device cpu"
+                )
                 raise HtsatSedError(str(ensemble.device), reason) from error
-        # Only now: the error held on to what had been computed.
+        # Outside the handler, since the exception keeps intermediate results alive.
         if ensemble.device.type == "cuda":
             torch.cuda.empty_cache()
         half = (len(windows) + 1) // 2
         if half < self.batch_size:
             self.batch_size = half
             _logger.warning(
-                "%s has no memory for a batch of %d windows: going on with %d",
+                "%s has too little memory for a batch of %d windows: continuing with %d",
                 ensemble.device,
                 len(windows),
                 half,
@@ -149,12 +149,12 @@ class Devices:
 
 
 def _lanes(count: int, threads: int) -> ThreadPoolExecutor:
-    """Threads that compute side by side, each with its share of torch's threads."""
+    """Threads that compute in parallel, each with its share of torch's threads."""
     with _settling:
         return _settled_lanes(count, threads)
 
 
-_settling = threading.Lock()  # the number of threads is one setting for all of them
+_settling = threading.Lock()  # torch's number of threads is a global setting
 
 
 def _settled_lanes(count: int, threads: int) -> ThreadPoolExecutor:
@@ -162,19 +162,19 @@ def _settled_lanes(count: int, threads: int) -> ThreadPoolExecutor:
     begun = threading.Barrier(count + 1)
 
     def begin() -> None:
-        torch.get_num_threads()  # or the thread would take the number for all threads at its first operation
+        torch.get_num_threads()  # otherwise the thread would adopt the global number at its first operation
         torch.set_num_threads(threads // count)
         begun.wait()
 
     for _ in range(count):
         executor.submit(begin)
     begun.wait()
-    torch.set_num_threads(threads)  # it is also what threads to come will have
+    torch.set_num_threads(threads)  # also the number for new threads
     return executor
 
 
 def _to_host(scores: Tensor) -> Callable[[], Scores]:
-    """Begin to copy scores to memory; the result waits for it."""
+    """Start to copy scores to memory; the returned function waits for them."""
     if scores.device.type != "cuda":
         found: Scores = scores.float().cpu().numpy()
         return lambda: found
@@ -201,7 +201,9 @@ def _device(name: str) -> torch.device:
             torch.zeros(1, device=device).cpu()
         except (RuntimeError, AssertionError, ImportError) as error:
             reason = str(error).splitlines()[0].partition(". ")[0]
-            raise UsageError(f"wanted a device that torch can use here, got {name!r}: {reason}") from error
+            raise UsageError(
+                f"wanted a device that torch can use on this machine, got {name!r}: {reason}"
+            ) from error
         return device
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -1,13 +1,12 @@
-"""Where events begin and end between tokens.
+"""Onsets and offsets of events between tokens.
 
-Thresholds choose tokens, of 0.3125 s each. But what a model is taught is the part of a token that an event
-covers, so that a token whose score lies between that of the event and that of what is around it tells where
-inside it the event begins. An event therefore begins and ends where the scores, joined by straight lines
-between the middles of tokens, cross a part of its mean score: its level. What is measured so hardly depends
-on how sure the model is of the event as a whole.
+Thresholds select tokens of 0.3125 s. The model is trained with the fraction of a token that an event covers,
+so a token with an intermediate score indicates where within it the event begins. An event therefore begins
+and ends where the scores, interpolated linearly between the centres of tokens, cross a fraction of its mean
+score, its level. The result hardly depends on the confidence of the model in the whole event.
 
-From a boundary whose inner token reaches the level the crossing is looked for outwards, from another
-inwards, and a boundary moves by no more than `REACH` tokens.
+The crossing is searched outwards if the inner token at a boundary reaches the level, otherwise inwards. A
+boundary moves by at most `REACH` tokens.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import Boxes
 
-REACH = 4  # tokens; farther away the score is no longer about the same boundary
-_TOKEN = 0.3125  # seconds; of shorter ones, as shifted windows make them, `REACH` spans as long
-_PART = 256  # tokens at least in what is kept together: arrays of a few take more than they hold
-APART = 0.5  # tokens that remain between two events
+REACH = 4  # tokens; scores farther away belong to other boundaries
+_TOKEN = 0.3125  # seconds of a token without shifts, to which `REACH` refers
+_PART = 256  # minimum tokens per stored array, whose overhead would otherwise exceed its content
+APART = 0.5  # minimum distance of two events, tokens
 
 
 def reach_of(token_seconds: float) -> int:
-    """How far a boundary moves at most, in tokens of a duration."""
+    """Maximum shift of a boundary, in tokens."""
     return max(REACH, round(REACH * _TOKEN / token_seconds))
 
 
 def long_ago(reach: int) -> int:
-    """A token that is too early to be in the way of any event."""
+    """A token too early to affect any event."""
     return -2 * (reach + 1)
 
 
@@ -44,19 +43,19 @@ def find_edges(
     first: int = 0,
     before: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Beginnings and ends of events, in tokens.
+    """Onsets and offsets of events, in tokens.
 
     Args:
-        scores: (T, K) smoothed scores of tokens `first` to `first` + T, which reach `reach` + 1 tokens beyond
-            all events, or to the recording's ends.
-        found: n events, ordered by column and start, disjoint, in tokens of the recording.
-        level: (K,) part of an event's mean score at which it begins and ends, below 1; 0 for whole tokens.
+        scores: (T, K) smoothed scores of tokens `first` to `first` + T, which extend `reach` + 1 tokens
+            beyond all events, or to the ends of the recording.
+        found: n disjoint events, ordered by column and start, in tokens of the recording.
+        level: (K,) fraction of its mean score at which an event begins and ends, below 1; 0 for whole tokens.
         reach: see `reach_of`.
         first: token of the first row.
         before: (K,) end of the last event before these; None if there is none.
 
     Returns:
-        Onsets and offsets, (n,) each; onset < offset, events of a column at least half a token apart.
+        Onsets and offsets, (n,) each; onset < offset, and events of a column are at least half a token apart.
     """
     column, start, end, _ = found
     onset, offset = start.astype(np.float64), end.astype(np.float64)
@@ -65,7 +64,7 @@ def find_edges(
         return onset, offset
     of, begins, ends = column[moved], start[moved] - first, end[moved] - first
     wanted = level[of] * _means(scores, of, begins, ends)
-    # Moves do not depend on `first`, to the last bit.
+    # Moves are independent of `first`, to the last bit.
     onset[moved] += _moves(scores, of, begins, wanted, reach)
     offset[moved] -= _moves(scores[::-1], of, len(scores) - ends, wanted, reach)
     onset, offset = np.maximum(onset, 0.0), np.minimum(offset, first + len(scores))
@@ -85,7 +84,7 @@ def _means(
     """Mean score of each run of tokens; runs are ordered by column and start, and disjoint."""
     tokens = len(scores)
     own, row = np.unique(column, return_inverse=True)
-    line = np.zeros(len(own) * tokens + 1)  # ends with a value that no run has
+    line = np.zeros(len(own) * tokens + 1)  # has one value more than the runs
     line[:-1] = np.nan_to_num(scores[:, own].T).ravel()
     bounds = np.stack([start, end], axis=1) + (row * tokens)[:, None]
     means: NDArray[np.float64] = np.add.reduceat(line, bounds.ravel())[::2] / (end - start)
@@ -99,11 +98,11 @@ def _moves(
     level: NDArray[np.float64],
     reach: int,
 ) -> NDArray[np.float64]:
-    """Tokens from the start of an event to where scores rise through a level; as far as looked if nowhere."""
+    """Tokens from the start of an event to where scores cross a level; the search limit if they do not."""
     place = start[:, None] + np.arange(-reach - 1, reach + 1)
     near = np.nan_to_num(scores[place.clip(0, len(scores) - 1), column[:, None]].astype(np.float64))
     above = near >= level[:, None]
-    steps = np.arange(-reach, reach + 1)  # from the start to the boundary behind each token but the last
+    steps = np.arange(-reach, reach + 1)  # from the start to the boundary after each token except the last
     outwards = above[:, reach + 1]
     rises = ~above[:, :-1] & above[:, 1:] & ((steps <= 0) == outwards[:, None])
     nearest = np.where(rises, np.abs(steps), reach + 1).argmin(axis=1)
@@ -116,9 +115,9 @@ def _moves(
 
 
 class EdgeScores:
-    """Smoothed scores of a stream, as long as edges need them.
+    """Smoothed scores of a stream that edges still need.
 
-    Of a column with an unfinished event those since shortly before it, of another the last few.
+    They begin shortly before the first unfinished event of a column; without one, only a few are kept.
 
     Args:
         columns: K.
@@ -128,12 +127,12 @@ class EdgeScores:
     def __init__(self, columns: int, reach: int) -> None:
         self._reach = reach
         self._end = 0  # token after the last
-        # The rows added last, and what edges need before them.
+        # The rows added last, and those that edges need before them.
         self._latest = np.zeros((0, columns), np.float32)
         self._kept: dict[int, list[NDArray[np.float32]]] = {}  # column -> parts that end with the last token
 
     def add(self, rows: NDArray[np.float32]) -> None:
-        """Take the next rows, (n, K)."""
+        """Append rows, (n, K)."""
         self._end += len(rows)
         self._latest = np.concatenate([self._latest[-self._reach - 1 :], rows])
         for column, parts in self._kept.items():
@@ -143,7 +142,7 @@ class EdgeScores:
             parts.append(new)
 
     def of(self, columns: Sequence[int]) -> Iterator[tuple[list[int], NDArray[np.float32], int]]:
-        """What is there of some columns, in ascending order, those with as many rows together.
+        """The kept scores of some columns, in ascending order, grouped by number of rows.
 
         Yields:
             k of the columns, their scores (n, k), and the token of the first row.
@@ -160,7 +159,7 @@ class EdgeScores:
             yield some, np.stack(scores, axis=1), self._end - rows
 
     def keep(self, starts: Mapping[int, int]) -> None:
-        """Forget all but what events need that are not final: column -> start of its first one."""
+        """Discard scores not needed by unfinished events, given as column -> start of its first one."""
         kept = {}
         for column, start in starts.items():
             parts = self._kept.get(column) or [self._latest[:, column].copy()]

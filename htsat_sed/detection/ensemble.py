@@ -1,4 +1,4 @@
-"""Several models as one: the mean of their scores, for the classes that are wanted."""
+"""Ensembles: the mean of the scores of several models, for selected classes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Samples = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ClassSelection:
-    """Which scores of several models become the K columns of a result.
+    """Mapping from the classes of several models to the K columns of a result.
 
     Attributes:
         labels: K class names.
-        orders: for each model, where it has the first one's classes; None if in the same places.
-        columns: for each of the K, the first model's classes whose highest score counts; None for all.
+        orders: for each model, its indices of the first model's classes; None if equal.
+        columns: for each of the K, the first model's classes whose highest score is used; None for all.
     """
 
     labels: tuple[str, ...]
@@ -40,8 +40,8 @@ class ClassSelection:
 
         Args:
             models: at least one.
-            class_map: joins the models' classes into others.
-            labels: keep only these classes (after the class map).
+            class_map: merges the models' classes into others.
+            labels: only these classes (after the class map).
 
         Raises:
             ValueError: there is no model, the models disagree, or a label is unknown.
@@ -59,12 +59,12 @@ class ClassSelection:
 
 
 class Ensemble:
-    """Models on one device, which score windows together.
+    """Models on one device whose scores are averaged.
 
     Args:
-        models: at least one, of one task.
-        device: where they are.
-        classes: what becomes of their scores.
+        models: at least one, all for the same classes.
+        device: device of the models.
+        classes: selection of classes.
 
     Attributes:
         models: as given.
@@ -90,17 +90,17 @@ class Ensemble:
         return self._chosen(self._mean([model.presence_scores(waveforms) for model in self.models]))
 
     def clip(self, windows: Sequence[Samples], *, shifts: int = 1) -> Tensor:
-        """Clip scores (B, K) of windows of any length: each is stretched before they share a batch.
+        """Clip scores (B, K) of windows of any length: each is extended to full length.
 
         Args:
-            windows: B.
-            shifts: copies of each window, shifted round by 0, 100, 300, 600, ... samples; scores are the mean
-                of theirs.
+            windows: B windows.
+            shifts: copies of each window, cyclically shifted by 0, 100, 300, 600, ... samples, whose scores
+                are averaged.
         """
         waveforms = [self._tensor([samples], len(samples)) for samples in windows]
         scores = []
         for shift in range(shifts):
-            # Each copy is a shift of the one before, as in the official code.
+            # Each copy is a shift of the previous one, as in the official code.
             waveforms = [waveform.roll(-100 * shift, dims=-1) for waveform in waveforms]
             scores.append(self._mean([model.clip_scores(waveforms) for model in self.models]))
         return self._chosen(torch.stack(scores).mean(dim=0))
@@ -116,7 +116,7 @@ class Ensemble:
         return torch.cat([model.token_embeddings(waveforms) for model in self.models], dim=2)
 
     def _mean(self, of_models: Sequence[Tensor]) -> Tensor:
-        """Mean of the scores (..., K of a model) of each, with the classes in the first model's order."""
+        """Mean of the scores (..., K of a model) of all models, in the first model's order of classes."""
         ordered = [s if o is None else s[..., o] for s, o in zip(of_models, self._orders, strict=True)]
         return torch.stack(ordered).mean(dim=0)
 
@@ -143,7 +143,7 @@ class Ensemble:
 
 
 def _same_task(first: HTSAT, other: HTSAT) -> list[int] | None:
-    """Where the first model's classes stand in another's; None if in the same places.
+    """Indices of the first model's classes in another; None if equal.
 
     Raises:
         ValueError: the two do not have the same classes, sample rate or window.

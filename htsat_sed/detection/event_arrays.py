@@ -1,7 +1,7 @@
 """Events of many columns of scores at once, as arrays: the steps after the median filter.
 
-See `htsat_sed.detection.events` for what the steps are. Here they are done for all classes of a recording,
-or for one class of many recordings with as many values, without a loop over them.
+`htsat_sed.detection.events` describes the steps. Here they are vectorised over all classes of a recording, or
+over many recordings and thresholds of one class.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from htsat_sed.detection.change_points import Boxes, find_boxes
 from htsat_sed.detection.edges import find_edges, reach_of
 
-SLACK = 1e-9  # seconds by which a duration may miss a bound through rounding
+SLACK = 1e-9  # rounding tolerance of durations, seconds
 
 
 class EventArrays(NamedTuple):
@@ -44,7 +44,7 @@ class EventRules(NamedTuple):
         sides: (K,) tokens on each side of the step filter; 0 for runs above the threshold.
         merge_absolute: (K,) see `PostProcessing`.
         merge_relative: (K,) see `PostProcessing`.
-        edge_level: (K,) part of its mean score at which an event begins and ends; 0 for whole tokens.
+        edge_level: (K,) fraction of its mean score at which an event begins and ends; 0 for whole tokens.
     """
 
     high: NDArray[np.float64]
@@ -64,13 +64,13 @@ def find_event_arrays(
     token_seconds: float,
     duration: float | NDArray[np.float64],
 ) -> EventArrays:
-    """Find the events of every column of smoothed scores, each by values of its own.
+    """Find the events of every column of smoothed scores, each with its own rules.
 
     Args:
         scores: (T, K), T at least 1.
-        rules: the values.
+        rules: the rules.
         token_seconds: duration of a token.
-        duration: of the recording, seconds; or (K,), of the recording of each column.
+        duration: duration of the recording in seconds, or (K,) that of each column.
     """
     runs, boxes = _runs(scores, rules), _boxes(scores, rules)
     found = runs.and_those(boxes).in_order() if len(boxes.column) else runs
@@ -81,11 +81,11 @@ def find_event_arrays(
 
 
 def close_gaps(found: Boxes, rules: EventRules, token_seconds: float) -> Boxes:
-    """Join neighbours of a column with less than `min_gap` between them; the score is the highest of theirs.
+    """Merge neighbours of a column less than `min_gap` apart; the score is their maximum.
 
     Args:
-        found: ordered by column and start, disjoint.
-        rules: the values.
+        found: disjoint runs or boxes, ordered by column and start.
+        rules: the rules.
         token_seconds: duration of a token.
     """
     column, starts, ends, peaks = found
@@ -106,42 +106,42 @@ def in_seconds(
     token_seconds: float,
     duration: NDArray[np.float64],
 ) -> EventArrays:
-    """Events of tokens as seconds, cut at the recording's end, without those shorter than `min_event`.
+    """Convert tokens to seconds, truncate at the end of the recording, and drop events below `min_event`.
 
     Args:
-        found: what remains after gaps were closed.
-        edges: where they begin and end, tokens.
-        rules: the values.
+        found: runs or boxes after gaps were closed.
+        edges: onsets and offsets, tokens.
+        rules: the rules.
         token_seconds: duration of a token.
-        duration: (K,) of the recording of each column, seconds.
+        duration: (K,) duration of the recording of each column, seconds.
     """
     column, peaks = found.column, found.score
     end = duration[column]
     onsets = edges[0] * token_seconds
     onsets = np.where(
         onsets < end, onsets, found.start * token_seconds
-    )  # moved past the end of the recording
+    )  # otherwise moved past the end of the recording
     offsets = np.minimum(edges[1] * token_seconds, end)
     kept = (offsets - onsets >= rules.min_event[column] - SLACK) & (offsets > onsets)
     return EventArrays(column[kept], onsets[kept], offsets[kept], peaks[kept])
 
 
 def _runs(scores: NDArray[np.float32], rules: EventRules) -> Boxes:
-    """Runs above the low threshold with a token above the high one, which is their score."""
+    """Runs above the low threshold whose highest score exceeds the high one."""
     found = find_runs(scores, np.where(rules.sides == 0, rules.low, np.inf))
     kept = found.score > rules.high.astype(np.float32)[found.column]
     return found.where(kept)
 
 
 def find_runs(scores: NDArray[np.float32], low: NDArray[np.float64]) -> Boxes:
-    """Longest runs of tokens of each column above a threshold, exclusive; their score is the highest inside.
+    """Maximal runs of tokens of each column above a threshold, exclusive; the score is the maximum inside.
 
     Args:
         scores: (T, K).
         low: (K,) thresholds.
     """
     tokens, classes = scores.shape
-    # All columns as one sequence, with a silent token after each, so that no run crosses columns.
+    # All columns in one sequence, with a silent token after each, so that no run crosses columns.
     line = np.zeros((classes, tokens + 1), np.float32)
     line[:, :tokens] = scores.T
     above = np.zeros((classes, tokens + 1), bool)
@@ -169,7 +169,7 @@ def _boxes(scores: NDArray[np.float32], rules: EventRules) -> Boxes:
 def _peaks(
     line: NDArray[np.float32], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Highest value in each half-open, ordered, disjoint run of a line that goes on after the last."""
+    """Maximum in each half-open, ordered, disjoint run of a sequence that extends beyond the last run."""
     if len(starts) == 0:
         return np.zeros(0, np.float32)
     return np.maximum.reduceat(line, np.stack([starts, ends], axis=1).ravel())[::2]

@@ -1,15 +1,15 @@
-"""From a presence map to events: smoothing, thresholds with hysteresis, shortest gap, shortest event.
+"""Presence maps to events: median filter, thresholds with hysteresis, shortest gap, shortest event.
 
-The steps, class by class and in this order:
+The steps for each class, in this order:
 
 1. median filter over time;
-2. runs of tokens above the low threshold, kept if any of their tokens is above the high one;
+2. runs of tokens above the low threshold are kept if any of their tokens is above the high one;
 3. gaps shorter than `min_gap` are closed;
 4. with an `edge_level`, events begin and end between tokens, see `htsat_sed.detection.edges`;
 5. events shorter than `min_event` are dropped.
 
-With a `step_filter`, step 2 finds boxes between change points instead, and keeps those whose score is
-above the threshold; see `htsat_sed.detection.change_points`.
+With a `step_filter`, step 2 instead keeps boxes between change points whose score is above the threshold; see
+`htsat_sed.detection.change_points`.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class Event:
         onset: seconds from the start of the recording.
         offset: seconds, exclusive; onset < offset.
         label: class name.
-        score: in [0, 1], the highest smoothed presence score inside the event, or of a box between change
-            points the mean one; calibrated if the post-processing says so; 1.0 for a reference event.
-        channel: of the recording, counted from 1; 0 for all of them together, or where it is not known.
+        score: score in [0, 1]: the maximum of the smoothed presence scores in the event, or their mean for a
+            box between change points; calibrated if the post-processing has a calibration; 1.0 for a
+            reference event.
+        channel: channel of the recording, from 1; 0 for all channels, or if unknown.
     """
 
     onset: float
@@ -64,7 +65,7 @@ def smooth(scores: NDArray[np.float32], *, widths: Sequence[int]) -> NDArray[np.
         widths: K odd widths in tokens.
 
     Returns:
-        (T, K); beyond both ends the map counts as mirrored.
+        (T, K); the map is mirrored at both ends.
     """
     smoothed = scores.copy()
     of_class = np.asarray(widths)
@@ -75,7 +76,7 @@ def smooth(scores: NDArray[np.float32], *, widths: Sequence[int]) -> NDArray[np.
 
 
 def smoothed(presence_map: PresenceMap, post_processing: PostProcessing) -> PresenceMap:
-    """The map that the thresholds hold for: each class through its median filter."""
+    """The map after the median filter of each class, to which thresholds apply."""
     step = presence_map.token_seconds
     rules = class_rules(tuple(presence_map.labels), token_seconds=step, post_processing=post_processing)
     return replace(presence_map, scores=smooth(presence_map.scores, widths=rules.widths))
@@ -86,8 +87,8 @@ class ClassRules(NamedTuple):
 
     Attributes:
         widths: (K,) widths of the median filter, tokens.
-        events: the values that find events.
-        calibration: the values for their scores.
+        events: rules for events.
+        calibration: calibration of their scores.
     """
 
     widths: tuple[int, ...]
@@ -99,14 +100,14 @@ class ClassRules(NamedTuple):
 def class_rules(
     labels: tuple[str, ...], *, token_seconds: float, post_processing: PostProcessing
 ) -> ClassRules:
-    """What holds for each class; kept, since to lay out 527 of them takes longer than to use them."""
+    """Rules of each class; cached, since preparing 527 classes takes longer than applying them."""
     rules = post_processing.of_each(labels)
     widths = tuple(median_filter_tokens(rule.median_filter, token_seconds) for rule in rules)
     return ClassRules(widths, event_rules(rules, token_seconds), event_calibration(rules))
 
 
 def event_rules(rules: Sequence[PostProcessing], token_seconds: float) -> EventRules:
-    """The values of each of K classes, without the median filter, as arrays."""
+    """Rules of K classes as arrays, without the median filter."""
     lows = [r.threshold if r.threshold_low is None else r.threshold_low for r in rules]
     sides = [step_filter_tokens(r.step_filter, token_seconds) if r.step_filter else 0 for r in rules]
     return EventRules(
@@ -126,7 +127,7 @@ def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> l
 
     Args:
         presence_map: scores of one recording.
-        post_processing: see there; exceptions for labels that the map lacks are without effect.
+        post_processing: the post-processing; values for labels that the map lacks have no effect.
 
     Returns:
         Events ordered by onset, offset and label, none beyond the recording's end; events of one
@@ -143,7 +144,7 @@ def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> l
 
 
 def named(found: EventArrays, labels: Sequence[str], calibration: Calibration) -> list[Event]:
-    """The same as events with calibrated scores, in the order of the columns."""
+    """Arrays as events with calibrated scores, in the order of the columns."""
     scores = calibration.of(found.column).apply(found.peak)
     return [
         Event(onset, offset, labels[column], score)

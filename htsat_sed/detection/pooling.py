@@ -1,4 +1,4 @@
-"""Embeddings of stretches of a recording: means over their tokens, computed as the tokens come."""
+"""Embeddings of segments of a recording: means over their tokens, computed token by token."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Embeddings of stretches of one recording.
+    """Embeddings of segments of one recording.
 
     Attributes:
-        vectors: (n, D) float32; zeros where a stretch is digital silence.
+        vectors: (n, D) float32; zeros for segments of digital silence.
         starts: (n,) float64, seconds.
         ends: (n,) float64, seconds.
-        duration: of the recording, seconds.
+        duration: duration of the recording, seconds.
     """
 
     vectors: NDArray[np.float32]
@@ -28,14 +28,14 @@ class Embeddings:
 
 
 class Pooling:
-    """Means over the tokens of stretches; keeps the tokens of one stretch and one block.
+    """Means over the tokens of segments; keeps the tokens of one segment and one block.
 
     Args:
         token_seconds: duration of a token.
-        window: seconds of a stretch, rounded to whole tokens; infinite for one stretch.
-        hop: seconds between the starts of two stretches, rounded as well.
-        start: seconds; where the first stretch begins, rounded down to a token.
-        end: seconds; where the last stretch ends, rounded up to a token.
+        window: duration of a segment in seconds, rounded to whole tokens; infinite for one segment.
+        hop: seconds between the starts of two segments, rounded likewise.
+        start: start of the first segment in seconds, rounded down to a token.
+        end: end of the last segment in seconds, rounded up to a token.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class Pooling:
         self._hop = math.inf if math.isinf(hop) else max(1, round(hop / token_seconds))
         self._first = math.floor(start / token_seconds)
         self._last = math.inf if math.isinf(end) else math.ceil(end / token_seconds)
-        self._seen = 0  # tokens that came
+        self._seen = 0  # tokens received
         self._open: list[tuple[int, NDArray[np.float64], int]] = []  # first token, sum and number of tokens
         self._done: list[tuple[int, NDArray[np.float64], int]] = []
         self._tail: deque[NDArray[np.float32]] = deque(maxlen=0 if math.isinf(window) else int(self._window))
 
     def add(self, rows: NDArray[np.float32]) -> None:
-        """Take the next (n, D) tokens."""
+        """Add the next (n, D) tokens."""
         for row in rows:
             if self._first <= self._seen < self._last:
                 if self._seen == self._first or (self._seen - self._first) % self._hop == 0:
@@ -64,10 +64,10 @@ class Pooling:
             self._seen += 1
 
     def finish(self, duration: float) -> Embeddings:
-        """All stretches; the last one ends with the recording, and so may overlap more with the one before.
+        """All segments; the last ends with the recording and may overlap more with the previous one.
 
         Args:
-            duration: of the recording, seconds.
+            duration: duration of the recording, seconds.
         """
         end = min(self._seen, self._last)
         found = self._done or self._open[:1]

@@ -1,4 +1,4 @@
-"""Prefetch: workers read the next sources meanwhile; items come in the order of the sources."""
+"""Prefetch: workers read sources in advance; items are yielded in the order of the sources."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Generic, TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 
-_PATIENCE = 1.0  # seconds that workers have for what they are at when nobody wants it any more
+_PATIENCE = 1.0  # seconds to wait for workers after the end
 
 
 @dataclass(eq=False)
 class _Shelf(Generic[S, T]):
-    """The items of one source that nobody has taken yet."""
+    """The items of one source that were not consumed yet."""
 
     source: S
     items: deque[T] = field(default_factory=deque)
@@ -35,20 +35,20 @@ def prefetch(
     most: int,
     idle: float | None = None,
 ) -> Generator[T | None]:
-    """Yield the items of every source, one source after the other, while workers read the next ones.
+    """Yield the items of every source in order, while workers read the next sources.
 
-    What comes does not depend on the number of workers. Closing the iterator ends them.
+    The items do not depend on the number of workers. Closing the iterator ends the workers.
 
     Args:
         sources: taken up to `most` ahead.
-        read: makes the items of one source; runs in a thread.
-        workers: threads, each at one source at a time; at least 1.
-        most: items that wait at most, at least 2. Half of them are for the source whose items come next,
-            so that those after it never keep it from being read.
-        idle: seconds without an item after which None comes in its place; None for never.
+        read: yields the items of one source; runs in a thread.
+        workers: number of threads, each for one source at a time; at least 1.
+        most: maximum number of queued items, at least 2. Half of them are reserved for the current source, so
+            that later ones do not block it.
+        idle: seconds without an item after which None is yielded; None for never.
 
     Raises:
-        BaseException: whatever `read` raises, after the items that it yielded before.
+        BaseException: any exception of `read`, after the items that it yielded.
     """
     desk = _Desk(read, most)
     threads: list[threading.Thread] = []
@@ -60,7 +60,7 @@ def prefetch(
                 if len(threads) < workers:
                     thread = threading.Thread(target=desk.work, name="prefetch", daemon=True)
                     thread.start()
-                    threads.append(thread)  # only one that began can be waited for
+                    threads.append(thread)  # only started threads can be joined
             if not desk.shelves:
                 return
             yield from desk.take(idle)
@@ -68,18 +68,18 @@ def prefetch(
         desk.close()
         until = time.monotonic() + _PATIENCE
         for thread in threads:
-            # One that hangs in a read (a lost network drive) is left behind; it ends with the program.
+            # A thread that hangs in a read (a lost network drive) is abandoned; it ends with the program.
             thread.join(max(0.0, until - time.monotonic()))
 
 
 class _Desk(Generic[S, T]):
-    """Where workers put items and the consumer takes them; one lock guards all of it."""
+    """Queues between workers and the consumer, guarded by one lock."""
 
     def __init__(self, read: Callable[[S], Generator[T]], most: int) -> None:
         self.shelves: deque[_Shelf[S, T]] = deque()  # in order; the consumer takes from the first
         self._read = read
         self._most = most
-        self._ordered: deque[_Shelf[S, T]] = deque()  # no worker has begun with them
+        self._ordered: deque[_Shelf[S, T]] = deque()  # not started by a worker
         self._held = 0
         self._closed = False
         self._changed = threading.Condition()
@@ -92,7 +92,7 @@ class _Desk(Generic[S, T]):
             self._changed.notify_all()
 
     def take(self, idle: float | None) -> Iterator[T | None]:
-        """The next item, waited for; none if the first source is exhausted, which then leaves."""
+        """Wait for the next item; yield none and remove the first source if it is exhausted."""
         with self._changed:
             first = self.shelves[0]
             if not self._changed.wait_for(lambda: first.items or first.complete, idle):
@@ -124,14 +124,14 @@ class _Desk(Generic[S, T]):
                     for item in items:
                         if not self._put(shelf, item):
                             break
-            except BaseException as error:  # the consumer's to handle, in its turn
+            except BaseException as error:  # raised in the consumer, in order
                 shelf.error = error
             with self._changed:
                 shelf.complete = True
                 self._changed.notify_all()
 
     def _put(self, shelf: _Shelf[S, T], item: T) -> bool:
-        """Put an item where it belongs as soon as there is room; False if nobody wants it any more."""
+        """Queue an item as soon as there is room; False if the prefetch was closed."""
 
         def has_room() -> bool:
             return self._held < (self._most if shelf is self.shelves[0] else self._most // 2)

@@ -1,4 +1,4 @@
-"""Presence maps, and how the maps of overlapping windows become one."""
+"""Presence maps, and the stitching of overlapping windows."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from htsat_sed.errors import UsageError
 
 @dataclass(frozen=True)
 class PresenceMap:
-    """How present each class is in each token of a recording.
+    """Presence scores of each class in each token of a recording.
 
     Attributes:
-        scores: (T, K) float32 in [0, 1]. Row t covers the seconds [t, t + 1) * `token_seconds`, the
-            last row cut at `duration`.
+        scores: (T, K) float32 in [0, 1]. Row t covers the seconds [t, t + 1) * `token_seconds`; the
+            last ends at `duration`.
         labels: K class names, in the order of the columns.
         token_seconds: duration of a token.
-        duration: of the recording, seconds; T = ceil(duration / token_seconds).
+        duration: duration of the recording, seconds; T = ceil(duration / token_seconds).
     """
 
     scores: NDArray[np.float32]
@@ -30,14 +30,14 @@ class PresenceMap:
     duration: float
 
     def __post_init__(self) -> None:
-        """Refuse scores that do not fit the labels.
+        """Check shapes and values.
 
         Raises:
             ValueError: `scores` is not (T, K) for K labels, or a duration is not positive.
         """
         if self.scores.ndim != 2 or self.scores.shape[1] != len(self.labels):
             raise UsageError(
-                f"wanted scores of shape (T, {len(self.labels)}), one column a label, got {self.scores.shape}"
+                f"wanted scores of shape (T, {len(self.labels)}), a column per label, got {self.scores.shape}"
             )
         if not (self.token_seconds > 0.0 and self.duration >= 0.0):
             raise UsageError(
@@ -46,13 +46,13 @@ class PresenceMap:
 
 
 def token_weights(tokens: int) -> NDArray[np.float32]:
-    """Weight of each token of a window where windows overlap: a triangle over the window.
+    """Triangular weights of the tokens of a window, for overlapping windows.
 
-    The middle of a window sees most context and counts most: token t of n weighs
+    The middle of a window has the most context and the highest weight: token t of n has weight
     min(t + 1/2, n - t - 1/2), which is never zero.
 
     Args:
-        tokens: n, tokens a window.
+        tokens: n, tokens in a window.
 
     Returns:
         (n,) float32, positive.
@@ -63,13 +63,13 @@ def token_weights(tokens: int) -> NDArray[np.float32]:
 
 
 class Stitcher:
-    """Joins the scores of consecutive windows into rows of one map, as they come.
+    """Stitches the scores of consecutive windows to rows of one map, window by window.
 
-    Where windows overlap, a row is their mean weighted by `token_weights`; where they do not, the scores pass
-    unchanged. Holds one window at a time.
+    Rows of overlapping windows are means weighted by `token_weights`; other scores are unchanged. Memory
+    holds one window.
 
     Args:
-        tokens: n, of a window.
+        tokens: n, tokens in a window.
         hop: tokens between the starts of two windows, 1 to n.
         shifts: above 1 for windows that are means of shifted ones, with n * `shifts` + `shifts` - 1 rows.
 
@@ -89,20 +89,19 @@ class Stitcher:
                 axis=0,
                 dtype=np.float32,
             )
-        self._sums: NDArray[np.float32] | None = None  # weighted, of the rows still open
+        self._sums: NDArray[np.float32] | None = None  # weighted sums of the open rows
         self._total = np.zeros(self._tokens, np.float32)
-        self._open = 0  # rows that a window has reached and later ones may change
+        self._open = 0  # rows that later windows may change
 
     def add(self, scores: NDArray[np.float32] | None, classes: int = 0) -> NDArray[np.float32]:
-        """Take the next window.
+        """Add the next window.
 
         Args:
-            scores: (n, K); None for a window that was left out: others count in its place, and what no
-                window covers scores 0.
-            classes: K, where the first window may be left out.
+            scores: (n, K); None for a skipped window. Rows that no other window covers score 0.
+            classes: K, if the first window may be skipped.
 
         Returns:
-            The (hop, K) rows that are final now.
+            The (hop, K) rows that are now final.
         """
         hop = self._hop
         if scores is not None and hop == self._tokens:
@@ -119,7 +118,7 @@ class Stitcher:
         return final
 
     def rest(self) -> NDArray[np.float32] | None:
-        """The (n - hop, K) rows after the final ones, by the windows so far; None if there are none."""
+        """The (n - hop, K) rows after the final ones, from the windows so far; None if there are none."""
         if self._sums is None or not self._open:
             return None
         return self._mean(self._sums[: self._open], self._total[: self._open])
@@ -133,19 +132,18 @@ class Stitcher:
 def stitch(
     windows: Iterable[NDArray[np.float32]], *, hop: int, shifts: int = 1
 ) -> Iterator[NDArray[np.float32]]:
-    """Join the scores of consecutive windows into rows of one map; see `Stitcher`.
+    """Stitch the scores of consecutive windows to rows of one map; see `Stitcher`.
 
-    With shifts, a row covers a token's `shifts`-th part, and is the mean of the tokens that cover it.
+    With shifts, a row covers 1 / `shifts` of a token, and is the mean of the tokens that cover it.
 
     Args:
-        windows: (n, K) scores of each window, in order: of each place, `hop` tokens after the one before,
-            a window for each shift, the i-th of them i / `shifts` tokens later.
-        hop: tokens between two places, 1 to n.
-        shifts: windows of a place.
+        windows: (n, K) scores of each window, in order. Positions are `hop` tokens apart; each has one window
+            per shift, the i-th of them i / `shifts` tokens later.
+        hop: tokens between two positions, 1 to n.
+        shifts: windows per position.
 
     Yields:
-        Blocks of finished rows, (hop * shifts, K) each, then the rows that only the windows of the last place
-        and their predecessors reach.
+        Blocks of final rows, (hop * shifts, K) each, then the remaining rows.
     """
     stitcher: Stitcher | None = None
     for scores in windows if shifts == 1 else _places(windows, hop, shifts):
@@ -158,13 +156,13 @@ def stitch(
 
 
 def _shift_weights(tokens: int, hop: int, shifts: int) -> NDArray[np.float32]:
-    """Weight of each part of a token in one of the shifted windows of a place, by its token."""
+    """Weight of each part of a token in one of the shifted windows of a position."""
     of_token = token_weights(tokens) if hop < tokens else np.ones(tokens, np.float32)
     return np.repeat(of_token, shifts)
 
 
 def _places(windows: Iterable[NDArray[np.float32]], hop: int, shifts: int) -> Iterator[NDArray[np.float32]]:
-    """The weighted mean of the shifted windows of each place, (n * shifts + shifts - 1, K)."""
+    """The weighted mean of the shifted windows of each position, (n * shifts + shifts - 1, K)."""
     each = iter(windows)
     while group := list(islice(each, shifts)):
         weights = _shift_weights(len(group[0]), hop, shifts)[:, None]

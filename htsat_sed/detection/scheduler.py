@@ -1,9 +1,8 @@
-"""Recordings to the scores of their windows: read ahead by workers, in batches that recordings share.
+"""Scheduler: workers read recordings in advance, and their windows share batches.
 
     recordings ─ workers ─▶ windows and ends, in order ─ batches ─▶ the same with scores, in order
 
-A batch holds the same windows in the same order whatever the number of workers, so results are the same
-to the last bit.
+Batches do not depend on the number of workers, so results are identical to the last bit.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ RecordingProgress = Callable[[AnyPath, float, float | None], None]
 Defective = Callable[[AnyPath, str], None]
 Windowing = Callable[[AudioStream], Iterator[Window]]
 
-_MOST_WAITING = 64  # windows and ends that wait for a batch, for each window in one
-_BATCHES_AHEAD = 2  # batches' worth of windows that workers read ahead, or
-_LEAST_AHEAD = 32  # so many, 41 MB at 32 kHz
-_IDLE = 0.1  # seconds without a window after which what came through a pipe is computed
+_MOST_WAITING = 64  # maximum number of queued windows and ends, in multiples of the batch size
+_BATCHES_AHEAD = 2  # batches of windows that workers read in advance
+_LEAST_AHEAD = 32  # minimum number of windows read in advance, 41 MB at 32 kHz
+_IDLE = 0.1  # seconds without a window after which an incomplete batch from a pipe is computed
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +35,11 @@ class Part:
     """A window of a recording.
 
     Attributes:
-        path: of the recording.
+        path: path of the recording.
         end: samples of the recording up to the end of the window.
         samples: (n,) float32; None for digital silence.
-        expected_duration: of the recording, seconds, as far as its header tells.
-        comes: whether the recording is read as it comes, so that the next window may be long in coming.
+        expected_duration: expected duration of the recording, seconds; None if unknown.
+        comes: whether the recording comes from a pipe, so that the next window may be delayed.
     """
 
     path: AnyPath
@@ -52,13 +51,13 @@ class Part:
 
 @dataclass(frozen=True)
 class End:
-    """What is known when a recording has been read.
+    """The end of a recording.
 
     Attributes:
-        path: of the recording.
+        path: path of the recording.
         duration: seconds; 0 if it could not be read.
-        sample_rate: of the recording, Hz; None if it could not be read.
-        defect: what is wrong with it though it could be read, such as that it was cut off.
+        sample_rate: sample rate of the recording, Hz; None if it could not be read.
+        defect: damage of a recording that was read nevertheless, such as truncation.
         error: why it could not be read to its end.
     """
 
@@ -70,12 +69,12 @@ class End:
 
 
 class ScoredRecording:
-    """A recording on its way out; its windows come once.
+    """A recording with scores; its windows can be consumed once.
 
     Attributes:
-        path: of the recording.
-        reached: samples of it that the windows so far cover.
-        end: how it ended; known when all windows have come.
+        path: path of the recording.
+        reached: samples covered by the windows so far.
+        end: end of the recording; known after all windows.
     """
 
     end: End
@@ -86,7 +85,7 @@ class ScoredRecording:
         self._items = chain([first], rest)
 
     def windows(self) -> Iterator[tuple[Part, Scores]]:
-        """The windows with what the model made of them, in order."""
+        """The windows with their scores, in order."""
         for item, scores in self._items:
             if isinstance(item, End):
                 self.end = item
@@ -107,23 +106,22 @@ def scored_recordings(
     workers: int,
     fill: bool,
 ) -> Generator[ScoredRecording]:
-    """Pass recordings through the model.
+    """Compute the scores of recordings.
 
     Args:
         paths: recordings.
-        open_stream: opens a recording at the rate of the windows; runs in a worker.
-        cut: makes windows of a recording; runs in a worker.
-        launch: begins with a batch and returns what waits for its scores, one entry a window.
-        silent: scores of a window of digital silence, in which nothing sounds whatever a model makes of
-            -100 dB; it does not pass the model.
-        batch_size: windows of a batch, as of now.
-        in_flight: batches that are begun before the first of them is waited for; at least 1.
-        workers: threads that read.
-        fill: repeat a window until a batch is full. Libraries compute batches of another size in another
-            order, which shows in the last bits; in batches of one size a window's company does not.
+        open_stream: opens a recording at the sample rate of the windows; runs in a worker.
+        cut: divides a recording into windows; runs in a worker.
+        launch: starts a batch and returns a function that waits for its scores, one entry per window.
+        silent: scores of a window of digital silence, which is not computed.
+        batch_size: returns the current batch size.
+        in_flight: number of batches to start before waiting for the first; at least 1.
+        workers: number of reading threads.
+        fill: repeat a window until a batch is full. The size of a batch affects the last bits of scores; the
+            other windows in it do not.
 
     Yields:
-        Each recording; its windows are to be taken to the end before the next one comes.
+        Each recording; its windows must be consumed completely before the next.
     """
 
     def read(path: AnyPath) -> Generator[Part | End]:
@@ -163,8 +161,8 @@ def _scored(
     in_flight: int,
     fill: bool,
 ) -> Generator[tuple[Part | End, Scores]]:
-    """Each item with its scores, in order; a pipe that is slow is not waited for with scores that are due."""
-    waiting: deque[tuple[Part | End, _Batch | None, int]] = deque()  # with the place in the batch
+    """Each item with its scores, in order; available scores do not wait for a slow pipe."""
+    waiting: deque[tuple[Part | End, _Batch | None, int]] = deque()  # with the index in the batch
     launched: deque[_Batch] = deque()
     batch = _Batch()
 

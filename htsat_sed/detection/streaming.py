@@ -1,20 +1,19 @@
-"""Events of a presence map that comes row by row: the same as of the whole map, without keeping it.
+"""Events of a presence map row by row: identical to those of the whole map, without storing it.
 
-What has to be known before an event is final, step by step (see `htsat_sed.detection.events`):
+Requirements for a final event, by step (see `htsat_sed.detection.events`):
 
-1. the median filter looks half its width ahead, and back;
-2. a run above the low threshold ends with the first token below: until then its start and its highest
-   score are kept, however long it lasts;
-3. an event ends when no other can begin within `min_gap` after it;
-4. its edges depend on its mean score, and on where the next event begins if both reach for the same room.
+1. the median filter needs half its width of rows before and after;
+2. a run above the low threshold ends with the first token below; until then its start and highest score are
+   kept;
+3. an event is complete when no other can begin within `min_gap` after it;
+4. its edges depend on its mean score, and on the start of the next event if that is close.
 
-So a few rows and one open run and one open event of each class are kept, whatever the duration; of a class
-with an `edge_level` also its smoothed scores while a run or an event is open, 4 bytes a token.
+So a few rows, one open run and one open event per class are kept, regardless of the duration; for a class
+with an `edge_level` also its smoothed scores while a run or an event is open, 4 bytes per token.
 
-Boxes between change points have no such bound. With `merge_absolute` above 0 a faint box, hours after
-another, lowers the score that decides whether the gap before it closes, and through it the score of the box
-before; a map's last row can undo its first box. For the classes with a `step_filter`, and for those alone,
-the smoothed scores are kept until the end: 4 bytes a token, 1.1 MB for a class and a day.
+Boxes between change points have no such bound: with `merge_absolute` above 0, the last row of a map can
+change its first box, through a chain of merged gaps. Only for classes with a `step_filter`, the smoothed
+scores are kept until the end: 4 bytes per token, 1.1 MB for a class and a day.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ from htsat_sed.detection.event_arrays import EventRules, close_gaps, find_event_
 from htsat_sed.detection.events import Event, PostProcessing, class_rules, named, smooth
 from htsat_sed.errors import UsageError
 
-_BLOCK = 256  # rows worth the overhead of a round, 80 s
+_BLOCK = 256  # rows processed at once, 80 s
 
 
 class EventStream:
-    """Finds the events of one recording while the rows of its presence map come.
+    """Finds the events of one recording, row by row of its presence map.
 
-    All events that `add` and `finish` return are together those of `find_events` of the whole map, for
-    any split into blocks.
+    The events that `add` and `finish` return are those of `find_events` for the whole map, for any division
+    into blocks.
 
     Args:
         labels: K class names, in the order of the columns.
         token_seconds: duration of a token.
-        post_processing: how rows become events; exceptions for unknown labels are without effect.
-        block: rows that are gathered before they are looked at; None for as many as make it fast.
+        post_processing: post-processing; values for unknown labels have no effect.
+        block: rows to process at once; None for an efficient number.
     """
 
     def __init__(
@@ -78,20 +77,20 @@ class EventStream:
         self._waiting = _none()  # events to which another may be joined
 
     def add(self, rows: NDArray[np.float32]) -> list[Event]:
-        """Take the next rows.
+        """Add the next rows.
 
         Args:
             rows: (n, K) float32 scores in [0, 1].
 
         Returns:
-            Events that are final now, in the order of columns; mostly none.
+            Events that are now final, in the order of columns; usually none.
 
         Raises:
-            ValueError: there is not one column a label.
+            ValueError: the number of columns is not that of labels.
         """
         if rows.ndim != 2 or rows.shape[1] != len(self._labels):
             raise UsageError(
-                f"wanted rows of shape (n, {len(self._labels)}), one column a label, got {rows.shape}"
+                f"wanted rows of shape (n, {len(self._labels)}), one column per label, got {rows.shape}"
             )
         self._new.append(rows)
         if sum(map(len, self._new)) < self._block:
@@ -102,10 +101,10 @@ class EventStream:
         """The remaining events.
 
         Args:
-            duration: of the recording, seconds; it ends within the last row.
+            duration: duration of the recording, seconds; within the last row.
 
         Raises:
-            ValueError: it ends before the last row.
+            ValueError: the duration ends before the last row.
         """
         tokens = self._end + sum(map(len, self._new))
         if tokens == 0 or not self._labels:
@@ -122,12 +121,12 @@ class EventStream:
         return found
 
     def preview(self, rows: NDArray[np.float32], duration: float) -> list[Event]:
-        """What the remaining events would be if the recording ended after these rows; changes nothing.
+        """The remaining events if the recording ended after these rows; the state does not change.
 
-        They begin and end with whole tokens, so that an event that has gone on for days costs no more time.
+        They begin and end with whole tokens, so that long events take no more time.
 
         Args:
-            rows: (n, K), the next ones.
+            rows: (n, K), the next rows.
             duration: see `finish`.
         """
         ahead = copy.copy(self)
@@ -139,7 +138,7 @@ class EventStream:
         return ahead.finish(duration)
 
     def _advance(self, duration: float | None) -> list[Event]:
-        """Look at the new rows, which are the last if the duration is known."""
+        """Process the new rows, which are the last if the duration is known."""
         rows = np.concatenate([self._rows, *self._new])
         self._new = []
         self._end += len(rows) - len(self._rows)
@@ -169,8 +168,8 @@ class EventStream:
             final &= ~edged | (self._smoothed - events.end > self._reach)
         onsets, offsets = self._edges(events, final)
         if duration is None:
-            # The next event leaves room for the end of this one. It does not matter whether there will be one
-            # if the end needs no more; it does if an open run is not yet known to be an event.
+            # The next event limits the end of this one. An end within the limit is final; otherwise it must
+            # be known whether an open run is an event.
             limit = events.end + (gap / 2.0 - APART / 2.0)
             is_event = np.zeros(len(self._labels), bool)
             high = self._rules.high.astype(np.float32)[self._open.column]
@@ -181,7 +180,7 @@ class EventStream:
         self._waiting = events.where(~final)
         self._last_end[events.column[final]] = events.end[final]  # the last assignment holds
         self._edge_scores.keep(self._unfinished())
-        # What is final before the end lies before the last row, which alone the end may cut.
+        # Events that are final before the end lie before the last row, the only one that may be truncated.
         end = np.full(len(self._labels), np.inf if duration is None else duration)
         edges = onsets[final], offsets[final]
         spans = in_seconds(events.where(final), edges, self._rules, token_seconds=self._step, duration=end)
@@ -190,7 +189,7 @@ class EventStream:
     def _edges(
         self, events: Boxes, final: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Where events begin and end, tokens; right for those that are final."""
+        """Onsets and offsets of events, tokens; correct for final events."""
         onsets, offsets = events.start.astype(np.float64), events.end.astype(np.float64)
         wanted = np.unique(events.column[final & (self._edge_level[events.column] > 0.0)])
         for places, scores, first in self._edge_scores.of(np.searchsorted(self._edged, wanted).tolist()):
@@ -222,7 +221,7 @@ class EventStream:
         low = np.where(self._rules.sides == 0, self._rules.low, np.inf)
         found = find_runs(smoothed, low)
         start, end = found.start + self._smoothed, found.end + self._smoothed
-        begun = np.full(len(self._labels), -1)  # where in `open` the column's run is
+        begun = np.full(len(self._labels), -1)  # index of the column's run in `_open`
         begun[self._open.column] = np.arange(len(self._open.column))
         before = np.where(start == self._smoothed, begun[found.column], -1)
         goes_on = before >= 0

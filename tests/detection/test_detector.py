@@ -239,9 +239,9 @@ def test_progress_tells_the_seconds_read(tmp_path: Path) -> None:
         ({"batch_size": 0}, "wanted batch_size of at least 1, got 0"),
         ({"workers": 0}, "wanted at least one worker, got 0"),
         ({"device": "cpu,toaster"}, "wanted a device such as cpu, cuda, cuda:1 or mps, got 'toaster'"),
-        ({"device": "cuda:99"}, "wanted a device that torch can use here, got 'cuda:99'"),
-        ({"device": "meta"}, "wanted a device that torch can use here, got 'meta'"),
-        ({"device": "hpu"}, "wanted a device that torch can use here, got 'hpu'"),
+        ({"device": "cuda:99"}, "wanted a device that torch can use on this machine, got 'cuda:99'"),
+        ({"device": "meta"}, "wanted a device that torch can use on this machine, got 'meta'"),
+        ({"device": "hpu"}, "wanted a device that torch can use on this machine, got 'hpu'"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments: dict[str, object], message: str) -> None:

@@ -146,7 +146,7 @@ def test_models_by_name_and_path(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"wanted a model, or the name or path of a checkpoint .*; got int"):
         Detector(3)  # type: ignore[arg-type]
     save_checkpoint(tmp_path / "bad.safetensors", tiny(), post_processing={"threshold": 3})
-    with pytest.raises(CheckpointError, match=r"bad\.safetensors: its post-processing is broken"):
+    with pytest.raises(CheckpointError, match=r"bad\.safetensors: its post-processing is invalid"):
         Detector(tmp_path / "bad.safetensors")
 
 
@@ -180,6 +180,8 @@ def test_a_typed_client(tmp_path: Path) -> None:
                     found += len(vectors[0])
                 for _, each in detector.detect_many(paths, on_error="raise"):
                     found += len(each)
+                for _, made in detector.presence_maps(paths, on_error="raise"):
+                    found += len(made.scores)
                 return found
 
             write_events("a.tsv", {"a.wav": events}, next(iter(FORMATS)))

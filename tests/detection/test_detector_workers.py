@@ -185,8 +185,8 @@ def test_a_batch_that_does_not_fit_is_halved(
     np.testing.assert_allclose(found.scores, whole.scores, rtol=0, atol=1e-5)
     assert sizes == [7, 4, 2, 2, 3, 2, 1]
     assert caplog.messages == [
-        "cpu has no memory for a batch of 7 windows: going on with 4",
-        "cpu has no memory for a batch of 4 windows: going on with 2",
+        "cpu has too little memory for a batch of 7 windows: continuing with 4",
+        "cpu has too little memory for a batch of 4 windows: continuing with 2",
     ]
     assert detector.presence_map(long_recording).scores.tobytes() == whole.scores.tobytes()
     assert len(caplog.messages) == 2
@@ -200,5 +200,5 @@ def test_a_window_that_does_not_fit_is_an_error(
 
     detector = Detector(tiny(), batch_size=2)
     monkeypatch.setattr(Ensemble, "presence", scarce)
-    with pytest.raises(HtsatSedError, match="cpu: has no memory for a single window: end other"):
+    with pytest.raises(HtsatSedError, match="cpu: has too little memory for a single window"):
         detector.presence_map(long_recording)
