@@ -1,7 +1,7 @@
-"""Labels, events and presence maps as files: readers and writers, one module a format.
+"""Files of labels, events and presence maps: readers and writers, one module per format.
 
 A table of many recordings is a ``dict`` from the name of a recording to its events, ordered by onset, offset
-and label; a recording without events has an empty list. `FORMATS` names the formats of events.
+and label; a recording without events has an empty list. `FORMATS` lists the formats of events.
 """
 
 from __future__ import annotations
@@ -88,17 +88,17 @@ class Format:
     """One format of events.
 
     Attributes:
-        suffix: of its files, dot included.
-        shared: one file holds all recordings; else each recording has its own (`path_of`).
-        header: the text a file begins with.
-        lines: (filename, events, duration or None) -> the text of one recording, to follow the header or,
-            in a shared file, another recording's; None where the format is written as a whole only.
+        suffix: file suffix, with the dot.
+        shared: whether one file contains all recordings; otherwise each recording has a file (`path_of`).
+        header: text at the start of a file.
+        lines: (filename, events, duration or None) -> text of one recording; None if a format is only written
+            as a whole.
         takes: further keywords of `lines`: ``sample_rate``, ``start``, ``safe_cells`` (see
             `htsat_sed.annotations.delimited`) and ``columns``.
-        channel: the columns that a table has for channels where events have them.
-        clock: the columns that a table has for clock times where recordings have them.
-        write: (path, recordings, columns) -> None, where there is no `lines`.
-        read: path -> the table in it.
+        channel: columns of tables with channels.
+        clock: columns of tables with clock times.
+        write: (path, recordings, columns) -> None; None if there is `lines`.
+        read: path -> table.
     """
 
     suffix: str
@@ -113,15 +113,15 @@ class Format:
 
     @property
     def ending(self) -> str:
-        """The last part of the suffix, in lower case, by which a path can be of this format."""
+        """The last part of the suffix, in lower case."""
         return "." + self.suffix.lower().rpartition(".")[2]
 
     def columns(self, *, channels: bool = False, clock: bool = False) -> tuple[str, ...]:
-        """The further columns of a table whose events have channels, or whose recordings clock times."""
+        """Additional columns of a table with channels or clock times."""
         return (self.channel if channels else ()) + (self.clock if clock else ())
 
     def heading(self, columns: Sequence[str] = ()) -> str:
-        """The text that a file begins with, with further columns."""
+        """Text at the start of a file, with additional columns."""
         if not columns:
             return self.header
         delimiter = "," if "," in self.header else "\t"
@@ -153,7 +153,7 @@ class Format:
         safe_cells: bool = False,
         columns: Sequence[str] = (),
     ) -> str:
-        """The text of one recording, see `lines`, with its duration in seconds and rate in Hz, if known."""
+        """Text of one recording, see `lines`, with its duration (s) and sample rate (Hz), if known."""
         if self.lines is None:
             raise UsageError("this format is not text: write it with write_events")
         given: dict[str, Any] = {
@@ -251,7 +251,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         ),
     }
 )
-"""Name -> format, the names as on the command line."""
+"""Name on the command line -> format."""
 
 
 def write_events(
@@ -266,18 +266,17 @@ def write_events(
     """Write the events of recordings, every file whole or not at all.
 
     Args:
-        path: the file to be. For a format with one file a recording, a folder, made where it is not
-            there (`path_of`), or for a single recording a file, if it ends like one of that format.
+        path: target file. For formats with one file per recording, a folder, created if missing (`path_of`),
+            or for a single recording a file with the suffix of the format.
         events: recording -> its events, in any order.
         format: one of `FORMATS`.
-        durations: recording -> seconds, as far as known; JSON Lines and TextGrid hold them.
-        sample_rates: recording -> Hz, as far as known; Raven's frequencies end at half of it.
-        starts: recording -> when it began, as far as known; CSV, JSON Lines, Parquet and Raven's tables then
-            have clock times.
+        durations: recording -> seconds, if known; stored in JSON Lines and TextGrid.
+        sample_rates: recording -> Hz, if known; half of it limits the frequencies in Raven's tables.
+        starts: recording -> start, if known; adds clock times to CSV, JSON Lines, Parquet and Raven's tables.
 
     Raises:
-        ValueError: `format` is unknown, an event has no label or not 0 <= onset < offset, or one file was
-            named for several recordings.
+        ValueError: `format` is unknown, an event has no label or not 0 <= onset < offset, or one file is
+            given for several recordings.
         HtsatSedError: a file cannot be written.
     """
     of = _format(format)
@@ -304,18 +303,18 @@ def write_table(
     channels: bool = False,
     safe_cells: bool = False,
 ) -> None:
-    """Write one table of many recordings as they come, whole or not at all, in constant memory.
+    """Write a table of many recordings, whole or not at all, in constant memory.
 
     Args:
-        path: the file to be.
-        recordings: the name of each, its events in any order, and its duration in seconds if known.
-        format: one of `FORMATS` that has one file for all recordings.
-        starts: recording -> when it began; see `write_events`.
+        path: target file.
+        recordings: name, events in any order, and duration in seconds (if known) of each recording.
+        format: one of `FORMATS` with one file for all recordings.
+        starts: recording -> start; see `write_events`.
         channels: whether events have channels.
         safe_cells: keep spreadsheets from running names and labels as formulas, in TSV and CSV.
 
     Raises:
-        ValueError: `format` is unknown or has one file a recording; or as `write_events`.
+        ValueError: `format` is unknown or has one file per recording; or as for `write_events`.
         HtsatSedError: the file cannot be written.
     """
     of = _format(format)
@@ -341,7 +340,7 @@ def _format(name: str) -> Format:
 
 
 def _targets(path: Path, events: Mapping[str, Sequence[Event]], of: Format) -> dict[Path, str]:
-    """The file of each recording, its folder made."""
+    """The file of each recording; creates its folder."""
     if path.suffix.lower() == of.ending and not path.is_dir():
         if len(events) != 1:
             raise UsageError(f"wanted a folder for the files of {len(events)} recordings, got {path}")
@@ -357,23 +356,22 @@ def _targets(path: Path, events: Mapping[str, Sequence[Event]], of: Format) -> d
 
 
 def read_events(path: str | os.PathLike[str], format: str | None = None) -> Table:
-    """Read events from a file of any format, or from a folder of files with one a recording.
+    """Read events from a file of any format, or from a folder with one file per recording.
 
-    In a folder, recordings are named by their path below it; files that are none of the formats are passed
-    over. Rules common to all formats: rows that occur twice and events without length are dropped, with a
-    warning that counts them.
+    In a folder, recordings are named by their relative path; files of other formats are ignored. In all
+    formats, duplicate rows and events without duration are dropped, with a warning that counts them.
 
     Args:
         path: a file or a folder.
-        format: one of `FORMATS`; by default the content tells.
+        format: one of `FORMATS`; None to detect it from the content.
 
     Returns:
         Recording -> its events, ordered by onset, offset and label.
 
     Raises:
         ValueError: `format` is unknown.
-        AnnotationError: the path cannot be read, is of no format known or, as a folder, of several; or as
-            the format's reader.
+        AnnotationError: the path cannot be read, its format is unknown, or a folder has several formats; or
+            as for the reader of the format.
     """
     if format is not None:
         _format(format)
@@ -390,8 +388,8 @@ def _read_folder(folder: Path, format: str | None) -> Table:
     found = {kind for kind in kinds.values() if kind} if format is None else {format} & set(kinds.values())
     if len(found) != 1:
         several = (
-            f"label files of several formats ({', '.join(sorted(found))}), which may say the same twice: "
-            "give a folder with those of one, or a single table"
+            f"label files of several formats ({', '.join(sorted(found))}), which may have the same events: "
+            "give a folder with one format, or a single table"
         )
         raise AnnotationError(folder, f"holds {several if found else 'no label files'}")
     events: Table = {}
@@ -404,7 +402,7 @@ def _read_folder(folder: Path, format: str | None) -> Table:
 
 
 def _recognise(path: Path) -> str | None:
-    """The format of a file by its first line, or else by its suffix."""
+    """Format of a file by its first line, or else by its suffix."""
     try:
         with path.open("rb") as file:
             head = file.read(4096)
@@ -420,7 +418,7 @@ def _recognise(path: Path) -> str | None:
         if re.match(pattern, first):
             return name
     fitting = [name for name, of in FORMATS.items() if path.name.endswith(of.suffix)]
-    # Any text may be called .txt; an empty one is a label track without labels.
+    # Any text may have the suffix .txt; an empty one is a label track without labels.
     fitting = [name for name in fitting if name != "audacity" or not first]
     return max(fitting, key=lambda name: len(FORMATS[name].suffix), default=None)
 

@@ -1,9 +1,9 @@
-"""Audacity label tracks: one file a recording; onset, offset and label with tabs between them, no header.
+"""Audacity label tracks: one file per recording; tab-separated onset, offset and label, no header.
 
     0.312500	1.250000	Speech
 
-Times have 6 decimals, as in Audacity's own exports. Scores are not kept. Control characters in labels are
-written as `text` has it.
+Times have 6 decimals, as in Audacity's exports. Scores are not stored. Control characters in labels are
+escaped, see `text`.
 
 Source: Audacity manual, "Importing and Exporting Labels".
 """
@@ -38,9 +38,9 @@ def audacity_lines(filename: str, events: Sequence[Event], duration: float | Non
     """The label track of one recording.
 
     Args:
-        filename: without effect here.
+        filename: not used.
         events: its events, in any order.
-        duration: without effect here.
+        duration: not used.
     """
     return "".join(
         f"{onset}\t{offset}\t{escape(event.label, CONTROL)}\n"
@@ -51,18 +51,16 @@ def audacity_lines(filename: str, events: Sequence[Event], duration: float | Non
 def read_audacity(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read a label track.
 
-    The frequency lines of spectral labels, which begin with a backslash, are skipped; further cells after
-    the label too, but for a score in the next one, where BirdNET-Analyzer writes it. Decimal commas are
-    understood. Labels without text, which name no event, and what lies before 0 s, where the recording
-    begins, are left out; so are point labels, which have no length, and labels given twice. Warnings count
+    The frequency lines of spectral labels, which begin with a backslash, and cells after the label are skipped,
+    except for a score in the next cell, as written by BirdNET-Analyzer. Decimal commas are accepted. Labels
+    without text, labels before 0 s, point labels (without duration) and duplicates are dropped; warnings count
     them.
 
     Returns:
-        One recording, named as the file without ``.txt`` or ``.BirdNET.results.txt``.
+        One recording, named like the file without ``.txt`` or ``.BirdNET.results.txt``.
 
     Raises:
-        AnnotationError: the file cannot be read; or, naming the line: a time that is no number, or an offset
-            before its onset.
+        AnnotationError: the file cannot be read, a time is no number, or an offset is before its onset.
     """
     recording = _SUFFIXES.sub("", Path(path).name)
     collected = Collected(path)
@@ -72,19 +70,19 @@ def read_audacity(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
             continue
         onset_text, offset_text, *texts = text.split("\t") if "\t" in text else [text, ""]
         if not offset_text.strip():
-            raise AnnotationError(path, f"line {line}: wanted onset, offset and label with tabs between them")
+            raise AnnotationError(path, f"line {line}: wanted tab-separated onset, offset and label")
         onset = signed_number(path, line, "onset", onset_text, comma=True)
         offset = signed_number(path, line, "offset", offset_text, comma=True)
         label = unescape(texts[0]) if texts else ""
         if offset < onset:
-            raise AnnotationError(path, f"line {line}: offset {offset:g} lies before onset {onset:g}")
+            raise AnnotationError(path, f"line {line}: offset {offset:g} is before onset {onset:g}")
         if not label.strip():
             collected.drop(line, "without text")
         elif offset <= 0.0 and onset < 0.0:
             collected.drop(line, "before the recording begins")
         else:
             if onset < 0.0:
-                logger.warning("%s: line %d: begins at %g s, read from 0 s on", path, line, onset)
+                logger.warning("%s: line %d: begins at %g s, truncated to 0 s", path, line, onset)
             score = float(texts[1]) if texts[1:] and _SCORE.fullmatch(texts[1].strip()) else 1.0
             collected.add(line, recording, Event(max(onset, 0.0), offset, label, score))
     return collected.table()

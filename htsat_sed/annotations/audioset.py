@@ -1,10 +1,10 @@
-"""AudioSet's strong labels: one table for all segments, one row an event, classes by their codes (MIDs).
+"""AudioSet's strong labels: one table for all segments, one row per event, classes as codes (MIDs).
 
     segment_id	start_time_seconds	end_time_seconds	label
     b0RFKhbpFJA_30000	0.000	10.000	/m/03m9d0z
 
-The codes of the 527 classes of AudioSet become their names, and back; other codes and labels stay. Segments
-without events have no row. Scores are not kept.
+The codes of AudioSet's 527 classes are converted to their names, and back; other codes and labels are
+unchanged. Segments without events have no row. Scores are not stored.
 
 Source: Google Research, "AudioSet: Temporally-strong labels", audioset_train_strong.tsv.
 """
@@ -33,7 +33,7 @@ def audioset_lines(
     Args:
         filename: the segment.
         events: its events, in any order.
-        duration: without effect here.
+        duration: not used.
         safe_cells: see `delimited`.
     """
     codes = {name: code for code, name in audioset_codes().items()}

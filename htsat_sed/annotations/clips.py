@@ -1,4 +1,4 @@
-"""Tables about whole recordings: weak labels and durations."""
+"""Tables of whole recordings: weak labels and durations."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _PIECE = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?=,|$)|([^,]*)')
 
 
 def read_weak_labels(path: str | os.PathLike[str], known: Collection[str] = ()) -> dict[str, set[str]]:
-    """Read which classes occur in each recording.
+    """Read the classes in each recording.
 
-    The columns are filename and event_labels, with the labels of a recording in one cell. A column
-    event_label in its place has one label a row, so that a table of strong labels serves as well. Delimiters
-    and quotes: see `delimited`.
+    The columns are filename and event_labels, with all labels of a recording in one cell; or event_label,
+    with one label per row, so that a table of strong labels is accepted as well. Delimiters and quotes: see
+    `delimited`.
 
-    Labels in a cell are parted by ``|``, by ``;`` or by commas. Where a cell of the table has one of the
-    first two, commas belong to labels in all of it. Else a comma belongs to a label that is in double quotes,
-    or is in `known`, or is AudioSet's, such as ``Male speech, man speaking``: of several such labels, the
-    longest counts. A comma and a blank elsewhere, as in ``Lion, Cow``, part two labels, with a warning.
+    Labels in a cell are separated by ``|``, ``;`` or commas. If any cell has one of the first two, commas are
+    part of labels in the whole table. Otherwise a comma is part of a label if the label is in double quotes,
+    in `known`, or AudioSet's, such as ``Male speech, man speaking``; the longest such label applies. Other
+    commas followed by a space, as in ``Lion, Cow``, separate labels, with a warning.
 
     Args:
         path: the table.
-        known: labels that occur, such as those of a model or a class map; never split.
+        known: labels that are not split, such as those of a model or a class map.
 
     Returns:
-        The labels of each recording, none where its cell is empty; the rows of a recording are united.
+        The labels of each recording, from all its rows; none for an empty cell.
 
     Raises:
         AnnotationError: the file cannot be read, is empty, lacks a column, or a row has no filename.
@@ -66,7 +66,9 @@ def read_weak_labels(path: str | os.PathLike[str], known: Collection[str] = ()) 
             f"{len(guessed)} cells, the first in line {guessed[0]}" if guessed[1:] else f"line {guessed[0]}"
         )
         _logger.warning(
-            "%s: %s: labels parted at a comma and a blank; | parts labels that have one", path, line
+            "%s: %s: labels split at a comma followed by a space; use | between labels with commas",
+            path,
+            line,
         )
     return labels
 
@@ -76,7 +78,7 @@ def _unquoted(found: re.Match[str]) -> str:
 
 
 def _parted(cell: str, known: Collection[str], longest: int) -> tuple[list[str], bool]:
-    """Labels with commas between them, and whether a comma and a blank part two that are not both known."""
+    """Labels separated by commas, and whether the separation of unknown labels was guessed."""
     pieces: list[tuple[str, bool]] = []
     at = 0
     while at <= len(cell):
@@ -103,7 +105,7 @@ def _parted(cell: str, known: Collection[str], longest: int) -> tuple[list[str],
 def _end_of_label(
     pieces: Sequence[tuple[str, bool]], first: int, known: Collection[str], longest: int
 ) -> int:
-    """The piece after the longest known label that begins with a piece; the next one if none does."""
+    """End of the longest known label that begins at a piece; the next piece if there is none."""
     for last in range(min(len(pieces), first + longest), first + 1, -1):
         own = pieces[first:last]
         if not any(quoted for _, quoted in own) and normal(",".join(text for text, _ in own)) in known:
@@ -112,12 +114,11 @@ def _end_of_label(
 
 
 def read_durations(path: str | os.PathLike[str]) -> dict[str, float]:
-    """Read the duration of each recording, seconds, from the columns filename and duration.
+    """Read the duration of each recording in seconds, from the columns filename and duration.
 
     Raises:
-        AnnotationError: the file cannot be read, is empty or lacks a column; or, naming the line: a row
-            without a filename, a duration that is no number, NaN, infinite or not above 0, or unlike one
-            given before for the same recording.
+        AnnotationError: the file cannot be read, is empty or lacks a column; a row has no filename, a
+            duration that is no finite number above 0, or one that contradicts an earlier row.
     """
     durations: dict[str, float] = {}
     names = Names()

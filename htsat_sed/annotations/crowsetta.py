@@ -1,9 +1,10 @@
-"""crowsetta's generic sequences: one CSV for all recordings, one row an event.
+"""crowsetta's generic sequences: one CSV for all recordings, one row per event.
 
     label,onset_s,offset_s,notated_path,annot_path,sequence,annotation
     Speech,0.312,1.250,day1/street.wav,events.csv,0,0
 
-``annotation`` counts the recordings. A recording without events has no row. Scores and channels are not kept.
+``annotation`` counts the recordings. A recording without events has no row. Scores and channels are not
+stored.
 
 Source: crowsetta 5, `crowsetta.formats.seq.generic`.
 """

@@ -1,14 +1,14 @@
-"""Tables of delimited text: TSV and CSV, quoted as RFC 4180 has it.
+"""Tables of delimited text: TSV and CSV, quoted as in RFC 4180.
 
-Written: a cell that holds the delimiter, a double quote or a line end, or begins with a space, stands in
-double quotes, those inside it doubled. Read: the delimiter is a tab, a comma or a semicolon, whichever
-splits the header into most columns of those wanted; lines end in LF, CRLF or CR; a byte order mark, blank
-lines and spaces before a cell are skipped; columns may stand in any order, beside others, in any case.
+Writing: a cell that contains the delimiter, a double quote or a line break, or begins with a space, is put in
+double quotes, with inner ones doubled. Reading: the delimiter is the tab, comma or semicolon that yields the
+most wanted columns of the header; lines end in LF, CRLF or CR; a byte order mark, blank lines and spaces
+before a cell are skipped; columns may be in any order and case, with others.
 
-Spreadsheets run a cell that begins with ``=``, ``+``, ``-`` or ``@`` as a formula. With ``safe_cells`` an
-apostrophe stands before such a cell, and before one that begins with a tab or line end. Reading takes one
-apostrophe away before such a text, and writing adds one to a text that has one itself, with or without
-``safe_cells``: what is read is what was written.
+Spreadsheets run a cell that begins with ``=``, ``+``, ``-`` or ``@`` as a formula. With ``safe_cells``, such
+cells, and those that begin with a tab or line break, get a leading apostrophe. Reading removes one apostrophe
+before such text, and writing adds one to text that already has one, with or without ``safe_cells``, so that
+text round-trips exactly.
 
 Source: OWASP, "CSV Injection", https://owasp.org/www-community/attacks/CSV_Injection.
 """
@@ -32,11 +32,11 @@ _FORMULA = re.compile(r"['\s]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def row(cells: Sequence[str], delimiter: str, *, safe_cells: bool = False) -> str:
-    """One line of a table, its line end included.
+    """One line of a table, with its line break.
 
     Args:
         cells: texts.
-        delimiter: between them.
+        delimiter: delimiter of the cells.
         safe_cells: put an apostrophe before cells that a spreadsheet would run as a formula.
     """
     texts = (escape_ends(escape(_guarded(text, safe_cells))) for text in cells)
@@ -48,9 +48,9 @@ def _guarded(text: str, safe: bool) -> str:
 
 
 def plain(cell: str) -> str:
-    """The text of a cell, or of a column name, as it was given to `row`; blanks at its ends are dropped.
+    """The text of a cell or column name, as given to `row`, without surrounding whitespace.
 
-    Blanks that a text really has there are written escaped, and stay.
+    Surrounding whitespace of a written text is escaped and therefore kept.
     """
     text = unescape(cell.strip())
     return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
@@ -68,9 +68,9 @@ class Row:
 
     Attributes:
         path: the file, for errors.
-        line: the line it begins in, from 1.
+        line: its first line, from 1.
         cells: column name, as in the header -> text.
-        comma: a comma stands for the decimal point, as it may where semicolons part the cells.
+        comma: whether decimal commas are allowed, as in tables with semicolons.
     """
 
     path: str | os.PathLike[str]
@@ -79,7 +79,7 @@ class Row:
     comma: bool
 
     def text(self, column: str) -> str:
-        """The text of a cell, see `plain`, empty where the table has no such column."""
+        """The text of a cell, see `plain`; empty if there is no such column."""
         return plain(self.cells.get(column, ""))
 
     def number(self, column: str) -> float:
@@ -110,10 +110,10 @@ def read_rows(path: str | os.PathLike[str], wanted: Sequence[str]) -> Iterator[R
 
     Args:
         path: a text file with a header line.
-        wanted: columns that must be there; others may be.
+        wanted: required columns; others are allowed.
 
     Yields:
-        Rows. A row with too few cells counts as filled up with empty ones.
+        Rows; missing cells at the end of a row are empty.
 
     Raises:
         AnnotationError: the file cannot be read or is empty, lacks a column, a row has too many cells, or a
@@ -124,11 +124,11 @@ def read_rows(path: str | os.PathLike[str], wanted: Sequence[str]) -> Iterator[R
     delimiter = max(headers, key=lambda d: (len(set(headers[d]) & set(wanted)), len(headers[d])))
     names = headers[delimiter]
     if not names:
-        what = "has a header whose quotes do not fit" if text.strip() else "is empty"
+        what = "has a header with unbalanced quotes" if text.strip() else "is empty"
         raise AnnotationError(path, f"{what}, wanted a table with the columns {', '.join(wanted)}")
     if len(names) == 1 and (apart := names[0].split())[1:] and {name.lower() for name in apart} & set(wanted):
         raise AnnotationError(
-            path, "has blanks between its columns: part them with tabs, commas or semicolons"
+            path, "has spaces between its columns: separate them by tabs, commas or semicolons"
         )
     if missing := [name for name in wanted if name not in names]:
         raise AnnotationError(path, f"lacks the columns {', '.join(missing)}; it has {', '.join(names)}")
@@ -139,7 +139,7 @@ def read_rows(path: str | os.PathLike[str], wanted: Sequence[str]) -> Iterator[R
             if any(cells[len(names) :]):
                 reason = f"line {line}: {len(cells)} cells, but {len(names)} columns"
                 if delimiter == ",":
-                    reason += '; put what has a comma in quotes, such as "Baby cry, infant cry"'
+                    reason += '; put cells with a comma in quotes, such as "Baby cry, infant cry"'
                 raise AnnotationError(path, reason)
             cells += [""] * (len(names) - len(cells))
             yield Row(path, line, dict(zip(names, cells, strict=False)), comma=delimiter == ";")
@@ -148,7 +148,7 @@ def read_rows(path: str | os.PathLike[str], wanted: Sequence[str]) -> Iterator[R
 
 
 def read_columns(path: str | os.PathLike[str]) -> list[str]:
-    """Column names in the first line of a table, in lower case; empty for folders and files that are no text.
+    """Column names in the first line of a table, in lower case; empty for folders and binary files.
 
     Raises:
         AnnotationError: the file cannot be read.
@@ -164,7 +164,7 @@ def read_columns(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _header(text: str, delimiter: str, wanted: Sequence[str]) -> list[str]:
-    """Column names; a name wanted is spelt as wanted. None where the delimiter does not fit the quotes."""
+    """Column names, spelt as in `wanted`; empty if the quotes are invalid with the delimiter."""
     spelt = {name.lower(): name for name in wanted}
     try:
         _, names = next(_rows(text, delimiter), (0, []))
@@ -174,7 +174,7 @@ def _header(text: str, delimiter: str, wanted: Sequence[str]) -> list[str]:
 
 
 def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not empty, each with the line it begins in."""
+    """Non-empty rows with their first lines."""
     lines = io.StringIO(text, newline="")
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     line = 1
@@ -184,4 +184,4 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
-        raise csv.Error(f"line {line}: quotes do not fit: {error}") from error
+        raise csv.Error(f"line {line}: unbalanced quotes: {error}") from error

@@ -1,8 +1,8 @@
-"""ELAN's EAF: one XML file a recording, one tier a class.
+"""ELAN's EAF: one XML file per recording, one tier per class.
 
-A tier has the class as its name; what overlaps goes to further tiers, ``Speech (2)``, as in `textgrid`. A
-channel has tiers of its own, ``Speech [1]``, with ``channel 1`` as their PARTICIPANT. Times are whole
-milliseconds. Scores are not kept. Characters that XML cannot hold are written as `text` has it.
+A tier is named after its class; overlapping events are in further tiers, ``Speech (2)``, as in `textgrid`. A
+channel has its own tiers, ``Speech [1]``, with PARTICIPANT ``channel 1``. Times are whole milliseconds.
+Scores are not stored. Characters that XML cannot represent are escaped, see `text`.
 
 Source: H. Sloetjes, "ELAN Annotation Format, EAF 3.0", and its schema EAFv3.0.xsd.
 """
@@ -31,9 +31,9 @@ def elan_lines(filename: str, events: Sequence[Event], duration: float | None = 
     """The document of one recording, after the header.
 
     Args:
-        filename: the recording, which the document links to by its name without folders.
+        filename: the recording; the document links to its file name.
         events: its events, in any order.
-        duration: without effect here.
+        duration: not used.
     """
     tiers: list[tuple[str, int, list[tuple[str, str, str]]]] = []
     for channel in sorted({event.channel for event in events}) or [0]:
@@ -86,15 +86,14 @@ def _document(name: str, slots: str, tiers: str, annotations: int) -> str:
 def read_elan(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read an EAF.
 
-    Every annotation with a text and times of its own is an event of that label, whichever tier it is in.
-    Annotations that refer to others, and those without a time, are skipped with a warning.
+    Every annotation with text and its own times is an event with this label, in any tier. Annotations that
+    refer to others, and those without a time, are skipped with a warning.
 
     Returns:
-        One recording, named as the file without ``.eaf``.
+        One recording, named like the file without ``.eaf``.
 
     Raises:
-        AnnotationError: the file cannot be read or is no EAF; or, naming the annotation by its place, a time
-            that is no number of 0 or more.
+        AnnotationError: the file cannot be read or is no EAF, or a time is no number of 0 or more.
     """
     name = Path(path).name
     recording = name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name

@@ -1,4 +1,4 @@
-"""Where the file of a recording lies, for what has one file a recording."""
+"""Paths of files for formats with one file per recording."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from htsat_sed.errors import AnnotationError
 
 
 def path_of(folder: str | os.PathLike[str], filename: str, suffix: str) -> Path:
-    """The file of one recording: its own name, suffix and sub-folders included, and one more suffix.
+    """The file of one recording: its relative path, including its suffix, and a further suffix.
 
     ``path_of("out", "day1/street.wav", ".txt")`` is ``out/day1/street.wav.txt``, so that ``street.wav`` and
-    ``street.flac`` do not share one. It is always below the folder: the root of an absolute name is left
-    out, and ``..`` becomes ``_``.
+    ``street.flac`` do not share a file. It is always in the folder: the root of an absolute path is removed,
+    and ``..`` becomes ``_``.
     """
     name = PurePath(filename)
     parts = ["_" if part == ".." else part for part in name.parts if part != name.anchor]
@@ -22,25 +22,25 @@ def path_of(folder: str | os.PathLike[str], filename: str, suffix: str) -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there yet.
+    """Create a folder and its parents, if missing.
 
     Raises:
-        AnnotationError: it cannot be made.
+        AnnotationError: it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AnnotationError(path, f"cannot be made: {error.strerror}") from error
+        raise AnnotationError(path, f"cannot be created: {error.strerror}") from error
 
 
 def files_below(folder: str | os.PathLike[str], *suffixes: str) -> Iterator[Path]:
-    """All files below a folder with one of these suffixes, in any case, sorted.
+    """All files in a folder and its subfolders with one of the suffixes, in any case, sorted.
 
     Raises:
         AnnotationError: there is no such folder.
     """
     if not Path(folder).is_dir():
-        raise AnnotationError(folder, "is no folder")
+        raise AnnotationError(folder, "is not a folder")
     endings = tuple(suffix.lower() for suffix in suffixes)
     for path in sorted(Path(folder).rglob("*")):
         if path.name.lower().endswith(endings) and path.is_file():

@@ -1,4 +1,4 @@
-"""Events as a table of pandas."""
+"""Events as a pandas data frame."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def events_to_frame(
 
     Args:
         events: recording -> its events, such as `read_events` returns.
-        starts: recording -> when it began, as far as known.
+        starts: recording -> its start, if known.
 
     Returns:
-        One row an event in the order given: ``filename``, ``onset`` and ``offset`` (seconds),
-        ``event_label``, ``score``; ``channel``, counted from 1, if events have channels; and with `starts`
+        One row per event in the given order: ``filename``, ``onset`` and ``offset`` (seconds),
+        ``event_label``, ``score``; ``channel``, from 1, if events have channels; and with `starts`
         ``begin`` and ``end``, times to the millisecond, and ``clock``, their source.
 
     Raises:

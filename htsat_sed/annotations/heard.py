@@ -1,10 +1,10 @@
-"""Which events somebody listened to: the column ``heard`` of a table of strong labels.
+"""Reviewed events: the column ``heard`` of a table of strong labels.
 
-An index of clips loses the rows that were wrong. So that `evaluate` can tell an event that was rejected from
-one that nobody heard, rows of their own list what was cut out of each recording, as JSON, at most 100 events
-a cell: ``[["Dog", 2.0, 3.75], ["Cat", 5.0, 6.5]]``, label, onset and offset. Their other cells but
-``filename`` are empty, so that every reader takes them for a recording without further events. A column of
-that name with anything in the row of an event is somebody's own, and without meaning here.
+Users delete the rows of wrong events from an index of clips. So that `evaluate` can distinguish a rejected
+event from an unreviewed one, separate rows list the events cut from each recording, as JSON with label, onset
+and offset, at most 100 events per cell: ``[["Dog", 2.0, 3.75], ["Cat", 5.0, 6.5]]``. Their other cells except
+``filename`` are empty, so that other readers see a recording without further events. A column ``heard`` with
+content in the row of an event is a user's own and is ignored.
 """
 
 from __future__ import annotations
@@ -21,28 +21,27 @@ from htsat_sed.errors import UsageError
 
 HEARD = "heard"
 ANY_LABEL = "*"
-"""Label of a stretch in which somebody listened for every class."""
+"""Label of a span that was reviewed for all classes."""
 
-_A_CELL = 100  # events; spreadsheets cut cells of more than 32767 characters
+_A_CELL = 100  # events per cell; spreadsheets truncate cells of more than 32767 characters
 
 
 def heard_cells(events: Iterable[Event]) -> Iterator[str]:
-    """The events of one recording that somebody listened to, as cells."""
+    """The reviewed events of one recording, as cells."""
     found = [[event.label, float(onset), float(offset)] for onset, offset, event in timed(events, decimals=3)]
     for first in range(0, len(found), _A_CELL):
         yield json.dumps(found[first : first + _A_CELL], ensure_ascii=False)
 
 
 def read_heard(path: str | os.PathLike[str]) -> dict[str, list[Event]] | None:
-    """Read which events somebody listened to.
+    """Read the reviewed events.
 
     Returns:
-        Recording -> those events, as they were before anybody corrected them; None for a file without a
-        column ``heard``, without anything in it, or with something in the row of an event.
+        Recording -> its reviewed events, before corrections; None for a file without a column ``heard``, with
+        an empty one, or with content in the row of an event.
 
     Raises:
-        AnnotationError: the file cannot be read; or, naming the line, a cell is not as `heard_cells` makes
-            it.
+        AnnotationError: the file cannot be read, or a cell is invalid.
     """
     if HEARD not in read_columns(path):
         return None

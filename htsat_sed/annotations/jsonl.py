@@ -1,12 +1,12 @@
-r"""JSON Lines: one object a recording, on one line.
+r"""JSON Lines: one object per recording, on one line.
 
     {"filename": "street.wav", "duration": 65.0, "events":
      [{"onset": 0.3125, "offset": 1.25, "label": "Speech", "score": 0.931204}]}
 
-(here on two). Where it is known when the recording began, it has ``begin`` (ISO 8601) and ``clock``, the
-source of the time, and each event ``begin`` and ``end``. Events of one channel have ``channel``. Times,
-durations and scores are rounded to 6 decimals; ``duration`` is null where it is not known. Any text is kept;
-a byte of a file name that is not UTF-8 stands as JSON's ``\udcff``.
+(here on two). If the start of the recording is known, it has ``begin`` (ISO 8601) and ``clock``, the source
+of the time, and each event has ``begin`` and ``end``. Events of one channel have ``channel``. Times,
+durations and scores are rounded to 6 decimals; an unknown ``duration`` is null. Any text is stored; a byte of
+a file name that is not UTF-8 is written as JSON's ``\udcff``.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def jsonl_lines(
     Args:
         filename: the recording.
         events: its events, in any order.
-        duration: of the recording, seconds, if known.
-        start: when it began, if known.
+        duration: duration of the recording in seconds, if known.
+        start: start of the recording, if known.
     """
     clock = {} if start is None else {"begin": start.iso(0.0), "clock": start.source}
     recording = {
@@ -61,14 +61,14 @@ def jsonl_lines(
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
-    """Read recordings and their events; the lines of a recording that has several are united.
+    """Read recordings and their events; several lines of a recording are merged.
 
     Returns:
         As `read_strong_labels`, under the same rules for events.
 
     Raises:
-        AnnotationError: the file cannot be read; or, naming the line: it is no such object, or a time or
-            score is out of its range.
+        AnnotationError: the file cannot be read, a line is no such object, or a time or score is out of
+            range.
     """
     collected = Collected(path)
     for line, text in numbered_lines(read_text(path)):

@@ -1,13 +1,13 @@
-"""Kaleidoscope's CSV: one file for all recordings, one row an event.
+"""Kaleidoscope's CSV: one file for all recordings, one row per event.
 
     INDIR,FOLDER,IN FILE,CHANNEL,OFFSET,DURATION,scientific_name,common_name,confidence,MANUAL ID
     ,day1,street.wav,0,0.312,0.938,Speech,Speech,0.9312,
 
-``IN FILE`` lies in ``FOLDER`` below ``INDIR``. Times are seconds with 3 decimals; channels count from 0, and
-the cell is empty where none is known. Label and score have the columns of BirdNET-Analyzer, which reads the
-label from ``scientific_name``; ``MANUAL ID`` is for the user. A recording without events has a row with
-``NoID``, as Kaleidoscope has it. Kaleidoscope's own tables are read, too: the label is in MANUAL ID or else
-in TOP1MATCH, AUTO ID or common_name (with or without ``*``), the score in SCORE or confidence.
+``IN FILE`` is in ``FOLDER`` in ``INDIR``. Times are seconds with 3 decimals; channels are numbered from 0,
+with an empty cell if unknown. Label and score are in the columns of BirdNET-Analyzer, which reads the label
+from ``scientific_name``; ``MANUAL ID`` is for the user. A recording without events has a row with ``NoID``,
+as in Kaleidoscope. Kaleidoscope's own tables are read as well: the label is in MANUAL ID, or else in
+TOP1MATCH, AUTO ID or common_name (with or without ``*``), the score in SCORE or confidence.
 
 Source: Wildlife Acoustics, Kaleidoscope Pro 5 User Guide, "Metadata"; BirdNET-Analyzer 2.4,
 `birdnet_analyzer.analyze.utils.generate_kaleidoscope`.
@@ -64,14 +64,14 @@ def kaleidoscope_lines(
 
 
 def read_kaleidoscope(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
-    """Read a table of Kaleidoscope's, its own or one of other programs.
+    """Read a table in Kaleidoscope's format, from Kaleidoscope or another program.
 
     Returns:
         As `read_strong_labels`, under the same rules for events; recordings are named by FOLDER and IN FILE.
 
     Raises:
-        AnnotationError: the file cannot be read or lacks a column; or, naming the line: no IN FILE, or a time
-            that is no number of 0 or more.
+        AnnotationError: the file cannot be read or lacks a column; a row has no IN FILE, or a time that is no
+            number of 0 or more.
     """
     collected = Collected(path)
     for cells in read_rows(path, _WANTED):

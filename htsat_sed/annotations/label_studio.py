@@ -1,8 +1,8 @@
-"""Label Studio's JSON: one file for all recordings, a task each, to import into a project and to export.
+"""Label Studio's JSON: one file for all recordings, one task per recording, for import into a project.
 
-The events of a task are regions of the control ``label`` (Labels) on ``audio`` (Audio), as its own exports
-have them. Times have 6 decimals, scores 6; channels count from 0. Read are exports as JSON, where the last
-annotation of a task counts, or else its last prediction; and as JSON-MIN.
+The events of a task are regions of the control ``label`` (Labels) on ``audio`` (Audio), as in Label Studio's
+exports. Times and scores have 6 decimals; channels are numbered from 0. Exports can be read as JSON, with the
+last annotation of each task or else its last prediction, and as JSON-MIN.
 
 Source: HumanSignal, "Label Studio JSON format of annotated tasks"; label_studio_sdk.converter.
 """
@@ -68,14 +68,14 @@ def _task(each: Described) -> dict[str, Any]:
 def read_label_studio(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read tasks with their annotations.
 
-    Recordings are named by their ``audio``: of an upload or a URL the last part of the path without the mark
-    that Label Studio puts before it, of a file of local storage its path; another name is taken as it is.
+    Recordings are named after ``audio``: for an upload or a URL the file name without Label Studio's prefix,
+    for local storage the path; other names are unchanged.
 
     Returns:
-        As `read_strong_labels`, under the same rules for events; lines are those of the tasks, from 1.
+        As for `read_strong_labels`; line numbers are those of tasks, from 1.
 
     Raises:
-        AnnotationError: the file cannot be read or is no such list; or, naming the task, a region is none.
+        AnnotationError: the file cannot be read, is no list of tasks, or a region is invalid.
     """
     collected = Collected(path)
     try:

@@ -1,4 +1,4 @@
-"""Tables of negatives: recordings that hold none of the classes, or perhaps some."""
+"""Tables of negatives: recordings without the classes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from htsat_sed.annotations.delimited import read_rows
 
 @dataclass(frozen=True)
 class Negative:
-    """A row of a table of negatives; all classes that it does not name are silent in the recording.
+    """A row of a table of negatives; classes not in it do not occur in the recording.
 
     Attributes:
-        possible: classes that may sound in it, or not.
-        present: classes that sound in it from beginning to end.
-        fold: 1, 2, ...; None where the table has no folds.
-        kind: of recording, such as ``street``; empty where the table has no kinds.
+        possible: classes that may occur in it.
+        present: classes that sound throughout.
+        fold: 1, 2, ...; None without folds.
+        kind: kind of recording, such as ``street``; empty without kinds.
     """
 
     possible: frozenset[str]
@@ -26,21 +26,21 @@ class Negative:
 
 
 def read_negatives(path: str | os.PathLike[str]) -> dict[str, Negative]:
-    """Read which classes may sound in recordings that hold none of the others.
+    """Read a table of negatives.
 
-    Wanted are the columns filename and event_labels: the classes that may sound, with ``|`` between them,
-    none where the cell is empty. Columns present_labels (classes that sound throughout), fold and kind (any
-    word) may stand beside them. Delimiters and quotes: see `delimited`.
+    Required columns are filename and event_labels: the classes that may occur, separated by ``|``. Optional
+    columns are present_labels (classes that sound throughout), fold and kind (any word). Delimiters and
+    quotes: see `delimited`.
 
     Raises:
-        AnnotationError: the file cannot be read, is empty, lacks a column; or, naming the line: a row
-            without a filename, a recording that has a row already, or a fold that is no whole number.
+        AnnotationError: the file cannot be read, is empty or lacks a column; a row has no filename, repeats a
+            recording, or has a fold that is no whole number.
     """
     negatives: dict[str, Negative] = {}
     for cells in read_rows(path, ("filename", "event_labels")):
         name, fold = cells.filename(), cells.text("fold").strip()
         if name in negatives:
-            raise cells.error(f"{name} has a row already")
+            raise cells.error(f"{name} already has a row")
         if fold and not fold.isdecimal():
             raise cells.error(f"wanted a whole number as fold, got {fold!r}")
         possible, present = (

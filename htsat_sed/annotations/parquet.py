@@ -1,9 +1,9 @@
 """Parquet: one file for all recordings, columns as in CSV; needs pyarrow (extra ``parquet``).
 
-The columns filename (text), onset and offset (float64, seconds), event_label (text) and score (float64); a
-recording without events has one row whose other cells are null. There may be the further columns of CSV,
-channel (int32) and those of clock times (text, recording_duration float64). Nothing is rounded. Bytes of a
-file name that are not UTF-8 are written as `text` has it.
+Columns are filename (text), onset and offset (float64, seconds), event_label (text) and score (float64); a
+recording without events has one row whose other cells are null. Optional columns are those of CSV, channel
+(int32) and clock times (text, recording_duration float64). Nothing is rounded. Bytes of a file name that are
+not UTF-8 are escaped, see `text`.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from htsat_sed.libraries import load
 from htsat_sed.whole_file import whole_file
 
 _ROWS = 10_000  # at a time
-_FEW_ROWS, _ROWS_A_BYTE = 1_000_000, 16  # more than compression makes of rows that differ
+_FEW_ROWS, _ROWS_A_BYTE = 1_000_000, 16  # compression of different rows achieves less
 _LONGEST_TEXT = 10_000  # bytes of a name or label
-_LARGEST_PAGE = 256 << 20  # bytes, unpacked; writers begin a new page at 1 MB, or with each group of rows
+_LARGEST_PAGE = 256 << 20  # bytes, decompressed; writers start a new page at 1 MB or with each row group
 _MOST_PAGES = 1_000_000
 
 
 def write_parquet(
     path: str | os.PathLike[str], recordings: Iterable[Described], columns: Sequence[str] = ()
 ) -> None:
-    """Write a table of all recordings, as they come.
+    """Write a table of all recordings.
 
     Args:
-        path: the file to be.
-        recordings: with their events.
-        columns: further ones: `CHANNEL`, `CLOCK` or both.
+        path: target file.
+        recordings: recordings with their events.
+        columns: additional columns: `CHANNEL`, `CLOCK` or both.
 
     Raises:
         AnnotationError: pyarrow is not installed.
@@ -58,7 +58,7 @@ def write_parquet(
 
 
 def _rows(described: Described) -> Iterator[dict[str, object]]:
-    """The cells of each row of a recording by their columns, all that there can be."""
+    """The cells of each row of a recording, for all possible columns."""
     start, duration = described.start, described.duration
     common: dict[str, object] = {"filename": escape(described.filename), "recording_duration": duration}
     common["clock"] = None if start is None else start.source
@@ -80,14 +80,14 @@ def read_parquet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read a table of all recordings.
 
     Returns:
-        As `read_strong_labels`, under the same rules; rows are counted from 1.
+        As for `read_strong_labels`; rows are numbered from 1.
 
     Raises:
-        AnnotationError: pyarrow is not installed, the file cannot be read, would unfold to far more than its
-            size, lacks a column, or, naming the row, has a cell that is not what its column wants.
+        AnnotationError: pyarrow is not installed; the file cannot be read, would decompress to far more than
+            its size, lacks a column, or has an invalid cell.
     """
     collected = Collected(path)
-    known: dict[str, str] = {}  # each text once, however many rows have it
+    known: dict[str, str] = {}  # each text is stored once
     for line, cells in enumerate(_cells(path), start=1):
         filename, onset, offset, label, score, channel = cells
         if not (isinstance(filename, str) and filename):
@@ -109,7 +109,7 @@ def read_parquet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
 
 
 def _cells(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
-    """The cells of each row in the order of `COLUMNS`, score and channel, None without their columns."""
+    """The cells of each row in the order of `COLUMNS`, score and channel; None without a column."""
     arrow, parquet = require_pyarrow(path)
     try:
         metadata = parquet.read_metadata(path)
@@ -120,7 +120,7 @@ def _cells(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
         order = (*COLUMNS, "score", "channel")
         wanted = [name for name in order if name in flat]
         check_size(path, metadata, wanted)
-        # Repeated texts stay repeated: unfolded, a small file can hold terabytes.
+        # Dictionaries are kept, since a small file can expand to terabytes of repeated texts.
         with parquet.ParquetFile(
             path, metadata=metadata, read_dictionary=["filename", "event_label"]
         ) as file:
@@ -134,10 +134,10 @@ def _cells(path: str | os.PathLike[str]) -> Iterator[tuple[Any, ...]]:
 
 
 def column_values(path: str | os.PathLike[str], name: str, column: Any, arrow: Any) -> list[Any]:
-    """The cells of a column that holds texts, numbers, times or nothing.
+    """The cells of a column of texts, numbers, times or nulls.
 
     Raises:
-        AnnotationError: it holds others, or a text that is far too long.
+        AnnotationError: it has another type, or a text that is far too long.
     """
     types, kind = arrow.types, column.type
     if types.is_dictionary(kind):
@@ -149,7 +149,7 @@ def column_values(path: str | os.PathLike[str], name: str, column: Any, arrow: A
         compute = import_module("pyarrow.compute")
         longest = compute.max(compute.binary_length(values)).as_py() or 0
         if longest > _LONGEST_TEXT:
-            raise AnnotationError(path, f"has a {name} of {longest} bytes, wanted {_LONGEST_TEXT} at most")
+            raise AnnotationError(path, f"has a {name} of {longest} bytes, wanted at most {_LONGEST_TEXT}")
     elif not any(
         fits(kind) for fits in (types.is_integer, types.is_floating, types.is_timestamp, types.is_null)
     ):
@@ -160,21 +160,22 @@ def column_values(path: str | os.PathLike[str], name: str, column: Any, arrow: A
 def check_size(
     path: str | os.PathLike[str], metadata: Any, wanted: Sequence[str], *, most: int | None = None
 ) -> None:
-    """Refuse what would unfold to far more than the file: rows, columns and pages.
+    """Refuse a file that would decompress to far more than its size.
 
     Args:
         path: the file.
-        metadata: of it, by pyarrow.
-        wanted: columns that will be read.
-        most: bytes that all pages of these may have, unpacked; None where they are read piece by piece.
+        metadata: its metadata, by pyarrow.
+        wanted: columns to be read.
+        most: maximum decompressed bytes of all their pages; None if they are read piece by piece.
 
     Raises:
-        AnnotationError: naming what is too much.
+        AnnotationError: it has too many rows or too large pages.
         OSError: the file cannot be read.
         UsageError: the footer or the head of a page cannot be understood.
     """
     if metadata.num_rows > _FEW_ROWS + _ROWS_A_BYTE * Path(path).stat().st_size:
-        raise AnnotationError(path, f"states {metadata.num_rows} rows, more than a file of its size holds")
+        reason = f"states {metadata.num_rows} rows, more than a file of its size can contain"
+        raise AnnotationError(path, reason)
     roots = [metadata.schema.column(i).path.split(".")[0] for i in range(metadata.num_columns)]
     numbers = {i for i, root in enumerate(roots) if root in wanted}
     with Path(path).open("rb") as file:
@@ -184,9 +185,9 @@ def check_size(
                 pages, total = pages + 1, total + size
                 if size > _LARGEST_PAGE or pages > _MOST_PAGES:
                     what = f"a page of {size} bytes" if pages <= _MOST_PAGES else f"{pages} pages"
-                    raise AnnotationError(path, f"states {what}: no writer of tables makes that")
+                    raise AnnotationError(path, f"states {what}: no writer of tables produces that")
                 if most is not None and total > most:
-                    raise AnnotationError(path, f"would unfold to {total} bytes or more, at most {most} fit")
+                    raise AnnotationError(path, f"would decompress to {total} bytes or more, wanted at most {most}")
 
 
 def _is_time(value: object) -> bool:
@@ -194,7 +195,7 @@ def _is_time(value: object) -> bool:
 
 
 def require_pyarrow(path: str | os.PathLike[str]) -> tuple[Any, Any]:
-    """The modules pyarrow and pyarrow.parquet.
+    """Import pyarrow and pyarrow.parquet.
 
     Raises:
         UsageError: they are not installed; `path` is the file that needs them.

@@ -1,4 +1,4 @@
-"""Presence maps as files: NumPy's .npz, uncompressed, with nothing in it that would need pickle.
+"""Presence maps as files: NumPy's .npz, uncompressed and without pickle.
 
 The members, each an array:
 
@@ -54,13 +54,13 @@ def write_presence_map(
     """Write the presence map of one recording.
 
     Args:
-        path: the file to be, by custom `path_of(folder, filename, ".npz")`.
-        presence_map: what to write.
-        filename: the recording's name, as tables of labels have it.
-        provenance: what made the map (checkpoint, versions, settings), anything that JSON can hold.
+        path: target file, by convention `path_of(folder, filename, ".npz")`.
+        presence_map: the presence map.
+        filename: name of the recording in tables.
+        provenance: checkpoint, versions and settings; JSON values.
 
     Raises:
-        HtsatSedError: the file cannot be written; nothing is left of it then.
+        HtsatSedError: the file cannot be written.
     """
     with PresenceMapWriter(
         path,
@@ -76,15 +76,15 @@ def write_presence_map(
 class PresenceMapWriter:
     """Writes a presence map row by row, in constant memory.
 
-    The rows wait in a nameless temporary file in the same folder; `finish` makes the whole file of them. A
-    block that ends without it leaves nothing behind.
+    Rows are collected in an unnamed temporary file in the same folder, from which `finish` makes the file. A
+    block that ends without `finish` leaves no file.
 
     Args:
-        path: the file to be.
-        labels: the classes, in the order of the columns.
+        path: target file.
+        labels: classes, in the order of the columns.
         token_seconds: duration of a token.
-        filename: the recording's name.
-        provenance: what made the map, anything that JSON can hold.
+        filename: name of the recording.
+        provenance: JSON values.
 
     Raises:
         HtsatSedError: the folder cannot be written to.
@@ -114,17 +114,17 @@ class PresenceMapWriter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        with suppress(OSError):  # rows that found no room on the disk, and are not needed any more
+        with suppress(OSError):  # unwritten rows on a full disk, which are not needed
             self._rows.close()
 
     def append(self, scores: NDArray[np.float32]) -> None:
-        """Add rows.
+        """Append rows.
 
         Args:
             scores: (t, K), the next tokens.
 
         Raises:
-            ValueError: there is not one column a label.
+            ValueError: the number of columns is not that of labels.
             HtsatSedError: the rows cannot be written.
         """
         if scores.ndim != 2 or scores.shape[1] != len(self._labels):
@@ -139,7 +139,7 @@ class PresenceMapWriter:
         """Write the file.
 
         Args:
-            duration: of the recording, seconds.
+            duration: duration of the recording, seconds.
 
         Raises:
             HtsatSedError: the file cannot be written.
@@ -166,8 +166,8 @@ def read_presence_map(path: str | os.PathLike[str]) -> PresenceMap:
     """Read the presence map of one recording.
 
     Raises:
-        AnnotationError: there is no such file, or it is no presence map: truncated, a member missing or
-            of another shape or type, a score that is NaN or outside [0, 1].
+        AnnotationError: the file does not exist, is truncated, lacks a member or has one of another shape or
+            type, or has a score that is NaN or outside [0, 1].
     """
     return _read(path)[1]
 
@@ -176,23 +176,23 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The metadata of a presence map: "format", "filename" and "provenance".
 
     Raises:
-        AnnotationError: as `read_presence_map`.
+        AnnotationError: as for `read_presence_map`.
     """
     members = _members(path, ("metadata",))
     return _metadata(path, members["metadata"])
 
 
 def read_presence_maps(folder: str | os.PathLike[str]) -> Iterator[tuple[str, PresenceMap]]:
-    """Read all presence maps below a folder, one after the other, sorted by path.
+    """Read all presence maps in a folder and its subfolders, sorted by path.
 
-    Without any there, the score files (`score_files`).
+    If there are none, score files are read (`score_files`).
 
     Yields:
-        The recording's name as the metadata has it, and its map.
+        The name of the recording in the metadata, and its map.
 
     Raises:
-        AnnotationError: there is no such folder or no presence map in it, two are of one recording, or as
-            `read_presence_map`.
+        AnnotationError: the folder does not exist or has no presence map, two belong to one recording, or as
+            for `read_presence_map`.
     """
     seen: dict[str, Path] = {}
     names = Names()
@@ -200,7 +200,7 @@ def read_presence_maps(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Pr
         name, presence_map = _read(path)
         filename = names.of(name)
         if filename in seen:
-            raise AnnotationError(path, f"is of the recording {filename}, and so is {seen[filename]}")
+            raise AnnotationError(path, f"belongs to the recording {filename}, and so does {seen[filename]}")
         seen[filename] = path
         yield filename, presence_map
     if not seen:
@@ -209,12 +209,12 @@ def read_presence_maps(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Pr
             scored = True
             yield filename, presence_map
         if not scored:
-            what = f"holds no presence maps ({SUFFIX}) and no score files (onset, offset, a column a class)"
+            what = f"contains no presence maps ({SUFFIX}) or score files (onset, offset, a column per class)"
             raise AnnotationError(folder, what)
 
 
 def holds_scores(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a folder of presence maps or of score files, rather than of label files."""
+    """Whether a path is a folder of presence maps or score files."""
     folder = Path(path)
     if not folder.is_dir():
         return False
@@ -244,14 +244,14 @@ def _read(path: str | os.PathLike[str]) -> tuple[str, PresenceMap]:
 
 def _members(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, NDArray[Any]]:
     try:
-        # Opened here, so that it is closed even where numpy finds it to be something else.
+        # Opened here, so that it is closed even if NumPy fails.
         with Path(path).open("rb") as file, zipfile.ZipFile(file) as archive:
             return {name: _member(archive, archive.getinfo(f"{name}.npy")) for name in names}
     except OSError as error:
         raise AnnotationError(path, f"cannot be read: {error.strerror or error}") from error
     except EOFError as error:
         raise AnnotationError(path, "is no presence map: an array ends early") from error
-    # What zipfile and numpy raise for bytes that are none of theirs is not documented, and varies.
+    # The exceptions of zipfile and NumPy for invalid data are undocumented and vary.
     except Exception as error:
         reason = str(error.args[0]) if error.args else type(error).__name__
         raise AnnotationError(
@@ -260,13 +260,13 @@ def _members(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, ND
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
-    """An array of an archive, whose header is checked before memory is taken.
+    """Read an array; its header is checked before memory is allocated.
 
     Raises:
-        ValueError: it is compressed, of objects, or of another size than the header has.
+        ValueError: it is compressed, has objects, or another size than in its header.
     """
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-        raise UsageError(f"{member.filename} is compressed or encrypted, wanted it stored")
+        raise UsageError(f"{member.filename} is compressed or encrypted, wanted uncompressed")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
         if version not in _HEADERS:
@@ -282,7 +282,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
             place[filled : filled + len(block)] = np.frombuffer(block, np.uint8)
             filled += len(block)
     if filled != size:
-        raise UsageError(f"{member.filename} is cut short")
+        raise UsageError(f"{member.filename} is truncated")
     return array.reshape(shape[::-1]).T if fortran_order else array.reshape(shape)
 
 

@@ -1,17 +1,17 @@
-"""Raven selection tables: one file a recording, columns with tabs between them.
+"""Raven selection tables: one file per recording, tab-separated columns.
 
     Selection, View, Channel, Begin Time (s), End Time (s), Low Freq (Hz), High Freq (Hz), Annotation, Score,
     Begin File
 
     1	Spectrogram 1	1	0.312	1.250	50.0	14000.0	Speech	0.9312	street.wav
 
-The seven columns that Raven makes itself come first, so that ``Annotation`` is the eighth, where other
-programs look for it. Events have no frequencies: the boxes span the band that HTS-AT hears, up to half the
-recording's sample rate where that is known, since Raven refuses more. Times have 3 decimals, scores 4. Raven
-writes no quotes, so control characters are written as `text` has it; quotes by spreadsheets are understood,
-and a label that would read as quoted has its first quote written as `text` has it. A table of many recordings
-has their paths as ``Begin Path``, and ``File Offset (s)``, since Raven counts the other times through all of
-them. ``Channel`` is 1 where it is not known; where all of a table are, none is read.
+Raven's own seven columns come first, so that ``Annotation`` is the eighth, where other programs expect it.
+Events have no frequencies: the boxes span the band of the front end, up to half the recording's sample rate
+if known, since Raven refuses more. Times have 3 decimals, scores 4. Raven writes no quotes, so control
+characters are escaped, see `text`; quotes from spreadsheets are read, and the first quote of a label that
+would read as quoted is escaped. A table of many recordings has ``Begin Path`` with their paths, and ``File
+Offset (s)``, since its other times run on through all recordings. An unknown ``Channel`` is 1; if all are 1,
+none is read.
 
 Source: Raven Pro User's Manual, "Selection tables"; columns as in BirdNET-Analyzer's and opensoundscape's.
 """
@@ -96,12 +96,12 @@ def raven_lines(
     """The selections of one recording.
 
     Args:
-        filename: the recording; the table has its name without folders.
+        filename: the recording; the table has its file name.
         events: its events, in any order.
-        duration: without effect here.
-        sample_rate: of the recording, Hz, if known.
-        start: when it began, if known.
-        columns: further ones: `RAVEN_CLOCK` or none.
+        duration: not used.
+        sample_rate: sample rate of the recording in Hz, if known.
+        start: start of the recording, if known.
+        columns: additional columns: `RAVEN_CLOCK` or none.
     """
     high = HIGH_HZ if sample_rate is None else min(HIGH_HZ, sample_rate / 2)
     begin_file = escape_ends(_cell(Path(filename).name))
@@ -123,13 +123,13 @@ def _clock(start: Start | None, onset: str) -> str:
 def write_raven_folder(
     path: str | os.PathLike[str], recordings: Iterable[Described], columns: Sequence[str] = ()
 ) -> None:
-    """Write one table of many recordings, as Raven has it where they are opened together.
+    """Write one table of many recordings, as for recordings opened together in Raven.
 
-    Begin and end times count through all recordings, in the order of the table; ``File Offset (s)`` counts
-    from the start of each.
+    Begin and end times run on through all recordings, in the order of the table; ``File Offset (s)`` starts
+    at 0 in each.
 
     Raises:
-        UsageError: the duration of a recording is not known.
+        UsageError: the duration of a recording is unknown.
         HtsatSedError: the file cannot be written.
     """
     before, selection = 0.0, 0
@@ -138,8 +138,8 @@ def write_raven_folder(
         file.write("\t".join(names) + "\n")
         for each in recordings:
             if each.duration is None:
-                reason = "Raven counts times through all recordings, so the durations are needed"
-                raise UsageError(f"the duration of {each.filename} is not known: {reason}")
+                reason = "times in Raven's table run on through all recordings"
+                raise UsageError(f"the duration of {each.filename} is unknown, but needed: {reason}")
             for onset, offset, event in timed(each.events, decimals=3):
                 selection += 1
                 begin = round(before + float(onset), 3)
@@ -165,21 +165,21 @@ def _cell(text: str) -> str:
 
 
 def read_raven(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
-    """Read a selection table, of one recording or many, made by Raven or another program.
+    """Read a selection table of one or several recordings, from Raven or another program.
 
-    The label is in a column of the user's own: the first that has a text of Annotation, Common Name, Species,
-    Label and the like, in any case, or else of all that are neither one of Raven's measurements nor numbers.
-    The score is in Score or Confidence, or 1. A selection listed once a view counts once. Where there is a
-    File Offset, it is the onset. Cells may be in double quotes.
+    The label is in a user column: the first non-empty one of Annotation, Common Name, Species, Label and the
+    like, in any case, or else the first text column that is not a measurement of Raven. The score is in Score
+    or Confidence, or 1. A selection listed once per view counts once. File Offset, if present, is the onset.
+    Cells may be in double quotes.
 
     Returns:
-        The events of each recording, named as Begin File or the last part of Begin Path has it, or else as
-        the table itself without ``.selections.txt``; otherwise as `read_strong_labels`. A table without
-        selections is a recording without events.
+        As for `read_strong_labels`; recordings are named after Begin File or the last part of Begin Path, or
+        else after the table without ``.selections.txt``. A table without selections is a recording without
+        events.
 
     Raises:
-        AnnotationError: the file cannot be read or lacks a column; or, naming the line: no label, or a time
-            that is no number of 0 or more, or an offset before its onset.
+        AnnotationError: the file cannot be read or lacks a column; a row has no label, a time that is no
+            number of 0 or more, or an offset before its onset.
     """
     collected, own_name = Collected(path), _SUFFIXES.sub("", Path(path).name)
     lines = [(line, _cells(text)) for line, text in numbered_lines(read_text(path))]
@@ -190,21 +190,21 @@ def read_raven(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     columns = [name.strip() for name in names]
     rows = [(line, dict(zip(map(str.lower, columns), cells, strict=False))) for line, cells in selections]
     if missing := [name for name in (_BEGIN, _END) if name.lower() not in map(str.lower, columns)]:
-        has = f"it has {', '.join(columns)}" if columns[1:] else "its cells have no tabs between them"
+        has = f"it has {', '.join(columns)}" if columns[1:] else "its cells are not separated by tabs"
         raise AnnotationError(path, f"wanted a selection table with {' and '.join(missing)}; {has}")
     label = _label_column([name.lower() for name in columns], [cells for _, cells in rows])
     if rows and label is None:
         wanted = "wanted a column of labels, such as Annotation or Species"
         raise AnnotationError(path, f"{wanted}; it has {', '.join(columns)}")
     score = next((name for name in _SCORES if name in map(str.lower, columns)), "")
-    # All tables have a channel, 1 for recordings of one and where nobody chose it.
+    # Tables always have a channel, which is 1 by default.
     channels = any(cells.get("channel", "1") != "1" for _, cells in rows)
     seen: set[tuple[str | None, str, Event]] = set()
     for line, cells in rows:
         begin = number(path, line, _BEGIN, cells.get(_BEGIN.lower(), ""))
         end = number(path, line, _END, cells.get(_END.lower(), ""))
         if end < begin:
-            raise AnnotationError(path, f"line {line}: End Time {end:g} lies before Begin Time {begin:g}")
+            raise AnnotationError(path, f"line {line}: End Time {end:g} is before Begin Time {begin:g}")
         recording = _recording(cells) or own_name
         if cells.get(_OFFSET.lower()):
             onset = number(path, line, _OFFSET, cells[_OFFSET.lower()])
@@ -222,7 +222,7 @@ def read_raven(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
 
 
 def _recording(cells: Mapping[str, str]) -> str:
-    """The name of the recording of a selection; its path below the folder where a table of ours has it."""
+    """Name of the recording of a selection; its relative path in a table of htsat-sed."""
     begin_file, begin_path = cells.get("begin file", ""), cells.get("begin path", "")
     if begin_file and begin_path.endswith(f"/{begin_file}") and begin_path[0] not in "/~.":
         return unescape(begin_path)
@@ -230,7 +230,7 @@ def _recording(cells: Mapping[str, str]) -> str:
 
 
 def _cells(text: str) -> list[str]:
-    """The cells of a line, without quotes around them and without blanks at either end."""
+    """The cells of a line, without quotes and surrounding whitespace."""
     return [
         (found[2] if found[1] is None else found[1].replace('""', '"')).strip()
         for found in _CELL.finditer(text)
@@ -239,7 +239,7 @@ def _cells(text: str) -> list[str]:
 
 
 def _label_column(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str | None:
-    """The column that the labels are in, all in lower case; None if there is none, or no selection."""
+    """The column of labels, in lower case; None if there is none, or no selection."""
     ravens = _RAVENS.union(_SCORES)
     own = [name for name in columns if name and name not in ravens and not _MEASURED.fullmatch(name)]
     named = [name for name in _LABELS if name in own]

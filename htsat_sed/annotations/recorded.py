@@ -1,4 +1,4 @@
-"""When recordings began and how long they are, as tables of events say."""
+"""Starts and durations of recordings in tables of events."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _COLUMNS = (*_TEXTS, "onset", "recording_duration")
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a table says of a recording.
+    """Start and duration of a recording in a table.
 
     Attributes:
-        start: when it began; None if the table does not say.
-        duration: seconds; None if the table does not say.
+        start: start of the recording; None if unknown.
+        duration: seconds; None if unknown.
     """
 
     start: Start | None = None
@@ -35,13 +35,13 @@ class Recorded:
 
 
 def read_recorded(path: str | os.PathLike[str]) -> dict[str, Recorded]:
-    """Read when recordings began and how long they are, from CSV, JSON Lines or Parquet that `detect` wrote.
+    """Read starts and durations of recordings from CSV, JSON Lines or Parquet written by `detect`.
 
     Returns:
-        Recording -> what the table says; nothing for folders and other formats.
+        Recording -> start and duration; empty for folders and other formats.
 
     Raises:
-        AnnotationError: the file cannot be read, or, naming the line, a time or duration is none.
+        AnnotationError: the file cannot be read, or a time or duration is invalid.
     """
     path = Path(path)
     if path.is_dir():

@@ -1,11 +1,11 @@
-"""Review tables: verdicts of somebody who listened to events, as the page of `htsat-sed report` exports them.
+"""Review tables: verdicts on events, exported from a page of `htsat-sed report`.
 
     filename,onset,offset,event_label,score,verdict,detected_onset,detected_offset,detected_label,heard
     a.wav,1.000,2.000,Dog,0.9312,right,1.000,2.000,Dog,
     a.wav,,,,0.5120,wrong,4.000,5.500,Dog,
 
-The first four columns are strong labels, so that every reader of those reads the corrected events. Rows about
-stretches and about what was heard (see `heard`) hold no verdict on an event. docs/report.md has all of it.
+The first four columns are strong labels, so that their readers see the corrected events. Rows of spans and of
+reviewed events (see `heard`) have no verdict on an event. docs/report.md describes the table.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _DETECTED = ("detected_onset", "detected_offset", "detected_label")
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A detected event, and what somebody who listened said about it.
+    """A detected event with a verdict.
 
     Attributes:
-        recording: its name.
+        recording: name of the recording.
         detected: the event with its score.
-        verdict: ``right``, ``wrong``, ``unsure`` or ``other`` (another label); empty if nobody has judged it.
+        verdict: ``right``, ``wrong``, ``unsure`` or ``other`` (another label); empty if unreviewed.
     """
 
     recording: str
@@ -39,14 +39,14 @@ class Reviewed:
 
 
 def read_review(path: str | os.PathLike[str]) -> list[Reviewed]:
-    """Read the verdicts on detected events; missed events and stretches have none.
+    """Read the verdicts on detected events; missed events and spans have none.
 
     Returns:
         Events in the order of the file.
 
     Raises:
-        AnnotationError: the file cannot be read or lacks a column; or, naming the line, a verdict is unknown,
-            or an event has no label, no score in [0, 1], or no times.
+        AnnotationError: the file cannot be read or lacks a column; a verdict is unknown, or an event has no
+            label, no score in [0, 1], or no times.
     """
     found = []
     for row in read_rows(path, (*COLUMNS, "score", "verdict", *_DETECTED)):

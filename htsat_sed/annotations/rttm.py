@@ -1,12 +1,12 @@
-r"""RTTM (Rich Transcription Time Marked), as speaker diarisation tools read it, one row an event.
+r"""RTTM (Rich Transcription Time Marked), as read by speaker diarisation tools, one row per event.
 
     SPEAKER street.wav 1 0.312 0.938 <NA> <NA> Speech 0.9312 <NA>
     SPKR-INFO silence.wav 1 <NA> <NA> <NA> unknown <NA> <NA> <NA>
 
-The class stands where RTTM has the speaker, the score where it has the confidence; onset and duration have
-3 decimals, scores 4. A recording without events has a row of the type SPKR-INFO, which carries no times.
-Cells are parted by blanks, so blanks and double quotes inside are written as `text` has it:
-``Running\u0020water``; so is the first character of a label that would read as no label, ``<NA>``.
+The class is in the field of the speaker, the score in that of the confidence; onset and duration have 3
+decimals, scores 4. A recording without events has a row of type SPKR-INFO, without times. Cells are separated
+by spaces, so spaces and double quotes in cells are escaped, see `text`: ``Running\u0020water``; so is the
+first character of the label ``<NA>``.
 
 Source: NIST, "The 2009 RT Rich Transcription Evaluation Plan", appendix A.
 """
@@ -39,7 +39,7 @@ def rttm_lines(filename: str, events: Sequence[Event], duration: float | None = 
     Args:
         filename: the recording.
         events: its events, in any order.
-        duration: without effect here.
+        duration: not used.
     """
     file = escape(filename, _NOT_IN_CELLS)
     rows = [
@@ -57,19 +57,19 @@ def _cell(label: str) -> str:
 def read_rttm(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read the SPEAKER rows of an RTTM file.
 
-    Rows of other types make their recording known and are skipped otherwise; comments, which begin with two
-    semicolons, are skipped. A confidence of <NA> is a score of 1.
+    Rows of other types only add their recording; comments, which begin with two semicolons, are skipped. A
+    confidence of <NA> is a score of 1.
 
     Returns:
         As `read_strong_labels`, under the same rules for events.
 
     Raises:
-        AnnotationError: the file cannot be read; or, naming the line: too few cells, a time that is no
-            number of 0 or more, a score outside [0, 1].
+        AnnotationError: the file cannot be read, or a row has too few cells, a time that is no number of 0 or
+            more, or a score outside [0, 1].
     """
     collected = Collected(path)
     rows = [(line, text.split()) for line, text in numbered_lines(read_text(path))]
-    # All rows have a channel, 1 for recordings of one and where nobody chose it.
+    # Rows always have a channel, which is 1 by default.
     channels = any(cells[2:3] not in ([], ["1"]) for _, cells in rows if cells[0] == "SPEAKER")
     for line, cells in rows:
         if cells[0].startswith(";;"):

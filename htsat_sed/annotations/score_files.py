@@ -1,12 +1,11 @@
-"""Presence maps as score files: a TSV a recording, as sed_scores_eval and DCASE write them.
+"""Presence maps as score files: one TSV per recording, as written by sed_scores_eval and in DCASE.
 
     onset   offset  Dog     Speech
     0.0     0.3125  0.031   0.912
     0.3125  0.625   0.027   0.931
 
-One row a token, in seconds, from the recording's beginning to its end; all tokens but the last have one
-length. The file is called after the recording, without the suffix of the audio. Scores are written with as
-many digits as they have, so that reading gives the same float32.
+There is one row per token, with times in seconds; all tokens except the last have the same duration. The file
+is named after the recording, without its audio suffix. Scores have enough digits to round-trip as float32.
 """
 
 from __future__ import annotations
@@ -25,22 +24,22 @@ from htsat_sed.whole_file import whole_file
 
 SUFFIX = ".tsv"
 _EDGES = ["onset", "offset"]
-_SLACK = 0.1  # part of a token by which a time may be off through rounding
+_SLACK = 0.1  # rounding tolerance of times, in tokens
 
 
 def write_score_file(folder: str | os.PathLike[str], filename: str, presence_map: PresenceMap) -> Path:
     """Write the scores of one recording.
 
     Args:
-        folder: made if it is not there.
-        filename: the recording's name; its folders are kept, the suffix of the audio is not.
-        presence_map: what to write.
+        folder: created if missing.
+        filename: name of the recording; its folders are kept, its audio suffix is removed.
+        presence_map: the presence map.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        HtsatSedError: the file cannot be written; nothing is left of it then.
+        HtsatSedError: the file cannot be written.
     """
     path = path_of(folder, str(PurePath(filename).with_suffix("")), SUFFIX)
     make_folder(path.parent)
@@ -56,7 +55,7 @@ def write_score_file(folder: str | os.PathLike[str], filename: str, presence_map
 
 
 def is_score_file(path: Path) -> bool:
-    """Whether a file begins as a score file does: columns onset and offset, then classes."""
+    """Whether a file begins like a score file: columns onset and offset, then classes."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             names = file.readline().rstrip("\r\n").split("\t")
@@ -69,8 +68,8 @@ def read_score_file(path: str | os.PathLike[str]) -> PresenceMap:
     """Read the scores of one recording.
 
     Raises:
-        AnnotationError: the file cannot be read or is no score file: a cell that is no number, a score
-            outside [0, 1], tokens of different lengths or with gaps.
+        AnnotationError: the file cannot be read, a cell is no number, a score is outside [0, 1], or tokens
+            have different durations or gaps.
     """
     path = Path(path)
     try:
@@ -82,7 +81,7 @@ def read_score_file(path: str | os.PathLike[str]) -> PresenceMap:
     except ValueError as error:
         raise AnnotationError(path, f"is no score file: {error}") from error
     if header[:2] != _EDGES or len(header) < 3 or not rows:
-        raise AnnotationError(path, "wanted columns onset, offset and one for each class, and a row a token")
+        raise AnnotationError(path, "wanted columns onset, offset and one per class, and one row per token")
     try:
         table = np.loadtxt(rows, delimiter="\t", comments=None, ndmin=2)
     except ValueError as error:
@@ -98,7 +97,7 @@ def read_score_file(path: str | os.PathLike[str]) -> PresenceMap:
     even &= np.abs(np.append(onset[1:], offset[-1]) - offset) <= _SLACK * step
     if not (step > 0.0 and even.all() and offset[-1] - edges[-1] <= (1.0 + _SLACK) * step):
         row = int(np.argmin(even)) + 2
-        raise AnnotationError(path, f"line {row}: wanted tokens of one length from 0 s on, without gaps")
+        raise AnnotationError(path, f"line {row}: wanted tokens of equal duration from 0 s on, without gaps")
     if not ((scores >= 0.0) & (scores <= 1.0)).all():
         raise AnnotationError(path, "has scores that are missing or outside [0, 1]")
     labels = tuple(normal(label) for label in header[2:])
@@ -107,13 +106,13 @@ def read_score_file(path: str | os.PathLike[str]) -> PresenceMap:
 
 
 def read_score_files(folder: str | os.PathLike[str]) -> Iterator[tuple[str, PresenceMap]]:
-    """Read all score files below a folder, one after the other, sorted by path; other TSVs are left out.
+    """Read all score files in a folder and its subfolders, sorted by path; other TSVs are ignored.
 
     Yields:
-        The recording's name, which is the path below the folder without suffix; and its scores.
+        The name of the recording, which is the relative path without suffix, and its scores.
 
     Raises:
-        AnnotationError: there is no such folder, or as `read_score_file`.
+        AnnotationError: the folder does not exist, or as for `read_score_file`.
     """
     for path in files_below(folder, SUFFIX):
         if is_score_file(path):

@@ -1,8 +1,8 @@
-"""Sonic Visualiser's annotation layers (.svl): one XML file a recording, a region an event.
+"""Sonic Visualiser's annotation layers (.svl): one XML file per recording, one region per event.
 
-A region has the class as its label and the score as its value. Times are samples at the recording's rate, or
-at 44.1 kHz where it is not known. Characters that XML cannot hold are written as `text` has it. Channels are
-not kept.
+A region has the class as its label and the score as its value. Times are samples at the recording's sample
+rate, or at 44.1 kHz if unknown. Characters that XML cannot represent are escaped, see `text`. Channels are
+not stored.
 
 Source: Sonic Visualiser 5, `SVFileReader` and `RegionModel::toXml`.
 """
@@ -29,10 +29,10 @@ def sonic_visualiser_lines(
     """The layer of one recording, after the header.
 
     Args:
-        filename: without effect here.
+        filename: not used.
         events: its events, in any order.
         duration: seconds, if known.
-        sample_rate: of the recording, Hz, if known.
+        sample_rate: sample rate of the recording in Hz, if known.
     """
     rate = sample_rate or _RATE
     points, last = [], 0
@@ -59,16 +59,15 @@ def sonic_visualiser_lines(
 
 
 def read_sonic_visualiser(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
-    """Read the regions of a layer: those with a label and a length; values in [0, 1] are scores.
+    """Read the regions of a layer with a label and a duration; values in [0, 1] are scores.
 
     Times have 4 decimals, since samples do not fall on milliseconds.
 
     Returns:
-        One recording, named as the file without ``.svl``.
+        One recording, named like the file without ``.svl``.
 
     Raises:
-        AnnotationError: the file cannot be read or is no layer; or, naming the region by its place, a number
-            that is none of 0 or more.
+        AnnotationError: the file cannot be read or is no layer, or a number is not 0 or more.
     """
     name = Path(path).name
     recording = name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name
@@ -83,7 +82,7 @@ def read_sonic_visualiser(path: str | os.PathLike[str]) -> dict[str, list[Event]
             place += 1
             label = unescape(point.get("label") or "")
             if not label.strip() or point.get("duration") is None:
-                collected.drop(place, "without a label or length")
+                collected.drop(place, "without a label or duration")
                 continue
             onset = number(path, place, "frame", point.get("frame") or "")
             length = number(path, place, "duration", point.get("duration") or "")

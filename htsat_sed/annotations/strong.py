@@ -1,14 +1,13 @@
-"""Strong labels as tables with one row an event: DESED's TSV, and CSV with scores.
+"""Strong labels as tables with one row per event: DESED's TSV, and CSV with scores.
 
     filename	onset	offset	event_label            filename,onset,offset,event_label,score
     street.wav	0.312	1.250	Speech                 street.wav,0.312,1.250,Speech,0.9312
     silence.wav				                           silence.wav,,,,
 
-A recording without events has one row whose other cells are empty. Times have 3 decimals, scores 4. Tables of
-events that have channels end in a column ``channel``. CSV may have the columns ``begin`` and ``end``, clock
-times of the event in ISO 8601, or where there is none of the recording; ``clock``, the source of the time;
-and ``recording_duration``, seconds. Quotes and delimiters: see `delimited`; characters that are not Unicode:
-see `text`.
+A recording without events has one row whose other cells are empty. Times have 3 decimals, scores 4. Tables
+with channels end in a column ``channel``. CSV may have the columns ``begin`` and ``end``, clock times of the
+event (or of a recording without events) in ISO 8601; ``clock``, the source of the time; and
+``recording_duration``, seconds. Quotes and delimiters: see `delimited`; invalid Unicode: see `text`.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ def tsv_lines(
     Args:
         filename: the recording.
         events: its events, in any order.
-        duration: without effect here.
+        duration: not used.
         safe_cells: see `delimited`.
-        columns: further ones, of which `CHANNEL` is written.
+        columns: additional columns, of which `CHANNEL` is written.
     """
     rows: list[tuple[str, ...]] = [
         (filename, onset, offset, event.label, *([_channel(event)] if set(CHANNEL) <= set(columns) else []))
@@ -70,9 +69,9 @@ def csv_lines(
         filename: the recording.
         events: its events, in any order.
         duration: seconds, if known.
-        start: when the recording began, if known.
+        start: start of the recording, if known.
         safe_cells: see `delimited`.
-        columns: further ones: `CHANNEL`, `CLOCK` or both.
+        columns: additional columns: `CHANNEL`, `CLOCK` or both.
     """
     channels, clock = set(CHANNEL) <= set(columns), set(CLOCK) <= set(columns)
     rows: list[tuple[str, ...]] = []
@@ -93,19 +92,19 @@ def _channel(event: Event) -> str:
 def read_strong_labels(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read a table of strong labels, reference or estimated, TSV or CSV.
 
-    Wanted are the columns filename, onset, offset and event_label, in any order; score is read where it
-    is, and is 1 where it is not. Tables by BirdNET-Analyzer have columns of their own. Events past each
-    other's bounds are kept as they are, overlapping ones of one class too.
+    Required columns are filename, onset, offset and event_label, in any order; score is optional and 1 by
+    default. Tables of BirdNET-Analyzer have other columns. Overlapping events are kept unchanged, also of one
+    class.
 
     Returns:
-        The events of each recording, ordered by onset, offset and label; the recordings as first met;
-        without events those that have a row with an empty onset, offset and label only. Rows that occur
-        twice and events without length are dropped with a warning that counts them.
+        The events of each recording, ordered by onset, offset and label; recordings in the order of the file.
+        A recording with only a row of empty onset, offset and label has no events. Duplicate rows and events
+        without duration are dropped, with a warning that counts them.
 
     Raises:
-        AnnotationError: the file cannot be read, is empty or lacks a column; or, naming the line: a row
-            without a filename or with some of onset, offset and label empty, a time that is no number, NaN,
-            infinite or negative, an offset before its onset, a score outside [0, 1].
+        AnnotationError: the file cannot be read, is empty or lacks a column; a row has no filename, only some
+            of onset, offset and label, a time that is no finite number of 0 or more, an offset before its
+            onset, or a score outside [0, 1].
     """
     if {name.lower() for name in _BIRDNET} <= set(read_columns(path)):
         return _read_birdnet(path)

@@ -1,10 +1,10 @@
-"""Clip-level scores as CSV or TSV: one row a recording and class, highest first, or one row a recording.
+"""Clip-level scores as CSV or TSV: one row per recording and class, highest first, or per recording.
 
     filename,event_label,score            filename,Dog,Speech
     street.wav,Speech,0.931204            street.wav,0.031250,0.931204
     street.wav,Dog,0.031250
 
-Scores have 6 decimals. Quotes: see `delimited`; characters that are not Unicode: see `text`.
+Scores have 6 decimals. Quotes: see `delimited`; invalid Unicode: see `text`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from htsat_sed.labels import normal
 def tags_header(
     labels: Sequence[str] | None = None, separator: str = ",", *, safe_cells: bool = False
 ) -> str:
-    """The header of a table with one row a recording and class, or with a column for each of `labels`."""
+    """The header of a table with one row per recording and class, or with a column for each of `labels`."""
     columns = ("event_label", "score") if labels is None else labels
     return row(("filename", *columns), separator, safe_cells=safe_cells)
 
@@ -38,14 +38,14 @@ def long_rows(
     separator: str = ",",
     safe_cells: bool = False,
 ) -> str:
-    """The rows of one recording, one a class, highest score first.
+    """The rows of one recording, one per class, highest score first.
 
     Args:
         filename: the recording.
         scores: (K,) in [0, 1].
         labels: K class names; of equal scores the earlier class comes first.
-        top: how many classes, the highest ones; None for all.
-        separator: of the columns.
+        top: number of classes with the highest scores; None for all.
+        separator: delimiter of the columns.
         safe_cells: see `delimited`.
     """
     highest_first = np.argsort(-scores, kind="stable")[:top]
@@ -63,16 +63,16 @@ def wide_row(
 def read_tags(path: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
     """Read clip-level scores, in rows or in columns.
 
-    A table with the columns event_label and score has one row a recording and class; in any other, every
-    column but filename is a class.
+    A table with the columns event_label and score has one row per recording and class; in other tables, every
+    column except filename is a class.
 
     Returns:
         Recording -> label -> score.
 
     Raises:
-        AnnotationError: the file cannot be read, is empty or lacks the column filename, or is a table of
-            strong labels; or, naming the line: no filename or label, a score that is no number or outside
-            [0, 1], or a recording or a class of it given twice.
+        AnnotationError: the file cannot be read, is empty, lacks the column filename, or is a table of strong
+            labels; a row has no filename or label, a score that is no number in [0, 1], or repeats a class of
+            a recording.
     """
     tags: dict[str, dict[str, float]] = {}
     names = Names()

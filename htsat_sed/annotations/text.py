@@ -1,13 +1,13 @@
-r"""Common parts of all text formats: characters that a file cannot hold, and times as text.
+r"""Common parts of all text formats: escaping of characters, and times as text.
 
-A label or the name of a recording may hold what a format has no place for: a tab in a table without
-quotes, a byte that is not UTF-8 (which Python keeps as a lone surrogate). Such a character is written as
-JSON would, ``\u0009`` or ``\udcff``, with four lower-case hexadecimal digits, and read back as itself; a
-backslash that would read as the start of one is written ``\u005c``. All else is written as it is.
+Labels and names of recordings may contain characters that a format cannot represent: a tab in a table without
+quotes, or a byte that is not UTF-8 (a lone surrogate in Python). Such a character is escaped as in JSON,
+``\u0009`` or ``\udcff``, with four lower-case hexadecimal digits; a backslash that would begin an escape is
+written as ``\u005c``. Other characters are unchanged.
 
-Labels are read without the blanks at their ends and as composed Unicode (NFC), so that two that look the
-same are the same. Names of recordings are read without blanks at their ends; names that differ in composition
-alone are one recording, called as it was first met.
+Labels are read without surrounding whitespace and as composed Unicode (NFC), so that labels that look the
+same are equal. Names of recordings are read without surrounding whitespace; names that differ only in
+composition are one recording, with the first name.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ from htsat_sed.labels import normal
 logger = logging.getLogger("htsat_sed")
 
 CONTROL = r"\x00-\x1f\x7f\x85\u2028\u2029"
-"""Characters that some programs take for line ends, for `escape`."""
+"""Characters that some programs treat as line breaks, for `escape`."""
 
 LATEST = 1e9
-"""Seconds, 31 years: later events are refused, since their times have hundreds of digits."""
+"""Latest offset in seconds, 31 years; later times may have hundreds of digits."""
 
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?|[-+]?(?:nan|inf)", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 
 
 def escape(text: str, also: str = "") -> str:
-    r"""Write out what a file cannot hold.
+    r"""Escape characters that a file cannot represent.
 
     Args:
-        text: any text, lone surrogates included.
-        also: what this format cannot hold, as the inside of a regular expression's ``[...]``.
+        text: any text, including lone surrogates.
+        also: further characters to escape, as in a regular expression's ``[...]``.
 
     Returns:
-        Text that encodes as UTF-8 and has none of `also`; `unescape` takes it back.
+        Text that can be encoded as UTF-8 and has none of `also`; `unescape` is the inverse.
     """
     pattern = rf"[\ud800-\udfff{also}]|\\(?=u[0-9a-f]{{4}})"
     return re.sub(pattern, lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def escape_ends(text: str) -> str:
-    """Write out a blank at either end of a name, which readers of tables drop; `unescape` takes it back."""
+    """Escape whitespace at the ends of a name, which readers of tables drop; `unescape` is the inverse."""
     return re.sub(r"^\s|\s$", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def unescape(text: str) -> str:
-    """Take `escape` back."""
+    """Inverse of `escape`."""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
 
 
@@ -66,10 +66,10 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """Read a UTF-8 file, or one of the UTF-16 files that Praat and spreadsheets write.
 
     Returns:
-        The text without a byte order mark, line ends as they are.
+        The text without a byte order mark, with unchanged line breaks.
 
     Raises:
-        AnnotationError: there is no such file, it cannot be read, or is in another encoding.
+        AnnotationError: the file cannot be read or has another encoding.
     """
     try:
         data = Path(path).read_bytes()
@@ -84,19 +84,19 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:
-    """The lines that hold more than blanks, each with its number, from 1; CRLF and CR end lines too."""
+    """Non-blank lines with their numbers, from 1; lines end in LF, CRLF or CR."""
     for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1):
         if line.strip():
             yield number, line
 
 
 def timed(events: Iterable[Event], *, decimals: int) -> Iterator[tuple[str, str, Event]]:
-    """Put events in order and their times into text.
+    """Sort events and format their times.
 
     Args:
-        events: of one recording.
-        decimals: of the times, which are rounded to the nearest. An event that rounding would leave
-            without length begins one last digit earlier; at 0 it ends one later.
+        events: events of one recording.
+        decimals: decimals of the rounded times. An event that rounding would leave without duration begins
+            one last digit earlier, or ends one later at 0.
 
     Yields:
         Onset and offset as text, and the event.
@@ -116,13 +116,13 @@ def timed(events: Iterable[Event], *, decimals: int) -> Iterator[tuple[str, str,
 
 @dataclass(frozen=True)
 class Described:
-    """A recording with its events, and what is known of it, for a writer.
+    """A recording with its events, for a writer.
 
     Attributes:
         filename: the recording.
         events: its events, in any order.
         duration: seconds, if known.
-        start: when it began, if known.
+        start: start of the recording, if known.
     """
 
     filename: str
@@ -132,16 +132,16 @@ class Described:
 
 
 CHANNEL = ("channel",)
-"""The column of tables of events that have channels."""
+"""Column of tables with channels."""
 
 CLOCK = ("begin", "end", "clock", "recording_duration")
-"""The columns of tables with clock times: ISO 8601, the source of the time, and seconds."""
+"""Columns of tables with clock times: ISO 8601, the source of the time, and seconds."""
 
 
 def clock_cells(
     start: Start | None, onset: str, offset: str, duration: float | None
 ) -> tuple[str, str, str, str]:
-    """The cells of `CLOCK` of an event; empty where it is not known when the recording began."""
+    """The cells of `CLOCK` of an event; empty if the start of the recording is unknown."""
     length = "" if duration is None else f"{duration:.3f}"
     if start is None:
         return "", "", "", length
@@ -149,7 +149,7 @@ def clock_cells(
 
 
 def channel_of(text: str) -> int:
-    """A channel counted from 1, from a cell; 0 where the cell is no such number."""
+    """The channel in a cell, from 1; 0 if the cell is no such number."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
 
 
@@ -159,9 +159,9 @@ def number(path: str | os.PathLike[str], line: int, name: str, text: str, *, com
     Args:
         path: the file, for the error.
         line: its line, for the error.
-        name: what the number is, for the error.
+        name: name of the number, for the error.
         text: the cell.
-        comma: a comma may stand for the decimal point.
+        comma: whether a decimal comma is allowed.
 
     Raises:
         AnnotationError: it is no number in ASCII digits, NaN, infinite or negative.
@@ -175,9 +175,9 @@ def number(path: str | os.PathLike[str], line: int, name: str, text: str, *, com
 def signed_number(
     path: str | os.PathLike[str], line: int, name: str, text: str, *, comma: bool = False
 ) -> float:
-    """The same, but negative numbers too."""
+    """A number from a cell, as by `number`, but also negative."""
     plain = text.strip().replace(",", ".") if comma else text.strip()
-    # float() also takes 1_000 and the digits of other scripts, which are more often a mistake than meant.
+    # float() also accepts 1_000 and digits of other scripts, which are more likely mistakes.
     if not _NUMBER.fullmatch(plain):
         raise AnnotationError(path, f"line {line}: {name} is no number: {text!r:.60}")
     value = float(plain)
@@ -187,22 +187,22 @@ def signed_number(
 
 
 class Names:
-    """Names of recordings; those that differ in Unicode composition or blanks alone are the same."""
+    """Names of recordings; names that differ only in Unicode composition or whitespace are equal."""
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
 
     def of(self, name: str) -> str:
-        """The name as it was first met."""
+        """The first name equal to this one."""
         return self._first.setdefault(normal(name), name)
 
 
 class Collected:
-    """Events as they are read, under the rules that hold for every format.
+    """Collects events while reading, with the rules of all formats.
 
-    No label, or an offset before the onset, is an error. An event without length and an event that was there
-    before (all of recording, onset, offset, label, score and channel alike) are dropped; `table` warns how
-    many were. Labels become `normal`; names of recordings lose the blanks at their ends.
+    A missing label, or an offset before the onset, is an error. Events without duration and duplicates (equal
+    in recording, onset, offset, label, score and channel) are dropped; `table` warns about their number.
+    Labels are normalised by `normal`; surrounding whitespace of names is removed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -212,42 +212,42 @@ class Collected:
         self._dropped: dict[str, list[int]] = {}
 
     def recording(self, filename: str) -> dict[Event, None]:
-        """Note a recording, be it with or without events; returns its events so far."""
+        """Add a recording, with or without events; return its events so far."""
         return self._events.setdefault(self._names.of(filename), {})
 
     def drop(self, line: int, what: str) -> None:
-        """Leave out the event in this line; `what` ends "1 event ..."."""
+        """Drop the event in this line; `what` completes "1 event ..."."""
         self._dropped.setdefault(what, []).append(line)
 
     def add(self, line: int, filename: str, event: Event) -> None:
-        """Add one event, found in this line.
+        """Add an event of a line.
 
         Raises:
-            AnnotationError: the label is empty or blank, the offset lies before the onset, or the score is
-                not in [0, 1].
+            AnnotationError: the label is blank, the offset is before the onset, or the score is not in [0,
+                1].
         """
         label = normal(event.label)
         if not label:
             raise AnnotationError(self._path, f"line {line}: no label")
         event = replace(event, label=label)
         if event.offset < event.onset:
-            reason = f"line {line}: offset {event.offset:g} lies before onset {event.onset:g}"
+            reason = f"line {line}: offset {event.offset:g} is before onset {event.onset:g}"
             raise AnnotationError(self._path, reason)
         if event.offset > LATEST:
-            reason = f"line {line}: offset {event.offset:g} is later than any recording lasts ({LATEST:g} s)"
+            reason = f"line {line}: offset {event.offset:g} is beyond any recording ({LATEST:g} s)"
             raise AnnotationError(self._path, reason)
         if not 0.0 <= event.score <= 1.0:
             raise AnnotationError(self._path, f"line {line}: score is {event.score:g}, wanted 0 to 1")
         own = self.recording(filename)
         if event.offset == event.onset:
-            self.drop(line, "without length")
+            self.drop(line, "without duration")
         elif event in own:
             self.drop(line, "given twice")
         else:
             own[event] = None
 
     def table(self) -> dict[str, list[Event]]:
-        """The events of each recording, ordered by onset, offset and label; recordings as first met."""
+        """The events of each recording, ordered by onset, offset and label."""
         for what, lines in self._dropped.items():
             events = "1 event" if len(lines) == 1 else f"{len(lines)} events"
             logger.warning("%s: %s %s dropped, the first in line %d", self._path, events, what, lines[0])

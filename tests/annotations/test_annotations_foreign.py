@@ -12,15 +12,15 @@ def test_label_tracks_by_audacity(tmp_path, caplog):
     text = "0.500000\t1.250000\tDog\n\\\t200.000000\t900.000000\n2,000000\t3,000000\tCat\n4.0\t4.0\tclick\n"
     path = write(tmp_path / "Label Track.txt", text)
     assert read_events(path) == {"Label Track": [Event(0.5, 1.25, "Dog"), Event(2.0, 3.0, "Cat")]}
-    assert caplog.messages == [f"{path}: 1 event without length dropped, the first in line 4"]
+    assert caplog.messages == [f"{path}: 1 event without duration dropped, the first in line 4"]
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("0.5\t\n", "line 1: wanted onset, offset and label with tabs between them"),
-        ("0.5 1.0 Dog\n", "line 1: wanted onset, offset and label with tabs between them"),
-        ("2.5\t1.0\tDog\n", "line 1: offset 1 lies before onset 2.5"),
+        ("0.5\t\n", "line 1: wanted tab-separated onset, offset and label"),
+        ("0.5 1.0 Dog\n", "line 1: wanted tab-separated onset, offset and label"),
+        ("2.5\t1.0\tDog\n", "line 1: offset 1 is before onset 2.5"),
         ("1_0\t2\tDog\n", "line 1: onset is no number: '1_0'"),
         ("\u0661\t2\tDog\n", "line 1: onset is no number: '\u0661'"),
         ("0.5\tx\tDog\n", "line 1: offset is no number: 'x'"),
@@ -66,9 +66,9 @@ def test_a_selection_table_of_many_recordings_counts_from_the_file_offset(tmp_pa
     [
         (f"{SEVEN}\n1\tx\t1\t1\t2\t0\t1\n", "wanted a column of labels, such as Annotation or Species"),
         ("Selection\tView\n1\tx\n", r"wanted a selection table with Begin Time \(s\) and End Time \(s\); it"),
-        ("Selection  Begin Time (s)  Species\n1  2  x\n", "its cells have no tabs between them"),
+        ("Selection  Begin Time (s)  Species\n1  2  x\n", "its cells are not separated by tabs"),
         (f"{SEVEN}\tSpecies\n1\tx\t1\t1\t2\t0\t1\t\n", "line 2: no label"),
-        (f"{SEVEN}\tSpecies\n1\tx\t1\t2\t1\t0\t1\ty\n", r"line 2: End Time 1 lies before Begin Time 2"),
+        (f"{SEVEN}\tSpecies\n1\tx\t1\t2\t1\t0\t1\ty\n", r"line 2: End Time 1 is before Begin Time 2"),
         (f"{SEVEN}\tSpecies\n1\tx\n", r"line 2: Begin Time \(s\) is no number: ''"),
     ],
 )

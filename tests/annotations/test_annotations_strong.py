@@ -109,13 +109,13 @@ def test_rows_that_occur_twice_are_dropped_and_counted(tmp_path, caplog):
 def test_events_without_length_are_dropped_and_counted(tmp_path, caplog):
     assert read(tmp_path, table(rows=[*ROWS, ("c.wav", "4", "4.0", "Dog")])) == {**EXPECTED, "c.wav": []}
     path = tmp_path / "labels.tsv"
-    assert caplog.messages == [f"{path}: 1 event without length dropped, the first in line 5"]
+    assert caplog.messages == [f"{path}: 1 event without duration dropped, the first in line 5"]
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (("a.wav", "3", "2.5", "Dog"), "line 2: offset 2.5 lies before onset 3"),
+        (("a.wav", "3", "2.5", "Dog"), "line 2: offset 2.5 is before onset 3"),
         (("a.wav", "x", "1", "Dog"), "line 2: onset is no number: 'x'"),
         (("a.wav", "0", "1s", "Dog"), "line 2: offset is no number: '1s'"),
         (("a.wav", "nan", "1", "Dog"), "line 2: onset is nan, wanted 0 or more"),
@@ -131,7 +131,7 @@ def test_events_without_length_are_dropped_and_counted(tmp_path, caplog):
         ),
         (("", "0", "1", "Dog"), "line 2: no filename"),
         (("a.wav", "0", "1", "Dog", "more"), "line 2: 5 cells, but 4 columns"),
-        (("a.wav", "0", "1", '"Dog'), "line 2: quotes do not fit: unexpected end of data"),
+        (("a.wav", "0", "1", '"Dog'), "line 2: unbalanced quotes: unexpected end of data"),
     ],
 )
 def test_an_error_names_file_and_line(tmp_path, row, reason):

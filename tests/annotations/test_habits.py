@@ -95,7 +95,7 @@ def test_plain_numbers_are_times(tmp_path, text):
 
 def test_tables_with_blanks_between_columns_say_so(tmp_path):
     path = write(tmp_path / "e.txt", "filename onset  offset event_label\na.wav 0 1 Dog\n")
-    with pytest.raises(AnnotationError, match="has blanks between its columns: part them with tabs"):
+    with pytest.raises(AnnotationError, match="has spaces between its columns: separate them by tabs"):
         read_events(path)
 
 
@@ -197,7 +197,7 @@ def test_label_tracks_as_audacity_leaves_them(tmp_path, caplog):
     assert read_events(path) == {"track": expected}
     assert read_events(tmp_path)["track"] == expected
     assert caplog.messages[:3] == [
-        f"{path}: line 1: begins at -0.5 s, read from 0 s on",
+        f"{path}: line 1: begins at -0.5 s, truncated to 0 s",
         f"{path}: 1 event before the recording begins dropped, the first in line 3",
         f"{path}: 3 events without text dropped, the first in line 4",
     ]
@@ -294,7 +294,7 @@ def test_labels_parted_by_a_guess_are_reported(tmp_path, caplog):
     weak(tmp_path, "Dog,Speech", "Lion, Cow", "Dog, Speech", "Kettle, whistling")
     (message,) = caplog.messages
     assert message.endswith(
-        "2 cells, the first in line 3: labels parted at a comma and a blank; | parts labels that have one"
+        "2 cells, the first in line 3: labels split at a comma followed by a space; use | between labels with commas"
     )
 
 

@@ -230,7 +230,7 @@ notifyOnAdd="true" dataset="4"  subtype="region" valueQuantization="0" minimum="
     assert read_events(write(tmp_path / "a.wav.svl", text)) == {
         "a.wav": [Event(1.0, 1.5, "Dog"), Event(2.0, 3.0, "New Point")]
     }
-    assert "1 event without a label or length dropped" in caplog.text
+    assert "1 event without a label or duration dropped" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".eaf", ".svl"])

@@ -86,7 +86,7 @@ def test_textgrids_by_tgt(tmp_path):
         ),
         (
             'File type = "ooTextFile"\nObject class = "TextGrid"\n0 1\n<exists> 1\n"IntervalTier" "a" 0 1 1\n2 1 "x"',
-            "line 6: offset 1 lies before onset 2",
+            "line 6: offset 1 is before onset 2",
         ),
     ],
 )

@@ -74,7 +74,7 @@ def test_captions_by_hand(tmp_path):
         ("00:01.000 --> 00:02.000\nx\n", "does not begin with WEBVTT"),
         ("WEBVTT\n\n00:01 --> 00:02\nx\n", "line 3: not a cue's timing: '00:01 --> 00:02'"),
         ("WEBVTT\n\n00:01.000 --> 00:02.000\n\n", "line 3: no label"),
-        ("WEBVTT\n\n00:03.000 --> 00:02.000\nx\n", "line 3: offset 2 lies before onset 3"),
+        ("WEBVTT\n\n00:03.000 --> 00:02.000\nx\n", "line 3: offset 2 is before onset 3"),
     ],
 )
 def test_broken_captions_are_errors(tmp_path, text, reason):

@@ -140,7 +140,7 @@ def test_an_archive_refuses_parts_that_it_did_not_write(tmp_path: Path, change: 
     if change == "long texts":  # 100 MB in a few kB
         long = pa.array([f"{i}" + 50_000_000 * "a" for i in range(2)])
         pq.write_table(table.set_column(1, "path", long), path, compression="zstd", use_dictionary=False)
-        reason = r"would unfold to \d+ bytes or more"
+        reason = r"would decompress to \d+ bytes or more"
     elif (
         change == "huge page"
     ):  # the size that the page of `start` states, see tests/annotations/test_parquet.py

@@ -97,7 +97,7 @@ def test_speech_commands(tmp_path: Path) -> None:
         ("audioset", "x, 0, 10, /m/none\n", "line 1: /m/none is none of AudioSet's codes"),
         ("audioset", "x, 0\n", "line 1: wanted video, start, end and codes"),
         ("negatives", "filename\tevent_labels\tfold\na.wav\t\tx\n", "line 2: wanted a whole number as fold"),
-        ("negatives", "filename\tevent_labels\na.wav\t\na.wav\tDog\n", "line 3: a.wav has a row already"),
+        ("negatives", "filename\tevent_labels\na.wav\t\na.wav\tDog\n", "line 3: a.wav already has a row"),
         ("weak", "filename\tevent_labels\nnone.wav\tDog\n", "none of its 1 recordings is below"),
     ],
 )
