@@ -145,7 +145,8 @@ def main() -> None:
         report(UsageError("an argument is empty: is a variable of the shell not set?"))
         sys.exit(2)
     try:
-        app([argument for argument in sys.argv[1:] if argument != "--debug"])
+        # Its own name, also as `python -m htsat_sed`.
+        app([argument for argument in sys.argv[1:] if argument != "--debug"], prog_name="htsat-sed")
     except (HtsatSedError, UsageError) as error:
         if debug:
             raise

@@ -1,4 +1,4 @@
-"""`htsat-sed checkpoints calibrate`: recordings to an int8 core of a checkpoint."""
+"""`htsat-sed checkpoints calibrate`: an int8 core of a checkpoint, from recordings."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
-_FEW = 20  # windows that want a word
-_FAR = 0.01  # mean deviation of presence scores that wants a word
+_FEW = 20  # windows below which a warning is printed
+_FAR = 0.01  # mean deviation of presence scores above which a warning is printed
 
 
 @with_groups
@@ -38,22 +38,22 @@ def calibrate(
         typer.Option(
             min=1,
             metavar="N",
-            help="10 s windows to take: of N recordings at most, the first ones of each.",
+            help="Number of 10 s windows: the first ones of at most N recordings.",
         ),
     ] = 60,
 ) -> None:
-    r"""Prepare a checkpoint for --precision int8, on recordings like those to come.
+    r"""Prepare a checkpoint for --precision int8, by a one-off calibration on sample recordings.
 
-    NNCF runs them through the model, to choose the ranges that 8 bits are to span.
-    That takes up to some minutes, once for a checkpoint, and prints where the result lies.
+    NNCF runs the model on them to choose the ranges of 8-bit values.
+    This takes up to some minutes per checkpoint, and prints the path of the result.
 
-    The result belongs to the checkpoint's weights, and commands find it by these.
-    Other weights, such as those of a further training, want a calibration of their own.
-    The same recordings give the same result, and another machine takes a copy of it in the same place.
+    Commands find the result by the weights of the checkpoint.
+    Other weights, for instance after fine-tuning, need their own calibration.
+    Equal recordings yield equal results, which can be copied to the same path on other machines.
 
-    Every fourth window is left out of it: there, scores are compared with those of float32.
+    Every fourth window is held out, to compare scores with those of float32.
 
-    Needs pip install 'htsat-sed\[int8]'. To detect with the result, OpenVINO is enough.
+    Needs pip install 'htsat-sed\[int8]'. Detecting with the result needs only OpenVINO.
 
     [bold]Examples[/bold]
 
@@ -76,13 +76,13 @@ def calibrate(
                     report(error)
                 progress.done()
         if not inputs:
-            raise HtsatSedError(", ".join(given.paths), "no sound in here to calibrate on")
+            raise HtsatSedError(", ".join(given.paths), "contains no sound for the calibration")
         _calibrate(model, inputs)
     raise typer.Exit(1 if failures else 0)
 
 
 def first_windows(recording: str | Path, config: HTSATConfig, count: int) -> NDArray[np.float32]:
-    """The first windows of a recording, as many as there are, the last zero-padded: (B, window_samples).
+    """At most `count` first windows of a recording, the last zero-padded: (B, window_samples).
 
     Raises:
         AudioError: it cannot be read.
@@ -98,7 +98,7 @@ def first_windows(recording: str | Path, config: HTSATConfig, count: int) -> NDA
 
 
 def _inputs(model: HTSAT, recording: str, count: int) -> list[Tensor]:
-    """What the core takes for the first windows of a recording that are not silent: (1, 1024, 64) each."""
+    """Inputs of the core for the first non-silent windows of a recording: (1, 1024, 64) each."""
     import torch
 
     from htsat_sed.model.torch_core import core_input
@@ -112,7 +112,7 @@ def _inputs(model: HTSAT, recording: str, count: int) -> list[Tensor]:
 
 
 def _calibrate(model: HTSAT, inputs: list[Tensor]) -> None:
-    """Quantise a model, keep what comes of it, print where, and say how far its scores are off."""
+    """Quantise a model, save it, print its path, and report the deviation of its scores."""
     import torch
 
     from htsat_sed.model.int8 import calibrate, save_int8
@@ -138,10 +138,10 @@ def _calibrate(model: HTSAT, inputs: list[Tensor]) -> None:
         "",
     )
     if mean > _FAR:
-        say("warning", "that is much: calibrate on more recordings, or use float32", "yellow")
+        say("warning", "this is a large deviation: calibrate on more recordings, or use float32", "yellow")
     elif len(used) < _FEW:
         say(
             "warning",
-            "few windows, some scores may move far: better give it minutes of recordings",
+            "few windows: some scores may change considerably; give several minutes of recordings",
             "yellow",
         )

@@ -1,4 +1,4 @@
-"""`htsat-sed checkpoints`: what checkpoints there are and what is in them."""
+"""`htsat-sed checkpoints`: lists, describes and manages checkpoints."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ Checkpoint = Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A file, o
 def list_checkpoints(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the checkpoints known by name, and which of them are on this machine.
+    """List the checkpoints known by name, and whether they are on this machine.
 
-    On a terminal a table; in a pipe tab-separated values with a header.
+    Prints a table on a terminal, and tab-separated values with a header in a pipe.
     """
     from htsat_sed.model.catalogue import BUNDLED, CATALOGUE, bundled_checkpoint
 
@@ -51,7 +51,7 @@ def list_checkpoints(
             "size": bundled.stat().st_size if bundled else None,
             "path": str(bundled) if bundled else None,
             "licence": "see its model card",
-            "summary": "comes with htsat-sed; taken where no checkpoint is named",
+            "summary": "included in htsat-sed; the default checkpoint",
         }
     ]
     for entry in CATALOGUE:
@@ -79,9 +79,9 @@ def list_checkpoints(
 @app.command()
 def info(
     checkpoint: Checkpoint,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, labels included.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, including labels.")] = False,
     labels: Annotated[
-        bool, typer.Option("--labels", help="Print the labels alone, one a line, in class order.")
+        bool, typer.Option("--labels", help="Print only the labels, one per line, in class order.")
     ] = False,
 ) -> None:
     """Describe a checkpoint: configuration, labels, post-processing, provenance, SHA-256."""
@@ -107,19 +107,18 @@ def pull(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Take this file, which was downloaded by hand, once it proves to be the right one.",
+            help="Use this manually downloaded file, after verifying it.",
         ),
     ] = None,
 ) -> None:
-    """Download a published checkpoint, verify it, and print where it lies.
+    """Download a published checkpoint, verify it, and print its path.
 
-    A download that broke off goes on where it stopped.
-    The file gets its name only once its SHA-256 is right.
+    An interrupted download is resumed.
+    The file is renamed into place after its SHA-256 has been verified.
 
-    Where a host refuses, the error says what to save by hand.
-    Hand that file over with --file.
+    If a host refuses, the error tells what to download manually; give that file with --file.
 
-    Downloads lie in $HTSAT_SED_HOME, or else in the cache folder of the user.
+    Downloads are stored in $HTSAT_SED_HOME, or in the user's cache folder.
     """
     from htsat_sed.model import catalogue
 
@@ -153,7 +152,7 @@ def _as_dict(path: Path, description: CheckpointInfo) -> dict[str, Any]:
 
 
 def _print_description(description: dict[str, Any]) -> None:
-    """One ``name: value`` a line; parts of a table as ``table.name: value``."""
+    """Print one ``name: value`` per line; entries of tables as ``table.name: value``."""
     for name, value in description.items():
         if name == "labels":
             shown = " · ".join(value[:5]) + (" · ..." if len(value) > 5 else "")
@@ -166,7 +165,7 @@ def _print_description(description: dict[str, Any]) -> None:
 
 
 def _lines(name: str, value: Any) -> list[str]:
-    """A value as a line, or as one for each entry of a table of tables: values of classes."""
+    """A value as a line, or a line for each entry of a table of tables."""
     if isinstance(value, dict) and value and all(isinstance(own, dict) for own in value.values()):
         return [
             f"{name}.{entry}: "

@@ -1,4 +1,4 @@
-"""`htsat-sed checkpoints convert`, `average` and `export`: a checkpoint to another file."""
+"""`htsat-sed checkpoints convert`, `average` and `export`: write a checkpoint to another file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from htsat_sed.runs.written import check_replaceable, recording_outputs
 Float16 = Annotated[
     bool,
     typer.Option(
-        "--float16", help="Store weights in half precision: half the size; scores move by about 0.001."
+        "--float16", help="Store weights in half precision: half the size; scores change by about 0.001."
     ),
 ]
 
@@ -29,20 +29,22 @@ Float16 = Annotated[
 def convert(
     existing: OverwriteOptions,
     source: Annotated[str, typer.Argument(metavar="IN", help="A file, or a name that `list` shows.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to be, ending in .safetensors.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Output file, ending in .safetensors.")],
     float16: Float16 = False,
     labels: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Labels of an official checkpoint: one a line, or a CSV with a column label or "
-            "display_name. Without it 527 classes get AudioSet's names, others class_000 and so on.",
+            help="Labels of an official checkpoint: one per line, or a CSV with a column label or "
+            "display_name.  \\[default: AudioSet's names for 527 classes, otherwise class_000, ...]",
         ),
     ] = None,
     sample_rate: Annotated[
         int | None,
         typer.Option(
-            metavar="HZ", min=1, help="Of an official checkpoint; without it the one its mel matrix tells."
+            metavar="HZ",
+            min=1,
+            help="Sample rate of an official checkpoint.  \\[default: from its mel matrix]",
         ),
     ] = None,
     hop_length: Annotated[
@@ -50,29 +52,28 @@ def convert(
         typer.Option(
             metavar="SAMPLES",
             min=1,
-            help="STFT step of an official checkpoint; without it sample rate / 100.",
+            help="STFT hop of an official checkpoint.  \\[default: sample rate / 100]",
         ),
     ] = None,
     loss: Annotated[
         str | None,
         typer.Option(
             metavar="clip_bce|clip_ce",
-            help="How an official checkpoint was trained: clip_bce for classes that sound together, clip_ce "
-            "for exactly one class a clip. Without it clip_bce, but clip_ce for 50 classes (ESC-50).",
+            help="Loss of an official checkpoint: clip_bce for classes that occur together, clip_ce for "
+            "exactly one class per clip.  \\[default: clip_bce, or clip_ce for 50 classes (ESC-50)]",
         ),
     ] = None,
     post_processing: Annotated[
         Path | None,
         typer.Option(
             metavar="TOML",
-            help="Thresholds and filters to store with the model, as `detect` takes them.",
+            help="Thresholds and filters to store with the model, as for `detect`.",
         ),
     ] = None,
 ) -> None:
     """Convert a checkpoint to htsat-sed's own format.
 
-    OUT is a safetensors file that holds all there is to know:
-    weights, configuration, labels, post-processing and where they come from.
+    OUT is a safetensors file with weights, configuration, labels, post-processing and provenance.
     """
     from htsat_sed.detection.events import read_post_processing
     from htsat_sed.labels import read_labels
@@ -91,7 +92,7 @@ def convert(
         labels=None if labels is None else read_labels(labels),
         loss=loss,  # type: ignore[arg-type]
     )
-    if set(model.provenance) == {"source"}:  # all that an official file says of itself
+    if set(model.provenance) == {"source"}:  # provenance of an official file
         model.provenance = _provenance(path)
     if post_processing is not None:
         model.post_processing = read_post_processing(post_processing)
@@ -105,14 +106,14 @@ def average(
         list[str], typer.Argument(metavar="CHECKPOINT...", help="Two or more files or names.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="OUT", help="The file to be, ending in .safetensors.")
+        Path, typer.Option("--output", "-o", metavar="OUT", help="Output file, ending in .safetensors.")
     ],
     float16: Float16 = False,
 ) -> None:
-    """Average the weights of several trainings of one model into one checkpoint.
+    """Average the weights of several training runs of one model.
 
     Configuration and labels must agree. Running statistics are averaged as well.
-    Post-processing is kept if all have the same; otherwise tune the result anew.
+    Post-processing is kept if all have the same; otherwise tune the result again.
     """
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import average_checkpoints
@@ -128,14 +129,14 @@ def average(
 @with_groups
 def export(
     existing: OverwriteOptions,
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="The file to be, ending in .onnx.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Output file, ending in .onnx.")],
     checkpoint: Annotated[
         str | None,
         typer.Option(
             "--checkpoint",
             "-c",
             metavar="FILE|NAME",
-            help="What to export.  \\[default: home, the bundled one]",
+            help="Checkpoint to export.  \\[default: home, the bundled one]",
             show_default=False,
         ),
     ] = None,
@@ -146,7 +147,7 @@ def export(
         Path | None,
         typer.Option(
             metavar="RECORDING",
-            help="A recording to compare ONNX Runtime with torch on.  \\[default: a made sound]",
+            help="Recording for the comparison of ONNX Runtime with torch.  \\[default: synthetic sound]",
             show_default=False,
         ),
     ] = None,
@@ -156,8 +157,8 @@ def export(
     Input: logmel (windows, 1001, 64), the log-mel spectrogram of 10 s windows in decibels.
     Outputs: presence (windows, 32, classes), clip (windows, classes), both scores in 0 to 1; embedding.
 
-    Labels, configuration, sample rate and window go into the metadata.
-    The file is written once ONNX Runtime computes from it what torch does, to 0.0001.
+    The metadata contain labels, configuration, sample rate and window.
+    The file is written if ONNX Runtime and torch agree within 0.0001.
 
     Needs pip install 'htsat-sed\[onnx]'.
     """
@@ -208,7 +209,7 @@ def _save(target: Path, model: Any, *, float16: bool) -> None:
 
 
 def _provenance(path: Path) -> dict[str, Any]:
-    """File and hash of a source; for a known download also where it is from."""
+    """File and hash of a source; for a known download also its page and licence."""
     from htsat_sed import __version__
     from htsat_sed.model.catalogue import CATALOGUE
     from htsat_sed.model.download import file_sha256

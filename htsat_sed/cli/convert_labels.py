@@ -1,4 +1,4 @@
-"""`htsat-sed convert`: label files into other formats, merged, renamed and filtered."""
+"""`htsat-sed convert`: converts, merges, renames and filters label files."""
 
 from __future__ import annotations
 
@@ -29,17 +29,16 @@ CHOICE = "Which events"
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """What is read, and where it goes."""
+    """Label files to read, and the output."""
 
     labels: list[Path] = argument(
         REQUIRED,
-        "Label files of any format, and folders with one file a recording. Several are merged.",
+        "Label files of any format, and folders with one file per recording. Several are merged.",
         metavar="LABELS",
     )
     out: Path = option(
         REQUIRED,
-        "Where to write: a file, whose suffix tells the format, or a folder for formats with one file a "
-        "recording.",
+        "Output file, whose suffix selects the format, or a folder for formats with one file per recording.",
         "--output",
         "-o",
         metavar="FILE|DIR",
@@ -47,7 +46,7 @@ class LabelOptions:
     format: str | None = option(
         None,
         "tsv, csv, jsonl, rttm, parquet, raven-folder, kaleidoscope, label-studio, crowsetta, audioset: one "
-        "file for all; audacity, raven, textgrid, webvtt, elan, sonic-visualiser: one file a recording.  "
+        "file for all; audacity, raven, textgrid, webvtt, elan, sonic-visualiser: one file per recording.  "
         "\\[default: by the suffix of -o]",
         "--format",
         "-f",
@@ -58,8 +57,8 @@ class LabelOptions:
     )
     audio: Path | None = option(
         None,
-        "The recordings, for durations, sample rates and clock times. Tables then name recordings by their "
-        "path below DIR.",
+        "Folder of the recordings, for durations, sample rates and clock times. Tables then name recordings by "
+        "their path in DIR.",
         "--audio",
         "-a",
         metavar="DIR",
@@ -68,35 +67,36 @@ class LabelOptions:
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """Which events are kept, and under which labels."""
+    """Events to keep, and their labels."""
 
     panel: ClassVar[str] = CHOICE
     only: list[str] | None = option(
         None,
-        "Keep only this class, as it is called in the output; repeat it for more, or name a file with one "
-        "label a line.",
+        "Keep only this class, by its name in the output; repeatable, or a file with one label per line.",
         "--labels",
         metavar="LABEL|FILE",
     )
     class_map: str | None = option(
         None,
-        "Rename or join classes by a class map, a TOML or CSV file; classes that it does not name go.",
+        "Rename or merge classes by a class map, a TOML or CSV file; classes not in it are dropped.",
         "--map",
         metavar="desed|FILE",
     )
-    keep_others: bool = option(False, "Keep classes that --map does not name.", "--keep-others")
-    min_score: float = option(0.0, "Keep events that score at least this.", min=0.0, max=1.0, metavar="SCORE")
+    keep_others: bool = option(False, "Keep classes that are not in --map.", "--keep-others")
+    min_score: float = option(
+        0.0, "Keep only events with at least this score.", min=0.0, max=1.0, metavar="SCORE"
+    )
     include: list[str] | None = option(
         None,
-        "Keep only recordings that fit this: a name of a file or folder, or a path. Repeatable.",
+        "Keep only recordings that match this name of a file or folder, or path. Repeatable.",
         metavar="PATTERN",
     )
     exclude: list[str] | None = option(
-        None, "Leave out recordings that fit this. Repeatable.", metavar="PATTERN"
+        None, "Leave out recordings that match this. Repeatable.", metavar="PATTERN"
     )
 
     def apply(self, table: Table) -> Table:
-        """Recordings and events that are asked for, under their new labels."""
+        """The selected recordings and events, with their new labels."""
         from htsat_sed.labels import class_map
         from htsat_sed.runs.recordings import is_kept
 
@@ -122,7 +122,7 @@ def convert(
         bool,
         typer.Option(
             "--safe-cells",
-            help="In CSV and TSV, put an apostrophe before what a spreadsheet would run as a formula.",
+            help="In CSV and TSV, put an apostrophe before cells that a spreadsheet would run as a formula.",
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -131,7 +131,7 @@ def convert(
 ) -> None:
     """Convert label files into another format; merge, rename and filter them.
 
-    What a format cannot hold is lost: docs/formats.md lists it.
+    docs/formats.md lists what each format cannot store.
 
     [bold]Examples[/bold]
 
@@ -173,7 +173,7 @@ def convert(
 
 
 def _format(given: str | None, out: Path) -> str:
-    """The format that was named, or that the suffix of the output tells."""
+    """The given format, or that of the output's suffix."""
     from htsat_sed.annotations import FORMATS
 
     if given is not None:
@@ -187,27 +187,27 @@ def _format(given: str | None, out: Path) -> str:
     fitting = fitting or [each for each, of in FORMATS.items() if out.suffix.lower() == of.ending]
     if not fitting or out.is_dir():
         raise typer.BadParameter(
-            f"cannot tell the format of {out}: name it with --format", param_hint="--output"
+            f"cannot determine the format of {out}: give --format", param_hint="--output"
         )
     longest = max(len(FORMATS[each].suffix) for each in fitting)
     return next(each for each in fitting if len(FORMATS[each].suffix) == longest or len(fitting) == 1)
 
 
 def _merge(table: Table, more: Table) -> None:
-    """Add the events of recordings to those that are there; one that is there already is not added again."""
+    """Add events to a table, without duplicates."""
     for name, events in more.items():
         table[name] = sorted({*table.get(name, []), *events})
 
 
 def _renamed(table: Table, mapped: ClassMap, *, keep_others: bool) -> Table:
-    """The same events under the labels of a class map; an event of several groups becomes one of each."""
+    """Rename events by a class map; an event of several groups becomes one event of each."""
     joined: dict[str, list[str]] = {}
     for label, sources in mapped.groups.items():
         for source in sources:
             joined.setdefault(source, []).append(label)
     others = sorted({event.label for own in table.values() for event in own} - joined.keys())
     if others and not keep_others:
-        say("note", f"dropped, as --map does not name them: {', '.join(others)}")
+        say("note", f"dropped classes that are not in --map: {', '.join(others)}")
     return {
         name: sorted(
             {
@@ -221,7 +221,7 @@ def _renamed(table: Table, mapped: ClassMap, *, keep_others: bool) -> Table:
 
 
 class _Facts(NamedTuple):
-    """What is known of recordings, by name: seconds, Hz, and when they began."""
+    """Known durations (seconds), sample rates (Hz) and starts of recordings, by name."""
 
     durations: dict[str, float]
     rates: dict[str, int]
@@ -284,7 +284,7 @@ def _facts(
     *,
     with_clock: bool,
 ) -> _Facts:
-    """What the tables, the recordings and their names tell; the tables come first."""
+    """Facts from the tables, or else from the recordings and their names."""
     from htsat_sed.audio import open_recording
 
     clock = clock_options.clock()

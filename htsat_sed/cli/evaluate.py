@@ -1,4 +1,4 @@
-"""`htsat-sed evaluate`: scores of detections against reference labels."""
+"""`htsat-sed evaluate`: metrics of detections against reference labels."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ From presence maps (--scores, with the -c and --map that made them, or --audio),
 
 - psds1: PSDS scenario 1 (DTC 0.7, GTC 0.7, alpha_CT 0)
 - psds2: PSDS scenario 2 (DTC 0.1, GTC 0.1, CTTC 0.3, alpha_CT 0.5)
-- both: alpha_ST 1, at most 100 false positives an hour; exact, over all
-  scores that occur
+- both: alpha_ST 1, at most 100 false positives per hour; exact
 - clip: mAP, AUC and d-prime of the highest score in each recording
 
 From clip scores (tag): only clip.
 
 With several ESTIMATED, evaluate compares the others with the first: the
-difference of each figure with interval and p, from the same resamplings.
+difference of each figure, with interval and p-value, from the same
+resamplings.
 
 From recordings without the classes (--negatives), with or without REFERENCE:
 
-- false_alarms: events per hour, and the share of time that they cover
+- false_alarms: events per hour, and their share of time
 
 Rules:
 
 - macro is the mean over classes with reference events; a class without
-  hits counts 0; micro comes from summed counts
+  hits counts as 0; micro uses summed counts
 - a recording without events has one row with empty cells
 - a recording without estimated events counts as without detections;
   recordings and classes that REFERENCE lacks are left out
@@ -86,7 +86,7 @@ Warnings count the recordings and events concerned. docs/evaluation.md explains 
 """
 
 
-COMPARISON_SAMPLES = 1000  # of the bootstrap, where --bootstrap does not say
+COMPARISON_SAMPLES = 1000  # of the bootstrap, without --bootstrap
 
 
 @with_groups
@@ -98,11 +98,11 @@ def evaluate(
     existing: OverwriteOptions = OverwriteOptions(),
     messages: MessageOptions = MessageOptions(),
 ) -> None:
-    """Score detections against reference labels; `HELP` is what users read."""
+    """Score detections against reference labels; the help text is `HELP`."""
     _check_usage(files, metric_options, report_files, detector_options, existing.overwrite)
     systems = files.systems()
     if len(systems) > 1:
-        if metric_options.bootstrap == 0:
+        if metric_options.bootstrap is None:
             metric_options = replace(metric_options, bootstrap=COMPARISON_SAMPLES)
         failures = _compare(files, systems, metric_options, report_files, detector_options)
     else:
@@ -116,7 +116,7 @@ def _evaluate(
     report_files: ReportFiles,
     detector_options: DetectorOptions,
 ) -> list[HtsatSedError]:
-    """Evaluate one system; what failed, already shown."""
+    """Evaluate one system; return failures, which are already reported."""
     from htsat_sed.evaluation.report import TOLERANCE, Report
 
     settings = metric_options.settings
@@ -162,7 +162,7 @@ def _compare(
     for system, each in zip(names_of([str(path) for path in files.estimated or ()]), systems, strict=True):
         given = _read(each)
         if given.strong is not None:
-            # All recordings that are listed count for every system, whether it found something there or not.
+            # All listed recordings count for every system, with or without detections.
             listed = same_names(given.durations, given.strong)
             given = replace(given, strong={name: [] for name in listed} | given.strong)
         maps = _presence_maps(each, given, detector_options)
@@ -190,18 +190,23 @@ def _check_usage(
     detector_options: DetectorOptions,
     overwrite: bool,
 ) -> None:
-    """Refuse what cannot be, before minutes of work."""
+    """Check the combination of options, and the outputs."""
     no_maps = files.audio is None and files.negatives is None
     no_maps &= all(each.scores is None for each in files.systems())
     if no_maps and detector_options.events.given:
         raise typer.BadParameter(
-            "events are scored as they are: --threshold and the like want --scores or --audio"
+            "events are scored unchanged: --threshold and the like need --scores or --audio"
         )
     several = len(files.estimated or ()) > 1
     if several and (metric_options.check or metric_options.reliability or report_files.write_scores):
         raise typer.BadParameter("--check, --reliability and --write-scores are for one ESTIMATED")
+    if several and metric_options.bootstrap == 0:
+        raise typer.BadParameter(
+            "a comparison needs resamplings: wanted 1 or more, or no --bootstrap for 1000",
+            param_hint="--bootstrap",
+        )
     if report_files.table is not None and not several:
-        raise typer.BadParameter("wanted several ESTIMATED, which the table compares", param_hint="--table")
+        raise typer.BadParameter("compares several ESTIMATED, got one", param_hint="--table")
     make_sure_of(*report_files.paths)
     check_apart(report_files.paths, [*files.paths, *detector_options.files])
     check_replaceable(*report_files.paths, overwrite=overwrite)
@@ -209,20 +214,20 @@ def _check_usage(
         from htsat_sed.evaluation.check import require
 
         if files.reference is None:
-            raise typer.BadParameter("wanted REFERENCE: --check is for figures against reference labels")
+            raise typer.BadParameter("--check needs REFERENCE")
         require()
 
 
 @dataclass(frozen=True)
 class _Given:
-    """What the files of labels hold.
+    """Contents of the label files.
 
     Attributes:
         strong: the reference; None if it has weak labels.
-        weak: recording -> classes in it, also of a strong reference.
-        heard: what was listened to, if the reference is an index of cut events.
-        events: estimated events, None without.
-        tags: estimated clip scores, None without.
+        weak: recording -> its classes, also for a strong reference.
+        heard: reviewed events, if the reference is an index of clips or a review.
+        events: estimated events; None if there are none.
+        tags: estimated clip scores; None if there are none.
         durations: recording -> seconds.
     """
 
@@ -242,13 +247,13 @@ def _read(files: EvaluatedFiles) -> _Given:
     reference, estimated = files.reference, next(iter(files.estimated or ()), None)
     tagged = estimated is not None and is_tags(estimated)
     if files.scores is not None and tagged:
-        raise typer.BadParameter("ESTIMATED has clip scores, and --scores too: leave one of them out")
+        raise typer.BadParameter("ESTIMATED and --scores both have clip scores: omit one of them")
     strong, weak = _reference(reference) if reference is not None else ({}, {})
     heard = None
     if strong and reference is not None and reference.is_file():
         heard = read_heard(reference)
     if strong is None and estimated is not None and not tagged:
-        what = "weak labels are scored with clip scores or presence maps, not with events"
+        what = "has weak labels, which need clip scores or presence maps instead of events"
         raise AnnotationError(str(reference), what)
     return _Given(
         strong,
@@ -261,25 +266,25 @@ def _read(files: EvaluatedFiles) -> _Given:
 
 
 def _reference(path: Path) -> tuple[dict[str, list[Event]] | None, Mapping[str, Set[str]]]:
-    """The strong labels of a file, None if it has weak ones, and its weak labels."""
+    """Strong labels of a file (None if it has weak labels), and weak labels."""
     from htsat_sed.annotations import read_events, read_weak_labels
     from htsat_sed.annotations.tags import is_weak
 
     if is_weak(path):
-        return None, read_weak_labels(path)  # read once more when the classes of the other side are known
+        return None, read_weak_labels(path)  # read again when the classes of the estimates are known
     strong = read_events(path)
     return strong, {name: {event.label for event in own} for name, own in strong.items()}
 
 
 @dataclass(frozen=True)
 class _Maps:
-    """Presence maps, kept or made here, and how they become events.
+    """Presence maps, read or computed, and their post-processing.
 
     Attributes:
         scored: recording of the reference -> presence map.
-        negatives: presence maps of negatives, None without.
-        rules: how both become events.
-        detection: how they were made, where they were made here.
+        negatives: presence maps of negatives; None if there are none.
+        rules: post-processing of both.
+        detection: settings of the detector; None for maps that were read.
         failures: recordings that could not be read.
     """
 
@@ -296,7 +301,7 @@ class _Maps:
 
 
 def _presence_maps(files: EvaluatedFiles, given: _Given, detector_options: DetectorOptions) -> _Maps:
-    """Read the presence maps, or detect in the recordings."""
+    """Read or compute the presence maps."""
     from htsat_sed.annotations import read_presence_maps
     from htsat_sed.evaluation.tables import same_names
 
@@ -329,7 +334,7 @@ def _presence_maps(files: EvaluatedFiles, given: _Given, detector_options: Detec
 def _against_reference(
     reference: Path, given: _Given, maps: _Maps, metric_options: MetricOptions, only: list[str] | None
 ) -> Report:
-    """Figures of events, maps or clip scores against strong or weak labels."""
+    """Report on events, maps or clip scores against strong or weak labels."""
     from htsat_sed.annotations import read_weak_labels
     from htsat_sed.evaluation.clip import scores_of_map
     from htsat_sed.evaluation.evaluate import evaluate_strong, evaluate_weak
@@ -363,7 +368,7 @@ def _against_reference(
 
 
 def _inputs(files: EvaluatedFiles, detector_options: DetectorOptions, maps: _Maps) -> dict[str, Any]:
-    """The files that the figures follow from, with hashes."""
+    """Input files with hashes."""
     class_map, checkpoint = detector_options.model.class_map, detector_options.model.checkpoint
     used = maps.detection is not None or (maps.scored and checkpoint)
     return inputs(

@@ -150,8 +150,12 @@ class MetricOptions:
         "confusions, and from scores: ranked segments (mAP, AUC) and best thresholds.",
         "--details",
     )
-    bootstrap: int = option(
-        0, "95 % intervals (BCa) from N resamplings of the recordings, such as 1000.", min=0, metavar="N"
+    bootstrap: int | None = option(
+        None,
+        "95 % intervals (BCa) from N resamplings of the recordings, such as 1000.  \\[default: none; 1000 to "
+        "compare several ESTIMATED]",
+        min=0,
+        metavar="N",
     )
     reliability: bool = option(
         False,
@@ -171,7 +175,8 @@ class MetricOptions:
         """The parameters alone."""
         from htsat_sed.evaluation.report import Settings
 
-        return Settings(**{each.name: getattr(self, each.name) for each in fields(Settings)})
+        values = {each.name: getattr(self, each.name) for each in fields(Settings)}
+        return Settings(**values | {"bootstrap": self.bootstrap or 0})
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`htsat-sed listen`: events of a microphone, a pipe or an address as they happen."""
+"""`htsat-sed listen`: live detection from a microphone, a pipe, an address or a device."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from htsat_sed.live.outboxes import Outbox
     from htsat_sed.live.sources import Origin
 
-_CLOSING = 5.0  # seconds in which reports that wait may still be delivered
+_CLOSING = 5.0  # seconds to deliver queued reports at the end
 _TIMES = ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z"]
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Where the sound comes from."""
+    """Source of the stream."""
 
     panel: ClassVar[str] = "Source"
     source: str | None = argument(
@@ -53,15 +53,15 @@ class SourceOptions:
     list_inputs: bool = option(False, "List the inputs of this machine and exit.", "--list-inputs")
     input: str | None = option(
         None,
-        "The microphone: its number in --list-inputs, or a part of its name.  \\[default: the system's]",
+        "Microphone: its number in --list-inputs, or part of its name.  \\[default: the system's]",
         metavar="NAME|N",
     )
     raw: str | None = option(
         None,
-        "Standard input has samples without a header: u8, s16le, s24le, s32le, f32le, ...",
+        "Format of raw samples on standard input: u8, s16le, s24le, s32le, f32le, ...",
         metavar="FORMAT",
     )
-    raw_rate: int = option(32_000, "Rate of raw samples.", metavar="HZ")
+    raw_rate: int = option(32_000, "Sample rate of raw samples.", metavar="HZ")
     raw_channels: int = option(1, "Channels of raw samples.", metavar="N", min=1)
     source_format: str | None = option(
         None,
@@ -79,11 +79,11 @@ class SourceOptions:
     )
 
     def origin(self, channels: ChannelOptions) -> Origin:
-        """What to listen to."""
+        """The source and how to open it."""
         from htsat_sed.live.sources import Origin, raw_layout
 
         if self.input is not None and self.source is not None:
-            raise typer.BadParameter("names a microphone: leave the source out", param_hint="--input")
+            raise typer.BadParameter("selects a microphone: omit SOURCE", param_hint="--input")
         numbered = self.input is not None and self.input.isdecimal()
         return Origin(
             source=self.source,
@@ -98,7 +98,7 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class DelayOptions:
-    """How soon events are reported."""
+    """Delay of reports."""
 
     panel: ClassVar[str] = "Delay"
     hop: float | None = option(
@@ -114,15 +114,15 @@ class DelayOptions:
     )
     when_behind: Literal["auto", "wait", "drop"] = option(
         "auto",
-        "If computing is slower than the sound: wait makes the sender wait, drop skips windows; auto: wait "
-        "for pipes and files, else drop.",
+        "If computing falls behind: wait makes the sender wait, drop skips windows; auto: wait for pipes and "
+        "files, drop otherwise.",
     )
 
     def pace(self, detector: Detector, rules: Rules, origin: Origin) -> Pace:
-        """When windows are computed; says what delay follows from it.
+        """When windows are computed; logs the resulting delay.
 
         Raises:
-            typer.BadParameter: the delay wanted is shorter than what is known when.
+            typer.BadParameter: --latency is shorter than possible.
         """
         from htsat_sed.live.listener import Pace, measured_hop
 
@@ -141,7 +141,10 @@ class DelayOptions:
                 f"{look_ahead:.2f} s of post-processing",
                 param_hint="--latency",
             )
-        say("note", f"hop {tokens * step:g} s; final events come at most {bound:.2f} s after their end")
+        say(
+            "note",
+            f"hop {tokens * step:g} s; final events are reported at most {bound:.2f} s after their end",
+        )
         drop = self.when_behind == "drop" or (self.when_behind == "auto" and not origin.waits)
         return Pace(hop=tokens, slack=bound - least + tokens * step, drop=drop)
 
@@ -153,32 +156,40 @@ class OutputOptions:
     panel: ClassVar[str] = OUTPUT
     view: Literal["auto", "live", "json"] = option(
         "auto",
-        "json: one JSON object a line; live: level, classes and events; auto: live on a terminal, else json.",
+        "json: one JSON object per line; live: level, classes and events; auto: live on a terminal, json "
+        "otherwise.",
     )
-    save: Path | None = option(None, "Write the sound of each event here, as WAV.", metavar="DIR")
-    pre_roll: float = option(1.0, "Sound before an event.", metavar="SECONDS", min=0.0, max=60.0)
-    post_roll: float = option(1.0, "Sound after an event.", metavar="SECONDS", min=0.0, max=60.0)
+    save: Path | None = option(None, "Write the audio of each event to this folder, as WAV.", metavar="DIR")
+    pre_roll: float = option(1.0, "Audio to keep before an event.", metavar="SECONDS", min=0.0, max=60.0)
+    post_roll: float = option(1.0, "Audio to keep after an event.", metavar="SECONDS", min=0.0, max=60.0)
     longest: float = option(
-        60.0, "Of a longer event the last seconds are saved.", metavar="SECONDS", min=1.0, max=3600.0
+        60.0,
+        "Save at most this many seconds of an event, its last ones.",
+        metavar="SECONDS",
+        min=1.0,
+        max=3600.0,
     )
     execute: list[str] | None = option(
         None,
-        "Run this for each event, with its JSON on standard input; no shell. Repeatable.",
+        "Run this command for each event, with its JSON on standard input; no shell. Repeatable.",
         "--exec",
         metavar="COMMAND",
     )
-    webhook: list[str] | None = option(None, "Post each event's JSON here. Repeatable.", metavar="URL")
+    webhook: list[str] | None = option(
+        None, "Post each event's JSON to this address. Repeatable.", metavar="URL"
+    )
     mqtt: list[str] | None = option(
         None,
-        "Publish each event's JSON here; in full mqtts://USER:PASSWORD@HOST:PORT/TOPIC. Repeatable.",
+        "Publish each event's JSON under this topic; full form: mqtts://USER:PASSWORD@HOST:PORT/TOPIC. "
+        "Repeatable.",
         metavar="HOST/TOPIC",
     )
     notify: Literal["final", "begin", "all"] = option(
-        "final", "What --exec, --webhook and --mqtt get: final events, their beginnings, or all reports."
+        "final", "Reports for --exec, --webhook and --mqtt: final events, begun events, or all."
     )
 
     def outboxes(self) -> list[Outbox]:
-        """What delivers reports."""
+        """Outboxes that deliver reports."""
         from htsat_sed.live.outboxes import Command, Mqtt, Webhook
 
         return [
@@ -188,7 +199,7 @@ class OutputOptions:
         ]
 
     def saving(self, rate: int) -> Saving | None:
-        """How the sound of events is kept."""
+        """Which clips of events are saved."""
         from htsat_sed.live.clips import Clips
         from htsat_sed.live.listener import Saving
 
@@ -207,11 +218,11 @@ def listen(
     events: EventOptions,
     messages: MessageOptions,
 ) -> None:
-    """Report sound events as they happen, from a microphone, a pipe, an address or a device.
+    """Detect sound events live, from a microphone, a pipe, an address or a device.
 
     Each event is reported when it begins, and again when it is final.
-    Final events are those of `htsat-sed detect --hop` on the saved recording.
-    Ctrl-C and SIGTERM finish the open events and exit with 130.
+    Final events equal those of `htsat-sed detect --hop` on the saved recording.
+    Ctrl-C and SIGTERM finish the ongoing events and exit with 130.
     SIGHUP reads the files of --labels and --post-processing again.
 
     [bold]Examples[/bold]
@@ -248,7 +259,7 @@ def _list_inputs() -> None:
     for each in found:
         emit(f"{each.number}\t{each.name}\t{each.channels} channels\t{each.rate} Hz\n")
     if not found:
-        say("note", "PortAudio finds no input on this machine")
+        say("note", "PortAudio found no input on this machine")
 
 
 def _listen(
@@ -260,7 +271,7 @@ def _listen(
     delay: DelayOptions,
     output_options: OutputOptions,
 ) -> int:
-    """Listen to the end; returns the exit code."""
+    """Listen until the end; return the exit code."""
     from htsat_sed.live.feed import Clock
     from htsat_sed.live.listener import Listener
 
@@ -275,7 +286,7 @@ def _listen(
         first,
         pace,
         clock=Clock(None if start is None else start.astimezone()),
-        report=_teller(view, outboxes, output_options.notify),
+        report=_forwarding(view, outboxes, output_options.notify),
         saving=saving,
     )
     stopped = _heed_signals(stack, listener, rules)
@@ -294,10 +305,10 @@ def _listen(
 
 
 def _end(listener: Listener, saving: Saving | None, outboxes: list[Outbox], stopped: list[int]) -> int:
-    """Say what was done; returns the exit code."""
+    """Print a summary; return the exit code."""
     counts = listener.counts
     if counts.dropped:
-        say("warning", f"{counts.dropped} of {counts.windows} windows were left out")
+        say("warning", f"{counts.dropped} of {counts.windows} windows were skipped")
     done = f"{counts.seconds:.1f} s of sound, {counts.events} events"
     if stopped:
         say("stopped", done)
@@ -315,10 +326,10 @@ def _view(stack: ExitStack, detector: Detector, origin: Origin) -> LiveView:
     return stack.enter_context(LiveView(detector.labels, "standard input" if name == "-" else name))
 
 
-def _teller(view: LiveView | None, outboxes: list[Outbox], notify: str) -> Callable[[Report], None]:
-    """What passes reports on."""
+def _forwarding(view: LiveView | None, outboxes: list[Outbox], notify: str) -> Callable[[Report], None]:
+    """A function that forwards reports to the output and the outboxes."""
 
-    def tell(made: Report) -> None:
+    def forward(made: Report) -> None:
         line = made.json()
         if view is None:
             emit(line + "\n")
@@ -328,11 +339,11 @@ def _teller(view: LiveView | None, outboxes: list[Outbox], notify: str) -> Calla
             for outbox in outboxes:
                 outbox.put(line)
 
-    return tell
+    return forward
 
 
 def _heed_signals(stack: ExitStack, listener: Listener, rules: Callable[[], Rules]) -> list[int]:
-    """End at SIGINT and SIGTERM, change rules at SIGHUP; returns the signals to end that came."""
+    """Stop at SIGINT and SIGTERM, reload rules at SIGHUP; returns a list that collects stop signals."""
     came: list[int] = []
 
     def stop(number: int, _: object) -> None:
@@ -346,9 +357,9 @@ def _heed_signals(stack: ExitStack, listener: Listener, rules: Callable[[], Rule
             listener.change(rules())
         except (HtsatSedError, UsageError, typer.BadParameter) as error:
             report(error)
-            say("note", "labels and thresholds stay as they are")
+            say("note", "labels and thresholds are unchanged")
         else:
-            say("note", "labels and thresholds are read again")
+            say("note", "labels and thresholds were reloaded")
 
     handlers: dict[str, Callable[..., None]] = {"SIGINT": stop, "SIGTERM": stop, "SIGHUP": reload}
     for name, handler in handlers.items():

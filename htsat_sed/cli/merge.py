@@ -1,4 +1,4 @@
-"""`htsat-sed merge`: the outputs of shards put together."""
+"""`htsat-sed merge`: merges the outputs of shards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SUFFIX = ".shard"
 _IN_FOLDER = "htsat-sed.shard"
 _NONE = type(None)
-_OUTPUTS: dict[Any, dict[str, tuple[type, ...]]] = {  # what a shard says of its outputs, and of which types
+_OUTPUTS: dict[Any, dict[str, tuple[type, ...]]] = {  # outputs in the header of a shard, with their types
     "detect": {
         "formats": (list,),
         "maps": (str, _NONE),
@@ -44,15 +44,15 @@ _OUTPUTS: dict[Any, dict[str, tuple[type, ...]]] = {  # what a shard says of its
 
 @dataclass(frozen=True)
 class MergeOptions:
-    """What is joined, and where it goes."""
+    """Shards and output."""
 
     panel: ClassVar[str] = OUTPUT
     shards: list[Path] = argument(
-        REQUIRED, "The --output of each shard, or a folder that holds all of them.", metavar="SHARD"
+        REQUIRED, "The --output of each shard, or a folder that contains all of them.", metavar="SHARD"
     )
     out: Path = option(
         REQUIRED,
-        "Where to write: a file if the shards are files, a folder if they are folders.",
+        "Output: a file if the shards are files, a folder if they are folders.",
         "--output",
         "-o",
         metavar="FILE|DIR",
@@ -67,7 +67,7 @@ class MergeOptions:
 
 @with_groups
 def merge(options: MergeOptions, messages: MessageOptions) -> None:
-    """Join the outputs of shards to the files that one run would have written.
+    """Merge the outputs of shards to the files that one run would have written.
 
     Each shard is a run of detect or tag with --shard.
     All shards must be finished and have the same recordings and settings.
@@ -93,7 +93,7 @@ def merge(options: MergeOptions, messages: MessageOptions) -> None:
 
 
 def _shard_files(given: Path) -> list[Path]:
-    """The files that shards left beside this output, or in this folder of outputs.
+    """The shard files beside an output, or in a folder of outputs.
 
     Raises:
         HtsatSedError: there are none.
@@ -111,12 +111,12 @@ def _shard_files(given: Path) -> list[Path]:
         return [own]
     found = sorted([*given.glob(f"*{_SUFFIX}"), *given.glob(f"*/{_IN_FOLDER}")])
     if not found:
-        raise HtsatSedError(given, "holds no finished shard: no file in it ends in .shard")
+        raise HtsatSedError(given, "contains no finished shard: no file in it ends in .shard")
     return found
 
 
 def _merge(paths: Sequence[Path], headers: Sequence[Header], options: MergeOptions) -> int:
-    """Write what one run would have written; how many recordings failed."""
+    """Write the outputs of one run; return the number of failed recordings."""
     from htsat_sed.runs.event_files import is_in_journal_form
     from htsat_sed.runs.failures import write_failures
 
@@ -125,7 +125,7 @@ def _merge(paths: Sequence[Path], headers: Sequence[Header], options: MergeOptio
     settings = {name: value for name, value in header.settings.items() if name != "shard"}
     in_folder = paths[0].name == _IN_FOLDER
     if any((path.name == _IN_FOLDER) is not in_folder for path in paths):
-        raise UsageError("some of the shards are files and others are folders: they are of different runs")
+        raise UsageError("some shards are files and others folders: they belong to different runs")
     if in_folder:
         out.mkdir(parents=True, exist_ok=True)
     else:
@@ -178,21 +178,19 @@ def _merge(paths: Sequence[Path], headers: Sequence[Header], options: MergeOptio
             write_failures(failures_table, failures, defects, safe_cells=safe_cells)
         journal.finish(keep=bool(failures or defects))
     if kept:
-        say("note", f"files kept as they are: {kept}; --overwrite replaces them")
+        say("note", f"files not replaced: {kept}; give --overwrite to replace them")
     return len(failures) - len(header.failures)
 
 
 def _check_outputs(path: Path, header: Header) -> None:
-    """Refuse a shard of another command, or one that does not say how its outputs are written.
+    """Check the command and the outputs in the header of a shard.
 
     Raises:
-        HtsatSedError: naming its file.
+        HtsatSedError: they are invalid.
     """
     command = header.settings.get("command")
     if command not in _OUTPUTS:
-        raise HtsatSedError(
-            path, f"is a shard of {command!r:.40}: merge joins those of {' and '.join(_OUTPUTS)}"
-        )
+        raise HtsatSedError(path, f"is a shard of {command!r:.40}: merge supports {' and '.join(_OUTPUTS)}")
     for name, kinds in _OUTPUTS[command].items():
         value = header.outputs.get(name)
         texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
@@ -225,7 +223,7 @@ def _write_tables(
     whole: EventFiles | None,
     out: Path,
 ) -> None:
-    """Write the tables of all recordings, as the command that made the shards does."""
+    """Write the tables of all recordings, as the command of the shards does."""
 
     def results() -> Iterator[tuple[str, Any]]:
         return ((name, journal.result(name)) for name in names)
@@ -243,7 +241,7 @@ def _write_tables(
 
 
 def _files(header: Header, out: Path, maps: Path | None, *, in_folder: bool) -> EventFiles:
-    """Where the files of a run of detect go."""
+    """Output files of a run of detect."""
     from htsat_sed.annotations import FORMATS
     from htsat_sed.runs.event_files import EventFiles, Target
 
@@ -259,7 +257,7 @@ def _files(header: Header, out: Path, maps: Path | None, *, in_folder: bool) -> 
 
 
 def _copy(file: ShardFile, name: str, whole: EventFiles, *, in_folder: bool, overwrite: bool) -> int:
-    """Copy the files that a recording has for itself out of its shard; how many were kept as they are."""
+    """Copy the recording's own files from its shard; return the number of files not replaced."""
     from htsat_sed.annotations.folders import make_folder
     from htsat_sed.whole_file import whole_file
 
@@ -281,6 +279,6 @@ def _copy(file: ShardFile, name: str, whole: EventFiles, *, in_folder: bool, ove
                 shutil.copyfileobj(read, written)
         except FileNotFoundError as error:
             raise HtsatSedError(
-                source, "is not there, though its shard is finished: run that again"
+                source, "is missing although its shard is finished: run the shard again"
             ) from error
     return kept

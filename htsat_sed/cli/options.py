@@ -673,6 +673,7 @@ class MessageOptions:
         False,
         "Print only errors on standard error: no progress, notes or warnings.",
         "--quiet",
+        "-q",
         callback=_be_quiet,
     )
     log: Path | None = option(

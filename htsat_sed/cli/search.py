@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.events import Event
 
-_STRETCH = re.compile(r"(?P<path>.+)@(?P<start>\d+(\.\d+)?)-(?P<end>\d+(\.\d+)?)", re.DOTALL)
+_RANGE = re.compile(r"(?P<path>.+)@(?P<start>\d+(\.\d+)?)-(?P<end>\d+(\.\d+)?)", re.DOTALL)
+_BROKEN_RANGE = re.compile(r".+@[\d.,:\s-]*", re.DOTALL)
 _SHOWN = 3  # stretches of a group on a terminal
 Found = list[tuple[str, "Event"]]
 
@@ -153,16 +154,17 @@ def search(
 
 
 def parse_query(text: str) -> tuple[str, float, float]:
-    """A recording and a stretch of it in seconds, of ``night.flac`` or ``night.flac@12.5-15``.
+    """Split ``night.flac`` or ``night.flac@12.5-15`` into a recording and a time range in seconds.
 
     Raises:
-        UsageError: the stretch ends before it starts.
+        UsageError: the range is incomplete, or ends before it starts.
     """
-    if not (found := _STRETCH.fullmatch(text)) or os.path.lexists(text):
+    found = _RANGE.fullmatch(text)
+    if os.path.lexists(text) or not (found or _BROKEN_RANGE.fullmatch(text)):
         return text, 0.0, math.inf
-    start, end = float(found["start"]), float(found["end"])
-    if not start < end:
-        raise UsageError(f"wanted a stretch that ends after its start, got {text!r}")
+    start, end = (float(found["start"]), float(found["end"])) if found else (0.0, 0.0)
+    if found is None or not start < end:
+        raise UsageError(f"wanted RECORDING@START-END in seconds, such as night.flac@12.5-15; got {text!r}")
     return found["path"], start, end
 
 

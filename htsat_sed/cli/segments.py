@@ -1,4 +1,4 @@
-"""`htsat-sed segments`: events cut out of their recordings, as clips to listen to."""
+"""`htsat-sed segments`: cuts events out of recordings, as clips to listen to."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlaceOptions:
-    """What is read, and where the clips go."""
+    """Events and recordings to read, and the output folder."""
 
     events: Path = argument(
         REQUIRED,
-        "Events in any format that detect writes: a table, a label track or selection table, or a "
-        "folder of these.",
+        "Events in any format that detect writes: a table, a label track or selection table, or a folder of "
+        "these.",
         metavar="EVENTS",
     )
     audio: Path = option(
         REQUIRED,
-        "The folder with the recordings, or the recording if EVENTS is of one alone.",
+        "Folder of the recordings, or the recording if EVENTS has only one.",
         "--audio",
         "-a",
         metavar="DIR|FILE",
     )
     out: Path = option(
         REQUIRED,
-        "The folder for the clips, with a folder for each class, and their index, clips.csv.",
+        "Folder for the clips, with a subfolder for each class, and their index, clips.csv.",
         "--output",
         "-o",
         metavar="CLIPS",
@@ -57,41 +57,41 @@ class PlaceOptions:
     )
     overwrite: bool = option(
         False,
-        "Cut anew where CLIPS has a clips.csv already. Clips of the same name and clips.csv are "
-        "replaced; other files stay.",
+        "Cut again if CLIPS has a clips.csv. Clips of the same name and clips.csv are replaced; other files "
+        "are kept.",
         "--overwrite",
     )
 
 
 @dataclass(frozen=True)
 class ChoiceOptions:
-    """Which events become clips."""
+    """Selection of events."""
 
     panel: ClassVar[str] = "Which events"
     limit: int | None = option(
-        None, "At most N clips a class.  \\[default: all]", "--limit", "-n", min=1, metavar="N"
+        None, "At most N clips per class.  \\[default: all]", "--limit", "-n", min=1, metavar="N"
     )
     choose: Literal["highest", "random", "bands"] = option(
         "highest",
-        "Which N: those with the highest scores (any, where there are none); any at random; or as "
-        "many from each band of scores, at random within it, to hear how often a score is right.",
+        "With --limit: the events with the highest scores, random events, or equal numbers of random events "
+        "from each band of scores, to check how reliable scores are.",
     )
     bands: int = option(10, "Equal bands of scores from 0 to 1, for bands.", min=1, metavar="N")
     spread: bool = option(
-        False, "Take from the recordings in turn, so that none of them fills the N.", "--spread"
+        False, "Take from the recordings in turn, so that no recording dominates.", "--spread"
     )
     seed: int = option(0, "Random seed.")
     labels: list[str] | None = option(
         None,
-        "Only events of this class; repeat it for more, or name a file with one label a line.",
+        "Only events of this class; repeatable, or a file with one label per line.",
         "--labels",
         metavar="LABEL|FILE",
     )
-    min_score: float = option(0.0, "Only events that score at least this.", min=0.0, max=1.0, metavar="SCORE")
+    min_score: float = option(0.0, "Only events with at least this score.", min=0.0, max=1.0, metavar="SCORE")
 
     @property
     def choice(self) -> ClipChoice:
-        """The choice without labels and scores."""
+        """Number and order of events per class."""
         from htsat_sed.segments.choice import ClipChoice
 
         return ClipChoice(
@@ -101,13 +101,12 @@ class ChoiceOptions:
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """How clips are cut."""
+    """Settings of the clips."""
 
     panel: ClassVar[str] = "Clips"
     padding: str = option(
         "0",
-        "Sound to keep on either side of an event, as far as the recording reaches; or before and "
-        "after it, such as 0.5,2.",
+        "Audio to keep on both sides of an event, or before and after it, such as 0.5,2.",
         metavar="SECONDS",
     )
     format: Literal["wav", "flac"] = option(
@@ -122,16 +121,16 @@ class ClipOptions:
     )
     channel: str = option(
         "all",
-        "Which channels of a recording to keep: all, or one by its number from 1 on.",
+        "Channels to keep: all, or the number of one, from 1.",
         metavar="all|N",
     )
 
     clock_names: bool = option(
-        False, "Put the clock time of the event into the names of clips, where it is known.", "--clock-names"
+        False, "Include the clock time of the event, if known, in the names of clips.", "--clock-names"
     )
 
     def cut(self, track: int | None) -> ClipSettings:
-        """How a recording is cut, of which a track is read."""
+        """Settings of the clips for a track."""
         from htsat_sed.segments.cut import ClipSettings
 
         before, after = _padding(self.padding)
@@ -155,12 +154,12 @@ def segments(
     run: Annotated[RunOptions, Without("restart", "overwrite", "failures_table", "json_summary")],
     messages: MessageOptions,
 ) -> None:
-    """Cut events out of their recordings, as clips to listen to.
+    """Cut events out of recordings, as clips to listen to.
 
-    Clips have the rate, channels and bits of their recording.
-    They are called RECORDING_ONSET_OFFSET_LABEL_SCORE, in a folder for each class.
-    clips.csv lists them as a table of events: once you have listened, delete rows
-    or correct labels there, and use it like any other table.
+    Clips keep the sample rate, channels and bit depth of their recording.
+    They are named RECORDING_ONSET_OFFSET_LABEL_SCORE, in a folder for each class.
+    clips.csv lists them as a table of events: after listening, delete rows or
+    correct labels in it, and use it like any other table.
 
     [bold]Examples[/bold]
 
@@ -179,7 +178,7 @@ def segments(
     check_apart([index], [place.events])
     if index.exists() and not place.overwrite:
         raise typer.BadParameter(
-            f"{index} is there already: name another folder, or say --overwrite", param_hint="--output"
+            f"{index} exists: name another folder, or give --overwrite", param_hint="--output"
         )
     links = None if place.report is None else ReportLinks(place.report, place.out)
     table = read_events(place.events)
@@ -207,7 +206,7 @@ def _cut(
     link: Callable[[str, Event], str] | None,
     safe_cells: bool,
 ) -> int:
-    """Cut the clips and list them; the exit code says whether some could not be cut."""
+    """Cut the clips and write the index; return the exit code."""
     from htsat_sed.segments.export import INDEX, write_clips, write_index
     from htsat_sed.whole_file import remove_all_unfinished
 
@@ -215,7 +214,7 @@ def _cut(
     for failure in failures:
         report(failure)
     written: dict[str, dict[Event, Bounds]] = {}
-    for folder in (out, *out.glob("*/")):  # what a run that was killed left half-written
+    for folder in (out, *out.glob("*/")):  # unfinished files of a killed run
         remove_all_unfinished(folder)
     with RecordingsProgress("cutting", len(planned.clips)) as progress:
         for name, result in write_clips(planned, out, cut):
@@ -225,7 +224,7 @@ def _cut(
                 report(result)
             else:
                 written[name] = result
-    if any(written.values()) or not failures:  # else the same command with the right folder would be refused
+    if any(written.values()) or not failures:  # otherwise the corrected command would be refused
         write_index(out, planned, written, link=link, safe_cells=safe_cells)
         _summarise(out / INDEX, written)
     lost = sum(len(planned.clips[name]) - len(own) for name, own in written.items())
@@ -247,7 +246,7 @@ def _padding(text: str) -> tuple[float, float]:
 
 
 def _known(labels: list[str] | None, table: Mapping[str, list[Event]], source: Path) -> list[str] | None:
-    """The labels asked for, made sure of that they occur."""
+    """The requested labels; checks that they occur."""
     known = sorted({event.label for own in table.values() for event in own})
     return Known(tuple(known), str(source)).select(labels)
 

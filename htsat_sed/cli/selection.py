@@ -1,4 +1,4 @@
-"""Options that choose among the recordings that were found, and show what would be done."""
+"""Options that select recordings, and the dry run."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
     from htsat_sed.runs.recordings import Recording
 
-_TIMED = 60  # seconds of noise by which the speed is measured
+_TIMED = 60  # seconds of noise to measure the speed
 
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """Which of the recordings that were found are taken."""
+    """Selection of recordings."""
 
     panel: ClassVar[str] = RECORDINGS
     since: str | None = option(
         None,
-        "Take recordings that began at this time or later: a date (2026-05-12), a time (2026-05-12T04:30), "
-        "or an hour of every day (22:00).",
+        "Select recordings that began at this time or later: a date (2026-05-12), a date and time "
+        "(2026-05-12T04:30), or a time of day (22:00).",
         metavar="TIME",
     )
     until: str | None = option(
-        None, "Take recordings that began before this time, or this hour of every day.", metavar="TIME"
+        None, "Select recordings that began before this time, or time of day.", metavar="TIME"
     )
     min_duration: float = option(
-        0.0, "Leave out recordings that are shorter, as their headers say.", min=0.0, metavar="SECONDS"
+        0.0, "Leave out recordings that are shorter according to their headers.", min=0.0, metavar="SECONDS"
     )
-    limit: int | None = option(None, "Take at most N recordings, the first ones.", min=1, metavar="N")
+    limit: int | None = option(None, "Select at most N recordings, the first ones.", min=1, metavar="N")
     sample: bool = option(
         False,
-        "With --limit, take N at random, the same ones whenever the recordings are the same.",
+        "With --limit, select N recordings at random; the same recordings yield the same selection.",
         "--sample",
     )
     dry_run: bool = option(
         False,
-        "Only list which recordings would be read, with begin and duration, and how long that would take.",
+        "Only list the recordings that would be read, with start and duration, and estimate the time needed.",
         "--dry-run",
     )
 
     def choose(self, recordings: list[Recording], clock: Clock) -> list[Recording]:
-        """The recordings that are taken, in their order.
+        """The selected recordings, in order.
 
         Raises:
-            UsageError: a time is none.
-            typer.BadParameter: options contradict one another.
+            UsageError: a time is invalid, or no recording is selected.
+            typer.BadParameter: an option needs another one.
         """
         if self.sample and self.limit is None:
             raise typer.BadParameter("--sample needs --limit", param_hint="--sample")
@@ -69,7 +69,7 @@ class SelectionOptions:
             starts = {each.name: clock.start(each.path) for each in chosen}
             chosen = [e for e in chosen if (start := starts[e.name]) is not None and within(start.time)]
             if unknown := sum(start is None for start in starts.values()):
-                say("note", f"left out, as it is not known when they began: {unknown} recordings")
+                say("note", f"recordings left out because their start is unknown: {unknown}")
         if self.min_duration > 0.0:
             chosen = [e for e in chosen if (length := _duration(e)) is None or length >= self.min_duration]
         if self.limit is not None and len(chosen) > self.limit:
@@ -77,7 +77,7 @@ class SelectionOptions:
             chosen = [chosen[place] for place in sorted(places) or range(self.limit)]
         if recordings and not chosen:
             given = "--since, --until, --min-duration"
-            raise UsageError(f"none of the {len(recordings)} recordings is taken by {given}")
+            raise UsageError(f"none of the {len(recordings)} recordings is selected by {given}")
         return chosen
 
     def end_if_dry(
@@ -89,7 +89,7 @@ class SelectionOptions:
         *,
         passes: int = 1,
     ) -> None:
-        """With --dry-run, print what would be read and how long it would take, and end.
+        """With --dry-run, list the recordings, estimate the time needed, and exit.
 
         Args:
             recordings: that were chosen.
@@ -120,17 +120,17 @@ class SelectionOptions:
         remark(f"{len(recordings)} recordings, {known / 3600:.2f} h of sound{more}; nothing was written")
         hours, rest = divmod(round(seconds), 3600)
         takes = f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
-        remark(f"the model would take about {takes} for them on this machine ({runtime})")
+        remark(f"the model would take about {takes} on this machine ({runtime})")
         raise typer.Exit(1 if failures else 0)
 
 
 def _within(since: str | None, until: str | None) -> Callable[[datetime], bool]:
-    """Whether a time lies between two times, or two hours of a day."""
+    """A function that tests whether a time lies between two times, or two times of day."""
     given = [each for each in (since, until) if each is not None]
     hours = [bool(re.fullmatch(r"\d{1,2}:\d\d(:\d\d)?", each.strip())) for each in given]
     if any(hours):
         if not all(hours):
-            raise UsageError("--since, --until: wanted two times, or two hours of the day")
+            raise UsageError("--since, --until: wanted two dates, or two times of day")
         first = _hour(since) if since is not None else time.min
         last = _hour(until) if until is not None else time.max
         if first <= last:
@@ -146,7 +146,7 @@ def _within(since: str | None, until: str | None) -> Callable[[datetime], bool]:
 
 
 def _before(first: datetime, second: datetime, *, equal: bool = False) -> bool:
-    """Whether a time comes before another; one without a zone is on the same clock as the other."""
+    """Whether a time is before another; a naive time is assumed to be in the zone of the other."""
     if (first.tzinfo is None) != (second.tzinfo is None):
         first, second = first.replace(tzinfo=None), second.replace(tzinfo=None)
     return first < second or (equal and first == second)
@@ -156,11 +156,11 @@ def _hour(text: str) -> time:
     try:
         return time.fromisoformat(text.strip().zfill(5 if text.count(":") == 1 else 8))
     except ValueError:
-        raise UsageError(f"wanted an hour of the day such as 04:30, got {text!r}") from None
+        raise UsageError(f"wanted a time of day such as 04:30, got {text!r}") from None
 
 
 def _duration(recording: Recording) -> float | None:
-    """Seconds as the header says; None where it does not, and for what cannot be opened."""
+    """Duration from the header, seconds; None if not stated or not readable."""
     from htsat_sed.audio import open_recording
 
     if recording.path == "-":
@@ -173,7 +173,7 @@ def _duration(recording: Recording) -> float | None:
 
 
 def _cost(make: Callable[[], Detector]) -> tuple[float, str]:
-    """Seconds that the model takes for a second of sound, and what computes it."""
+    """Computing time per second of audio, and the runtime."""
     from time import perf_counter
 
     import numpy as np

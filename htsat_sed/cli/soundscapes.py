@@ -1,4 +1,4 @@
-"""`htsat-sed soundscapes`: mixtures with strong labels, from labelled clips."""
+"""`htsat-sed soundscapes`: mixes labelled clips into soundscapes with strong labels."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MixingOptions:
-    """What is mixed, and how many soundscapes."""
+    """Clips to mix, number of soundscapes, and output."""
 
     recipe: str = argument(
         REQUIRED,
-        "A recipe, as for train: its data are mixed as its part \\[soundscapes] says.",
+        "Recipe, as for train: its data are mixed according to its section \\[soundscapes].",
         metavar="RECIPE",
     )
-    data: Path = option(REQUIRED, "Clips, as for train.", metavar="DIR")
+    data: Path = option(REQUIRED, "Folder of the clips, as for train.", metavar="DIR")
     out: Path = option(
         REQUIRED,
-        "A folder without soundscapes; gets audio/, reference.tsv and durations.tsv, as in DESED.",
+        "Folder without soundscapes, for audio/, reference.tsv and durations.tsv, as in DESED.",
         "--output",
         "-o",
         metavar="DIR",
     )
-    count: int = option(100, "How many soundscapes.", min=1, metavar="N")
+    count: int = option(100, "Number of soundscapes.", min=1, metavar="N")
     fold: list[int] | None = option(
         None,
-        r"Only clips of this fold; repeatable.  \[default: those the recipe does not train on]",
+        r"Only clips of this fold; repeatable.  \[default: folds that the recipe does not train on]",
         metavar="N",
     )
     seed: int = option(0, "Random seed of the soundscapes.", metavar="N")
@@ -64,7 +64,7 @@ def soundscapes(options: MixingOptions, messages: MessageOptions) -> None:
         clips = [
             clip
             for part in [part for part in made.data if part.mix] or made.data
-            if part.kind != "negatives"  # what may sound in them, a reference cannot say
+            if part.kind != "negatives"  # a reference cannot express possible classes
             for clip in read_clips(replace(part, folds=folds), data, fold_count=made.fold_count)
         ]
         sources = read_sources(clips, sample_rate=rate)
@@ -77,11 +77,11 @@ def soundscapes(options: MixingOptions, messages: MessageOptions) -> None:
 
 
 def _check_place(out: Path, data: Path, recipe: Recipe) -> None:
-    """Refuse a folder with other soundscapes, or with the clips that are mixed."""
+    """Refuse a folder with other soundscapes, or with the clips to mix."""
     from htsat_sed.training.rendering import AUDIO, REFERENCE
 
-    if (out / REFERENCE).exists():  # written last: without it a run was interrupted, and is done again
-        raise HtsatSedError(out / REFERENCE, "is there already: name another folder")
+    if (out / REFERENCE).exists():  # written last; an interrupted run lacks it and is repeated
+        raise HtsatSedError(out / REFERENCE, "exists: name another folder")
     audio = out / AUDIO
     sources = [folder for folder in (data, *(data / part.audio for part in recipe.data)) if folder.is_dir()]
     if audio.is_dir() and any(audio.samefile(folder) for folder in sources):

@@ -32,38 +32,38 @@ _LISTED = 3
 
 @dataclass(frozen=True)
 class SeasonOptions:
-    """What is counted, and where it goes."""
+    """Events to count, and the output folder."""
 
     events: list[Path] = argument(
         REQUIRED,
-        "Events in any format. CSV, JSON Lines and Parquet that detect wrote know when recordings began and "
-        "how long they are.",
+        "Events in any format. CSV, JSON Lines and Parquet from detect include the start and duration of "
+        "recordings.",
         metavar="EVENTS",
     )
     out: Path = option(REQUIRED, "Folder for the tables and pictures.", "--output", "-o", metavar="DIR")
     site: str | None = option(
         None,
-        "Regular expression that finds the site in a recording's name, such as '^[^_]+'; its first group "
-        "counts.  \\[default: the first folder, else what stands before the date]",
+        "Regular expression for the site in a recording's name, such as '^[^_]+', or its first group.  "
+        "\\[default: the first folder, or the part before the date]",
         metavar="PATTERN",
     )
     labels: list[str] | None = option(
         None,
-        "Count only this class; repeat it for more, or name a file with one label a line.",
+        "Count only this class; repeatable, or a file with one label per line.",
         metavar="LABEL|FILE",
     )
     min_score: float = option(
-        0.0, "Count events that score at least this.", min=0.0, max=1.0, metavar="SCORE"
+        0.0, "Count only events with at least this score.", min=0.0, max=1.0, metavar="SCORE"
     )
     audio: Path | None = option(
         None,
-        "The recordings, for durations and clock times that EVENTS does not know.",
+        "Folder of the recordings, for durations and clock times that EVENTS lacks.",
         "--audio",
         "-a",
         metavar="DIR",
     )
     durations: Path | None = option(
-        None, "Table with the columns filename and duration, for the same.", metavar="TSV"
+        None, "Table with filename and duration in seconds, for durations that EVENTS lacks.", metavar="TSV"
     )
     report: Path | None = option(
         None,
@@ -75,7 +75,7 @@ class SeasonOptions:
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """What the pictures show."""
+    """Plots."""
 
     panel: ClassVar[str] = PICTURES
     latitude: float | None = option(
@@ -89,9 +89,9 @@ class PictureOptions:
         None, "Degrees east, with --latitude.", min=-180.0, max=180.0, metavar="DEGREES"
     )
     pictures: int = option(
-        8, "Heat maps of the N classes with the most minutes; 0 for no pictures.", min=0, metavar="N"
+        8, "Plot the N classes with the most positive minutes; 0 for no plots.", min=0, metavar="N"
     )
-    format: Literal["png", "svg", "pdf"] = option("png", "Format of the pictures.", "--format", "-f")
+    format: Literal["png", "svg", "pdf"] = option("png", "Format of the plots.", "--format", "-f")
 
 
 @with_groups
@@ -105,7 +105,7 @@ def summary(
     """Count events by hour, day, week and site, with recording effort.
 
     Tables contain events, seconds and positive minutes of each class, and recorded seconds and minutes.
-    Hours without recordings have no row, and are hatched in the pictures.
+    Hours without recordings have no row, and are hatched in the plots.
 
     [bold]Examples[/bold]
 
@@ -130,7 +130,7 @@ def summary(
     table, recorded = _read(given, failures)
     recordings, labels = _recordings(given, table, recorded, clock, failures)
     if not recordings:
-        raise typer.Exit(_failed(failures, "no recording is left to count"))
+        raise typer.Exit(_failed(failures, "there are no recordings to count"))
     season = count(recordings, clock.timezone, labels)
     pictures = _pictures(given.out, season.labels[: drawn.pictures], drawn)
     outputs = [*table_paths(given.out), *pictures.values()]
@@ -180,7 +180,7 @@ def _failed(failures: Sequence[HtsatSedError], reason: str) -> int:
 
 
 def _read(given: SeasonOptions, failures: list[HtsatSedError]) -> tuple[Table, dict[str, Recorded]]:
-    """The events of all tables, and what they know of recordings."""
+    """The events of all tables, with starts and durations of recordings."""
     from htsat_sed.annotations import read_events
     from htsat_sed.annotations.recorded import read_recorded
 
@@ -204,7 +204,7 @@ def _recordings(
     clock: Clock,
     failures: list[HtsatSedError],
 ) -> tuple[list[Recording], list[str]]:
-    """Recordings whose start and duration are known, and the classes; reports the others."""
+    """Recordings with known start and duration, and the classes; reports other recordings."""
     from htsat_sed.annotations import read_durations
     from htsat_sed.annotations.recorded import Recorded
     from htsat_sed.cli.class_values import Known
@@ -223,10 +223,10 @@ def _recordings(
     recordings: list[Recording] = []
     without: dict[str, list[str]] = {"start": [], "duration": []}
     for name, own in table.items():
-        told = recorded.get(name, Recorded())
+        listed = recorded.get(name, Recorded())
         path = found.get(name)
-        start = clock.start(path or name) if told.start is None else clock.shown(name, told.start)
-        duration = lengths.get(name, told.duration)
+        start = clock.start(path or name) if listed.start is None else clock.shown(name, listed.start)
+        duration = lengths.get(name, listed.duration)
         if duration is None and path is not None:
             duration = _length(path, failures)
         if start is None or duration is None:
@@ -239,24 +239,24 @@ def _recordings(
 
 
 def _report_unknown(path: Path, without: Mapping[str, Sequence[str]], total: int) -> list[AnnotationError]:
-    """Report the recordings that do not count."""
+    """Report recordings that are left out."""
     remedies = {
-        "start": "name their time with --time-format, or their folder with --audio",
-        "duration": "name their folder with --audio, or a table with --durations",
+        "start": "give the format of their names with --time-format, or their folder with --audio",
+        "duration": "give their folder with --audio, or a table with --durations",
     }
     errors = []
     for what, names in without.items():
         if names:
             more = f" and {len(names) - _LISTED} more" if names[_LISTED:] else ""
             some = ", ".join(names[:_LISTED]) + more
-            reason = f"{len(names)} of {total} recordings do not count, their {what} is not known: {some}"
+            reason = f"{len(names)} of {total} recordings are left out, as their {what} is unknown: {some}"
             errors.append(AnnotationError(path, f"{reason}; {remedies[what]}"))
             report(errors[-1])
     return errors
 
 
 def _length(path: Path, failures: list[HtsatSedError]) -> float | None:
-    """Duration of a recording: what its header says, or else what is decoded."""
+    """Duration of a recording from its header, or by decoding."""
     from htsat_sed.audio import open_recording
 
     try:
@@ -273,7 +273,7 @@ def _length(path: Path, failures: list[HtsatSedError]) -> float | None:
 
 
 def _pictures(folder: Path, labels: Sequence[str], drawn: PictureOptions) -> dict[str, Path]:
-    """The picture of each class, and of the day as ``""``."""
+    """Paths of the plot of each class, and of the daily curves as ``""``."""
     if not labels:
         return {}
     paths: dict[str, Path] = {"": folder / f"daily.{drawn.format}"}
@@ -299,7 +299,7 @@ def _draw(pictures: Mapping[str, Path], season: Season, drawn: PictureOptions, c
     for label in labels:
         draw_heat_map(pictures[label], label, dates, hour_by_day(season, label, dates), zone=zone, sun=sun)
     if len(labels) > MOST_CURVES:
-        say("note", f"daily: the {MOST_CURVES} classes with most minutes, of {len(labels)}")
+        say("note", f"daily: only the {MOST_CURVES} classes with the most minutes, of {len(labels)}")
     shares = {site: daily_shares(season, site, labels[:MOST_CURVES]) for site in season.effort}
     draw_daily_curves(pictures[""], shares, zone=zone, sun=(sun[0], sun[-1]) if sun else None)
 

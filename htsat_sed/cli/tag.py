@@ -1,4 +1,4 @@
-"""`htsat-sed tag`: recordings to clip-level scores."""
+"""`htsat-sed tag`: clip-level scores of recordings."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ if TYPE_CHECKING:
 
     from htsat_sed.detection.scheduler import RecordingProgress
 
-SHOWN = 5  # classes a recording, on a terminal
-_OTHERS = (".json", ".jsonl", ".parquet", ".rttm", ".vtt", ".xlsx")  # suffixes of what is not written
+SHOWN = 5  # classes per recording, on a terminal
+_OTHERS = (".json", ".jsonl", ".parquet", ".rttm", ".vtt", ".xlsx")  # suffixes of unsupported formats
 
 
 @dataclass(frozen=True)
 class TagOptions:
-    """What is scored, and the table of it."""
+    """Scores, and their table."""
 
     panel: ClassVar[str] = OUTPUT
     out: Path | None = option(
         None,
-        "The file to write: CSV, or TSV if it ends in .tsv.  \\[default: standard output]",
+        "Output file: CSV, or TSV if it ends in .tsv.  \\[default: standard output]",
         "--output",
         "-o",
         metavar="CSV",
     )
     wide: bool = option(
-        False, "One row a recording and a column a class, rather than a row for each of both."
+        False, "Write one row per recording with a column per class, instead of a row per class."
     )
     top: int | None = option(
         None,
@@ -63,35 +63,30 @@ class TagOptions:
         min=1,
         metavar="N",
     )
-    pool: Literal["max", "mean"] = option(
-        "max", "How the 10 s windows of a longer recording become one score."
-    )
+    pool: Literal["max", "mean"] = option("max", "Pooling over the 10 s windows of a longer recording.")
     shifts: int = option(
         1,
-        "Score each window as the mean over N copies, shifted round by some milliseconds: 10 for "
-        "the published figures on AudioSet. Takes N times as long.",
+        "Average the scores of N copies of each window, cyclically shifted by some milliseconds; 10 for the "
+        "published figures on AudioSet. Takes N times as long.",
         min=1,
         metavar="N",
     )
 
     raw_scores: bool = option(
         False,
-        "Print scores as the model computes them, rather than calibrated by the checkpoint to how often "
-        "they are right.",
+        "Write the model's raw scores, without the checkpoint's calibration.",
         "--raw-scores",
     )
 
     def check(self) -> None:
-        """Refuse what cannot be written, before hours of work.
+        """Check the output.
 
         Raises:
-            typer.BadParameter: options contradict one another, or the file is to be no table.
+            typer.BadParameter: options exclude each other, or the file has the suffix of another format.
             HtsatSedError: it cannot be written.
         """
         if self.wide and self.top is not None:
-            raise typer.BadParameter(
-                "a wide table has all classes: leave --top or --wide out", param_hint="--top"
-            )
+            raise typer.BadParameter("a wide table has all classes: omit --top or --wide", param_hint="--top")
         if self.out is not None and self.out.suffix.lower() in _OTHERS:
             raise typer.BadParameter(
                 f"tags are a CSV or TSV table, got {self.out}: name it .csv", param_hint="--output"
@@ -99,7 +94,7 @@ class TagOptions:
         check_files(self.out)
 
     def rows(self, labels: tuple[str, ...], *, safe_cells: bool) -> Callable[[str, NDArray[np.float32]], str]:
-        """What makes the rows of a recording from its name and scores."""
+        """A function of name and scores that returns the rows of a recording."""
         from htsat_sed.annotations.tags import long_rows, wide_row
 
         separator = self.separator
@@ -111,7 +106,7 @@ class TagOptions:
 
     @property
     def separator(self) -> str:
-        """Between the cells of the table."""
+        """Delimiter of the table."""
         return "\t" if self.out is not None and self.out.suffix.lower() == ".tsv" else ","
 
 
@@ -128,13 +123,12 @@ def tag(
     selection: SelectionOptions,
     messages: MessageOptions,
 ) -> None:
-    """Score every class for recordings as a whole: what is in them, without times.
+    """Score the classes in recordings as a whole, without times.
 
     Writes CSV with the columns filename, event_label and score, highest first.
-    A recording shorter than 10 s is repeated and stretched, as in the official
-    code; detect adds silence instead, so that their scores may differ.
-    With --wide, the columns are filename and one for each class.
-    With -o, a run that was stopped goes on where it was when the same command is given again.
+    A recording shorter than 10 s is repeated, as in the official code; detect
+    adds silence instead, so that their scores may differ.
+    With -o, give the same command again to resume a stopped run.
 
     [bold]Examples[/bold]
 
@@ -203,7 +197,7 @@ def _tag(
     *,
     safe_cells: bool,
 ) -> None:
-    """Score, print and note one recording after the other, and write the table of all."""
+    """Score all recordings, and print the scores or write the table."""
     from htsat_sed.annotations.tags import tags_header
 
     out = options.out
@@ -236,9 +230,9 @@ def write_tags(
     """Write the table of all recordings.
 
     Args:
-        options: its file and form.
+        options: file and layout.
         labels: the classes.
-        results: name and result of each recording, as a journal has them.
+        results: name and result of each recording, as in a journal.
         safe_cells: see `delimited`.
 
     Raises:

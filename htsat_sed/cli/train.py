@@ -1,4 +1,4 @@
-"""`htsat-sed train`: a checkpoint from labelled recordings."""
+"""`htsat-sed train`: trains a checkpoint on labelled recordings."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mix
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What is trained on, and where the checkpoint goes."""
+    """Training data, recipe and output."""
 
-    data: Path = option(REQUIRED, "Where the tables and recordings that the recipe names are.", metavar="DIR")
-    out: Path = option(REQUIRED, "The checkpoint to be.", "--output", "-o", metavar="SAFETENSORS")
+    data: Path = option(REQUIRED, "Folder of the tables and recordings in the recipe.", metavar="DIR")
+    out: Path = option(REQUIRED, "Checkpoint to write.", "--output", "-o", metavar="SAFETENSORS")
     recipe: str | None = argument(
         None,
-        "What to train on and how: a TOML file, or the name of one that comes with the package: "
-        "audioset, esc50, speech-commands, desed, home, and home-all, home-silent, home-silent-more and "
-        "home-unheard, which go on from it. docs/training.md says what a recipe may hold.",
+        "Data and settings of the training: a TOML file, or the name of a bundled recipe: audioset, esc50, "
+        "speech-commands, desed, home, and home-all, home-silent, home-silent-more and home-unheard, which "
+        "fine-tune it. docs/training.md describes recipes.",
         metavar="RECIPE",
     )
     named: str | None = option(None, "The same, as an option.", "--recipe", metavar="RECIPE")
     run: Path | None = option(
         None,
-        "State and log (metrics.csv; TensorBoard's, if that is installed). An interrupted run goes "
-        "on from here, to the same weights.  \\[default: the output with the suffix .run]",
+        "Folder for state and log (metrics.csv; TensorBoard's, if installed). An interrupted run resumes "
+        "from it, with the same resulting weights.  \\[default: the output with the suffix .run]",
         metavar="DIR",
     )
-    restart: bool = option(False, "Train anew, whatever --run holds.")
+    restart: bool = option(False, "Discard the state in --run and start again.")
     float16: bool = option(False, "Store the weights as float16: half the size.")
 
     @property
     def folder(self) -> Path:
-        """Where state and log are."""
+        """Folder of state and log."""
         return self.run or self.out.with_suffix(".run")
 
 
 @dataclass(frozen=True)
 class MachineOptions:
-    """What the training runs on."""
+    """Hardware of the training."""
 
     panel: ClassVar[str] = "Machine"
     device: str = option("auto", "auto, cpu, cuda, mps.", metavar="DEVICE")
     devices: int = option(
-        1, "Processes a node, each with a GPU (or CPU share) of its own.", metavar="N", min=1
+        1, "Processes per node, each with its own GPU (or share of the CPU).", metavar="N", min=1
     )
     nodes: int = option(1, "Machines; start the command on each by SLURM or torchrun.", metavar="N", min=1)
     precision: str = option(
@@ -66,11 +66,11 @@ class MachineOptions:
     )
     accumulate: int = option(
         1,
-        "Make each step of so many smaller batches, where the recipe's do not fit into memory.",
+        "Accumulate each step over this many smaller batches, if the recipe's do not fit in memory.",
         metavar="N",
         min=1,
     )
-    workers: int = option(1, "Processes a device that read, decode and mix recordings.", metavar="N", min=0)
+    workers: int = option(1, "Processes per device that read, decode and mix recordings.", metavar="N", min=0)
     threads: int | None = option(
         None,
         "At most N threads compute on a CPU.  \\[default: one per processor core]",
@@ -87,7 +87,7 @@ class MachineOptions:
 
     @property
     def machine(self) -> Machine:
-        """The same for the training."""
+        """The options as `Machine`."""
         from htsat_sed.training.fit import Machine
 
         return Machine(
@@ -104,9 +104,9 @@ class MachineOptions:
 def train(options: TrainingOptions, machine: MachineOptions, messages: MessageOptions) -> None:
     r"""Train a model from weak or strong labels, or on soundscapes mixed from clips.
 
-    Labels of whole clips are enough for a model that localises in time.
-    An interrupted run goes on where it stopped: give the same command again.
-    How many devices a run has changes its speed, not its recipe.
+    Weak labels suffice for a model that localises events in time.
+    To resume an interrupted run, give the same command again.
+    The number of devices affects only the speed.
 
     Needs the extra: pip install 'htsat-sed\[train]'.
 
@@ -127,7 +127,7 @@ def train(options: TrainingOptions, machine: MachineOptions, messages: MessageOp
 
     machine.limit_threads()
     first = is_first_process()
-    # Only the first of several processes logs, also how the run started.
+    # Only the first of several processes logs.
     logging.getLogger("htsat_sed").setLevel(logging.INFO if first else logging.ERROR)
     out = options.out
     path = find_recipe(options.recipe or options.named or "")
@@ -146,7 +146,7 @@ def train(options: TrainingOptions, machine: MachineOptions, messages: MessageOp
                 restart=options.restart,
             )
     except KeyboardInterrupt:
-        say("stopped", f"the same command goes on from what {options.folder} holds", "bold yellow")
+        say("stopped", f"the same command resumes from {options.folder}", "bold yellow")
         raise typer.Exit(130) from None
     except UsageError as error:
         raise HtsatSedError(path, str(error)) from error
@@ -158,14 +158,14 @@ def train(options: TrainingOptions, machine: MachineOptions, messages: MessageOp
 
 
 def _check(options: TrainingOptions, machine: MachineOptions) -> None:
-    """Refuse what cannot be trained or written, before hours of work."""
+    """Check the options before training."""
     if (options.recipe is None) == (options.named is None):
         raise typer.BadParameter("wanted one recipe: a file or a name", param_hint="RECIPE")
     check_training(options.out, machine)
 
 
 def check_training(out: Path, machine: MachineOptions) -> None:
-    """Refuse a checkpoint that cannot be trained or written.
+    """Check that a checkpoint can be trained and written.
 
     Raises:
         typer.BadParameter: an option is impossible, or Lightning is missing.

@@ -1,4 +1,4 @@
-"""`htsat-sed tune`: thresholds and filters that fit."""
+"""`htsat-sed tune`: post-processing tuned for each class."""
 
 from __future__ import annotations
 
@@ -49,25 +49,21 @@ SEARCH = "Search"
 
 @dataclass(frozen=True)
 class TuningInputs:
-    """The reference, presence maps or recordings, and the values before."""
+    """The reference, presence maps or recordings, and the previous values."""
 
     reference: Path | None = argument(None, "Strong labels, as for evaluate.", metavar="REFERENCE")
-    scores: Path | None = option(
-        None, "Presence maps as `detect --scores` keeps them, or score files.", metavar="DIR"
-    )
-    audio: Path | None = option(
-        None, "Recordings, from which presence maps are computed first.", metavar="DIR"
-    )
+    scores: Path | None = option(None, "Presence maps from `detect --scores`, or score files.", metavar="DIR")
+    audio: Path | None = option(None, "Recordings, to compute presence maps.", metavar="DIR")
     before: Path | None = option(
         None,
-        "Initial values, which override the checkpoint's: a class keeps them unless others are better.",
+        "Previous values, instead of the checkpoint's; a class keeps them unless others are better.",
         "--post-processing",
         metavar="TOML",
     )
 
     @property
     def labels(self) -> Path:
-        """The reference, once it is sure that there is one.
+        """The reference; checks that there is one.
 
         Raises:
             typer.BadParameter: both presence maps and recordings are given, or neither.
@@ -80,7 +76,7 @@ class TuningInputs:
 
 @dataclass(frozen=True)
 class TunedFiles:
-    """Where the tuned values go."""
+    """Files for the tuned values."""
 
     panel: ClassVar[str] = OUTPUT
     out: Path | None = option(
@@ -97,40 +93,51 @@ class TunedFiles:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What is searched for, and how."""
+    """The metric and method of the search."""
 
     panel: ClassVar[str] = SEARCH
     metric: str = option(
         "intersection",
-        "Metric to maximise: F1 by intersection, collar or segment; or psds1, psds2: filters and gaps "
-        "for the exact PSDS of that scenario, thresholds for the highest F1 by its criteria.",
+        "Metric to maximise: F1 by intersection, collar or segment; psds1 or psds2: the exact PSDS, by "
+        "filters and gaps, with thresholds for the highest F1 by the criteria of the scenario.",
         metavar="METRIC",
     )
     method: str = option(
         "threshold",
-        "threshold (runs of high scores), change-points (boxes between changes, cSEBBs), or both: "
-        "the better for each class; threshold-alone: keeps filters and gaps, needs fewer recordings and "
-        "takes seconds.",
+        "threshold (runs of high scores), change-points (boxes between changes, cSEBBs), or both (the better "
+        "for each class); threshold-alone keeps filters and gaps, needs fewer recordings and takes seconds.",
         metavar="METHOD",
     )
     negatives: NegativesOption = None
     false_alarms_per_hour: float = option(
-        2.0, "With --negatives: most false alarms of all classes together.", min=0.0, metavar="N"
+        2.0, "With --negatives: limit of false alarms, for all classes together.", min=0.0, metavar="N"
     )
     folds: int = option(5, "Folds of the cross-validation over recordings.", min=2, metavar="N")
     seed: int = option(0, "Random seed of the folds.", min=0, metavar="N")
-    onset_collar: float = option(0.2, "Of the collar-based F1.", metavar="SECONDS")
-    offset_collar: float = option(0.2, "Of the collar-based F1.", metavar="SECONDS")
-    offset_share: float = option(0.2, "Of the collar-based F1.", metavar="PART")
-    segment: float = option(1.0, "Of the segment-based F1.", metavar="SECONDS")
-    dtc: float = option(0.5, "Of the intersection-based F1.", metavar="PART")
-    gtc: float = option(0.5, "Of the intersection-based F1.", metavar="PART")
+    onset_collar: float = option(0.2, "Collar-based F1: tolerance of onsets.", metavar="SECONDS")
+    offset_collar: float = option(0.2, "Collar-based F1: tolerance of offsets.", metavar="SECONDS")
+    offset_share: float = option(
+        0.2,
+        "Collar-based F1: tolerance of offsets as part of the reference duration, if that is more.",
+        metavar="PART",
+    )
+    segment: float = option(1.0, "Segment-based F1: length of a segment.", metavar="SECONDS")
+    dtc: float = option(
+        0.5,
+        "Intersection-based F1: least part of an estimated event inside reference events.",
+        metavar="PART",
+    )
+    gtc: float = option(
+        0.5,
+        "Intersection-based F1: least part of a reference event inside estimated events.",
+        metavar="PART",
+    )
 
     def __post_init__(self) -> None:
-        """Refuse names that are not known.
+        """Check the names of metric and method.
 
         Raises:
-            typer.BadParameter: naming those that are.
+            typer.BadParameter: a name is unknown.
         """
         for name, value, known in (("method", self.method, METHODS), ("metric", self.metric, METRICS)):
             if value not in known:
@@ -149,12 +156,12 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class OneDetectorOptions:
-    """What makes a detector of one checkpoint."""
+    """A detector of one checkpoint."""
 
     panel: ClassVar[str] = MODEL
     checkpoint: str | None = option(
         None,
-        "Checkpoint for --audio and --into; with --scores, the one that made them: gives initial values.  "
+        "Checkpoint for --audio and --into; with --scores, the one that computed them, for previous values.  "
         "\\[default: home, the bundled one; with --scores alone none]",
         "--checkpoint",
         "-c",
@@ -179,24 +186,25 @@ class OneDetectorOptions:
         return replace(self.model, checkpoint=checkpoint, execution=execution).detector(self.channels)
 
 
-HELP = """Find the threshold, hysteresis, median filter, gap and shortest event that suit each class.
+HELP = """Tune threshold, hysteresis, median filter, gap and shortest event of each class.
 
-The search for thresholds is exact, over all scores that occur; the other values are chosen from a few.
+The search for thresholds is exact; the other values are chosen from a few candidates.
 
 The table shows each F1 three times:
 
-- before: with the checkpoint's values, or those of --post-processing
-- fitted: on the recordings the values were chosen on; too optimistic
-- held out: each fold with values chosen on the others; the F1 to expect
+- before: with the previous values
+- fitted: with tuned values on the recordings used for tuning; optimistic
+- held out: each fold with values tuned on the others; the F1 to expect
 
 The gain is held out minus before, with its 95 % interval over recordings.
 
-With --reviewed, thresholds come from verdicts on events instead: for each
-class the lowest threshold with the wanted precision, and its interval.
-For classes with too few verdicts, tune lists events to judge next.
+With --reviewed, thresholds come from verdicts on events: for each class,
+the lowest threshold with the wanted precision, and the interval of the
+precision. For classes with too few verdicts, tune lists events to review
+next.
 
-With --negatives, tune finds the highest F1 below --false-alarms-per-hour.
-A class without any values below the limit becomes silent; more
+With --negatives, tune finds the highest F1 within --false-alarms-per-hour.
+A class without any values within the limit becomes silent; more
 negatives, or a higher limit, can prevent this.
 
 [bold]Examples[/bold]
@@ -221,7 +229,7 @@ def tune(
     existing: OverwriteOptions = OverwriteOptions(),
     messages: MessageOptions = MessageOptions(),
 ) -> None:
-    """Find the post-processing that suits each class; `HELP` is what users read."""
+    """Tune the post-processing of each class; the help text is `HELP`."""
     checkpoint, class_map = detector_options.checkpoint, detector_options.model.class_map
     _check(files, class_map)
     review.check(given.reference, [given.scores, given.audio, search.negatives, files.into])
@@ -246,14 +254,14 @@ def tune(
     strong = read_events(reference)
     if reference.is_file() and read_heard(reference) is not None:
         logging.getLogger("htsat_sed").warning(
-            "%s: an index of clips, but tuning wants recordings that were listened to as a whole: "
-            "events that nobody heard count as false positives",
+            "%s: an index of clips, but tuning requires recordings that were listened to completely: events "
+            "that nobody listened to count as false positives",
             reference,
         )
     info = read_info(file) if file is not None else None
     maps, limit, failures = _presence_maps(given, search, detector_options, strong)
     if info is None and class_map is None and (info := bundled_info(maps)) is None and given.before is None:
-        say("note", "without -c, what was before is a threshold of 0.5 for all classes", "")
+        say("note", "without -c, the previous value is a threshold of 0.5 for all classes", "")
     old = post_processing_of(info, class_map, given.before)
     if info is not None and files.into is not None:
         _check_labels({event.label for own in strong.values() for event in own}, maps, info)
@@ -296,12 +304,12 @@ def _tune_reviewed(
 
 
 def _check(files: TunedFiles, class_map: str | None) -> None:
-    """Refuse outputs that cannot be, before minutes of work."""
+    """Check the outputs."""
     into = files.into
     if into is not None and into.suffix != ".safetensors":
         raise typer.BadParameter(f"wanted a file ending in .safetensors, got {into}", param_hint="--into")
     if into is not None and class_map is not None:
-        reason = "the classes of a map are not the checkpoint's: keep their values in a TOML file (-o)"
+        reason = "the classes of --map are not the checkpoint's: write the values to a TOML file (-o)"
         raise typer.BadParameter(reason, param_hint="--into")
     check_files(files.out, into)
 
@@ -312,7 +320,7 @@ def _presence_maps(
     detector_options: OneDetectorOptions,
     strong: Mapping[str, Sequence[Event]],
 ) -> tuple[dict[str, PresenceMap], Limit | None, list[HtsatSedError]]:
-    """Presence maps by recording, the limit with those of negatives, and recordings that failed."""
+    """Presence maps of recordings, the limit of false alarms, and failures."""
     from htsat_sed.annotations import read_presence_maps
 
     detector = cache(detector_options.detector)
@@ -348,7 +356,7 @@ def _search(
     maps = same_names(maps, strong)
     check_names(strong, maps)
     mapless = [name for name in strong if name not in maps]
-    Remarks().add(mapless, "recording", "of the reference without presence map: left out")
+    Remarks().add(mapless, "recording", "of the reference without a presence map: left out")
     events = pair({name: own for name, own in strong.items() if name in maps}, dict.fromkeys(maps, ()))
     with RecordingsProgress("tuning", len(events.labels), "classes") as progress:
         return tuned(
@@ -366,16 +374,17 @@ def _search(
 
 
 def _check_labels(wanted: Set[str], maps: Mapping[str, PresenceMap], info: CheckpointInfo) -> None:
-    """Refuse presence maps that another checkpoint made."""
+    """Refuse presence maps of another checkpoint."""
     heard = {label for each in maps.values() for label in each.labels}
     odd = sorted((wanted & heard) - set(info.labels))
     if odd:
-        reason = f"the presence maps have a class {odd[0]!r} that the checkpoint lacks: name theirs with -c"
+        lacking = f"the presence maps have a class {odd[0]!r} that the checkpoint lacks"
+        reason = f"{lacking}: give the one that computed them with -c"
         raise typer.BadParameter(reason, param_hint="--into")
 
 
 def _show(found: Tuning, metric: str) -> None:
-    """Print what tuning is worth: over all, fold by fold, class by class; and the values."""
+    """Print the effect of tuning overall, by fold and by class; and the values."""
     from rich.table import Table
 
     macro = found.macro()
@@ -388,8 +397,10 @@ def _show(found: Tuning, metric: str) -> None:
     )
     if found.false_alarms is not None:
         output.print(_false_alarms_line(found.false_alarms), highlight=False, soft_wrap=True)
-    if high < 0.0:
-        say("warning", "these values are worse than those before: keep those, or give more labels", "yellow")
+    if gain < 0.0:
+        worse = "worse" if high < 0.0 else "no better"
+        advice = "keep the previous ones, or give more labels"
+        say("warning", f"held out, these values are {worse} than the previous ones: {advice}", "yellow")
     table = Table(box=None, padding=(0, 1))
     table.add_column("PSDS, %" if metric.startswith("psds") else "macro F1, %", no_wrap=True)
     for name in ("recordings", "before", "fitted", "held out"):
@@ -442,7 +453,7 @@ _SCORES = ("threshold", "low")  # the others are seconds or shares, of few digit
 
 
 def _used(choices: tuple[Choice, ...]) -> list[str]:
-    """Columns that say something: edges are kept rather than tuned, and boxes have values of their own."""
+    """Columns to show; those of edges and boxes only if used."""
     values = [choice.values() for choice in choices]
     plain = ("threshold", "low", "median", "gap", "event")
     return [name for name in _COLUMNS if name in plain or any(v[_COLUMNS[name]] for v in values)]
@@ -453,7 +464,7 @@ def _percent(worth: Worth) -> list[str]:
 
 
 def _figure(metric: str) -> str:
-    """What is highest, in words."""
+    """Name of the metric in messages."""
     return f"PSDS scenario {metric[-1]}" if metric.startswith("psds") else f"{metric} macro F1"
 
 
@@ -479,7 +490,7 @@ def _write_toml(found: Tuning, metric: str, path: Path) -> None:
 
 
 def _write_checkpoint(found: Tuning, metric: str, checkpoint: str | None, path: Path) -> None:
-    """Write a copy of the checkpoint that differs in the values of the tuned classes alone."""
+    """Write a copy of the checkpoint with the values of the tuned classes."""
     import torch
 
     from htsat_sed.model.catalogue import resolve_checkpoint
@@ -503,5 +514,5 @@ def _write_checkpoint(found: Tuning, metric: str, checkpoint: str | None, path: 
             dtype=torch.float16 if read_info(source).dtype == "float16" else torch.float32,
         )
     others = len(model.labels) - len(found.labels)
-    rest = f"; the other {others} as before" if others else ""
+    rest = f"; others unchanged: {others}" if others else ""
     remark(f"{path}: {source.name} with the values of {len(found.labels)} classes{rest}")

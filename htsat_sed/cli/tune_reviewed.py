@@ -1,4 +1,4 @@
-"""`htsat-sed tune --reviewed`: thresholds that mean precision, from a review."""
+"""`htsat-sed tune --reviewed`: thresholds with a wanted precision, from a review."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReviewOptions:
-    """A review, in place of a reference."""
+    """A review instead of a reference."""
 
     panel: ClassVar[str] = "From a review"
     reviewed: Path | None = option(
         None,
-        "A review table that a page of `htsat-sed report` exported, in place of REFERENCE: finds for each "
-        "class the lowest threshold with the wanted --precision.",
+        "A review exported from a page of `htsat-sed report`, instead of REFERENCE: find for each class the "
+        "lowest threshold with the wanted --precision.",
         "--reviewed",
         metavar="CSV",
     )
 
     next_events: Path | None = option(
-        None, "With --reviewed: write the events to judge next to this table.", "--next", metavar="CSV"
+        None, "With --reviewed: write the events to review next to this table.", "--next", metavar="CSV"
     )
 
     def check(self, reference: Path | None, others: Sequence[object]) -> None:
-        """Refuse a review beside what only a reference needs, or neither of both.
+        """Check that there is either a review or a reference, and no option that excludes the review.
 
         Args:
             reference: as given.
-            others: values of options that need a reference, None for those not given.
+            others: values of options that need a reference; None if not given.
 
         Raises:
-            typer.BadParameter: saying what is wanted.
+            typer.BadParameter: the options exclude each other.
         """
         if (self.reviewed is None) == (reference is None):
             raise typer.BadParameter("wanted either REFERENCE or --reviewed")
         if self.reviewed is not None and any(value is not None for value in others):
             raise typer.BadParameter(
-                "a review has its scores in it: --scores, --audio, --negatives and --into are for REFERENCE",
+                "a review includes scores: --scores, --audio, --negatives and --into are for REFERENCE",
                 param_hint="--reviewed",
             )
         if self.reviewed is None and self.next_events is not None:
-            raise typer.BadParameter("wanted --reviewed with it", param_hint="--next")
+            raise typer.BadParameter("needs --reviewed", param_hint="--next")
 
 
 def wanted_precision(given: str) -> float:
-    """The part of events that are to be right, from the option that otherwise names a type of numbers.
+    """Wanted precision, from the option that otherwise selects a number type.
 
     Raises:
         typer.BadParameter: it is not between 0 and 1.
@@ -73,7 +73,7 @@ def wanted_precision(given: str) -> float:
         precision = float("nan")
     if not 0.0 < precision < 1.0:
         raise typer.BadParameter(
-            f"wanted the part of events that are to be right, between 0 and 1, got {given!r}",
+            f"wanted a share of right events between 0 and 1, got {given!r}",
             param_hint="--precision",
         )
     return precision
@@ -83,7 +83,7 @@ def find_thresholds(options: ReviewOptions, precision: float, seed: int) -> list
     """Thresholds of all classes of a review.
 
     Raises:
-        AnnotationError: it cannot be read, or holds no verdict on a detected event.
+        AnnotationError: it cannot be read, or has no verdict on a detected event.
     """
     from htsat_sed.annotations.reviews import read_review
     from htsat_sed.evaluation.reviewed import precision_thresholds
@@ -91,14 +91,14 @@ def find_thresholds(options: ReviewOptions, precision: float, seed: int) -> list
     assert options.reviewed is not None
     reviewed = read_review(options.reviewed)
     if not any(each.verdict for each in reviewed):
-        raise AnnotationError(options.reviewed, "holds no verdict on a detected event")
+        raise AnnotationError(options.reviewed, "has no verdict on a detected event")
     return precision_thresholds(reviewed, precision, seed=seed)
 
 
 def write_thresholds(
     found: Sequence[ClassThreshold], before: PostProcessing, precision: float, path: Path
 ) -> None:
-    """Write the values for `detect --post-processing`; events reach as far as before, only fewer remain."""
+    """Write the values for `detect --post-processing`; low thresholds, and so extents, are unchanged."""
     from htsat_sed.runs.written import recording_outputs
     from htsat_sed.whole_file import whole_file
 
@@ -117,7 +117,7 @@ def write_thresholds(
 
 
 def _presence(threshold: float, own: PostProcessing) -> float:
-    """The presence score for a threshold of event scores, which a checkpoint may calibrate."""
+    """Threshold of presence scores for a threshold of event scores, which may be calibrated."""
     if threshold in (0.0, 1.0) or (own.score_slope, own.score_offset) == (1.0, 0.0):
         return threshold
     logit = math.log(threshold / (1.0 - threshold))
@@ -135,10 +135,14 @@ def write_next(found: Sequence[ClassThreshold], path: Path) -> None:
             events.setdefault(one.recording, []).append(one.detected)
     with recording_outputs():
         write_table(path, ((name, own, None) for name, own in events.items()), "csv")
+    if events:
+        remark(f"{path}: {sum(map(len, events.values()))} events to review next")
+    else:
+        say("note", f"{path}: has only a header, since no class needs more verdicts")
 
 
 def show_thresholds(found: Sequence[ClassThreshold], precision: float) -> None:
-    """Print a row for each class, and what to hear next where too little was heard."""
+    """Print a row for each class, and events to review next for classes with too few verdicts."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 1))
@@ -156,23 +160,21 @@ def show_thresholds(found: Sequence[ClassThreshold], precision: float) -> None:
         table.add_row(each.label, *counts, *values)
     output.print(table)
     if any(each.threshold == 1.0 for each in found):
-        say(
-            "note", f"classes that no threshold gives a precision of {precision:g} become silent: threshold 1"
-        )
+        say("note", f"classes without a threshold of precision {precision:g} become silent: threshold 1")
     if any(each.threshold is None for each in found):
-        say("note", "classes of which too few were heard stay as before")
+        say("note", "classes with too few verdicts are unchanged")
     for each in found:
         if each.too_few and each.following:
             some = ", ".join(
                 f"{one.recording} {clock(one.detected.onset)} ({one.detected.score:.2f})"
                 for one in each.following[:5]
             )
-            say("hear next", f"{each.label}: {some}")
+            say("review next", f"{each.label}: {some}")
 
 
 def _remark(found: ClassThreshold) -> str:
     if found.threshold is None:
-        return "too few heard"
+        return "too few verdicts"
     if found.threshold == 1.0:
         return "becomes silent"
     return "wide" if found.too_few else ""

@@ -247,6 +247,13 @@ def test_queries(text: str, wanted: tuple[str, float, float]) -> None:
     assert parse_query(text) == wanted
 
 
+@pytest.mark.parametrize("text", ["q.wav@2-", "q.wav@3-2", "q.wav@2", "q.wav@0:02-0:03"])
+def test_a_query_with_a_broken_range_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"q\.wav@") as refused:
+        parse_query(text)
+    assert "START-END" in str(refused.value)
+
+
 def test_from_recordings_to_a_table(run: Run, recordings: Path, checkpoint: Path, tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     (recordings / "broken.wav").write_bytes(b"RIFF")

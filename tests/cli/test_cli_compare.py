@@ -75,6 +75,13 @@ def maps_of(folder: Path, height: float) -> Path:
     return folder
 
 
+def test_a_comparison_without_resamplings_is_refused(run: Run) -> None:
+    files = [DESED / f"{name}.tsv" for name in ("reference", "htsat_single", "htsat_ensemble")]
+    code, out, err = run(*files, "--bootstrap", 0)
+    assert (code, out) == (2, "")
+    assert "--bootstrap" in err
+
+
 def test_folders_of_presence_maps_and_of_score_files_are_systems(run: Run, tmp_path: Path) -> None:
     labels = tmp_path / "reference.tsv"
     labels.write_text("filename\tonset\toffset\tevent_label\nday/a.wav\t0\t2.5\tDog\nb.wav\t0\t2.5\tCat\n")
@@ -110,8 +117,8 @@ def test_folders_of_presence_maps_and_of_score_files_are_systems(run: Run, tmp_p
         ("onset\toffset\tDog\n0\t1\t1.5\n", "outside"),
         ("onset\toffset\tDog\n0\t1\tx\n", "no score file"),
         ("onset\toffset\tDog\n0\t0\t0.5\n", "after its onset"),
-        ("onset\toffset\tDog\n", "a row a token"),
-        ("", "a row a token"),
+        ("onset\toffset\tDog\n", "one row per token"),
+        ("", "one row per token"),
         ("onset\toffset\tDog\n0\t1\t0.5\t0.5\n", "4 columns below a header of 3"),
         ("onset\toffset\tDog\n0\t1\t0.5\n1\t2\n", "no score file"),
     ],

@@ -29,8 +29,8 @@ def _reference(path: Path, *rows: str) -> Path:
         (LABELS.encode("utf-16"), ""),
         ("onset\toffset\tevent_label\tfilename\tnote\n0\t1\tDog\ta.wav\t\n1\t2\tCat\tb.wav\tloud\n", ""),
         (LABELS + "a.wav\t0\t1\tDog\n", "{path}: 1 event given twice dropped, the first in line 4"),
-        (LABELS + "a.wav\t3\t3\tDog\n", "{path}: 1 event without length dropped, the first in line 4"),
-        (LABELS + "a.wav\t.5\t1\tDog\n", "1 {side} event overlapping another of the same class: joined"),
+        (LABELS + "a.wav\t3\t3\tDog\n", "{path}: 1 event without duration dropped, the first in line 4"),
+        (LABELS + "a.wav\t.5\t1\tDog\n", "1 {side} event overlapping another of the same class: merged"),
     ],
 )
 @pytest.mark.parametrize("side", ["reference", "estimated"])
@@ -61,9 +61,9 @@ def test_labels_that_a_rule_mends(
         (LABELS + "a.wav\t1\t2\tDog\tloud\n", "line 4: 5 cells, but 4 columns\n"),
         (
             HEADER.replace("\t", ",") + "a.wav,1,2,Baby cry, infant cry\n",
-            "line 2: 5 cells, but 4 columns; put what has a comma in quotes",
+            "line 2: 5 cells, but 4 columns; put cells with a comma in quotes",
         ),
-        (LABELS + 'a.wav\t1\t2\t"Dog\n', "line 4: quotes do not fit"),
+        (LABELS + 'a.wav\t1\t2\t"Dog\n', "line 4: unbalanced quotes"),
         (LABELS.encode() + b"\xe4.wav\t1\t2\tDog\n", "line 4: not UTF-8 text, save it as UTF-8"),
         (
             "a.wav\t0\t1\tDog\n",
@@ -137,7 +137,7 @@ def test_label_files_know_no_audio_suffix(run: Run, tmp_path: Path) -> None:
     code, out, err = run("evaluate", labels, tmp_path / "found")
     assert code == 0
     assert "macro f1: 66.67 %" in out
-    assert err == "warning: 1 recording known without folder or suffix, such as 'day/a.wav' by 'day/a'\n"
+    assert err == "warning: 1 recording matched without folder or suffix, such as 'day/a.wav' and 'day/a'\n"
     (tmp_path / "a.txt").write_text("0.0\t2.5\tDog\n")
     labels = _reference(tmp_path / "two.tsv", "a.wav\t0\t2.5\tDog", "a.flac\t0\t1\tDog")
     code, out, err = run("evaluate", labels, tmp_path / "a.txt")

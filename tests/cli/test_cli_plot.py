@@ -191,7 +191,7 @@ def test_warnings_are_shown_once(run: Run, files: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["-o", "a.jpg"], "wanted a picture called .png, .svg or .pdf, got a.jpg"),
+        (["-o", "a.jpg"], ".png, .svg or .pdf, got a.jpg"),
         (["--start", "5", "--end", "0:05"], "wanted a range that ends after its start, got 5 to 5 s"),
         (["--start", "now"], "wanted seconds, min:s or h:min:s, got 'now'"),
         (["--row", "0"], "wanted strips of more than 0 s"),

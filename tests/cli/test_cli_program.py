@@ -3,6 +3,7 @@
 import atexit
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,13 @@ def end(monkeypatch: pytest.MonkeyPatch) -> list[int | str]:
     monkeypatch.setattr(os, "_exit", exit_now)
     monkeypatch.setattr(atexit, "_run_exitfuncs", lambda: happened.append("at exit"))
     return happened
+
+
+def test_hints_name_the_command_also_by_python_m() -> None:
+    command = [sys.executable, "-m", "htsat_sed", "detect", "--nothing"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "(htsat-sed detect --help)" in done.stderr
 
 
 @pytest.mark.parametrize(

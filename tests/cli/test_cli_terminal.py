@@ -180,7 +180,7 @@ def test_quiet_leaves_errors_alone(run: Callable[..., tuple[int, str, str]], tmp
     assert "warning: " in run("evaluate", reference, estimated)[2]
     code, out, err = run("evaluate", reference, estimated, "--quiet")
     assert (code, err, "Dog" in out) == (0, "", True)
-    code, out, err = run("evaluate", reference, tmp_path / "nothing.tsv", "--quiet")
+    code, out, err = run("evaluate", reference, tmp_path / "nothing.tsv", "-q")
     assert (code, out, err.startswith(f"error: {tmp_path / 'nothing.tsv'}: ")) == (1, "", True)
 
 

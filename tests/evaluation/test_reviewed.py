@@ -147,8 +147,9 @@ def test_tune_takes_a_review(run: Callable[..., tuple[int, str, str]], tmp_path:
     out, following = tmp_path / "tuned.toml", tmp_path / "next.csv"
     code, shown, err = run("tune", "--reviewed", review, "--precision", 0.8, "-o", out, "--next", following)
     assert code == 0
-    assert "too few heard" in shown
-    assert "hear next: Purr: b 0:03.00 (0.80)" in err
+    assert "too few verdicts" in shown
+    assert "review next: Purr: b 0:03.00 (0.80)" in err
+    assert f"{following}: 1 events to review next" in err
     rules = PostProcessing().override(read_post_processing(out))
     assert set(rules.classes) == {"Dog"}
     own = rules.of("Dog")

@@ -261,7 +261,7 @@ def test_command_writes_values_that_detect_takes(
         ["fold", str(i), "2"] for i in range(1, 6)
     ]
     assert err == (
-        "note: without -c, what was before is a threshold of 0.5 for all classes\n"
+        "note: without -c, the previous value is a threshold of 0.5 for all classes\n"
         f"{tmp_path}/tuned.toml: values of 2 classes, for detect --post-processing\n"
     )
     written = (tmp_path / "tuned.toml").read_bytes()
@@ -280,7 +280,7 @@ def test_command_writes_values_that_detect_takes(
     (tmp_path / "maps" / "3.wav.npz").unlink()
     code, _, err = run(*arguments)
     assert code == 0
-    assert "warning: 1 recording of the reference without presence map: left out" in err
+    assert "warning: 1 recording of the reference without a presence map: left out" in err
 
 
 def test_values_go_into_a_copy_of_the_checkpoint(
@@ -303,7 +303,7 @@ def test_values_go_into_a_copy_of_the_checkpoint(
         main()
     assert not stopped.value.code
     out, err = capsys.readouterr()
-    assert err == f"{new}: old.safetensors with the values of 2 classes; the other 1 as before\n"
+    assert err == f"{new}: old.safetensors with the values of 2 classes; others unchanged: 1\n"
     # Compared with what the checkpoint had; the table has milliseconds.
     reference = read_events(tmp_path / "reference.tsv")
     before = PostProcessing().override(own)

@@ -50,7 +50,7 @@ def test_final_events_are_those_of_detect(
     piped(street)
     code, out, err = run("listen", "-", *options)
     assert code == 0
-    assert err.splitlines()[-1].startswith("note: hop 2.5 s; final events come at most ")
+    assert err.splitlines()[-1].startswith("note: hop 2.5 s; final events are reported at most ")
     lines = [json.loads(line) for line in out.splitlines()]
     found = sorted(
         (f"{line['onset']:.3f}", f"{line['offset']:.3f}", line["label"])
@@ -110,7 +110,7 @@ def test_the_live_view_shows_level_classes_and_events(
     [
         (["-", "--latency", "3"], "wanted at least "),
         (["-", "--raw", "mp3"], "wanted raw samples as one of"),
-        (["-", "--input", "1"], "names a microphone"),
+        (["-", "--input", "1"], "selects a microphone"),
         (["-", "--webhook", "nowhere"], "--webhook: wanted an address"),
         (["-", "--hop", "11"], "wanted a hop of more than 0 and at most 10 s"),
         (["-", "--labels", "Dug"], "no class 'Dug'"),
@@ -213,10 +213,10 @@ def test_sighup_reads_thresholds_again(options: list[str], tmp_path: Path) -> No
             rules.write_text("threshold = wrong\n")
             process.send_signal(signal.SIGHUP)
             messages = iter(process.stderr.readline, b"")
-            assert any(b"labels and thresholds stay as they are" in line for line in messages)
+            assert any(b"labels and thresholds are unchanged" in line for line in messages)
             rules.write_text("threshold = 1.0\n")
             process.send_signal(signal.SIGHUP)
-            assert any(b"labels and thresholds are read again" in line for line in messages)
+            assert any(b"labels and thresholds were reloaded" in line for line in messages)
             final = json.loads(process.stdout.readline())
             over.set()
             process.stdin.close()

@@ -197,6 +197,10 @@ def test_silence_is_nothing_to_calibrate_on(run: Run, checkpoint: Path, tmp_path
     pytest.importorskip("nncf")
     soundfile.write(tmp_path / "a.wav", torch.zeros(32_000).numpy(), 32_000)
     code, out, err = run("checkpoints", "calibrate", tmp_path / "a.wav", "-c", checkpoint)
-    assert (code, out, err) == (1, "", f"error: {tmp_path / 'a.wav'}: no sound in here to calibrate on\n")
+    assert (code, out, err) == (
+        1,
+        "",
+        f"error: {tmp_path / 'a.wav'}: contains no sound for the calibration\n",
+    )
     with pytest.raises(ValueError, match="wanted at least one window to calibrate on, got none"):
         calibrate(load_checkpoint(checkpoint), [])
