@@ -89,6 +89,18 @@ def sha256_before_naming(heard: Callable[[Path, str], None]) -> Iterator[None]:
 _heard: Callable[[Path, str], None] | None = None
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, if missing.
+
+    Raises:
+        HtsatSedError: it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HtsatSedError(path, f"cannot be created: {error.strerror}") from error
+
+
 def sync(handle: int) -> None:
     """Wait until a file is on the disk, where its file system can say so."""
     try:

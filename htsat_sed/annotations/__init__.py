@@ -19,7 +19,7 @@ from htsat_sed.annotations.audioset import AUDIOSET_HEADER, audioset_lines, read
 from htsat_sed.annotations.clips import read_durations, read_weak_labels
 from htsat_sed.annotations.crowsetta import read_crowsetta, write_crowsetta
 from htsat_sed.annotations.elan import ELAN_HEADER, elan_lines, read_elan
-from htsat_sed.annotations.folders import files_below, make_folder, path_of
+from htsat_sed.annotations.folders import files_below, path_of
 from htsat_sed.annotations.heard import read_heard
 from htsat_sed.annotations.jsonl import jsonl_lines, read_jsonl
 from htsat_sed.annotations.kaleidoscope import KALEIDOSCOPE_HEADER, kaleidoscope_lines, read_kaleidoscope
@@ -54,7 +54,7 @@ from htsat_sed.annotations.webvtt import WEBVTT_HEADER, read_webvtt, webvtt_line
 from htsat_sed.clock import Start
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError, UsageError
-from htsat_sed.whole_file import whole_file
+from htsat_sed.whole_file import make_folder, whole_file
 
 __all__ = [
     "FORMATS",

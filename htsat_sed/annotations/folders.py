@@ -21,18 +21,6 @@ def path_of(folder: str | os.PathLike[str], filename: str, suffix: str) -> Path:
     return Path(folder, *parts[:-1], (parts[-1] if parts else "_") + suffix)
 
 
-def make_folder(path: Path) -> None:
-    """Create a folder and its parents, if missing.
-
-    Raises:
-        AnnotationError: it cannot be created.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AnnotationError(path, f"cannot be created: {error.strerror}") from error
-
-
 def files_below(folder: str | os.PathLike[str], *suffixes: str) -> Iterator[Path]:
     """All files in a folder and its subfolders with one of the suffixes, in any case, sorted.
 

@@ -187,7 +187,9 @@ def check_size(
                     what = f"a page of {size} bytes" if pages <= _MOST_PAGES else f"{pages} pages"
                     raise AnnotationError(path, f"states {what}: no writer of tables produces that")
                 if most is not None and total > most:
-                    raise AnnotationError(path, f"would decompress to {total} bytes or more, wanted at most {most}")
+                    raise AnnotationError(
+                        path, f"would decompress to {total} bytes or more, wanted at most {most}"
+                    )
 
 
 def _is_time(value: object) -> bool:

@@ -16,11 +16,11 @@ from pathlib import Path, PurePath
 
 import numpy as np
 
-from htsat_sed.annotations.folders import files_below, make_folder, path_of
+from htsat_sed.annotations.folders import files_below, path_of
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import AnnotationError
 from htsat_sed.labels import normal
-from htsat_sed.whole_file import whole_file
+from htsat_sed.whole_file import make_folder, whole_file
 
 SUFFIX = ".tsv"
 _EDGES = ["onset", "offset"]

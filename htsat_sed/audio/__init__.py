@@ -4,7 +4,7 @@
 - `memory`: recordings in memory: samples, bytes, file objects.
 - `folders`: finding recordings in folders.
 - `mixing`: mixing to mono; `resampling`: conversion of sample rates.
-- `patience`: decoders in threads, with a time limit.
+- `time_limit`: decoders in threads, with a time limit.
 - `decoders`: choice of the decoder; `uncompressed`: libsndfile; `coded`: FFmpeg; `source`: their interface.
 - `forward`: recordings from a pipe, without a copy on disk.
 - `remote`: addresses and devices that FFmpeg reads, with reconnection.

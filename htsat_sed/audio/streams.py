@@ -33,9 +33,9 @@ from htsat_sed.audio.decoders import open_decoder
 from htsat_sed.audio.forward import Pipe, keep, open_forward, standard_input
 from htsat_sed.audio.memory import InMemory
 from htsat_sed.audio.mixing import Mixer
-from htsat_sed.audio.patience import Unwatched, Watched, readers_errors
 from htsat_sed.audio.resampling import resampled
 from htsat_sed.audio.source import Source
+from htsat_sed.audio.time_limit import Unwatched, Watched, readers_errors
 from htsat_sed.errors import AudioError, UsageError
 from htsat_sed.remote import RemoteError, fetched, is_remote
 

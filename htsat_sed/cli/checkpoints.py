@@ -10,7 +10,7 @@ import typer
 
 from htsat_sed.cli.calibrate import calibrate
 from htsat_sed.cli.calibrate_scores import calibrate_scores
-from htsat_sed.cli.convert import average, convert, export
+from htsat_sed.cli.convert_checkpoints import average, convert, export
 from htsat_sed.cli.groups import with_groups
 from htsat_sed.cli.options import MessageOptions
 from htsat_sed.cli.progress import DownloadProgress

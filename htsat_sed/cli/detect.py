@@ -357,7 +357,7 @@ def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[R
             folder, "is a file or lies in one: wanted a folder; for a file, say --format"
         ) from error
     except OSError as error:
-        raise HtsatSedError(folder, f"cannot be made: {error.strerror}") from error
+        raise HtsatSedError(folder, f"cannot be created: {error.strerror}") from error
     if as_file:
         return [Target(formats[0], out)]
     return [

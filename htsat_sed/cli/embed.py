@@ -29,6 +29,7 @@ from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_writable
 from htsat_sed.runs.recordings import Recording
 from htsat_sed.runs.run import Results, Run, failures_place, open_journal
+from htsat_sed.whole_file import make_folder
 
 if TYPE_CHECKING:
     from htsat_sed.archive.store import Archive, Embedded, Kind
@@ -101,10 +102,7 @@ def embed(
         detector = model.detector(channels, fill_batches=len(recordings) > 1)
         kind = _kind(detector, model.checkpoint, channels, options)
         _check_same(archive, kind)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise HtsatSedError(out, f"cannot be made: {error.strerror}") from error
+        make_folder(out)
         todo = _left(recordings, archive)
         settings = {
             "command": "embed",

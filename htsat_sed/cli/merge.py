@@ -258,8 +258,7 @@ def _files(header: Header, out: Path, maps: Path | None, *, in_folder: bool) -> 
 
 def _copy(file: ShardFile, name: str, whole: EventFiles, *, in_folder: bool, overwrite: bool) -> int:
     """Copy the recording's own files from its shard; return the number of files not replaced."""
-    from htsat_sed.annotations.folders import make_folder
-    from htsat_sed.whole_file import whole_file
+    from htsat_sed.whole_file import make_folder, whole_file
 
     place = file.path.parent if in_folder else file.path.with_name(file.path.name[: -len(_SUFFIX)])
     folder, maps = file.path.parent, file.header.outputs["maps"]

@@ -19,6 +19,7 @@ from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_writable
 from htsat_sed.runs.recordings import STDIN
 from htsat_sed.runs.written import check_replaceable, recording_outputs
+from htsat_sed.whole_file import make_folder
 
 if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
@@ -163,13 +164,8 @@ def _draw(
 ) -> None:
     """Draw the picture; of classes that were not chosen, those that matter."""
     from htsat_sed.detection.events import smoothed
-    from htsat_sed.pictures.recording import (
-        classes_that_matter,
-        column_seconds,
-        draw_recording,
-        row_seconds,
-        save,
-    )
+    from htsat_sed.pictures.files import save
+    from htsat_sed.pictures.recording import classes_that_matter, column_seconds, draw_recording, row_seconds
     from htsat_sed.pictures.spectrogram import read_spectrogram
 
     start, duration = picture.start, presence_map.duration
@@ -210,17 +206,15 @@ def _draw(
 
 def _target(out: Path | None, recording: str) -> Path:
     """The picture to be; made sure of before the model runs."""
-    from htsat_sed.pictures.recording import picture_format
+    from htsat_sed.pictures.files import picture_format
 
     if out is None or out.is_dir():
         return (out or Path()) / f"{Path(recording).name}.png"
     try:
         picture_format(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
     except UsageError as error:
         raise typer.BadParameter(str(error), param_hint="--output") from None
-    except OSError as error:
-        raise HtsatSedError(out.parent, f"cannot be made: {error.strerror}") from error
+    make_folder(out.parent)
     return out
 
 

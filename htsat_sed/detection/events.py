@@ -20,12 +20,11 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
 from htsat_sed.detection.calibration import Calibration, event_calibration
 from htsat_sed.detection.change_points import step_filter_tokens
-from htsat_sed.detection.event_arrays import SLACK, EventArrays, EventRules, find_event_arrays
+from htsat_sed.detection.event_arrays import EventArrays, EventRules, find_event_arrays
+from htsat_sed.detection.median_filter import median_filter_tokens, smooth
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.post_processing import PostProcessing as PostProcessing
 from htsat_sed.post_processing import read_post_processing as read_post_processing
@@ -50,29 +49,6 @@ class Event:
     label: str
     score: float = 1.0
     channel: int = 0
-
-
-def median_filter_tokens(seconds: float, token_seconds: float) -> int:
-    """Width of a median filter in tokens: the odd number nearest to `seconds`, halves upwards."""
-    return max(1, 2 * int(np.floor(seconds / token_seconds / 2.0 + SLACK)) + 1) if seconds > 0.0 else 1
-
-
-def smooth(scores: NDArray[np.float32], *, widths: Sequence[int]) -> NDArray[np.float32]:
-    """Median-filter each class over time.
-
-    Args:
-        scores: (T, K).
-        widths: K odd widths in tokens.
-
-    Returns:
-        (T, K); the map is mirrored at both ends.
-    """
-    smoothed = scores.copy()
-    of_class = np.asarray(widths)
-    for width in set(widths) - {1}:
-        columns = of_class == width
-        smoothed[:, columns] = median_filter(scores[:, columns], size=(width, 1), mode="reflect")
-    return smoothed
 
 
 def smoothed(presence_map: PresenceMap, post_processing: PostProcessing) -> PresenceMap:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from htsat_sed.detection.change_points import Boxes
 from htsat_sed.detection.edges import APART, EdgeScores, find_edges, long_ago, reach_of
 from htsat_sed.detection.event_arrays import EventRules, close_gaps, find_event_arrays, find_runs, in_seconds
-from htsat_sed.detection.events import Event, PostProcessing, class_rules, named, smooth
+from htsat_sed.detection.events import Event, PostProcessing, class_rules, named
+from htsat_sed.detection.median_filter import smooth
 from htsat_sed.errors import UsageError
 
 _BLOCK = 256  # rows processed at once, 80 s

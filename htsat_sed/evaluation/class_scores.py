@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import find_boxes, step_filter_tokens
 from htsat_sed.detection.event_arrays import EventArrays, EventRules, find_event_arrays
-from htsat_sed.detection.events import PostProcessing, median_filter_tokens, smooth
+from htsat_sed.detection.events import PostProcessing
+from htsat_sed.detection.median_filter import median_filter_tokens, smooth
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.evaluation.counts import Floats
 

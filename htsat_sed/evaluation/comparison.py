@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from htsat_sed.errors import UsageError
+from htsat_sed.evaluation.bootstrap import Resampling
 from htsat_sed.evaluation.counts import Floats
 from htsat_sed.evaluation.report import Report, Score, Settings, score_of
-from htsat_sed.evaluation.resampling import Resampling
 
 MAIN = ("f1", "psds", "ap")
 """Figures of classes shown in tables; JSON and CSV have all figures."""

@@ -17,12 +17,12 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from htsat_sed.detection.events import Event, PostProcessing
 from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.evaluation.bootstrap import Resampling
 from htsat_sed.evaluation.class_scores import Choice, Ints
 from htsat_sed.evaluation.clip import ranking
 from htsat_sed.evaluation.counting import criterion, event_columns, intersection_counts, overlaps
 from htsat_sed.evaluation.counts import Counts, Floats, mean_of_defined, ratio
 from htsat_sed.evaluation.report import Metric, Score, Settings, defined
-from htsat_sed.evaluation.resampling import Resampling
 from htsat_sed.evaluation.tables import Pair
 from htsat_sed.evaluation.threshold_curves import ThresholdCurves
 

@@ -3,7 +3,7 @@
     report = evaluate_strong(read_events("reference.tsv"), read_events("events.tsv"))
     report.metrics[0].headline["macro_f1"].value
 
-Intervals are described in `htsat_sed.evaluation.resampling`; all metrics use the same resamplings.
+Intervals are described in `htsat_sed.evaluation.bootstrap`; all metrics use the same resamplings.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from htsat_sed.detection.events import PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
+from htsat_sed.evaluation.bootstrap import Resampling
 from htsat_sed.evaluation.check import check_clips, check_strong
 from htsat_sed.evaluation.clip import ClipFigures, ClipScores, clip_scores, d_prime, scores_of_map
 from htsat_sed.evaluation.counting import collar_counts, intersection_counts, segment_counts
@@ -43,7 +44,6 @@ from htsat_sed.evaluation.psds import (
 )
 from htsat_sed.evaluation.reliability import Outcomes, outcomes_of_pair, score_reliability
 from htsat_sed.evaluation.report import Metric, Report, Settings
-from htsat_sed.evaluation.resampling import Resampling
 from htsat_sed.evaluation.tables import Pair, Remarks, Table, only_heard, pair, same_names, some
 
 _logger = logging.getLogger("htsat_sed")

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from htsat_sed.annotations.negatives import Negative
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import UsageError
+from htsat_sed.evaluation.bootstrap import Resampling
 from htsat_sed.evaluation.counts import Floats, ratio
 from htsat_sed.evaluation.report import Metric, Settings
-from htsat_sed.evaluation.resampling import Resampling
 
 HOUR = 3600.0
 MOST = 20

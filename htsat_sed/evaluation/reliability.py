@@ -13,9 +13,9 @@ import numpy as np
 
 from htsat_sed.annotations.negatives import Negative
 from htsat_sed.detection.events import Event
+from htsat_sed.evaluation.bootstrap import Resampling
 from htsat_sed.evaluation.counts import Floats
 from htsat_sed.evaluation.report import Metric, Settings
-from htsat_sed.evaluation.resampling import Resampling
 from htsat_sed.evaluation.tables import Pair
 
 BINS = 10

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from htsat_sed.detection.events import PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
+from htsat_sed.evaluation.bootstrap import Resampling
 from htsat_sed.evaluation.class_scores import Choice, ClassScores
 from htsat_sed.evaluation.counts import Counts, Floats
 from htsat_sed.evaluation.false_alarm_limit import Front, Limit, Point, shared_limit, silence_curves
@@ -39,7 +40,6 @@ from htsat_sed.evaluation.psds import (
     operating_points,
 )
 from htsat_sed.evaluation.report import Settings
-from htsat_sed.evaluation.resampling import Resampling
 from htsat_sed.evaluation.tables import Pair, Remarks, of_labels, some
 from htsat_sed.evaluation.threshold_curves import MetricName, ThresholdCurves
 

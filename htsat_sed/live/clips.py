@@ -13,7 +13,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from htsat_sed.errors import HtsatSedError
-from htsat_sed.whole_file import whole_file
+from htsat_sed.whole_file import make_folder, whole_file
 
 _logger = logging.getLogger("htsat_sed")
 
@@ -66,10 +66,7 @@ class Clips:
     """
 
     def __init__(self, folder: Path, rate: int) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise HtsatSedError(folder, f"cannot be created: {error.strerror}") from error
+        make_folder(folder)
         self._folder, self._rate = folder, rate
         self.failed = 0
         self._broken = False

@@ -11,8 +11,8 @@ from pathlib import Path
 from htsat_sed.audio import AudioStream, check_choice, open_recording, stream_of
 from htsat_sed.audio.forward import Pipe, open_forward, standard_input
 from htsat_sed.audio.headers import Layout
-from htsat_sed.audio.patience import readers_errors
 from htsat_sed.audio.remote import Remote
+from htsat_sed.audio.time_limit import readers_errors
 from htsat_sed.errors import AudioError, UsageError
 
 _KINDS = {"u8": "PCM_U8", "s8": "PCM_S8", "alaw": "ALAW", "mulaw": "ULAW"}

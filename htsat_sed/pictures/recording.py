@@ -10,15 +10,11 @@ areas and colour maps are ordered by lightness.
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,12 +27,8 @@ from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
 from htsat_sed.pictures.spectrogram import Spectrogram, hertz_ticks, slaney_mel
 from htsat_sed.post_processing import PostProcessing
-from htsat_sed.whole_file import whole_file
-
-FORMATS = ("png", "svg", "pdf")
 
 _COLUMNS = 1500  # per strip, about its width in pixels
-_DPI = 150
 _WIDTH = 12.0  # inches, as all lengths below
 _MEL_HEIGHT, _MEL_HEIGHT_IN_STRIPS = 2.0, 1.2
 _LANE_HEIGHT = 0.34
@@ -59,8 +51,6 @@ _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 60
 # Okabe and Ito's blue and orange, told apart by colour-blind readers too.
 _ESTIMATED, _REFERENCE = "#0072B2", "#E69F00"
 _THRESHOLD = "#A0183C"
-
-_logger = logging.getLogger("htsat_sed")
 
 
 def row_seconds(seconds: float) -> float:
@@ -270,43 +260,6 @@ def _check_height(height: float, strips: int, classes: int) -> None:
             f"wanted a picture of at most {_TALLEST:g} inches, got {strips} strips of up to {classes} "
             f"classes, {height:.0f} inches: show fewer classes, longer strips, or a shorter range"
         )
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a picture, whole or not at all; the same figure yields the same bytes.
-
-    Args:
-        figure: from `draw_recording`.
-        path: target file; its suffix selects the format: .png, .svg or .pdf.
-
-    Raises:
-        ValueError: another suffix.
-        HtsatSedError: the file cannot be written.
-    """
-    kind = picture_format(path)
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-    with (
-        warnings.catch_warnings(record=True) as caught,
-        whole_file(path, "wb") as file,
-        # TrueType fonts, since some publishers refuse others in a PDF.
-        rc_context({"svg.hashsalt": "htsat-sed", "pdf.fonttype": 42}),
-    ):
-        warnings.simplefilter("always")
-        figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata)
-    for message in dict.fromkeys(str(warning.message) for warning in caught):
-        _logger.warning("%s: %s", path, message)
-
-
-def picture_format(path: Path) -> str:
-    """Picture format of a path's suffix, one of `FORMATS`.
-
-    Raises:
-        ValueError: another suffix, or none.
-    """
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in FORMATS:
-        raise UsageError(f"wanted a picture with the suffix .png, .svg or .pdf, got {path}")
-    return kind
 
 
 def _draw_spectrogram(

@@ -22,9 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from htsat_sed.whole_file import whole_file
+from htsat_sed.pictures.files import save
 
-_DPI = 150
 _WIDTH = 10.0  # inches, as all lengths below
 _PANEL = 2.6
 _FEW_DAYS = 5  # up to which matplotlib would label hours
@@ -69,7 +68,7 @@ def draw_heat_map(
     sites = list(minutes)[:_MOST_PANELS]
     found = [float(np.nanmax(each)) for each in minutes.values() if np.isfinite(each).any()]
     highest = max(found, default=0.0)
-    with rc_context({"font.size": 9, "svg.hashsalt": "htsat-sed"}):
+    with rc_context({"font.size": 9}):
         figure = Figure(figsize=(_WIDTH, 0.9 + _PANEL * len(sites)), layout="constrained")
         panels = np.atleast_1d(figure.subplots(len(sites), 1, sharex=True))
         for axes, site in zip(panels, sites, strict=True):
@@ -87,7 +86,7 @@ def draw_heat_map(
             keys.append(Line2D([], [], color="white", lw=0.9, label="sunrise, sunset"))
         legend = figure.legend(handles=keys, loc="upper right", ncols=2, frameon=False)
         _outline(legend.get_lines())
-        _save(figure, path)
+        save(figure, path)
 
 
 def _heat(axes: Axes, days: Sequence[date], minutes: NDArray[np.float64], highest: float) -> Any:
@@ -169,7 +168,7 @@ def draw_daily_curves(
         HtsatSedError: it cannot be written.
     """
     sites = list(shares)[:_MOST_PANELS]
-    with rc_context({"font.size": 9, "svg.hashsalt": "htsat-sed"}):
+    with rc_context({"font.size": 9}):
         figure = Figure(figsize=(_WIDTH, 0.9 + _PANEL * len(sites)), layout="constrained")
         panels = np.atleast_1d(figure.subplots(len(sites), 1, sharex=True, sharey=True))
         for axes, site in zip(panels, sites, strict=True):
@@ -206,7 +205,7 @@ def draw_daily_curves(
             handles.append(Patch(facecolor="#e8e8f4", label="night"))
             labels.append("night")
         figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False)
-        _save(figure, path)
+        save(figure, path)
 
 
 def _nights(axes: Axes, sun: tuple[Sun, Sun] | None) -> None:
@@ -218,10 +217,3 @@ def _nights(axes: Axes, sun: tuple[Sun, Sun] | None) -> None:
     if math.isfinite(rise) and math.isfinite(fall):
         axes.axvspan(0, rise, color="#e8e8f4", lw=0, zorder=-1)
         axes.axvspan(fall, 24, color="#e8e8f4", lw=0, zorder=-1)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    kind = path.suffix.lower().removeprefix(".")
-    with whole_file(path, "wb") as file:
-        figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata.get(kind))

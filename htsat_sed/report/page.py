@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from htsat_sed import __version__
 from htsat_sed.audio.opus import PACKET_SECONDS, TYPE
 from htsat_sed.detection.change_points import step_filter_tokens
-from htsat_sed.detection.events import Event, PostProcessing, find_events, median_filter_tokens
+from htsat_sed.detection.events import Event, PostProcessing, find_events
+from htsat_sed.detection.median_filter import median_filter_tokens
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.pictures.spectrogram import hertz_ticks, slaney_mel
 from htsat_sed.report.sketch import BANDS, QUIETEST, TILE, Sketch, stretches

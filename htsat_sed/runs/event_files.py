@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from htsat_sed.annotations import FORMATS, PresenceMapWriter, path_of
-from htsat_sed.annotations.folders import make_folder
 from htsat_sed.clock import Start
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.written import is_replaceable
-from htsat_sed.whole_file import whole_file
+from htsat_sed.whole_file import make_folder, whole_file
 
 # What a file system says of a name that it cannot hold: the fault of one recording, not of the run.
 _UNFIT = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EILSEQ, errno.EINVAL, errno.ENOTEMPTY}

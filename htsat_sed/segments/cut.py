@@ -29,8 +29,8 @@ import soxr
 from numpy.typing import NDArray
 
 from htsat_sed.audio import check_channel, check_choice, open_source
-from htsat_sed.audio.patience import WatchedCalls, readers_errors
 from htsat_sed.audio.source import Source
+from htsat_sed.audio.time_limit import WatchedCalls, readers_errors
 from htsat_sed.audio.uncompressed import Seekable
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError

@@ -20,7 +20,6 @@ from pathlib import Path, PurePath, PurePosixPath
 from types import MappingProxyType
 
 from htsat_sed.annotations.delimited import row
-from htsat_sed.annotations.folders import make_folder
 from htsat_sed.annotations.heard import HEARD, heard_cells
 from htsat_sed.annotations.strong import COLUMNS
 from htsat_sed.annotations.text import CHANNEL, timed
@@ -32,7 +31,7 @@ from htsat_sed.labels import normal
 from htsat_sed.segments.choice import ClipChoice, choose
 from htsat_sed.segments.cut import Bounds, ClipSettings, cut_recording
 from htsat_sed.segments.names import clip_names
-from htsat_sed.whole_file import whole_file
+from htsat_sed.whole_file import make_folder, whole_file
 
 INDEX = "clips.csv"
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from htsat_sed.annotations.delimited import row
-from htsat_sed.annotations.folders import make_folder
 from htsat_sed.summary.counts import PERIODS, Period, Row, Season, Tally, rows
-from htsat_sed.whole_file import whole_file
+from htsat_sed.whole_file import make_folder, whole_file
 
 _COUNTED = ("events", "seconds", "positive_minutes")
 _RECORDED = ("recorded_seconds", "recorded_minutes")

@@ -309,7 +309,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     with pytest.raises(HtsatSedError, match="cannot be written"):
         write_events(tmp_path / "no" / "e.tsv", TABLE, "tsv")
     (tmp_path / "file").write_text("")
-    with pytest.raises(AnnotationError, match="cannot be created"):
+    with pytest.raises(HtsatSedError, match="cannot be created"):
         write_events(tmp_path / "file" / "below", TABLE, "audacity")
 
 

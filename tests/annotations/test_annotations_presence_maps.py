@@ -104,7 +104,9 @@ def test_a_folder_of_maps(tmp_path):
 def test_two_maps_of_one_recording_are_an_error(tmp_path):
     for name in ("1.npz", "2.npz"):
         write_presence_map(tmp_path / name, MAP, filename="a.wav")
-    with pytest.raises(AnnotationError, match=r"2\.npz: belongs to the recording a\.wav, and so does .*1\.npz"):
+    with pytest.raises(
+        AnnotationError, match=r"2\.npz: belongs to the recording a\.wav, and so does .*1\.npz"
+    ):
         dict(read_presence_maps(tmp_path))
 
 

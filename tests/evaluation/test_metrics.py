@@ -10,11 +10,11 @@ from scipy.stats import bootstrap
 
 from htsat_sed.annotations import read_durations, read_events
 from htsat_sed.detection.events import Event
+from htsat_sed.evaluation.bootstrap import Resampling, bca_interval
 from htsat_sed.evaluation.counting import collar_counts, intersection_counts, segment_counts
 from htsat_sed.evaluation.counts import macro_f1
 from htsat_sed.evaluation.evaluate import evaluate_strong, score_events
 from htsat_sed.evaluation.report import Settings
-from htsat_sed.evaluation.resampling import Resampling, bca_interval
 from htsat_sed.evaluation.tables import pair
 
 DESED = Path(__file__).parents[1] / "data" / "desed_public_eval"

@@ -5,6 +5,7 @@ import pytest
 
 from htsat_sed.detection.events import Event, PostProcessing
 from htsat_sed.detection.presence import PresenceMap
+from htsat_sed.evaluation.bootstrap import Resampling
 from htsat_sed.evaluation.evaluate import evaluate_strong
 from htsat_sed.evaluation.psds import (
     PI_MEDIAN_FILTERS,
@@ -19,7 +20,6 @@ from htsat_sed.evaluation.psds import (
     thresholds,
 )
 from htsat_sed.evaluation.report import Settings
-from htsat_sed.evaluation.resampling import Resampling
 from htsat_sed.evaluation.tables import pair
 
 

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from htsat_sed.annotations import read_events, write_events, write_presence_map
-from htsat_sed.detection.events import Event, PostProcessing, find_events, median_filter_tokens, smooth
+from htsat_sed.detection.events import Event, PostProcessing, find_events
+from htsat_sed.detection.median_filter import median_filter_tokens, smooth
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.errors import UsageError
 from htsat_sed.evaluation import counting

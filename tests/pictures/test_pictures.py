@@ -16,13 +16,8 @@ from matplotlib.patches import StepPatch
 
 from htsat_sed import Event, HtsatSedError, PostProcessing, PresenceMap
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
-from htsat_sed.pictures.recording import (
-    classes_that_matter,
-    clock_time,
-    draw_recording,
-    row_seconds,
-    save,
-)
+from htsat_sed.pictures.files import save
+from htsat_sed.pictures.recording import classes_that_matter, clock_time, draw_recording, row_seconds
 from htsat_sed.pictures.spectrogram import Spectrogram, hertz_ticks, read_spectrogram, slaney_mel
 
 TINY = HTSATConfig(classes=2, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4))

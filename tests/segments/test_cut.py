@@ -15,7 +15,7 @@ from htsat_sed import Event
 from htsat_sed.annotations import read_events, read_heard
 from htsat_sed.annotations.delimited import row
 from htsat_sed.annotations.heard import heard_cells
-from htsat_sed.audio import coded, patience, read
+from htsat_sed.audio import coded, read, time_limit
 from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError
 from htsat_sed.segments.choice import ClipChoice
 from htsat_sed.segments.cut import Bounds, ClipSettings, cut_recording
@@ -330,8 +330,8 @@ def test_a_recording_that_stops_to_deliver_is_left(tmp_path: Path, monkeypatch: 
         return values(frame)
 
     monkeypatch.setattr(coded, "_values", hang)
-    monkeypatch.setattr(patience, "PATIENCE", 0.5)
-    monkeypatch.setattr(patience, "_CLOSING", 0.01)
+    monkeypatch.setattr(time_limit, "PATIENCE", 0.5)
+    monkeypatch.setattr(time_limit, "_CLOSING", 0.01)
     clips = [(Event(1, 2, "Dog"), tmp_path / "first.wav"), (Event(4, 9, "Dog"), tmp_path / "second.wav")]
     with pytest.raises(AudioError, match=r"has yielded nothing for 0\.5 s: left out"):
         cut_recording(path, clips, ClipSettings())

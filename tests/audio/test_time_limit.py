@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from recordings_made import RATE, encode, signal_to_noise, tones, write
 
-from htsat_sed.audio import coded, open_recording, patience, read, streams
+from htsat_sed.audio import coded, open_recording, read, streams, time_limit
 from htsat_sed.errors import AudioError
 
 
@@ -23,7 +23,7 @@ def test_a_recording_that_never_delivers_is_left(tmp_path: Path, monkeypatch: py
     os.mkfifo(fifo)
     # As a lost network drive: a file by its kind, but reading it never ends.
     monkeypatch.setattr(streams, "_open_regular", lambda name, path, _: path.open("rb"))
-    monkeypatch.setattr(patience, "PATIENCE", 0.2)
+    monkeypatch.setattr(time_limit, "PATIENCE", 0.2)
     with pytest.raises(AudioError) as error:
         read(fifo, RATE)
     assert str(error.value) == f"{fifo}: has yielded nothing for 0.2 s: left out"
@@ -42,7 +42,7 @@ def test_a_recording_that_stops_to_deliver_is_left(tmp_path: Path, monkeypatch: 
         return values(frame)
 
     monkeypatch.setattr(coded, "_values", hang)
-    monkeypatch.setattr(patience, "PATIENCE", 1.0)
+    monkeypatch.setattr(time_limit, "PATIENCE", 1.0)
     with open_recording(path, RATE) as stream:
         blocks = stream.blocks()
         assert len(next(blocks)) > 4 * RATE
@@ -54,7 +54,7 @@ def test_a_recording_that_stops_to_deliver_is_left(tmp_path: Path, monkeypatch: 
 def test_work_that_takes_long_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking through a long silent track yields nothing, but goes on."""
     path = Path(__file__).with_name("cases") / "two_tracks_first_silent.mp4"
-    monkeypatch.setattr(patience, "PATIENCE", 0.5)
+    monkeypatch.setattr(time_limit, "PATIENCE", 0.5)
 
     def other_track(self: coded.Coded) -> object:
         for _ in range(10):
@@ -73,7 +73,7 @@ def test_a_search_for_joined_streams_in_a_large_file_is_waited_for(
 ) -> None:
     path = write(tmp_path / "a.flac", tones(1.0, 1))
     links = coded.flac_links
-    monkeypatch.setattr(patience, "PATIENCE", 0.5)
+    monkeypatch.setattr(time_limit, "PATIENCE", 0.5)
 
     def from_a_slow_disk(file: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
         for _ in range(10):
