@@ -1,4 +1,4 @@
-"""What to expect of a recipe's model elsewhere: a model for each fold left out, scored on that fold.
+"""Cross-validation of a recipe: a model for each held-out fold, evaluated on that fold.
 
 python bench/folds.py recipes/home.toml --data homesounds/ -o folds/ [--count 200] [--device cpu --devices 2]
 
@@ -113,7 +113,7 @@ def main() -> None:
         for fold in folds
     }
     settings = Settings(bootstrap=1000, psds_thresholds=1)
-    print("fold left out | intersection F1, % | collar F1, % | segment F1, % | clip mAP, %")
+    print("held-out fold | intersection F1, % | collar F1, % | segment F1, % | clip mAP, %")
     every: tuple[Reference, Maps] = ({}, {})
     for fold in folds:
         others: tuple[Reference, Maps] = ({}, {})
