@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -102,8 +102,8 @@ class EvaluatedFiles:
 
 
 @dataclass(frozen=True)
-class MetricOptions:
-    """Parameters of the metrics, and what is computed beside them."""
+class ToleranceOptions:
+    """Tolerances of the F1 metrics, as in `Settings`."""
 
     panel: ClassVar[str] = METRICS
     onset_collar: float = option(0.2, "Collar-based F1: tolerance of onsets.", metavar="SECONDS")
@@ -124,6 +124,14 @@ class MetricOptions:
         "Intersection-based F1: least part of a reference event inside estimated events.",
         metavar="PART",
     )
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """Parameters of the metrics, and what is computed beside them."""
+
+    panel: ClassVar[str] = METRICS
+    tolerances: ToleranceOptions = ToleranceOptions()
     cttc: float = option(
         0.3, "Cross-trigger tolerance criterion; reported with F1, but does not affect it.", metavar="PART"
     )
@@ -175,8 +183,9 @@ class MetricOptions:
         """The parameters alone."""
         from htsat_sed.evaluation.report import Settings
 
-        values = {each.name: getattr(self, each.name) for each in fields(Settings)}
-        return Settings(**values | {"bootstrap": self.bootstrap or 0})
+        values = asdict(self.tolerances) | {"bootstrap": self.bootstrap or 0}
+        others = [each.name for each in fields(Settings) if each.name not in values]
+        return Settings(**values, **{name: getattr(self, name) for name in others})
 
 
 @dataclass(frozen=True)

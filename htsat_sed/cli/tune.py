@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from htsat_sed.cli.evaluation_options import ToleranceOptions
 from htsat_sed.cli.groups import Without, argument, option, with_groups
 from htsat_sed.cli.maps import bundled_info, detected_maps, matching_recordings, post_processing_of
 from htsat_sed.cli.negatives import NegativesOption, negative_maps
@@ -114,24 +115,7 @@ class SearchOptions:
     )
     folds: int = option(5, "Folds of the cross-validation over recordings.", min=2, metavar="N")
     seed: int = option(0, "Random seed of the folds.", min=0, metavar="N")
-    onset_collar: float = option(0.2, "Collar-based F1: tolerance of onsets.", metavar="SECONDS")
-    offset_collar: float = option(0.2, "Collar-based F1: tolerance of offsets.", metavar="SECONDS")
-    offset_share: float = option(
-        0.2,
-        "Collar-based F1: tolerance of offsets as part of the reference duration, if that is more.",
-        metavar="PART",
-    )
-    segment: float = option(1.0, "Segment-based F1: length of a segment.", metavar="SECONDS")
-    dtc: float = option(
-        0.5,
-        "Intersection-based F1: least part of an estimated event inside reference events.",
-        metavar="PART",
-    )
-    gtc: float = option(
-        0.5,
-        "Intersection-based F1: least part of a reference event inside estimated events.",
-        metavar="PART",
-    )
+    tolerances: ToleranceOptions = ToleranceOptions()
 
     def __post_init__(self) -> None:
         """Check the names of metric and method.
@@ -150,8 +134,7 @@ class SearchOptions:
         """Parameters of the metrics."""
         from htsat_sed.evaluation.report import Settings
 
-        names = ("onset_collar", "offset_collar", "offset_share", "segment", "dtc", "gtc")
-        return Settings(**{name: getattr(self, name) for name in names})
+        return Settings(**asdict(self.tolerances))
 
 
 @dataclass(frozen=True)
