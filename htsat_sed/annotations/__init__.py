@@ -91,10 +91,10 @@ class Format:
         suffix: file suffix, with the dot.
         shared: whether one file contains all recordings; otherwise each recording has a file (`path_of`).
         header: text at the start of a file.
-        lines: (filename, events, duration or None) -> text of one recording; None if a format is only written
-            as a whole.
-        takes: further keywords of `lines`: ``sample_rate``, ``start``, ``safe_cells`` (see
-            `htsat_sed.annotations.delimited`) and ``columns``.
+        lines: text of one recording, from its name, its events in any order and its duration in seconds or
+            None; a format ignores what it cannot store. None if a format is only written as a whole.
+        takes: further keywords of `lines`: ``sample_rate`` (Hz) and ``start`` if known, ``safe_cells`` (see
+            `htsat_sed.annotations.delimited`) and additional ``columns``.
         channel: columns of tables with channels.
         clock: columns of tables with clock times.
         write: (path, recordings, columns) -> None; None if there is `lines`.

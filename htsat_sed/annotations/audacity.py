@@ -35,13 +35,7 @@ _SCORE = re.compile(r"0?\.\d+|[01](\.0*)?")
 
 
 def audacity_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
-    """The label track of one recording.
-
-    Args:
-        filename: not used.
-        events: its events, in any order.
-        duration: not used.
-    """
+    """The label track of one recording."""
     return "".join(
         f"{onset}\t{offset}\t{escape(event.label, CONTROL)}\n"
         for onset, offset, event in timed(events, decimals=6)

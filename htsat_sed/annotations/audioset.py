@@ -28,14 +28,7 @@ AUDIOSET_HEADER = row(_COLUMNS, "\t")
 def audioset_lines(
     filename: str, events: Sequence[Event], duration: float | None = None, *, safe_cells: bool = False
 ) -> str:
-    """The rows of one segment.
-
-    Args:
-        filename: the segment.
-        events: its events, in any order.
-        duration: not used.
-        safe_cells: see `delimited`.
-    """
+    """The rows of one segment."""
     codes = {name: code for code, name in audioset_codes().items()}
     return "".join(
         row((filename, onset, offset, codes.get(event.label, event.label)), "\t", safe_cells=safe_cells)

@@ -28,13 +28,7 @@ _TYPE = '    <LINGUISTIC_TYPE GRAPHIC_REFERENCES="false" LINGUISTIC_TYPE_ID="eve
 
 
 def elan_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
-    """The document of one recording, after the header.
-
-    Args:
-        filename: the recording; the document links to its file name.
-        events: its events, in any order.
-        duration: not used.
-    """
+    """The document of one recording, after the header."""
     tiers: list[tuple[str, int, list[tuple[str, str, str]]]] = []
     for channel in sorted({event.channel for event in events}) or [0]:
         own = [event for event in events if event.channel == channel]

@@ -27,14 +27,7 @@ from htsat_sed.errors import AnnotationError, UsageError
 def jsonl_lines(
     filename: str, events: Sequence[Event], duration: float | None = None, *, start: Start | None = None
 ) -> str:
-    """The line of one recording.
-
-    Args:
-        filename: the recording.
-        events: its events, in any order.
-        duration: duration of the recording in seconds, if known.
-        start: start of the recording, if known.
-    """
+    """The line of one recording."""
     clock = {} if start is None else {"begin": start.iso(0.0), "clock": start.source}
     recording = {
         "filename": filename,

@@ -36,14 +36,7 @@ KALEIDOSCOPE_HEADER = row((*_PLACE, "scientific_name", "common_name", "confidenc
 def kaleidoscope_lines(
     filename: str, events: Sequence[Event], duration: float | None = None, *, safe_cells: bool = False
 ) -> str:
-    """The rows of one recording.
-
-    Args:
-        filename: the recording.
-        events: its events, in any order.
-        duration: seconds, if known.
-        safe_cells: see `delimited`.
-    """
+    """The rows of one recording."""
     path = PurePath(filename)
     place = ("", "" if path.parent == PurePath() else path.parent.as_posix(), path.name or filename)
     rows = [

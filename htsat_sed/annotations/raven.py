@@ -93,16 +93,7 @@ def raven_lines(
     start: Start | None = None,
     columns: Sequence[str] = (),
 ) -> str:
-    """The selections of one recording.
-
-    Args:
-        filename: the recording; the table has its file name.
-        events: its events, in any order.
-        duration: not used.
-        sample_rate: sample rate of the recording in Hz, if known.
-        start: start of the recording, if known.
-        columns: additional columns: `RAVEN_CLOCK` or none.
-    """
+    """The selections of one recording."""
     high = HIGH_HZ if sample_rate is None else min(HIGH_HZ, sample_rate / 2)
     begin_file = escape_ends(_cell(Path(filename).name))
     return "".join(

@@ -34,13 +34,7 @@ _NOT_IN_CELLS = r'\s"'
 
 
 def rttm_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
-    """The rows of one recording.
-
-    Args:
-        filename: the recording.
-        events: its events, in any order.
-        duration: not used.
-    """
+    """The rows of one recording."""
     file = escape(filename, _NOT_IN_CELLS)
     rows = [
         f"SPEAKER {file} {event.channel or 1} {onset} {float(offset) - float(onset):.3f} {_NA} {_NA} "

@@ -26,14 +26,7 @@ SONIC_VISUALISER_HEADER = '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE son
 def sonic_visualiser_lines(
     filename: str, events: Sequence[Event], duration: float | None = None, *, sample_rate: int | None = None
 ) -> str:
-    """The layer of one recording, after the header.
-
-    Args:
-        filename: not used.
-        events: its events, in any order.
-        duration: seconds, if known.
-        sample_rate: sample rate of the recording in Hz, if known.
-    """
+    """The layer of one recording, after the header."""
     rate = sample_rate or _RATE
     points, last = [], 0
     for onset, offset, event in timed(events, decimals=6):

@@ -38,15 +38,7 @@ def tsv_lines(
     safe_cells: bool = False,
     columns: Sequence[str] = (),
 ) -> str:
-    """The rows of one recording in DESED's TSV, which has no scores.
-
-    Args:
-        filename: the recording.
-        events: its events, in any order.
-        duration: not used.
-        safe_cells: see `delimited`.
-        columns: additional columns, of which `CHANNEL` is written.
-    """
+    """The rows of one recording in DESED's TSV, which has no scores."""
     rows: list[tuple[str, ...]] = [
         (filename, onset, offset, event.label, *([_channel(event)] if set(CHANNEL) <= set(columns) else []))
         for onset, offset, event in timed(events, decimals=3)
@@ -63,16 +55,7 @@ def csv_lines(
     safe_cells: bool = False,
     columns: Sequence[str] = (),
 ) -> str:
-    """The rows of one recording in CSV.
-
-    Args:
-        filename: the recording.
-        events: its events, in any order.
-        duration: seconds, if known.
-        start: start of the recording, if known.
-        safe_cells: see `delimited`.
-        columns: additional columns: `CHANNEL`, `CLOCK` or both.
-    """
+    """The rows of one recording in CSV."""
     channels, clock = set(CHANNEL) <= set(columns), set(CLOCK) <= set(columns)
     rows: list[tuple[str, ...]] = []
     for onset, offset, event in timed(events, decimals=3):

@@ -33,13 +33,7 @@ _Token = tuple[int, str]  # line and text
 
 
 def textgrid_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
-    """The grid of one recording, after the header.
-
-    Args:
-        filename: without effect here.
-        events: its events, in any order.
-        duration: of the recording, seconds, if known.
-    """
+    """The grid of one recording, after the header."""
     tiers = tiers_of([(onset, offset, event.label) for onset, offset, event in timed(events, decimals=6)])
     last = max((float(intervals[-1][1]) for intervals in tiers.values() if intervals), default=0.0)
     xmax = f"{max(last, duration or 0.0) or 1.0:.6f}"

@@ -33,13 +33,7 @@ _TIMING = re.compile(rf"\s*{_TIME}\s+-->\s+{_TIME}(?:\s.*)?")
 
 
 def webvtt_lines(filename: str, events: Sequence[Event], duration: float | None = None) -> str:
-    """The cues of one recording, each after a blank line.
-
-    Args:
-        filename: without effect here.
-        events: its events, in any order.
-        duration: without effect here.
-    """
+    """The cues of one recording, each after a blank line."""
     return "".join(
         f"\n{_clock(onset)} --> {_clock(offset)}\n{_payload(event.label)}\n"
         for onset, offset, event in timed(events, decimals=3)
