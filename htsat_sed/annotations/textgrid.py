@@ -1,10 +1,10 @@
-"""Praat TextGrid: one file a recording, one interval tier a class.
+"""Praat TextGrid: one file per recording, one interval tier per class.
 
-A tier has the class as its name and, where an event is, as the text of an interval; the intervals between
-are empty, as Praat wants them. Events of one class that overlap go to further tiers, ``Speech (2)``. The
-grid ends with the recording, or with the last event where its duration is not known, or after 1 s where
-there is none either; a recording without events has one empty tier, ``events``. Times have 6 decimals.
-Scores are not kept. Quotes are doubled, control characters written as `text` has it.
+A tier is named after its class, and so are the intervals of its events; the intervals between events are
+empty, as Praat requires. Overlapping events of one class are in further tiers, ``Speech (2)``. The grid ends
+with the recording, or with the last event if the duration is unknown, or after 1 s without events; a
+recording without events has one empty tier, ``events``. Times have 6 decimals. Scores are not stored. Quotes
+are doubled, control characters are escaped, see `text`.
 
 Source: Praat manual, "TextGrid file formats".
 """
@@ -49,7 +49,7 @@ def textgrid_lines(filename: str, events: Sequence[Event], duration: float | Non
 
 
 def tiers_of(intervals: Sequence[_Interval]) -> dict[str, list[_Interval]]:
-    """Put each interval (onset, offset, label) into the first tier of its label that is free by then."""
+    """Put each interval (onset, offset, label) into the first tier of its label without overlap."""
     labels = {label for _, _, label in intervals}
     tiers: dict[str, list[_Interval]] = {label: [] for label in sorted(labels)}
     for interval in intervals:
@@ -64,7 +64,7 @@ def tiers_of(intervals: Sequence[_Interval]) -> dict[str, list[_Interval]]:
 
 
 def _fill(intervals: Sequence[_Interval], xmax: str) -> list[_Interval]:
-    """Put empty intervals where none is."""
+    """Fill gaps with empty intervals."""
     filled, at = [], "0"
     for onset, offset, text in intervals:
         if float(at) < float(onset):
@@ -83,11 +83,11 @@ def _quoted(text: str) -> str:
 def read_textgrid(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read a TextGrid, long or short, UTF-8 or UTF-16.
 
-    Every interval with a text is an event of that label, whichever tier it is in; blank ones are silence.
-    Point tiers are skipped with a warning.
+    Every interval with text, in any tier, is an event with this label. Point tiers are skipped with a
+    warning.
 
     Returns:
-        One recording, named as the file without ``.TextGrid``.
+        One recording, named like the file without ``.TextGrid``.
 
     Raises:
         AnnotationError: the file cannot be read or is no such TextGrid.

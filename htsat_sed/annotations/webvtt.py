@@ -1,12 +1,12 @@
-"""WebVTT captions: one file a recording, one cue an event, for players and browsers.
+"""WebVTT captions: one file per recording, one cue per event, for players and browsers.
 
     WEBVTT
 
     00:00:00.312 --> 00:00:01.250
     Speech
 
-Times have milliseconds. Scores are not kept. In labels ``&``, ``<`` and ``>`` stand as ``&amp;``, ``&lt;``
-and ``&gt;``, control characters as `text` has it.
+Times have 3 decimals. Scores are not stored. In labels ``&``, ``<`` and ``>`` are written as ``&amp;``,
+``&lt;`` and ``&gt;``; control characters are escaped, see `text`.
 
 Source: W3C, "WebVTT: The Web Video Text Tracks Format".
 """
@@ -53,16 +53,16 @@ def _clock(seconds: str) -> str:
 def read_webvtt(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read the cues of a WebVTT file.
 
-    A cue ends at a blank line, or where the next one begins: at its timing, or at a number alone on the line
-    above that. Its lines make one label, blanks between them; tags such as ``<v Anna>`` and cue settings are
-    left out. Notes, styles and regions are skipped.
+    A cue ends at a blank line or at the next cue, which begins with its timing or with a number on the line
+    above. Its lines, joined by spaces, are the label; tags such as ``<v Anna>`` and cue settings are removed.
+    Notes, styles and regions are skipped.
 
     Returns:
-        One recording, named as the file without ``.vtt``.
+        One recording, named like the file without ``.vtt``.
 
     Raises:
-        AnnotationError: the file cannot be read or does not begin with ``WEBVTT``; or, naming the line: a
-            timing that cannot be understood, or a cue without text.
+        AnnotationError: the file cannot be read or does not begin with ``WEBVTT``; a timing is invalid, or a
+            cue has no text.
     """
     name = Path(path).name
     recording = name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name

@@ -1,4 +1,4 @@
-"""XML of label programs: texts that it can hold, and its elements."""
+"""XML of label programs: escaping and parsing."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _NOT_IN_XML = CONTROL + r"\ufffe\uffff"
 
 
 def held(text: str) -> str:
-    """A text without the characters that XML cannot hold, see `text`."""
+    """Escape characters that XML cannot represent, see `text`."""
     return escape(text, _NOT_IN_XML)
 
 
 def quoted(text: str) -> str:
-    """A text as the value of an attribute, its quotes included."""
+    """A text as the value of an attribute, with quotes."""
     return quoteattr(held(text))
 
 
 def read_xml(path: str | os.PathLike[str], root: str) -> ElementTree.Element:
-    """Read an XML file whose outermost element has this name.
+    """Read an XML file with a given root element.
 
     Raises:
-        AnnotationError: it cannot be read, is no XML, defines entities, or has another outermost element.
+        AnnotationError: it cannot be read, is no XML, defines entities, or has another root element.
     """
     text = read_text(path)
-    if "<!ENTITY" in text:  # they unfold without end
+    if "<!ENTITY" in text:  # nested entities may expand without limit
         raise AnnotationError(path, "defines entities, which are not read")
     try:
-        # As bytes: a text may name another encoding than that in which it was decoded.
+        # As bytes, since the declared encoding may differ from the one used for decoding.
         found = ElementTree.fromstring(text.encode("utf-8"), ElementTree.XMLParser(encoding="utf-8"))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise AnnotationError(path, f"is no XML: {error}") from error

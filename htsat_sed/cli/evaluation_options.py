@@ -1,4 +1,4 @@
-"""Option groups of `htsat-sed evaluate`: what is evaluated, by which metrics, and where the report goes."""
+"""Option groups of `htsat-sed evaluate`: files, metrics and report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OUTPUT = "Output"
 
 @dataclass(frozen=True)
 class EvaluatedFiles:
-    """What is evaluated: reference, and events, presence maps or recordings."""
+    """Reference, and events, presence maps or recordings to evaluate."""
 
     reference: Path | None = argument(
         None,
@@ -50,7 +50,7 @@ class EvaluatedFiles:
     )
     audio: Path | None = option(
         None,
-        "Compute presence maps and events of the recordings of REFERENCE in this folder, by the options at "
+        "Folder of the recordings of REFERENCE: compute their presence maps and events, by the options at "
         "the end.",
         metavar="DIR",
     )
@@ -69,10 +69,10 @@ class EvaluatedFiles:
     )
 
     def __post_init__(self) -> None:
-        """Refuse what does not go together.
+        """Check the combination of options.
 
         Raises:
-            typer.BadParameter: saying what is wanted.
+            typer.BadParameter: the combination is invalid.
         """
         sides = (("ESTIMATED", self.estimated), ("--scores", self.scores), ("--audio", self.audio))
         given = [name for name, value in sides if value]
@@ -81,15 +81,15 @@ class EvaluatedFiles:
         if self.reference is not None and (not given or (self.audio is not None and len(given) > 1)):
             raise typer.BadParameter("wanted ESTIMATED, --scores, both of them, or --audio alone")
         if len(self.estimated or ()) > 1 and (self.scores is not None or self.negatives is not None):
-            raise typer.BadParameter("several ESTIMATED are compared: leave --scores and --negatives out")
+            raise typer.BadParameter("several ESTIMATED are compared: omit --scores and --negatives")
 
     @property
     def paths(self) -> list[Path | None]:
-        """All of them, None for one that was not given."""
+        """All files; None for those not given."""
         return [self.reference, *(self.estimated or ()), self.scores, self.negatives, self.durations]
 
     def systems(self) -> list[EvaluatedFiles]:
-        """The same with one ESTIMATED at a time; a folder of scores stands at --scores."""
+        """The files with one ESTIMATED at a time; a folder of scores is moved to --scores."""
         from htsat_sed.annotations.presence_maps import holds_scores
 
         found = []
@@ -128,7 +128,7 @@ class ToleranceOptions:
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """Parameters of the metrics, and what is computed beside them."""
+    """Parameters of the metrics, and optional metrics."""
 
     panel: ClassVar[str] = METRICS
     tolerances: ToleranceOptions = ToleranceOptions()
@@ -172,15 +172,15 @@ class MetricOptions:
     )
     check: bool = option(
         False,
-        "Compute the figures with sed_eval, psds_eval, sed_scores_eval and scikit-learn, too; fail if any "
-        "differs by more than 1e-9. Needs pip install 'htsat-sed\\[reference]'.",
+        "Also compute the figures with sed_eval, psds_eval, sed_scores_eval and scikit-learn, and fail if "
+        "any differs by more than 1e-9. Needs pip install 'htsat-sed\\[reference]'.",
         "--check",
     )
     seed: int = option(0, "Random seed of the resampling.", min=0, metavar="N")
 
     @property
     def settings(self) -> Settings:
-        """The parameters alone."""
+        """The parameters of the metrics."""
         from htsat_sed.evaluation.report import Settings
 
         values = asdict(self.tolerances) | {"bootstrap": self.bootstrap or 0}
@@ -190,7 +190,7 @@ class MetricOptions:
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Files of the report, each written where it is given."""
+    """Files of the report."""
 
     panel: ClassVar[str] = OUTPUT
     json_file: Path | None = option(
@@ -217,14 +217,14 @@ class ReportFiles:
 
     @property
     def paths(self) -> tuple[Path | None, Path | None, Path | None, Path | None]:
-        """The files to be, None for one that is not wanted."""
+        """The files; None for those not given."""
         return self.json_file, self.csv_file, self.plot, self.table
 
     def write(self, found: Report, asked: Mapping[str, object]) -> None:
         """Write the report.
 
         Args:
-            found: what was computed.
+            found: the report.
             asked: inputs and parameters, for the JSON file.
         """
         from htsat_sed.evaluation.picture import draw_report
@@ -236,7 +236,7 @@ class ReportFiles:
         )
 
     def write_comparison(self, found: Comparison, asked: Mapping[str, object]) -> None:
-        """Write the comparison; arguments as of `write`."""
+        """Write the comparison; arguments as for `write`."""
         from htsat_sed.cli.comparison_report import write_comparison_csv, write_comparison_json, write_table
         from htsat_sed.evaluation.picture import draw_comparison
 
@@ -254,7 +254,7 @@ class ReportFiles:
                     written(path)
 
     def keep_scores(self, maps: Mapping[str, PresenceMap]) -> None:
-        """Write the presence maps as score files, if that was asked for."""
+        """Write the presence maps as score files, if requested."""
         from htsat_sed.annotations.score_files import write_score_file
 
         if self.write_scores is not None:

@@ -1,4 +1,4 @@
-"""Presence maps of negatives, and what their table says."""
+"""Presence maps of negatives, and their table."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ NegativesOption = Annotated[
 
 @dataclass(frozen=True)
 class NegativeMaps:
-    """What was found of negatives.
+    """Presence maps and labels of negatives.
 
     Attributes:
         maps: recording -> presence map.
-        table: what the table says about them; empty without a table.
-        detected: whether the maps were made here, rather than kept.
+        table: recording -> row of the table; empty without a table.
+        detected: whether the maps were computed rather than read.
         failures: recordings that could not be read.
     """
 
@@ -54,7 +54,7 @@ class NegativeMaps:
 
 
 def negative_maps(place: Path, make_detector: Callable[[], Detector]) -> NegativeMaps:
-    """Read the presence maps of negatives, or make them.
+    """Read or compute the presence maps of negatives.
 
     Args:
         place: a folder, or a table beside the recordings or maps.
