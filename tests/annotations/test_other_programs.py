@@ -154,7 +154,7 @@ def test_a_raven_table_of_a_folder_counts_through_all_recordings(tmp_path):
         ("3", "2", "2.000", "3.000", "2.000"), ("4", "1", "15.500", "16.000", "0.500"),
     ]  # fmt: skip
     assert rows[3][9:] == ["b.wav", "day1/b.wav", "0.500", "00:00:00.250", "2026/05/13"]
-    with pytest.raises(UsageError, match=r"the duration of day1/a\.wav is not known"):
+    with pytest.raises(UsageError, match=r"the duration of day1/a\.wav is unknown"):
         write_events(path, TABLE, "raven-folder")
 
 

@@ -307,7 +307,7 @@ def test_a_stopped_run_goes_on(
         patch.setattr(Archive, "add", stopped)
         code, _, err = run(*command)
     assert code == 1
-    assert "2 of 2 recordings are done; the same command goes on" in err
+    assert "2 of 2 recordings are done; the same command resumes" in err
     assert (archive / "htsat-sed.journal").exists()
     code, _, err = run(*command)
     assert code == 0

@@ -58,7 +58,7 @@ def test_published_figures_from_one_command(run: Run, detections: str, macro: li
     assert code == 0
     found = [line.split(": ")[1] for line in out.splitlines() if "macro f1" in line]
     assert [found[0], found[1], found[3]] == macro
-    assert err.startswith("warning: 57 recordings only in the reference: ") == (detections == "htsat_single")
+    assert err.startswith("warning: 57 recordings without estimates: ") == (detections == "htsat_single")
 
 
 @pytest.mark.long

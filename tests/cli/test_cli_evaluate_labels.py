@@ -50,8 +50,8 @@ def test_labels_that_a_rule_mends(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (HEADER + "a.wav\t2\t1\tDog\n", "line 2: offset 1 lies before onset 2"),
-        ("filename\toffset\tonset\tevent_label\na.wav\t0\t1\tDog\n", "line 2: offset 0 lies before onset 1"),
+        (HEADER + "a.wav\t2\t1\tDog\n", "line 2: offset 1 is before onset 2"),
+        ("filename\toffset\tonset\tevent_label\na.wav\t0\t1\tDog\n", "line 2: offset 0 is before onset 1"),
         (LABELS + "\na.wav\tsoon\t1\tDog\n", "line 5: onset is no number: 'soon'"),
         (LABELS + "a.wav\t0,5\t1\tDog\n", "line 4: onset is no number: '0,5'"),
         (LABELS + "a.wav\tnan\t1\tDog\n", "line 4: onset is nan, wanted 0 or more"),

@@ -226,7 +226,7 @@ def test_no_events_make_an_empty_index(run: Run) -> None:
         (["--padding", "1,2,3"], 2, "wanted seconds such as 1"),
         (["--padding=-1"], 2, "wanted seconds such as 1"),
         (["--labels", "dog"], 2, "events.csv; did you mean 'Dog'?"),
-        (["-a", "audio/street.wav"], 2, "audio/street.wav is one recording, the events are of 2"),
+        (["-a", "audio/street.wav"], 2, "audio/street.wav is one recording, but the table has 2"),
         (["-a", "nowhere"], 1, "error: nowhere: cannot be listed: No such file or directory"),
     ],
 )

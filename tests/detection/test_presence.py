@@ -56,7 +56,7 @@ def test_stitching_agrees_with_summing_everything(
 
 def test_scores_must_fit_the_labels() -> None:
     with pytest.raises(
-        ValueError, match=r"wanted scores of shape \(T, 2\), one column a label, got \(3, 1\)"
+        ValueError, match=r"wanted scores of shape \(T, 2\), a column per label, got \(3, 1\)"
     ):
         PresenceMap(np.zeros((3, 1), np.float32), ("a", "b"), 1.0, 3.0)
 

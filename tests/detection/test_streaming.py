@@ -66,7 +66,9 @@ def test_no_rows_no_events() -> None:
 
 def test_impossible_rows_and_durations_are_refused() -> None:
     stream = EventStream(LABELS, token_seconds=1.0, post_processing=PostProcessing())
-    with pytest.raises(ValueError, match=r"wanted rows of shape \(n, 3\), one column a label, got \(4, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"wanted rows of shape \(n, 3\), one column per label, got \(4, 2\)"
+    ):
         stream.add(np.zeros((4, 2), np.float32))
     stream.add(np.zeros((4, 3), np.float32))
     with pytest.raises(ValueError, match=r"wanted a duration within the last of 4 rows of 1 s, got 2\.5 s"):

@@ -157,7 +157,7 @@ def test_lanes_show_scores_of_their_class() -> None:
     assert texts(axes.get_yticklabels()) == ["Rain", "Unicorn", "Dog"]
     assert axes.get_yticks().tolist() == [0.5, 1.5, 2.5]
     assert axes.get_ylim() == (3.0, 0.0)
-    assert [text.get_text().strip() for text in axes.texts] == ["no class of the model"]
+    assert [text.get_text().strip() for text in axes.texts] == ["not a class of the model"]
     expected = presence(20).scores
     (rain, light, _), (_, dark, _), (dog, lights, _), (_, darks, _) = areas(figure, 1)
     assert (rain, dog) == (0, 2)

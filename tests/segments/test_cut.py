@@ -59,7 +59,7 @@ def test_recordings_by_path_without_suffix_or_by_file_name(tmp_path: Path) -> No
 def test_a_recording_by_itself_is_that_of_any_one_name(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav")
     assert locate(["Label Track"], tmp_path / "a.wav") == ({"Label Track": tmp_path / "a.wav"}, [])
-    with pytest.raises(ValueError, match="is one recording, the events are of 2: name their folder"):
+    with pytest.raises(ValueError, match="is one recording, but the table has 2"):
         locate(["a", "b"], tmp_path / "a.wav")
 
 
@@ -232,7 +232,7 @@ def test_a_recording_that_cannot_be_read_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"a\.wav: is a text file, not a recording"):
         cut_recording(tmp_path / "a.wav", [(Event(0, 1, "Dog"), tmp_path / "clip.wav")], ClipSettings())
     soundfile.write(tmp_path / "b.wav", np.zeros((RATE, 9)), RATE)
-    with pytest.raises(AudioError, match="has 9 channels, FLAC holds 8: cut as wav"):
+    with pytest.raises(AudioError, match="has 9 channels, FLAC holds at most 8"):
         cut_recording(
             tmp_path / "b.wav", [(Event(0, 1, "x"), tmp_path / "clip.flac")], ClipSettings(format="flac")
         )

@@ -204,7 +204,7 @@ def test_recordings_that_do_not_count_are_named(run, tmp_path):
     code, _, err = run("summary", events, "-o", out, "--durations", tmp_path / "d.tsv", "--pictures", "0")
     assert code == 1
     assert "1 of 3 recordings are left out, as their start is unknown: unnamed.wav" in " ".join(err.split())
-    assert "their duration is not known: river/20260513_233000.WAV" in " ".join(err.split())
+    assert "their duration is unknown: river/20260513_233000.WAV" in " ".join(err.split())
     assert len((out / "effort.csv").read_text().splitlines()) == 2
     assert run("summary", events, "-o", out, "--latitude", "1")[0] == 2
     assert run("summary", events, "-o", out, "--latitude", "1", "--longitude", "1")[0] == 2
