@@ -32,10 +32,10 @@ def find_recordings(
 ) -> tuple[list[Path], list[AudioError]]:
     """Find the recordings in a folder and its subfolders.
 
-    Links to folders are followed, but no folder is searched twice, nor any parent of `folder`. Files in a
-    linked folder inside `folder` are listed by their real path. Files are selected by name without opening
-    them, so that a broken file, dangling link or FIFO leads to an error later; so does a folder with such a
-    name that contains no recordings. Hidden files and folders are ignored.
+    Links to folders are followed, but no folder is searched twice, nor any parent of `folder`; a folder is
+    listed under its own name rather than that of a link. Files are selected by name without opening them, so
+    that a broken file, dangling link or FIFO leads to an error later; so does a folder with such a name that
+    contains no recordings. Hidden files and folders are ignored.
 
     Args:
         folder: folder to search.

@@ -7,7 +7,7 @@ thresholds. With boxes between change points, they change only at the scores of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -44,31 +44,14 @@ class Choice:
         """The post-processing of a class."""
         own = rules.of(label)
         low = own.threshold if own.threshold_low is None else own.threshold_low
-        return cls(
-            threshold=own.threshold,
-            low_share=low / own.threshold if own.threshold > 0.0 else 1.0,
-            median_filter=own.median_filter,
-            min_gap=own.min_gap,
-            min_event=own.min_event,
-            step_filter=own.step_filter,
-            merge_absolute=own.merge_absolute,
-            merge_relative=own.merge_relative,
-            edge_level=own.edge_level,
-        )
+        same = {each.name: getattr(own, each.name) for each in fields(cls) if each.name != "low_share"}
+        return cls(**same, low_share=low / own.threshold if own.threshold > 0.0 else 1.0)
 
     def values(self) -> dict[str, float]:
         """All values by their names in `PostProcessing`, so that none of a lower layer remains."""
-        return {
-            "threshold": self.threshold,
-            "threshold_low": self.low_share * self.threshold,
-            "median_filter": self.median_filter,
-            "min_gap": self.min_gap,
-            "min_event": self.min_event,
-            "step_filter": self.step_filter,
-            "merge_absolute": self.merge_absolute,
-            "merge_relative": self.merge_relative,
-            "edge_level": self.edge_level,
-        }
+        others = asdict(self)
+        threshold, low_share = others.pop("threshold"), others.pop("low_share")
+        return {"threshold": threshold, "threshold_low": low_share * threshold, **others}
 
 
 class Thresholds(NamedTuple):

@@ -249,9 +249,7 @@ class Overlaps(NamedTuple):
 
     def where(self, kept: NDArray[np.bool_]) -> Overlaps:
         """The pairs selected by a mask."""
-        return Overlaps(
-            self.estimated[kept], self.reference[kept], self.length[kept], self.part[kept], self.cover[kept]
-        )
+        return Overlaps._make(values[kept] for values in self)
 
 
 def overlaps(onset: Floats, offset: Floats, row: Ints, references: References) -> Overlaps:

@@ -104,13 +104,7 @@ class _Steps(NamedTuple):
 
     def where(self, chosen: Mask | Ints) -> _Steps:
         """The steps selected by a mask or by indices."""
-        return _Steps(
-            self.threshold[chosen],
-            self.recording[chosen],
-            self.label[chosen],
-            self.kind[chosen],
-            self.change[chosen],
-        )
+        return _Steps._make(values[chosen] for values in self)
 
     def sorted(self) -> _Steps:
         """The steps ordered by class and descending threshold."""
