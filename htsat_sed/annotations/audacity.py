@@ -45,10 +45,10 @@ def audacity_lines(filename: str, events: Sequence[Event], duration: float | Non
 def read_audacity(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     """Read a label track.
 
-    The frequency lines of spectral labels, which begin with a backslash, and cells after the label are skipped,
-    except for a score in the next cell, as written by BirdNET-Analyzer. Decimal commas are accepted. Labels
-    without text, labels before 0 s, point labels (without duration) and duplicates are dropped; warnings count
-    them.
+    The frequency lines of spectral labels, which begin with a backslash, and cells after the label are
+    skipped, except for a score in the next cell, as written by BirdNET-Analyzer. Decimal commas are accepted.
+    Labels without text, labels before 0 s, point labels (without duration) and duplicates are dropped;
+    warnings count them.
 
     Returns:
         One recording, named like the file without ``.txt`` or ``.BirdNET.results.txt``.

@@ -57,8 +57,8 @@ class LabelOptions:
     )
     audio: Path | None = option(
         None,
-        "Folder of the recordings, for durations, sample rates and clock times. Tables then name recordings by "
-        "their path in DIR.",
+        "Folder of the recordings, for durations, sample rates and clock times. Tables then name recordings "
+        "by their path in DIR.",
         "--audio",
         "-a",
         metavar="DIR",
