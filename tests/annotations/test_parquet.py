@@ -69,7 +69,7 @@ def test_a_small_file_with_many_rows_or_long_texts_is_refused(tmp_path):
     ):
         read_events(path)
     pq.write_table(table("a" * 1_000_000, 3), path, compression="zstd")
-    with pytest.raises(AnnotationError, match="has a filename of 1000000 bytes, wanted 10000 at most"):
+    with pytest.raises(AnnotationError, match="has a filename of 1000000 bytes, wanted at most 10000"):
         read_events(path)
     pq.write_table(table("a.wav", 3).set_column(1, "onset", [[[0.0]] * 3]), path)
     with pytest.raises(AnnotationError, match=r"lacks the columns onset; it has .*onset\.list"):
@@ -242,5 +242,5 @@ def test_what_is_known_of_recordings_has_texts_of_some_length_too(tmp_path, colu
     assert read_recorded(tmp_path / "e.parquet")["a.wav"].start.iso(0.0) == "2026-05-12T04:30:00.000"
     long = table.set_column(table.column_names.index(column), column, pa.array(["a" * 100_000] * 50_000))
     pq.write_table(long, tmp_path / "e.parquet", compression="zstd")
-    with pytest.raises(AnnotationError, match=rf"has a {column} of 100000 bytes, wanted 10000 at most"):
+    with pytest.raises(AnnotationError, match=rf"has a {column} of 100000 bytes, wanted at most 10000"):
         read_recorded(tmp_path / "e.parquet")
