@@ -133,7 +133,7 @@ def test_ravens_boxes_end_at_half_the_recordings_rate(run: Run, checkpoint: Path
     run("detect", tmp_path / "a.flac", *choice, "-o", tmp_path / "out")
     written = (tmp_path / "out" / "a.flac.selections.txt").read_text()
     for table in (printed, written):
-        assert {line.split("\t")[6] for line in table.splitlines()[1:]} == {"8000"}
+        assert {line.split("\t")[6] for line in table.splitlines()[1:]} == {"8000.0"}
 
 
 def test_scores_are_kept(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
         (
             "soundscapes recipe.toml --data tracks/../audio -o tracks/..",
             "tracks/../reference.tsv",
-            "is there",
+            "exists",
         ),
     ],
 )

@@ -165,7 +165,7 @@ def test_the_exact_psds_is_what_tuning_maximises(metric: str) -> None:
         own = found.fold_of[outcome.steps.recording] == fold
         assert own.sum() == (found.fold_of[held.recording] == fold).sum()
     for wrong in ({"method": "threshold-alone"}, {"limit": Limit(maps=maps, table={}, per_hour=1.0)}):
-        with pytest.raises(ValueError, match="no threshold"):
+        with pytest.raises(ValueError, match="does not depend on the threshold"):
             tune(events, maps, metric=metric, folds=2, **wrong)  # type: ignore[arg-type]
 
 
@@ -263,7 +263,10 @@ def test_command_writes_values_that_detect_takes(
     assert err == (
         "note: without -c, the previous value is a threshold of 0.5 for all classes\n"
         f"{tmp_path}/tuned.toml: values of 2 classes, for detect --post-processing\n"
+        "warning: held out, these values are no better than the previous ones: "
+        "keep the previous ones, or give more labels\n"
     )
+    assert "gain -" in out
     written = (tmp_path / "tuned.toml").read_bytes()
     rules = PostProcessing().override(read_post_processing(tmp_path / "tuned.toml"))
     events = pair(reference, {name: find_events(presence, rules) for name, presence in maps.items()})
