@@ -2,7 +2,7 @@
 
 import pickle
 
-from htsat_sed.errors import AudioError, UsageError
+from htsat_sed.errors import AudioError, UsageError, counted
 
 
 def test_a_message_of_several_lines_becomes_one() -> None:
@@ -25,3 +25,8 @@ def test_an_error_survives_pickling() -> None:
         "x.csv: is empty",
     )
     assert str(pickle.loads(pickle.dumps(UsageError("wanted more")))) == "wanted more"
+
+
+def test_a_number_has_its_noun_in_the_right_form() -> None:
+    assert [counted(n, "clip") for n in (0, 1, 2)] == ["0 clips", "1 clip", "2 clips"]
+    assert [counted(n, "class", "classes") for n in (1, 2)] == ["1 class", "2 classes"]

@@ -26,7 +26,7 @@ import soundfile
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
-KILLS = 15  # of each of nine commands
+KILLS = 15  # of each of ten commands
 RATE = 32_000
 RECIPE = """
 epochs = 4
@@ -107,7 +107,13 @@ COMMANDS = {
     "teach": Killed(
         lambda given, out: program(
             *("teach", given / "classes", "-o", out / "taught.safetensors", "-c", given / "m.safetensors"),
-            *("--head-only", "--steps", 4, "--folds", 2, "--device", "cpu", "--workers", 0),
+            *("--steps", 12, "--folds", 2, "--device", "cpu", "--workers", 0),
+        )
+    ),
+    "teach a head": Killed(
+        lambda given, out: program(
+            *("teach", given / "classes", "-o", out / "taught.safetensors", "-c", given / "m.safetensors"),
+            *("--head-only", "--folds", 2),
         )
     ),
     "merge": Killed(

@@ -1,12 +1,13 @@
 """Own classes from a folder of clips: what is collected, how it is dealt into folds, what comes out."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from rule_made import by_rule
+from rule_made import by_rule, official_state
 
 from htsat_sed.annotations import write_events
 from htsat_sed.detection.events import Event
@@ -184,11 +185,20 @@ def test_the_mean_of_models_has_the_mean_of_their_weights() -> None:
     np.testing.assert_allclose(both.numpy(), (one.numpy() + two.numpy()) / 2.0, atol=1e-7)
 
 
-def test_from_a_folder_to_a_checkpoint(
-    run: Run, clips: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(held_out, "_SOUNDSCAPES", 12)
-    monkeypatch.setattr(held_out, "_DISTRACTORS", 4)
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few examples and soundscapes."""
+    for room, name, value in (
+        (held_out, "_SOUNDSCAPES", 12),
+        (held_out, "_DISTRACTORS", 4),
+        (head, "_EXAMPLES", 8),
+        (head, "_STEPS", 4),
+    ):
+        monkeypatch.setattr(room, name, value)
+
+
+@pytest.mark.usefixtures("quick")
+def test_from_a_folder_to_a_checkpoint(run: Run, clips: Path, start: Path, tmp_path: Path) -> None:
     out = tmp_path / "own.safetensors"
     command = ("teach", clips, "-o", out, "-c", start, "--steps", 2, "--folds", 2, "--workers", 0)
     (clips / "High" / "broken.wav").write_bytes(b"RIFF")
@@ -216,18 +226,12 @@ def test_from_a_folder_to_a_checkpoint(
     assert "steps" in err or "epoch_examples" in err
 
 
+@pytest.mark.usefixtures("quick")
 def test_new_classes_join_old_ones_whose_scores_stay(
-    run: Run, clips: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, clips: Path, start: Path, tmp_path: Path
 ) -> None:
     import torch
 
-    for room, name, value in (
-        (held_out, "_SOUNDSCAPES", 10),
-        (held_out, "_DISTRACTORS", 4),
-        (head, "_EXAMPLES", 8),
-        (head, "_STEPS", 4),
-    ):
-        monkeypatch.setattr(room, name, value)
     out = tmp_path / "more.safetensors"
     assert run("teach", clips, "-o", out, "-c", start, "--keep-classes", "--folds", 2)[0] == 0
     old, new = load_checkpoint(start).eval(), load_checkpoint(out).eval()
@@ -237,6 +241,61 @@ def test_new_classes_join_old_ones_whose_scores_stay(
         np.testing.assert_allclose(
             new(waveform).presence_logits[..., :2], old(waveform).presence_logits, atol=1e-5
         )
+
+
+@pytest.mark.usefixtures("quick")
+def test_clips_and_classes_are_added_later(run: Run, clips: Path, start: Path, tmp_path: Path) -> None:
+    first, second, more = tmp_path / "first.safetensors", tmp_path / "second.safetensors", tmp_path / "more"
+    options = ("-c", start, "--head-only", "--folds", 2)
+    assert run("teach", clips, "-o", first, *options)[0] == 0
+    for label, hertz in (("High", 3200.0), ("Middle", 1000.0)):
+        (more / label).mkdir(parents=True)
+        for i, name in enumerate(("roof", "shed", "gate")):
+            soundfile.write(more / label / f"{name}.wav", tone(hertz + 10 * i), RATE)
+    assert run("teach", more, "-o", second, "--add", first, *options)[0] == 0
+    model = load_checkpoint(second)
+    assert model.labels == ("High", "Low", "Middle")
+    assert model.provenance["clips"] == {"High": 8, "Low": 5, "Middle": 3}
+    assert model.provenance["negatives"] == 1
+    (tmp_path / "first.run").rename(tmp_path / "elsewhere.run")
+    code, _, err = run("teach", more, "-o", tmp_path / "third.safetensors", "--add", first, *options)
+    assert code == 1
+    assert "first.run" in err
+    assert not (tmp_path / "third.safetensors").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_encoder_of_clap_is_a_start(run: Run, clips: Path, tmp_path: Path) -> None:
+    import torch
+
+    state = official_state(replace(TINY, classes=1), seed=1)
+    renamed = {key.replace("sed_model.", "module.audio_branch."): array for key, array in state.items()}
+    torch.save({"state_dict": renamed}, tmp_path / "clap.pt")
+    out = tmp_path / "own.safetensors"
+    options = ("-c", tmp_path / "clap.pt", "--steps", 2, "--folds", 2, "--workers", 0)
+    assert run("teach", clips, "-o", out, *options)[0] == 0
+    model = load_checkpoint(out)
+    assert (model.labels, model.config.embed_dim, model.config.sample_rate) == (("High", "Low"), 16, RATE)
+    frozen = "layers.0.blocks.0.mlp.fc1.weight"
+    torch.testing.assert_close(
+        model.state_dict()[f"backbone.{frozen}"], renamed[f"module.audio_branch.{frozen}"]
+    )
+    trained = "layers.3.blocks.0.mlp.fc1.weight"
+    assert not torch.equal(
+        model.state_dict()[f"backbone.{trained}"], renamed[f"module.audio_branch.{trained}"]
+    )
+
+
+def test_threads_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from htsat_sed.cli.train import MachineOptions
+
+    set_to: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    MachineOptions().limit_threads()
+    MachineOptions(threads=3).limit_threads()
+    assert set_to == [3]
 
 
 @pytest.mark.parametrize("option", [(), ("--head-only",), ("--keep-classes",)])
