@@ -3,7 +3,8 @@
 A remote recording is copied into a temporary file while it is read: decoders seek, and a pass over a network
 that breaks off would have to begin anew. There are as many such files as recordings are read at once; each
 goes when its recording has been read. Copies come in blocks, each of which is tried again when the connection
-breaks or the server is busy.
+breaks or the server is busy. What is written (`upload`, `write_bytes`) goes to an object store, whose objects
+appear whole or not at all and cannot be appended to.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import re
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ _T = TypeVar("_T")
 PROTOCOLS = frozenset(
     {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "hf", "ftp", "sftp", "webdav"}
 )
+STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})  # take outputs, too
 _WEB = ("http://", "https://")
 _PACKAGES = {
     "s3": "s3fs",
@@ -39,6 +41,7 @@ _PACKAGES = {
     "sftp": "paramiko",
 }
 _PACKAGES |= dict.fromkeys(("az", "abfs", "abfss"), "adlfs") | {"webdav": "webdav4"}
+_LASTING = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound")  # of botocore
 _BLOCK = 4 << 20
 _ATTEMPTS = 6
 _PAUSE, _LONGEST_PAUSE = 0.25, 8.0  # seconds before the second attempt, doubled for each further one
@@ -46,13 +49,19 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://")
 
 
 class RemoteError(HtsatSedError):
-    """A remote file or folder cannot be read."""
+    """A remote file or folder cannot be read or written; `__cause__` is the store's own exception."""
 
 
 def is_remote(path: str) -> bool:
     """Whether a path is the address of something that is not on this machine."""
     found = _ADDRESS.match(path)
     return found is not None and found[1] in PROTOCOLS
+
+
+def as_address(path: Path) -> str | None:
+    """The address that a path stands for, which has lost one of its slashes; None for one on a disk."""
+    protocol, colon, rest = path.as_posix().partition(":/")
+    return f"{protocol}://{rest.strip('/')}" if colon and protocol in PROTOCOLS else None
 
 
 def is_web(path: str) -> bool:
@@ -120,6 +129,97 @@ def size_and_version(address: str) -> tuple[int, int]:
     return int(info.get("size") or 0), zlib.crc32(repr(told).encode())
 
 
+def files_below(address: str) -> dict[str, int]:
+    """Path below a folder of a store -> bytes, of all files; empty where there are none.
+
+    Raises:
+        RemoteError: it cannot be listed.
+        UsageError: the library for its protocol is not installed.
+    """
+    system, path = _system(address)
+    base = path.rstrip("/") + "/"
+
+    def found() -> dict[str, int]:
+        system.invalidate_cache()  # other processes write, too
+        return {
+            str(each).removeprefix(base): int(info["size"])
+            for each, info in system.find(base, detail=True).items()
+            if str(each).startswith(base) and each != base
+        }
+
+    return _patiently(address, found)
+
+
+def is_there(address: str) -> bool:
+    """Whether there is an object of this address.
+
+    Raises:
+        RemoteError: the store does not say.
+    """
+    system, path = _system(address)
+
+    def asked() -> bool:
+        system.invalidate_cache()
+        try:
+            return bool(system.info(path)["type"] == "file")
+        except FileNotFoundError:
+            return False
+
+    return _patiently(address, asked)
+
+
+def read_bytes(address: str) -> bytes:
+    """The content of a small file.
+
+    Raises:
+        RemoteError: it cannot be read.
+    """
+    system, path = _system(address)
+    return bytes(_patiently(address, lambda: system.cat_file(path)))
+
+
+def write_bytes(address: str, data: bytes) -> None:
+    """Write an object.
+
+    Raises:
+        RemoteError: it cannot be written.
+    """
+    system, path = _system(address)
+    _patiently(address, lambda: system.pipe_file(path, data), verb="written")
+
+
+def upload(files: Sequence[tuple[Path, str]]) -> None:
+    """Write files of this machine as objects, several at once.
+
+    Args:
+        files: each with its address, all in one store.
+
+    Raises:
+        RemoteError: one cannot be written; others may be.
+    """
+    if files:
+        address = files[0][1]
+        paths = [_system(each)[1] for _, each in files]
+        local = [os.fspath(each) for each, _ in files]
+        system = _system(address)[0]
+        _patiently(address, lambda: system.put(local, paths), verb="written")
+
+
+def remove(address: str) -> None:
+    """Remove an object; one that is not there is no error.
+
+    Raises:
+        RemoteError: it cannot be removed.
+    """
+    system, path = _system(address)
+
+    def gone() -> None:
+        with suppress(FileNotFoundError):
+            system.rm_file(path)
+
+    _patiently(address, gone, verb="removed")
+
+
 @contextmanager
 def fetched(address: str, beat: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """A temporary copy of a remote file.
@@ -174,7 +274,9 @@ def _block(
     return _patiently(address, read, beat)
 
 
-def _patiently(address: str, ask: Callable[[], _T], beat: Callable[[], None] = lambda: None) -> _T:
+def _patiently(
+    address: str, ask: Callable[[], _T], beat: Callable[[], None] = lambda: None, *, verb: str = "read"
+) -> _T:
     """What a call to a store returns, tried again where a later try may be answered.
 
     Raises:
@@ -192,11 +294,11 @@ def _patiently(address: str, ask: Callable[[], _T], beat: Callable[[], None] = l
                 break
     reason = f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__
     if isinstance(failure, FileNotFoundError):
-        reason = "no such file or folder"
+        reason = "no such file or folder" if verb == "read" else "no such bucket or folder"
     elif isinstance(failure, PermissionError):
         reason = f"access is denied: {failure}"
     raise RemoteError(
-        shown(address), f"cannot be read: {reason.replace(address, shown(address))}"
+        shown(address), f"cannot be {verb}: {reason.replace(address, shown(address))}"
     ) from failure
 
 
@@ -211,8 +313,15 @@ def _cause(error: Exception) -> Exception:
     return cause if unreachable or getattr(cause, "status", 404) not in (404, 410) else error
 
 
+def may_pass(error: RemoteError) -> bool:
+    """Whether what failed may succeed later: the store is busy or out of reach."""
+    return isinstance(error.__cause__, Exception) and _may_pass(error.__cause__)
+
+
 def _may_pass(error: Exception) -> bool:
     """Whether a later try may succeed."""
+    if type(error).__name__ in _LASTING:
+        return False
     status = getattr(error, "status", None)
     if isinstance(status, int):
         return status in (408, 425, 429) or status >= 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +23,7 @@ from htsat_sed.cli.options import (
     RunOptions,
     ShardOptions,
     flat,
+    opened_remote,
 )
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.ray_options import RayOptions
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from htsat_sed.detection.events import Event
     from htsat_sed.detection.scheduler import RecordingProgress
     from htsat_sed.runs.event_files import EventFiles, Target
+    from htsat_sed.runs.remote_output import RemoteOutput
 
 KEPT_LISTED = 30
 BY_PART = ("tsv", "csv", "jsonl", "rttm", "audacity", "webvtt")  # formats that hold event after event
@@ -82,6 +84,18 @@ class OutputOptions:
         "--skip-existing",
     )
 
+    def on_this_machine(self, remote: RemoteOutput | None) -> OutputOptions:
+        """The same options with the place on this machine of an output that belongs into a store.
+
+        Raises:
+            typer.BadParameter: --skip-existing, by which processes see what others have done.
+        """
+        if remote is None:
+            return self
+        if self.skip_existing:
+            raise typer.BadParameter("wanted an output on a disk; use --shard", param_hint="--skip-existing")
+        return replace(self, out=remote.path)
+
     def targets(self, recordings: Sequence[Recording], *, restart: bool) -> list[Target]:
         """Each format with the file or folder it goes to; made sure of before hours of work.
 
@@ -103,12 +117,22 @@ class OutputOptions:
         return targets
 
     def files(
-        self, detector: Detector, targets: Sequence[Target], *, starts: Mapping[str, Start], overwrite: bool
+        self,
+        detector: Detector,
+        targets: Sequence[Target],
+        names: Sequence[str],
+        starts: Mapping[str, Start],
+        *,
+        overwrite: bool,
     ) -> EventFiles:
-        """The files of each recording and those of all."""
+        """The files of each recording and those of all.
+
+        Raises:
+            UsageError: two recordings would share a file.
+        """
         from htsat_sed.runs.event_files import EventFiles
 
-        return EventFiles(
+        files = EventFiles(
             [] if self.out is None else targets,
             maps=self.scores,
             labels=detector.labels,
@@ -116,6 +140,8 @@ class OutputOptions:
             overwrite=overwrite,
             starts=starts,
         )
+        files.check(names)
+        return files
 
     def written(
         self, detector: Detector, targets: Sequence[Target], *, safe_cells: bool, channels: bool
@@ -178,9 +204,10 @@ def detect(
       htsat-sed detect dawn/ --threshold Bark=0.5 --median-filter 0.9
       ffmpeg -i film.mkv -f wav - | htsat-sed detect -
     """
-    out, skip_existing = output_options.out, output_options.skip_existing
-    safe_cells, each = run_options.safe_cells, channels.each
-    with Interruptible() as stop:
+    skip_existing, safe_cells, each = output_options.skip_existing, run_options.safe_cells, channels.each
+    with Interruptible() as stop, opened_remote(output_options.out) as remote:
+        output_options = output_options.on_this_machine(remote)
+        out = output_options.out
         recordings, failures = given.find()
         recordings = selection.choose(recordings, clock_options.clock())
         selection.end_if_dry(recordings, clock_options, lambda: model.detector(channels, events), failures)
@@ -192,32 +219,32 @@ def detect(
         from htsat_sed.runs.event_files import is_in_journal_form, start_for_journal
 
         starts = clock_options.starts(recordings)
-        files = output_options.files(detector, targets, starts=starts, overwrite=run_options.overwrite)
-        files.check(recording.name for recording in recordings)
+        names = [recording.name for recording in recordings]
+        files = output_options.files(detector, targets, names, starts, overwrite=run_options.overwrite)
         progress = RecordingsProgress("detecting", len(recordings))
         run = run_options.start(
             recordings,
             failures,
             display=progress,
             out=out,
-            outputs=[] if out is None else files.all_of(recording.name for recording in recordings),
+            outputs=[] if out is None else files.all_of(names),
             tables=[table.path for table in files.tables],
             inputs=[*given.files(recordings), *model.files, events.post_processing],
-            settings=lambda: {
-                **output_options.settings(detector, model, targets),
-                **clock_options.settings(),
-                **channels.settings(),
-            },
+            settings=lambda: (
+                output_options.settings(detector, model, targets)
+                | clock_options.settings()
+                | channels.settings()
+            ),
             is_result=is_in_journal_form,
-            exist=files.exist,
+            exist=lambda name: files.exist(name, remote),
             skip_existing=skip_existing,
             part=part,
+            remote=remote,
             written=output_options.written(detector, targets, safe_cells=safe_cells, channels=each),
             about=lambda name: start_for_journal(starts.get(name)),
         )
-        printer = None
-        if out is None:
-            printer = _Printer(output_options, targets, progress, starts, run_options, channels=each)
+        printing = (output_options, targets, progress, starts, run_options)
+        printer = _Printer(*printing, channels=each) if out is None else None
         maps = output_options.scores is not None
         scoring = ray.scoring(detector, _method(each_channel=each), model.execution, rows=maps)
         with run, recording_outputs(), scoring as score:

@@ -21,6 +21,7 @@ from htsat_sed.cli.options import (
     ModelOptions,
     RecordingOptions,
     RunOptions,
+    opened_remote,
 )
 from htsat_sed.cli.progress import RecordingsProgress, waiting_for
 from htsat_sed.cli.ray_options import RayOptions
@@ -92,9 +93,9 @@ def embed(
     """
     from htsat_sed.archive.store import Archive
 
-    out = options.out
-    check_writable(out)
-    with Interruptible() as stop:
+    with Interruptible() as stop, opened_remote(options.out, fetch="part-*.parquet") as remote:
+        out = options.out if remote is None else remote.path
+        check_writable(out)
         archive = Archive(out)
         recordings, failures = given.find()
         ray.check(recordings, model.execution)
@@ -121,16 +122,17 @@ def embed(
             journal=journal,
             failures_table=table,
             summary=run_options.json_summary,
+            remote=remote,
         )
         with run, ray.scoring(detector, method, model.execution) as score:
             stop.left = run.left
             _embed(score, run)
             archive.add(kind, _embedded(run, archive, journal, kind))
-            code = run.finish(safe_cells=run_options.safe_cells)
-            if journal.path is not None:
-                journal.path.unlink(missing_ok=True)  # from here on the archive itself says what is done
+            # From here on the archive itself says what is done.
+            code = run.finish(safe_cells=run_options.safe_cells, keep_journal=False)
             summarise(run, out)
-        _prepare(out)
+        if remote is None:
+            _prepare(out)
     raise typer.Exit(code)
 
 

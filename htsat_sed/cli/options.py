@@ -21,7 +21,8 @@ Without("hop")]` leaves an option out. Every command that takes longer than a se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -33,6 +34,7 @@ from htsat_sed.cli.groups import REQUIRED, Without, argument, option
 from htsat_sed.cli.progress import RecordingsProgress, waiting_for
 from htsat_sed.cli.terminal import log_to, report, say, shown
 from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.remote import as_address
 from htsat_sed.runs.outputs import check_apart, check_files
 from htsat_sed.runs.recordings import Recording, files_read, find_all
 from htsat_sed.runs.run import Run, RunOfShard, beside, failures_place, open_journal
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from htsat_sed.detection.events import PostProcessing
     from htsat_sed.labels import ClassMap
     from htsat_sed.model.htsat import HTSAT
+    from htsat_sed.runs.remote_output import RemoteOutput
     from htsat_sed.runs.shards import Part
 
 RECORDINGS = "Recordings"
@@ -589,6 +592,7 @@ class RunOptions(OverwriteOptions):
         part: Part | None = None,
         written: Mapping[str, Any] | None = None,
         about: Callable[[str], Any] = lambda name: None,
+        remote: RemoteOutput | None = None,
     ) -> Run:
         """A run that goes on where an earlier one was stopped, after a check of what it reads and writes.
 
@@ -607,6 +611,7 @@ class RunOptions(OverwriteOptions):
             part: which of several shards this is, if it is one.
             written: for `merge`, how the outputs of a shard are written.
             about: for `merge`, what else they have of a recording; anything that JSON can hold.
+            remote: the store that the output belongs into.
 
         Raises:
             HtsatSedError: an output is among the inputs, or cannot be written.
@@ -616,6 +621,8 @@ class RunOptions(OverwriteOptions):
         check_apart([*outputs, self.json_summary], inputs)
         check_replaceable(*tables, overwrite=self.overwrite)
         failures_table = failures_place(self.failures_table, out, outputs)
+        if remote is not None:
+            remote.check_replaceable([*outputs, failures_table], overwrite=self.overwrite)
         journal = shard = None
         if out is not None and not skip_existing:
             all_settings = settings()
@@ -639,7 +646,33 @@ class RunOptions(OverwriteOptions):
             failures_table=failures_table,
             shard=shard,
             summary=self.json_summary,
+            remote=remote,
         )
+
+
+@contextmanager
+def opened_remote(out: Path | None, *, fetch: str | None = None) -> Iterator[RemoteOutput | None]:
+    """The store that an output belongs into, if it is an address.
+
+    Args:
+        out: as given. For an address, the run writes to `RemoteOutput.path`; messages show the address.
+        fetch: see `RemoteOutput`.
+
+    Raises:
+        UsageError: no outputs can go there.
+        HtsatSedError: the store cannot be read.
+    """
+    address = None if out is None else as_address(out)
+    if address is None:
+        yield None
+        return
+    from htsat_sed.runs.remote_output import RemoteOutput
+
+    with waiting_for(f"looking at {address}"):
+        remote = RemoteOutput(address, fetch=fetch)
+    shown.places[str(remote.folder)] = remote.above
+    with remote:
+        yield remote
 
 
 def _show_progress(mode: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -22,6 +22,7 @@ from htsat_sed.cli.options import (
     RecordingOptions,
     RunOptions,
     ShardOptions,
+    opened_remote,
 )
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.ray_options import RayOptions
@@ -137,9 +138,10 @@ def tag(
       htsat-sed tag recordings/ --since 04:00 --until 08:00 --dry-run
       htsat-sed tag recordings/ --wide -o scores.csv --labels labels.txt
     """
-    options.check()
-    out = options.out
-    with Interruptible() as stop:
+    with Interruptible() as stop, opened_remote(options.out) as remote:
+        options = options if remote is None else replace(options, out=remote.path)
+        options.check()
+        out = options.out
         raw = EventOptions(raw_scores=options.raw_scores)
         recordings, failures = given.find()
         recordings = selection.choose(recordings, clock_options.clock())
@@ -172,6 +174,7 @@ def tag(
             },
             is_result=lambda found: is_row(found, len(detector.labels)),
             part=part,
+            remote=remote,
             written={
                 "wide": options.wide,
                 "top": options.top,

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -65,11 +65,20 @@ class Shown:
         quiet: errors alone.
         progress: auto, bar, lines or none; auto is a bar on a terminal, else lines.
         log: file that gets every message, too.
+        places: temporary folder -> the address that it stands for, shown in its place.
     """
 
     quiet: bool = False
     progress: str = "auto"
     log: Path | None = None
+    places: dict[str, str] = field(default_factory=dict)
+
+    def text(self, message: object) -> str:
+        """A message with addresses in place of temporary folders."""
+        text = str(message)
+        for folder, address in self.places.items():
+            text = text.replace(folder, address)
+        return text
 
     def way(self) -> str:
         """How progress is shown: bar, lines or none."""
@@ -95,9 +104,10 @@ def say(kind: str, message: object, style: str = "") -> None:
 
     With --quiet, only errors are printed.
     """
-    _log(f"{kind}: {message}")
+    text = shown.text(message)
+    _log(f"{kind}: {text}")
     if not shown.quiet or kind in _ALWAYS:
-        errors.print(Text.assemble((f"{kind}: ", style), printable(str(message))), soft_wrap=True)
+        errors.print(Text.assemble((f"{kind}: ", style), printable(text)), soft_wrap=True)
 
 
 def report(error: Exception) -> None:
@@ -107,6 +117,7 @@ def report(error: Exception) -> None:
 
 def remark(message: str) -> None:
     """Print a line about what was written or found; nothing with --quiet."""
+    message = shown.text(message)
     _log(message)
     if not shown.quiet:
         errors.print(message, soft_wrap=True)

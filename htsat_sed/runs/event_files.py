@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -19,6 +19,9 @@ from htsat_sed.detection.events import Event
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.written import is_replaceable
 from htsat_sed.whole_file import make_folder, whole_file
+
+if TYPE_CHECKING:
+    from htsat_sed.runs.remote_output import RemoteOutput
 
 # What a file system says of a name that it cannot hold: the fault of one recording, not of the run.
 _UNFIT = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EILSEQ, errno.EINVAL, errno.ENOTEMPTY}
@@ -96,9 +99,9 @@ class EventFiles:
         own = [target.of(name) for target in self._singles]
         return own if self._maps is None else [*own, path_of(self._maps, name, ".npz")]
 
-    def exist(self, name: str) -> bool:
-        """Whether all of the recording's own files exist."""
-        return all(path.is_file() for path in self.of(name))
+    def exist(self, name: str, remote: RemoteOutput | None = None) -> bool:
+        """Whether all of the recording's own files exist, here or in the store of the outputs."""
+        return all(path.is_file() or (remote is not None and remote.holds(path)) for path in self.of(name))
 
     def check(self, names: Iterable[str]) -> None:
         """Refuse recordings that would share a file.

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from htsat_sed.errors import HtsatSedError
+from htsat_sed.remote import as_address
 
 
 def check_files(*outputs: Path | None) -> None:
@@ -20,6 +21,7 @@ def check_files(*outputs: Path | None) -> None:
     from htsat_sed.audio import has_audio_suffix
 
     for path in (path for path in outputs if path is not None):
+        _refuse_remote(path)
         if path.is_dir():
             raise HtsatSedError(path, "is a folder: name a file")
         if has_audio_suffix(str(path)):
@@ -41,6 +43,7 @@ def check_writable(*outputs: Path | None) -> None:
     for path in outputs:
         if path is None or _is_device(path):
             continue
+        _refuse_remote(path)
         folder = path if path.is_dir() else path.absolute().parent
         while not folder.is_dir() and folder != folder.parent:
             folder = folder.parent
@@ -48,6 +51,14 @@ def check_writable(*outputs: Path | None) -> None:
             TemporaryFile(dir=folder).close()
         except OSError as error:
             raise HtsatSedError(folder, f"is not writable: {error.strerror}") from error
+
+
+def _refuse_remote(path: Path) -> None:
+    """Refuse an address where only a disk will do: `Path` would make a folder of its protocol."""
+    if (address := as_address(path)) is not None:
+        raise HtsatSedError(
+            address, "cannot be written: of the outputs, --output of detect, tag and embed can be an address"
+        )
 
 
 def check_apart(outputs: Iterable[Path | None], inputs: Iterable[str | Path | None]) -> None:

@@ -20,6 +20,7 @@ from htsat_sed.runs.recordings import Recording
 if TYPE_CHECKING:
     from htsat_sed.detection.scheduler import AnyPath, RecordingProgress
     from htsat_sed.runs.journal import Journal, Stamp
+    from htsat_sed.runs.remote_output import RemoteOutput
     from htsat_sed.runs.shards import Part
 
 _Result = TypeVar("_Result")
@@ -65,6 +66,7 @@ class Run:
         failures_table: file for the table of failures; None for none.
         shard: the shard file to write at the end; None for a run without shards.
         summary: file for `summary`, written when the run ends, also by an error or Ctrl-C.
+        remote: copies the outputs to an object store; None for outputs on a disk.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Run:
         failures_table: Path | None = None,
         shard: RunOfShard | None = None,
         summary: Path | None = None,
+        remote: RemoteOutput | None = None,
     ) -> None:
         from htsat_sed.runs.journal import stamp
 
@@ -92,6 +95,7 @@ class Run:
         self.failures_table = failures_table
         self._shard = shard
         self._summary = summary
+        self._remote = remote
         self._begun, self._started = datetime.now(UTC), time.monotonic()
         self._complete = False
         self._seconds = 0.0
@@ -127,6 +131,12 @@ class Run:
             self._todo = random.sample(recordings, len(recordings))
 
     def __enter__(self) -> Self:
+        if self._remote is not None and self._journal is not None and self._journal.path is not None:
+            try:
+                self._remote.start(self._journal.path)
+            except BaseException:
+                self._journal.close()
+                raise
         return self
 
     def __exit__(
@@ -134,6 +144,8 @@ class Run:
     ) -> None:
         if self._journal is not None:
             self._journal.close()
+        if self._remote is not None:
+            self._remote.stop()
         if self._summary is not None and not self._complete:
             with suppress(HtsatSedError):
                 self._write_summary(self._summary)
@@ -197,6 +209,8 @@ class Run:
         if self._journal is not None:
             self._journal.add(recording.name, self._stamp, result, self._defects.get(recording.name))
         self.done += 1
+        if self._remote is not None:
+            self._remote.check()
 
     def fail(self, recording: Recording, error: HtsatSedError) -> None:
         """Record and show the failure of a recording."""
@@ -225,13 +239,14 @@ class Run:
         """Number of damaged recordings that were read nevertheless."""
         return len(self._defects)
 
-    def finish(self, *, safe_cells: bool = False) -> int:
+    def finish(self, *, safe_cells: bool = False, keep_journal: bool = True) -> int:
         """Write the table of failures and close the journal, after all output is written.
 
         Damaged recordings that were read are listed as well, but do not count as failed.
 
         Args:
             safe_cells: see `write_failures`.
+            keep_journal: whether the journal stays if something failed, so that the run can be repeated.
 
         Returns:
             The exit code: 1 if something failed, else 0.
@@ -258,7 +273,9 @@ class Run:
         if self._shard is not None:
             self._write_shard(self._shard)
         if self._journal is not None:
-            self._journal.finish(keep=bool(self.failures or self._defects))
+            self._journal.finish(keep=keep_journal and bool(self.failures or self._defects))
+        if self._remote is not None:
+            self._remote.finish(stale=[self.failures_table])
         self._complete = True
         if self._summary is not None:
             self._write_summary(self._summary)
@@ -281,8 +298,13 @@ class Run:
             "failed": len(self.failures),
             "damaged": self.defects,
             "audio_seconds": round(self._seconds, 3),
-            "failures": None if self.failures_table is None else str(self.failures_table),
+            "failures": None if self.failures_table is None else self._address(self.failures_table),
         }
+
+    def _address(self, path: Path) -> str:
+        """A file of the output, as the person who started the run knows it."""
+        of_remote = self._remote is not None and path.is_relative_to(self._remote.folder)
+        return self._remote.address_of(path) if self._remote is not None and of_remote else str(path)
 
     def _write_summary(self, path: Path) -> None:
         from htsat_sed.whole_file import whole_file

@@ -1,10 +1,12 @@
 """What tests of runs over many recordings share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from planted import plant
 from rule_made import by_rule
+from s3_made import Bucket, s3_server
 
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
@@ -17,6 +19,27 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
     save_checkpoint(path, model, post_processing={"threshold": 0.45})
     return path
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Bucket]:
+    with s3_server() as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def bucket(s3: Bucket) -> Bucket:
+    """An empty bucket in an S3 server on this machine, which behaves."""
+    import s3fs
+
+    s3.busy = s3.cut = 0
+    s3.concerned = lambda request: True
+    system = s3fs.S3FileSystem()
+    system.invalidate_cache()
+    for each in system.find(s3.name):
+        system.rm_file(each)
+    s3.asked.clear()
+    return s3
 
 
 @pytest.fixture

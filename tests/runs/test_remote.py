@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote, urlsplit
 import numpy as np
 import pytest
 from planted import BATCH, RATE, Run, failures, plant
+from s3_made import Bucket
 
 from htsat_sed import remote
 from htsat_sed.audio import read
@@ -182,28 +183,8 @@ def test_a_list_of_addresses_gives_what_the_folder_gives(
     assert not [each for each in server.asked if each.startswith("GET") and "empty" not in each]
 
 
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """A bucket in an S3 server on this machine."""
-    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
-    s3fs = pytest.importorskip("s3fs", reason="the extra remote is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        s3 = server_module.ThreadedMotoServer(port=0, verbose=False)
-        s3.start()
-        host, port = s3.get_host_and_port()
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "test")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("archive")
-        yield "archive"
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3.stop()
-
-
 def test_a_folder_in_s3_gives_what_the_same_folder_gives(
-    run: Run, checkpoint: Path, bucket: str, tmp_path: Path
+    run: Run, checkpoint: Path, bucket: Bucket, tmp_path: Path
 ) -> None:
     import s3fs
 
@@ -212,14 +193,14 @@ def test_a_folder_in_s3_gives_what_the_same_folder_gives(
     plant(folder, ["2.wav", "3.wav"], silent=True)
     (folder / "empty.wav").write_bytes(b"")
     (folder / "notes.txt").write_text("no recording")
-    s3fs.S3FileSystem().put(str(folder), f"{bucket}/2024", recursive=True)
+    s3fs.S3FileSystem().put(str(folder), f"{bucket.name}/2024", recursive=True)
     command = ("detect", *BATCH, "-c", checkpoint)
     assert run(*command, folder, "-o", tmp_path / "local.csv")[0] == 1
-    for given in (f"s3://{bucket}/2024", f"s3://{bucket}/2024/", f"s3://{bucket}/2024/**"):
+    for given in (f"s3://{bucket.name}/2024", f"s3://{bucket.name}/2024/", f"s3://{bucket.name}/2024/**"):
         assert run(*command, given, "-o", tmp_path / "s3.csv", "--overwrite")[0] == 1
         assert (tmp_path / "s3.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
         assert failures(tmp_path / "s3.csv.failures.csv") == failures(tmp_path / "local.csv.failures.csv")
-    code, _, err = run(*command, f"s3://{bucket}/nothing", "-o", tmp_path / "none.csv")
-    assert (code, err.startswith(f"error: s3://{bucket}/nothing: ")) == (1, True)
-    code, out, _ = run(*command, f"s3://{bucket}/2024/0.wav")
+    code, _, err = run(*command, f"s3://{bucket.name}/nothing", "-o", tmp_path / "none.csv")
+    assert (code, err.startswith(f"error: s3://{bucket.name}/nothing: ")) == (1, True)
+    code, out, _ = run(*command, f"s3://{bucket.name}/2024/0.wav")
     assert (code, out.splitlines()[0][:8]) == (0, "filename")
