@@ -84,17 +84,17 @@ class OutputOptions:
         "--skip-existing",
     )
 
-    def on_this_machine(self, remote: RemoteOutput | None) -> OutputOptions:
-        """The same options with the place on this machine of an output that belongs into a store.
+    def on_this_machine(self, remote: RemoteOutput | None) -> tuple[OutputOptions, Path | None]:
+        """The same options, and the output: its place on this machine if it belongs into a store.
 
         Raises:
             typer.BadParameter: --skip-existing, by which processes see what others have done.
         """
         if remote is None:
-            return self
+            return self, self.out
         if self.skip_existing:
             raise typer.BadParameter("wanted an output on a disk; use --shard", param_hint="--skip-existing")
-        return replace(self, out=remote.path)
+        return replace(self, out=remote.path), remote.path
 
     def targets(self, recordings: Sequence[Recording], *, restart: bool) -> list[Target]:
         """Each format with the file or folder it goes to; made sure of before hours of work.
@@ -206,8 +206,7 @@ def detect(
     """
     skip_existing, safe_cells, each = output_options.skip_existing, run_options.safe_cells, channels.each
     with Interruptible() as stop, opened_remote(output_options.out) as remote:
-        output_options = output_options.on_this_machine(remote)
-        out = output_options.out
+        output_options, out = output_options.on_this_machine(remote)
         recordings, failures = given.find()
         recordings = selection.choose(recordings, clock_options.clock())
         selection.end_if_dry(recordings, clock_options, lambda: model.detector(channels, events), failures)
