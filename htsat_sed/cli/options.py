@@ -190,6 +190,13 @@ class ExecutionOptions:
         min=1,
         metavar="N",
     )
+    jobs: int | None = option(
+        None,
+        "At most N recordings are read at once: fewer for a slow disk, more for a distant store.  "
+        "\\[default: as --threads]",
+        min=1,
+        metavar="N",
+    )
     compile_model: bool = option(
         False,
         "Compile the model with torch first, which can take minutes: for long runs on a GPU.",
@@ -421,7 +428,7 @@ class ModelOptions:
             labels=known.select(self.labels),
             execution=execution,
             fill_batches=fill_batches,
-            workers=self.execution.threads,
+            workers=self.execution.jobs or self.execution.threads,
             channel=channel,
             track=channels.track,
         )

@@ -5,17 +5,22 @@ import json
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from golden.reference_state import recording
 from rule_made import by_rule, golden_recording
 
 from htsat_sed.annotations import read_events, read_presence_map, read_tags
+from htsat_sed.audio import open_recording
 from htsat_sed.cli.terminal import errors
+from htsat_sed.detection import detector
 from htsat_sed.model.checkpoint import load_checkpoint, save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 
@@ -328,6 +333,47 @@ def test_events_of_a_pipe_are_printed_while_it_goes_on(
     (tmp_path / "b").write_text("".join(written))
     once, piped = (read_events(tmp_path / name, form) for name in ("a", "b"))
     assert list(once.values()) == list(piped.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "computing", "reading"),
+    [(("--threads", "1"), 1, 1), (("--threads", "2", "--jobs", "3"), 2, 3), (("--jobs", "1"), None, 1)],
+)
+def test_threads_and_jobs_bound_what_computes_and_what_reads(
+    given: tuple[str, ...],
+    computing: int | None,
+    reading: int,
+    run: Run,
+    checkpoint: Path,
+    recordings: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    readers: set[int] = set()
+    at_once: list[int] = []
+
+    @contextmanager
+    def counted(*arguments: Any, **more: Any) -> Iterator[Any]:
+        readers.add(threading.get_ident())
+        at_once.append(len(readers))
+        with open_recording(*arguments, **more) as stream:
+            yield stream
+        readers.discard(threading.get_ident())
+
+    before = torch.get_num_threads()
+    command = ("detect", recordings, "-c", checkpoint, "--batch-size", "2")
+    try:
+        _, expected, _ = run(*command)
+        for i in range(6):
+            soundfile.write(recordings / f"more {i}.wav", recording(1.0, RATE, i), RATE)
+        monkeypatch.setattr(detector, "open_recording", counted)
+        code, out, _ = run(*command, *given)
+        assert code == 0
+        assert torch.get_num_threads() == (computing or before)
+    finally:
+        torch.set_num_threads(before)
+    assert len(at_once) == 8
+    assert max(at_once) <= reading
+    assert set(expected.splitlines()) <= set(out.splitlines())
 
 
 def test_recordings_of_one_name_keep_apart(run: Run, checkpoint: Path, recordings: Path) -> None:
