@@ -60,8 +60,9 @@ def is_remote(path: str) -> bool:
 
 def as_address(path: Path) -> str | None:
     """The address that a path stands for, which has lost one of its slashes; None for one on a disk."""
-    protocol, colon, rest = path.as_posix().partition(":/")
-    return f"{protocol}://{rest.strip('/')}" if colon and protocol in PROTOCOLS else None
+    protocol, colon, rest = path.as_posix().partition(":")
+    is_address = colon and protocol in PROTOCOLS and rest[:1] in ("", "/")
+    return f"{protocol}://{rest.strip('/')}" if is_address else None
 
 
 def is_web(path: str) -> bool:

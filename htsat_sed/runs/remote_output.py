@@ -88,7 +88,7 @@ class RemoteOutput:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._failure: HtsatSedError | None = None
-        self._kept = False
+        self._through = self._kept = False
         try:
             self._look()
         except BaseException:
@@ -184,12 +184,23 @@ class RemoteOutput:
         if self._failure is not None:
             raise self._failure
 
+    def settle(self) -> None:
+        """End copying when all recordings are through, with all but the tables and the end of the journal.
+
+        Raises:
+            HtsatSedError: another run writes there.
+        """
+        self._join()
+        self.check()
+        try:
+            self._copy()
+        except RemoteError as error:
+            _logger.warning("%s; trying again at the end", error)
+
     def stop(self) -> None:
         """End copying, with what is finished so far; a run of which nothing is done leaves no journal."""
-        if self._thread is None:
-            return
         self._join()
-        if self._failure is not None or self._journal is None:
+        if self._failure is not None or self._journal is None or self._through:
             return
         try:
             if self._journal.exists():
@@ -213,6 +224,7 @@ class RemoteOutput:
             for left in reversed(range(_ROUNDS)):
                 try:
                     self._copy_last([path for path in stale if path is not None])
+                    self._through = True
                     return
                 except RemoteError as error:
                     if not left or not may_pass(error):
@@ -220,7 +232,7 @@ class RemoteOutput:
                     _logger.warning("%s; trying again in %.0f s", error, _EVERY)
                     time.sleep(_EVERY)
         except HtsatSedError as error:
-            self._kept = True
+            self._through = self._kept = True
             raise HtsatSedError(error.path, f"{error.reason}; all outputs are in {self.folder}") from error
 
     def _copy_last(self, stale: Iterable[Path]) -> None:
