@@ -581,6 +581,24 @@ class RunOptions(OverwriteOptions):
         "--json-summary",
         metavar="FILE",
     )
+    metrics: Path | None = option(
+        None,
+        "Write such counts for Prometheus about every 15 s: into the folder of the node exporter's textfile "
+        "collector.",
+        metavar="FILE.prom",
+    )
+
+    def check_monitors(self) -> None:
+        """Refuse files for monitors that cannot be written.
+
+        Raises:
+            HtsatSedError: naming the file.
+            UsageError: the metrics would not be read, or replace something else.
+        """
+        from htsat_sed.runs.metrics import check_metrics
+
+        check_files(self.json_summary, self.metrics)
+        check_metrics(self.metrics)
 
     def start(
         self,
@@ -624,8 +642,8 @@ class RunOptions(OverwriteOptions):
             HtsatSedError: an output is among the inputs, or cannot be written.
             UsageError: an output is not to be replaced, or belongs to another run.
         """
-        check_files(self.json_summary)
-        check_apart([*outputs, self.json_summary], inputs)
+        self.check_monitors()
+        check_apart([*outputs, self.json_summary, self.metrics], inputs)
         check_replaceable(*tables, overwrite=self.overwrite)
         failures_table = failures_place(self.failures_table, out, outputs)
         if remote is not None:
@@ -653,6 +671,7 @@ class RunOptions(OverwriteOptions):
             failures_table=failures_table,
             shard=shard,
             summary=self.json_summary,
+            metrics=self.metrics,
             remote=remote,
         )
 

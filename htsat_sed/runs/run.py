@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections import deque
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from htsat_sed.runs.remote_output import RemoteOutput
     from htsat_sed.runs.shards import Part
 
+_METRICS_EVERY = 15.0  # seconds; as often as Prometheus usually asks
 _Result = TypeVar("_Result")
 Results: TypeAlias = Iterator[tuple[object, _Result | HtsatSedError]]
 
@@ -66,6 +68,7 @@ class Run:
         failures_table: file for the table of failures; None for none.
         shard: the shard file to write at the end; None for a run without shards.
         summary: file for `summary`, written when the run ends, also by an error or Ctrl-C.
+        metrics: file for `write_metrics`, written at the start, about every 15 s, and at the end.
         remote: copies the outputs to an object store; None for outputs on a disk.
     """
 
@@ -81,6 +84,7 @@ class Run:
         failures_table: Path | None = None,
         shard: RunOfShard | None = None,
         summary: Path | None = None,
+        metrics: Path | None = None,
         remote: RemoteOutput | None = None,
     ) -> None:
         from htsat_sed.runs.journal import stamp
@@ -96,6 +100,7 @@ class Run:
         self._shard = shard
         self._summary = summary
         self._remote = remote
+        self._metrics, self._metrics_at = metrics, -math.inf
         self._begun, self._started = datetime.now(UTC), time.monotonic()
         self._complete = False
         self._seconds = 0.0
@@ -131,6 +136,8 @@ class Run:
             self._todo = random.sample(recordings, len(recordings))
 
     def __enter__(self) -> Self:
+        if self._metrics is not None:
+            self._write_metrics(self._metrics)
         if self._remote is not None and self._journal is not None and self._journal.path is not None:
             try:
                 self._remote.start(self._journal.path)
@@ -149,6 +156,9 @@ class Run:
         if self._summary is not None and not self._complete:
             with suppress(HtsatSedError):
                 self._write_summary(self._summary)
+        if self._metrics is not None:
+            with suppress(HtsatSedError):
+                self._write_metrics(self._metrics)
         if isinstance(error, HtsatSedError):
             raise HtsatSedError(error.path, f"{error.reason}; {self.left()}") from error
 
@@ -175,10 +185,14 @@ class Run:
                 self._seconds += self._position.pop(recording.path, 0.0)
                 yield recording, result
                 self._display.done()
+                self._update_metrics()
+        if self._remote is not None:
+            self._remote.settle()
 
     def _heard(self, path: AnyPath, seconds: float, expected: float | None) -> None:
         self._position[str(path)] = seconds
         self._display.heard(path, seconds, expected)
+        self._update_metrics()
 
     def _hand_out(self) -> Iterator[str]:
         from htsat_sed.runs.journal import stamp
@@ -311,6 +325,18 @@ class Run:
 
         with whole_file(path) as file:
             file.write(json.dumps(self.summary(), indent=1) + "\n")
+
+    def _write_metrics(self, path: Path) -> None:
+        from htsat_sed.runs.metrics import write_metrics
+
+        self._metrics_at = time.monotonic()
+        write_metrics(path, self.summary())
+
+    def _update_metrics(self) -> None:
+        """Write the metrics if it is time to; a disk that refuses them ends no run."""
+        if self._metrics is not None and time.monotonic() - self._metrics_at >= _METRICS_EVERY:
+            with suppress(HtsatSedError):
+                self._write_metrics(self._metrics)
 
     def _write_shard(self, of: RunOfShard) -> None:
         from htsat_sed.runs.shards import Done, Header, write_shard
