@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from htsat_sed.cli.options import (
     ModelOptions,
     RecordingOptions,
     RunOptions,
+    ShardOptions,
     opened_remote,
 )
 from htsat_sed.cli.progress import RecordingsProgress, waiting_for
@@ -29,7 +30,7 @@ from htsat_sed.cli.terminal import remark, say, summarise
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.outputs import check_writable
 from htsat_sed.runs.recordings import Recording
-from htsat_sed.runs.run import Results, Run, failures_place, open_journal
+from htsat_sed.runs.run import Results, Run, RunOfShard, beside, failures_place, open_journal
 from htsat_sed.whole_file import make_folder
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector
     from htsat_sed.detection.pooling import Embeddings
     from htsat_sed.detection.scheduler import RecordingProgress
-    from htsat_sed.runs.journal import Journal
+    from htsat_sed.runs.journal import Journal, Stamp
+    from htsat_sed.runs.shards import Part
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class EmbedOptions:
 def embed(
     given: RecordingOptions,
     channels: ChannelOptions,
+    shards: ShardOptions,
     options: EmbedOptions,
     run_options: Annotated[RunOptions, Without("overwrite")],
     model: Annotated[ModelOptions, Without("hop", "shifts", "class_map", "labels")],
@@ -96,8 +99,12 @@ def embed(
     with Interruptible() as stop, opened_remote(options.out, fetch="part-*.parquet") as remote:
         out = options.out if remote is None else remote.path
         check_writable(out)
+        run_options.check_monitors()
         archive = Archive(out)
         recordings, failures = given.find()
+        recordings, part = shards.take(recordings, out=out)
+        if part is not None and archive.kind is not None:
+            raise UsageError(f"{out}: is an archive: a shard needs a folder of its own")
         ray.check(recordings, model.execution)
         model = in_torch(model)
         detector = model.detector(channels, fill_batches=len(recordings) > 1)
@@ -111,6 +118,9 @@ def embed(
             "window": kind.window,
             "hop": kind.hop,
         }
+        shard = _shard(out, part, settings, kind)
+        if part is not None:
+            settings = settings | {"shard": str(part.shard)}
         table = failures_place(run_options.failures_table, out, [])
         journal = _journal(out, settings, recordings, todo, kind, run_options.restart)
         display = RecordingsProgress("embedding", len(todo))
@@ -121,18 +131,21 @@ def embed(
             display=display,
             journal=journal,
             failures_table=table,
+            shard=shard,
             summary=run_options.json_summary,
+            metrics=run_options.metrics,
             remote=remote,
         )
         with run, ray.scoring(detector, method, model.execution) as score:
             stop.left = run.left
             _embed(score, run)
-            archive.add(kind, _embedded(run, archive, journal, kind))
-            # From here on the archive itself says what is done.
-            code = run.finish(safe_cells=run_options.safe_cells, keep_journal=False)
+            if shard is None:
+                archive.add(kind, _embedded(run, archive, journal, kind))
+            # An archive says by itself what is done.
+            code = run.finish(safe_cells=run_options.safe_cells, keep_journal=shard is not None)
             summarise(run, out)
-        if remote is None:
-            _prepare(out)
+        if remote is None and shard is None:
+            prepare(out)
     raise typer.Exit(code)
 
 
@@ -227,13 +240,7 @@ def _journal(
     """The journal of a run; one whose recordings all got into the archive before a kill begins anew."""
 
     def is_result(result: Any) -> bool:
-        return (
-            isinstance(result, dict)
-            and isinstance(result.get("embeddings"), str)
-            and all(isinstance(result.get(name), list) for name in ("starts", "ends"))
-            and len(result["starts"]) == len(result["ends"])
-            and len(base64.b64decode(result["embeddings"])) == 2 * kind.dimensions * len(result["starts"])
-        )
+        return is_embedded(result, kind.dimensions)
 
     def opened(restart: bool) -> Journal:
         outputs = [out / f"part-{number:05d}.parquet" for number in range(1000)]
@@ -248,6 +255,30 @@ def _journal(
     return journal
 
 
+def is_embedded(result: Any, dimensions: int) -> bool:
+    """Whether a result from a journal or the file of a shard has stretches and their embeddings."""
+    return (
+        isinstance(result, dict)
+        and isinstance(result.get("embeddings"), str)
+        and all(
+            isinstance(result.get(name), list) and {type(time) for time in result[name]} <= {float}
+            for name in ("starts", "ends")
+        )
+        and len(result["starts"]) == len(result["ends"])
+        and len(base64.b64decode(result["embeddings"])) == 2 * dimensions * len(result["starts"])
+    )
+
+
+def _shard(out: Path, part: Part | None, settings: dict[str, Any], kind: Kind) -> RunOfShard | None:
+    """What a shard leaves for `merge`: embeddings in its own file, no archive."""
+    if part is None:
+        return None
+    place = beside(out, "shard")
+    assert place is not None
+    paths = {recording.name: _path(recording) for recording in part.recordings}
+    return RunOfShard(place, part, settings, {"kind": asdict(kind)}, paths.__getitem__)
+
+
 def _for_journal(found: Embeddings) -> dict[str, Any]:
     vectors = found.vectors.astype("<f2").tobytes()
     times = {"starts": found.starts.tolist(), "ends": found.ends.tolist()}
@@ -256,9 +287,6 @@ def _for_journal(found: Embeddings) -> dict[str, Any]:
 
 def _embedded(run: Run, archive: Archive, journal: Journal, kind: Kind) -> Iterator[Embedded]:
     """The recordings that are done, from the journal."""
-    import numpy as np
-
-    from htsat_sed.archive.store import Embedded
     from htsat_sed.runs.journal import stamp
 
     index = archive.index()
@@ -270,14 +298,22 @@ def _embedded(run: Run, archive: Archive, journal: Journal, kind: Kind) -> Itera
         if not journal.done(name, known) or known is None:
             say("warning", f"{path}: changed meanwhile, left out: give the command again", "yellow")
             continue
-        vectors = np.frombuffer(base64.b64decode(result["embeddings"]), "<f2").reshape(-1, kind.dimensions)
         # Another recording of this name, of another folder, is there already.
         unique = name if taken.get(name, path) == path else path
-        size_and_time = (known.size, known.modified)
-        yield Embedded(unique, path, size_and_time, result["starts"], result["ends"], vectors)
+        yield from_journal(unique, path, known, result, kind)
 
 
-def _prepare(out: Path) -> None:
+def from_journal(name: str, path: str, of: Stamp, result: Mapping[str, Any], kind: Kind) -> Embedded:
+    """A recording for an archive, from what a journal or the file of a shard has of it."""
+    import numpy as np
+
+    from htsat_sed.archive.store import Embedded
+
+    vectors = np.frombuffer(base64.b64decode(result["embeddings"]), "<f2").reshape(-1, kind.dimensions)
+    return Embedded(name, path, (of.size, of.modified), result["starts"], result["ends"], vectors)
+
+
+def prepare(out: Path) -> None:
     """Make the first search as fast as the others."""
     from htsat_sed.archive.nearest import EXACT, open_prepared
     from htsat_sed.archive.store import Archive

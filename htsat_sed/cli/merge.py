@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from htsat_sed.cli.detect import write_tables
+from htsat_sed.cli.embed import from_journal, is_embedded, prepare
 from htsat_sed.cli.groups import REQUIRED, argument, option, with_groups
 from htsat_sed.cli.options import OUTPUT, MessageOptions, OverwriteOptions
 from htsat_sed.cli.progress import RecordingsProgress
@@ -22,6 +23,7 @@ from htsat_sed.runs.run import failures_place, open_journal
 from htsat_sed.runs.written import check_replaceable, is_replaceable, recording_outputs
 
 if TYPE_CHECKING:
+    from htsat_sed.archive.store import Kind
     from htsat_sed.clock import Start
     from htsat_sed.runs.event_files import EventFiles, Target
     from htsat_sed.runs.journal import Journal
@@ -38,6 +40,7 @@ _OUTPUTS: dict[Any, dict[str, tuple[type, ...]]] = {  # outputs in the header of
         "token_seconds": (float,),
         "safe_cells": (bool,),
     },
+    "embed": {"kind": (dict,)},
     "tag": {"wide": (bool,), "top": (int, _NONE), "labels": (list,), "safe_cells": (bool,)},
 }
 
@@ -69,7 +72,7 @@ class MergeOptions:
 def merge(options: MergeOptions, messages: MessageOptions) -> None:
     """Merge the outputs of shards to the files that one run would have written.
 
-    Each shard is a run of detect or tag with --shard.
+    Each shard is a run of detect, tag or embed with --shard.
     All shards must be finished and have the same recordings and settings.
     If a shard is missing or occurs twice, merge reports it and writes nothing.
 
@@ -88,7 +91,8 @@ def merge(options: MergeOptions, messages: MessageOptions) -> None:
         check_complete(files)
         headers = [file.header for file in files]
     with recording_outputs():
-        failed = _merge(paths, headers, options)
+        of_archive = headers[0].settings.get("command") == "embed"
+        failed = (_merge_archive if of_archive else _merge)(paths, headers, options)
     remark(f"{headers[0].total - failed} recordings of {len(paths)} shards, {failed} failures: {options.out}")
 
 
@@ -180,6 +184,61 @@ def _merge(paths: Sequence[Path], headers: Sequence[Header], options: MergeOptio
     if kept:
         say("note", f"files not replaced: {kept}; give --overwrite to replace them")
     return len(failures) - len(header.failures)
+
+
+def _merge_archive(paths: Sequence[Path], headers: Sequence[Header], options: MergeOptions) -> int:
+    """Write the archive that one run of embed would have written; how many recordings failed."""
+    from htsat_sed.archive.store import Archive, Embedded
+    from htsat_sed.runs.failures import write_failures
+
+    out, header = options.out, headers[0]
+    _check_outputs(paths[0], header)
+    kind = _kind(paths[0], header)
+    archive = Archive(out)
+    if archive.kind is not None:
+        raise UsageError(f"{out}: is an archive already: name another --output")
+    failures, defects = list(header.failures), []
+    with ExitStack() as stack:  # all of it is read before anything is written
+        for file, done in _recordings(paths, stack):
+            if done.failure is not None:
+                failures.append((done.name, done.failure))
+            elif not (
+                isinstance(done.about, str) and done.stamp and is_embedded(done.result, kind.dimensions)
+            ):
+                raise HtsatSedError(file.path, "is damaged: run its shard again with --restart")
+            elif done.defect is not None:
+                defects.append((done.name, done.defect))
+    out.mkdir(parents=True, exist_ok=True)
+
+    def embedded(stack: ExitStack) -> Iterator[Embedded]:
+        for _, done in _recordings(paths, stack):
+            if done.stamp is not None and done.failure is None:
+                yield from_journal(done.name, done.about, done.stamp, done.result, kind)
+
+    with ExitStack() as stack:
+        archive.add(kind, embedded(stack))
+    if (table := failures_place(None, out, [])) is not None:
+        write_failures(table, failures, defects)
+    prepare(out)
+    return len(failures) - len(header.failures)
+
+
+def _kind(path: Path, header: Header) -> Kind:
+    """What the archive of a shard holds.
+
+    Raises:
+        HtsatSedError: the shard does not say.
+    """
+    from htsat_sed.archive.store import Kind
+
+    values = header.outputs["kind"]
+    try:
+        kind = Kind(**{**values, "checkpoints": tuple(values["checkpoints"])})
+    except (KeyError, TypeError) as error:
+        raise HtsatSedError(path, "is damaged: run its shard again with --restart") from error
+    if type(kind.dimensions) is not int or kind.dimensions < 1:
+        raise HtsatSedError(path, "is damaged: run its shard again with --restart")
+    return kind
 
 
 def _check_outputs(path: Path, header: Header) -> None:

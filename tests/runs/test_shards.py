@@ -18,8 +18,10 @@ from htsat_sed.runs import shards
 from htsat_sed.runs.journal import Stamp
 from htsat_sed.runs.recordings import Recording
 from htsat_sed.runs.shards import Done, Header, Shard, part_of, write_shard
+from htsat_sed.runs.written import RECORD
 
 DETECT = {"formats": ["csv"], "maps": None, "labels": ["Dog"], "token_seconds": 0.3125, "safe_cells": False}
+KIND = {"model": "x", "checkpoints": ["x"], "window": 2.5, "hop": 2.5, "dimensions": 2}
 TAG = {"wide": False, "top": None, "labels": ["Dog"], "safe_cells": False}
 
 
@@ -125,6 +127,29 @@ def test_merged_folders_are_those_of_one_run(
     assert merged == one
 
 
+def test_merged_archives_are_those_of_one_run(
+    run: Run, checkpoint: Path, folder: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    first = ("embed", folder, *BATCH, "-c", checkpoint)
+    assert run(*first, "-o", tmp_path / "one")[0] == 1
+    in_shards(run, 2, str(tmp_path / "s" / "{}"), *first)
+    assert set(contents(tmp_path / "s" / "1")) <= {"htsat-sed.shard", "htsat-sed.journal", "failures.csv"}
+    code, _, err = run("merge", tmp_path / "s", "-o", tmp_path / "merged")
+    assert (code, "of 2 shards, 2 failures" in err) == (0, True), err
+    one, merged = (
+        {k: v for k, v in contents(tmp_path / of).items() if k != RECORD} for of in ("one", "merged")
+    )
+    assert any(name.startswith("part-") for name in one)
+    assert merged == one
+    code, _, err = run("merge", tmp_path / "s", "-o", tmp_path / "one")
+    assert (code, "is an archive already" in err) == (2, True)
+    code, _, err = run(*first, "--shard", "1/2", "-o", tmp_path / "one")
+    assert (code, "needs a folder of its own" in err) == (2, True)
+    code, _, err = run("merge", tmp_path / "s" / "1", "-o", tmp_path / "half")
+    assert (code, "1 of 2 shards is missing: 2/2" in err, (tmp_path / "half").exists()) == (1, True, False)
+
+
 def test_what_is_not_the_whole_is_named_and_nothing_is_written(
     run: Run, checkpoint: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -174,6 +199,9 @@ def test_what_is_not_the_whole_is_named_and_nothing_is_written(
     ("settings", "outputs", "result"),
     [
         ({"command": "embed"}, {}, []),
+        ({"command": "embed"}, {"kind": {"model": "x"}}, []),
+        ({"command": "embed"}, {"kind": KIND | {"dimensions": "2"}}, []),
+        ({"command": "embed"}, {"kind": KIND}, {"starts": [0.0], "ends": [1.0], "embeddings": ""}),
         ({}, {}, []),
         ({"command": "detect"}, {"formats": "csv"}, {}),
         ({"command": "detect"}, {"formats": ["csv", 3]}, {}),
