@@ -217,9 +217,9 @@ def detect(
         detector = model.detector(channels, events, fill_batches=out is not None and len(recordings) > 1)
         from htsat_sed.runs.event_files import is_in_journal_form, start_for_journal
 
-        starts = clock_options.starts(recordings)
-        names = [recording.name for recording in recordings]
+        starts, names = clock_options.starts(recordings), [recording.name for recording in recordings]
         files = output_options.files(detector, targets, names, starts, overwrite=run_options.overwrite)
+        of_input = clock_options.settings() | channels.settings()
         progress = RecordingsProgress("detecting", len(recordings))
         run = run_options.start(
             recordings,
@@ -229,11 +229,7 @@ def detect(
             outputs=[] if out is None else files.all_of(names),
             tables=[table.path for table in files.tables],
             inputs=[*given.files(recordings), *model.files, events.post_processing],
-            settings=lambda: (
-                output_options.settings(detector, model, targets)
-                | clock_options.settings()
-                | channels.settings()
-            ),
+            settings=lambda: output_options.settings(detector, model, targets) | of_input,
             is_result=is_in_journal_form,
             exist=lambda name: files.exist(name, remote),
             skip_existing=skip_existing,

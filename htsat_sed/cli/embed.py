@@ -112,12 +112,7 @@ def embed(
         _check_same(archive, kind)
         make_folder(out)
         todo = _left(recordings, archive)
-        settings = {
-            "command": "embed",
-            **model.settings(detector),
-            "window": kind.window,
-            "hop": kind.hop,
-        }
+        settings = {"command": "embed", **model.settings(detector), "window": kind.window, "hop": kind.hop}
         shard = _shard(out, part, settings, kind)
         if part is not None:
             settings = settings | {"shard": str(part.shard)}
