@@ -68,10 +68,10 @@ class RemoteOutput:
     """
 
     def __init__(self, address: str, *, fetch: str | None = None) -> None:
-        protocol, _, place = address.rstrip("/").partition("://")
+        protocol, _, place = address.partition("://")
         if protocol not in STORES:
             raise UsageError(f"{address}: outputs go to a disk, or to one of {', '.join(sorted(STORES))}")
-        if not place:
+        if not (place := place.strip("/")):
             raise UsageError(f"{address}: names no bucket")
         self.above, _, name = address.rstrip("/").rpartition("/")
         self.folder = Path(mkdtemp(prefix="htsat-sed-"))

@@ -40,8 +40,8 @@ class Bucket:
 
         system = s3fs.S3FileSystem()
         system.invalidate_cache()
-        base = f"{self.name}/{folder}"
-        return {path.removeprefix(f"{base}/"): system.cat_file(path) for path in system.find(base)}
+        base = f"{self.name}/{folder}".rstrip("/") + "/"
+        return {path.removeprefix(base): system.cat_file(path) for path in system.find(base)}
 
 
 @contextmanager
