@@ -1,9 +1,10 @@
-"""Pages of long recordings: size, processor time beside detect, first paint, frames a second while panning.
+"""Pages of long recordings: size, processor time beside detect, first paint, frames a second.
 
     python bench/report.py [--audio FOLDER] [--minutes 10 120]
 
 Recordings are clips below the folder, one after the other in random order; without a folder, the example.
-Needs playwright and a Chromium on the path.
+The page of two hours is panned in a view of a minute, and zoomed in and out a little around the whole
+recording, which draws all of it in every frame. Needs playwright and a Chromium on the path.
 """
 
 from __future__ import annotations
@@ -27,16 +28,19 @@ from htsat_sed.audio import AUDIO_SUFFIXES, read
 RATE = 32_000
 EXAMPLE = Path(__file__).parent.parent / "examples" / "home.flac"
 
-PAN = """seconds => new Promise(done => {
+MOVE = """([seconds, zoom]) => new Promise(done => {
     const canvas = document.querySelector('#spectrogram');
+    const box = canvas.getBoundingClientRect();
     const begin = performance.now();
     const times = [];
     let direction = 1;
     const frame = now => {
         times.push(now);
         if (now - begin > 1000 * seconds) { done(times); return; }
-        if (times.length % 120 === 0) direction = -direction;
-        canvas.dispatchEvent(new WheelEvent('wheel', { deltaX: 40 * direction, cancelable: true }));
+        if (times.length % (zoom ? 1 : 120) === 0) direction = -direction;
+        canvas.dispatchEvent(new WheelEvent('wheel', {
+            [zoom ? 'deltaY' : 'deltaX']: 40 * direction, clientX: box.left + box.width / 2, cancelable: true,
+        }));
         requestAnimationFrame(frame);
     };
     requestAnimationFrame(frame);
@@ -105,16 +109,16 @@ def measure(recording: Path, folder: Path, rules: list[str]) -> None:
         print(f"  first paint     {paint:.0f} ms; all {count} events after {ready:.0f} ms")
         session = shown.context.new_cdp_session(shown)
         session.send("Performance.enable")
-        for name, key in (("a minute", None), ("all of it", "0")):
-            if key is not None:
-                shown.keyboard.press(key)
+        for name, zoom in (("panning a minute", False), ("zooming all of it", True)):
+            if zoom:
+                shown.keyboard.press("0")  # every frame then draws the whole recording
                 shown.wait_for_timeout(1000)
             before = task_seconds(session)
-            times = np.array(shown.evaluate(PAN, 4.0))
+            times = np.array(shown.evaluate(MOVE, [4.0, zoom]))
             frames = len(times) - 1
             rate = 1000.0 * frames / (times[-1] - times[0])
             busy = 1000.0 * (task_seconds(session) - before) / frames
-            print(f"  panning         {name}: {rate:.0f} frames a second, {busy:.1f} ms of work each")
+            print(f"  {name:18}{rate:.0f} frames a second, {busy:.1f} ms of work each")
         browser.close()
 
 

@@ -98,13 +98,18 @@ def find_thresholds(options: ReviewOptions, precision: float, seed: int) -> list
 def write_thresholds(
     found: Sequence[ClassThreshold], before: PostProcessing, precision: float, path: Path
 ) -> None:
-    """Write the values for `detect --post-processing`; low thresholds, and so extents, are unchanged."""
+    """Write the values for `detect --post-processing`; low thresholds, and so extents, are unchanged.
+
+    The review and the printed table have calibrated scores. `detect` compares thresholds with presence
+    scores, before calibration. The file has these, and a comment with the other one where they differ.
+    """
     from htsat_sed.runs.written import recording_outputs
     from htsat_sed.whole_file import whole_file
 
     fitted = [each for each in found if each.threshold is not None]
     with recording_outputs(), whole_file(path) as file:
         file.write(f"# Lowest thresholds with a precision of {precision:g}, from a review.\n")
+        file.write("# They apply to presence scores, before calibration, as detect compares them.\n")
         for each in fitted:
             assert each.threshold is not None
             own = before.of(each.label)
@@ -112,7 +117,8 @@ def write_thresholds(
             # A JSON string is a TOML one.
             file.write(f"\n[classes.{json.dumps(each.label, ensure_ascii=False)}]\n")
             threshold = _presence(each.threshold, own)
-            file.write(f"threshold = {threshold!r}\nthreshold_low = {min(low, threshold)!r}\n")
+            shown = "" if threshold == each.threshold else f"  # {each.threshold:g} in calibrated scores"
+            file.write(f"threshold = {threshold!r}{shown}\nthreshold_low = {min(low, threshold)!r}\n")
     remark(f"{path}: thresholds of {len(fitted)} classes, for detect --post-processing")
 
 

@@ -116,9 +116,9 @@
       const cells = {
         name: element("td", {}, element("a", { href: row.address, text: row.name, title: row.name })),
         begins: element("td", { text: (row.recording.begins ?? "").replace("T", " ").slice(0, 16) }),
-        duration: element("td", { class: "number", text: clock(row.duration) }),
+        duration: element("td", { class: "number length", text: clock(row.duration) }),
         events: element("td", { class: "number", text: row.events.toLocaleString("en") }),
-        share: element("td", { class: "number", text: `${Math.round(100 * row.share)} %` }),
+        share: element("td", { class: "number share", text: `${Math.round(100 * row.share)} %` }),
         line: element("td", { class: "line" }, canvas),
       };
       return element("tr", {}, ...columns.map(([id]) => cells[id]));
@@ -146,7 +146,7 @@
   $("facts").textContent = `${count(data.recordings.length, "recording", "recordings")} · ${clock(seconds)} · ${count(all, "event", "events")}${data.unread.length ? ` · ${data.unread.length.toLocaleString("en")} not read` : ""}`;
   for (const [id, text] of HEADS) {
     if (id === "begins" && !dated) continue;
-    const head = element("th", { scope: "col", "data-by": id });
+    const head = element("th", { scope: "col", "data-by": id, class: { duration: "length" }[id] ?? id });
     if (id === "line") head.textContent = text;
     else {
       const button = element("button", { type: "button", text });

@@ -108,6 +108,15 @@
 
   /** Date and minute of a wall clock, as 2026-05-12 04:30. */
   const dated = (moment) => new Date(moment).toISOString().slice(0, 16).replace("T", " ");
+  /** Length of the folder that all recordings are in; lists leave it out. */
+  const common = (() => {
+    const parts = recordings.map((one) => one.name.split("/").slice(0, -1));
+    let depth = 0;
+    while (parts.every((own) => depth < own.length && own[depth] === parts[0][depth])) depth++;
+    return parts[0].slice(0, depth).reduce((sum, part) => sum + part.length + 1, 0);
+  })();
+  const short = (recording) => recording.name.slice(common);
+
   const count = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
   const say = (text) => { $("live").textContent = text; };
   const about = (item) => `${item.label}, ${when(item.of, item.onset)} to ${when(item.of, item.offset)}${item.score === null ? "" : `, score ${item.score.toFixed(2)}`}`;
@@ -674,6 +683,78 @@
     drawDrawn(context, scale, gesture?.lane >= 0 ? gesture.lane * LANE - scroll : 0, gesture?.lane >= 0 ? LANE : 0);
   }
 
+  const STRIP = 2048; // columns
+  const strips = new Map(); // outlines of hours take 5 ms a frame to fill, strips 1
+
+  const packed = (hex) => (255 << 24) | (parseInt(hex.slice(5, 7), 16) << 16) | (parseInt(hex.slice(3, 5), 16) << 8) | parseInt(hex.slice(1, 3), 16);
+
+  /** A part of a lane's scores as pixels, `high` of them for a score of 1; a column has the highest of `pool` tokens. */
+  function strip(k, pool, number, high) {
+    const { threshold } = rules[k];
+    const key = `${current.index} ${k} ${pool} ${number}`;
+    const state = `${threshold} ${high} ${colours.soft}`;
+    const kept = strips.get(key);
+    if (kept?.state === state) return kept.canvas;
+    const scores = current.scores.get(k);
+    const begin = number * STRIP * pool;
+    const columns = Math.min(STRIP, Math.ceil((scores.length - begin) / pool));
+    const image = new ImageData(columns, high);
+    const pixels = new Uint32Array(image.data.buffer);
+    const [above, below] = [packed(colours.soft), packed(colours.line)];
+    for (let column = 0; column < columns; column++) {
+      const first = begin + column * pool;
+      const last = Math.min(scores.length, first + pool);
+      let most = 0;
+      for (let t = first; t < last; t++) if (scores[t] > most) most = scores[t];
+      if (most < 0.01) continue;
+      const colour = most > threshold ? above : below;
+      for (let y = high - Math.max(1, Math.round(most * high)); y < high; y++) pixels[y * columns + column] = colour;
+    }
+    const canvas = new OffscreenCanvas(columns, high);
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    strips.delete(key);
+    strips.set(key, { canvas, state });
+    while (strips.size > 300) strips.delete(strips.keys().next().value);
+    return canvas;
+  }
+
+  /** Scores of many tokens a pixel. */
+  function drawStrips(context, k, base, high, scale) {
+    const pool = 2 ** Math.ceil(Math.log2(1 / (data.token * scale)));
+    const long = STRIP * pool * data.token;
+    const last = Math.min(view.to, current.scores.get(k).length * data.token);
+    context.imageSmoothingEnabled = false;
+    for (let number = Math.floor(view.from / long); number * long < last; number++) {
+      const canvas = strip(k, pool, number, Math.round(high * context.getTransform().d));
+      context.drawImage(canvas, (number * long - view.from) * scale, base - high, canvas.width * pool * data.token * scale, high);
+    }
+  }
+
+  /** Scores of few tokens, as outlines: one outline a run is drawn faster than a box a token. */
+  function drawOutlines(context, scores, threshold, base, high, scale) {
+    const wide = data.token * scale;
+    const begin = Math.max(0, Math.floor(view.from / data.token));
+    const last = Math.min(scores.length - 1, Math.floor(view.to / data.token));
+    for (const above of [false, true]) {
+      context.fillStyle = above ? colours.soft : colours.line;
+      context.beginPath();
+      let end = null; // of the outline so far
+      for (let t = begin; t <= last; t++) {
+        if (scores[t] < 0.01 || (above && !(scores[t] > threshold))) continue;
+        const x = (t * data.token - view.from) * scale;
+        if (end === null || x > end + 0.01) {
+          if (end !== null) context.lineTo(end, base);
+          context.moveTo(x, base);
+        }
+        context.lineTo(x, base - scores[t] * high);
+        context.lineTo(x + wide, base - scores[t] * high);
+        end = x + wide;
+      }
+      if (end !== null) context.lineTo(end, base);
+      context.fill();
+    }
+  }
+
   function drawLane(context, lane, top, width, scale) {
     context.fillStyle = colours.line;
     context.fillRect(0, top + LANE - 0.5, width, 0.5);
@@ -683,41 +764,10 @@
     if (scores) {
       const { threshold, threshold_low: given } = rules[lane.k];
       const low = given === null ? threshold : Math.min(given, threshold);
-      const token = data.token;
-      const points = [];
-      const wide = token * scale;
-      if (wide >= 1) {
-        const begin = Math.max(0, Math.floor(view.from / token));
-        const end = Math.min(scores.length - 1, Math.floor(view.to / token));
-        for (let t = begin; t <= end; t++) points.push([(t * token - view.from) * scale, wide, scores[t]]);
-      } else {
-        for (let x = 0; x < width; x++) {
-          const begin = Math.floor((view.from + x / scale) / token);
-          const end = Math.min(scores.length, Math.max(begin + 1, Math.floor((view.from + (x + 1) / scale) / token)));
-          let most = 0;
-          for (let t = Math.max(0, begin); t < end; t++) if (scores[t] > most) most = scores[t];
-          if (begin < scores.length) points.push([x, 1, most]);
-        }
-      }
-      for (const above of [false, true]) {
-        context.fillStyle = above ? colours.soft : colours.line;
-        context.beginPath();
-        let end = -1; // of the outline so far; one outline a run is drawn faster than a box a point
-        for (const [x, w, value] of points) {
-          if (value < 0.01 || (above && !(value > threshold))) continue;
-          if (x > end + 0.01) {
-            if (end >= 0) context.lineTo(end, base);
-            context.moveTo(x, base);
-          }
-          context.lineTo(x, base - value * high);
-          context.lineTo(x + w, base - value * high);
-          end = x + w;
-        }
-        if (end >= 0) context.lineTo(end, base);
-        context.fill();
-      }
+      if (data.token * scale < 1) drawStrips(context, lane.k, base, high, scale);
+      else drawOutlines(context, scores, threshold, base, high, scale);
       context.strokeStyle = colours.wrong;
-      context.globalAlpha = 0.55;
+      context.globalAlpha = 0.45;
       context.lineWidth = 1;
       for (const [value, dash] of low < threshold ? [[threshold, []], [low, [2, 3]]] : [[threshold, []]]) {
         context.setLineDash(dash);
@@ -833,7 +883,7 @@
     label.textContent = item.verdict === "other" && item.judged.detected ? `${item.label} (not ${item.judged.detected.label})` : item.label;
     label.title = item.label;
     score.textContent = item.score === null ? "drawn" : item.score.toFixed(2);
-    place.textContent = `${when(item.of, item.onset)} · ${(item.offset - item.onset).toFixed(1)} s${recordings.length > 1 ? ` · ${item.of.name}` : ""}`;
+    place.textContent = `${when(item.of, item.onset)} · ${(item.offset - item.onset).toFixed(1)} s${recordings.length > 1 ? ` · ${short(item.of)}` : ""}`;
     place.title = item.of.name;
     bar.hidden = item.score === null;
     bar.firstChild.style.width = `${100 * (item.score ?? 0)}%`;
@@ -1152,7 +1202,7 @@
   }
 
   function finishDrawing(done, label = current.lanes[done.lane]?.label) {
-    if (!label) { ask("", (given) => finishDrawing(done, given)); return; }
+    if (!label) { ask(selected?.label ?? "", (given) => finishDrawing(done, given)); return; }
     remember();
     const round = (value) => Math.round(value * 1000) / 1000;
     const event = {
@@ -1165,6 +1215,12 @@
     const item = items.find((one) => one.judged === event);
     if (item) select(item, false, true);
     say(`Drawn: ${label}, ${clock(event.onset)} to ${clock(event.offset)}.`);
+  }
+
+  /** A missed event of a second from the playhead on, without a pointer; keys then move its edges. */
+  function addEvent() {
+    const onset = Math.max(0, Math.min(position, current.duration - 1));
+    finishDrawing({ lane: -1, drawn: { onset, offset: Math.min(current.duration, onset + 1) } });
   }
 
   function hover(canvas, event) {
@@ -1244,7 +1300,7 @@
     const column = $("frequencies");
     column.textContent = "";
     for (const [frequency, place] of [...recording.spectrogram.ticks].reverse()) {
-      const tick = element("span", { text: frequency >= 1000 ? `${frequency / 1000}k` : String(frequency) });
+      const tick = element("span", { text: frequency >= 1000 ? `${frequency / 1000} kHz` : `${frequency} Hz` });
       tick.style.bottom = `${100 * place}%`;
       column.append(tick);
     }
@@ -1272,17 +1328,23 @@
     $("facts").textContent = parts.join(" · ");
   }
 
+  function showRecordings(on) {
+    $("recordings").hidden = !on;
+    $("toggle-recordings").setAttribute("aria-expanded", String(on));
+  }
+
   function listRecordings() {
     if (recordings.length < 2) return;
-    $("recordings").hidden = $("toggle-recordings").hidden = false;
+    $("toggle-recordings").hidden = false;
+    showRecordings(!matchMedia("(max-width: 760px)").matches);
     for (const one of recordings) {
       const button = element("button", { type: "button", "data-recording": one.index, "aria-current": "false" },
-        element("b", { text: one.name, title: one.name }), element("small", {}, element("span"), element("span", { text: clock(one.duration, 0) })),
+        element("b", { text: short(one), title: one.name }), element("small", {}, element("span"), element("span", { text: clock(one.duration, 0) })),
         one.started === null ? "" : element("small", { text: dated(one.started) }), element("canvas", { "aria-hidden": "true" }));
       button.addEventListener("click", () => { select(null); open(one); });
       one.button = button;
       $("recording-list").append(element("li", {}, button));
-      $("filter-recording").append(element("option", { value: one.index, text: one.name }));
+      $("filter-recording").append(element("option", { value: one.index, text: short(one) }));
     }
     $("filter-recording").prepend(element("option", { value: "", text: "every recording", selected: "" }));
     $("filter-recording").hidden = false;
@@ -1478,11 +1540,7 @@
     "save-rules": () => save("thresholds.toml", toml(), "application/toml"),
     "reset-rules": () => { rules.forEach((_, k) => setRule(k, data.rules[k].threshold)); collect(); showSliders(); keep(); },
     "tab-events": () => tab("events"), "tab-thresholds": () => tab("thresholds"),
-    "toggle-recordings": () => {
-      const hide = !$("recordings").hidden;
-      $("recordings").hidden = hide;
-      $("toggle-recordings").setAttribute("aria-expanded", String(!hide));
-    },
+    "toggle-recordings": () => showRecordings($("recordings").hidden),
   };
   for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", action);
   for (const button of document.querySelectorAll("[data-verdict]")) button.addEventListener("click", () => judge(button.dataset.verdict));
@@ -1530,7 +1588,7 @@
     ArrowDown: () => step(1), n: () => step(1), ArrowUp: () => step(-1), p: () => step(-1),
     1: () => judge("right"), r: () => judge("right"), 2: () => judge("wrong"), w: () => judge("wrong"),
     3: () => judge("unsure"), u: () => judge("unsure"), 4: () => judge("other"), o: () => judge("other"),
-    Backspace: takeBack, Delete: takeBack, z: undo, d: () => setDrawing(!drawing), h: toggleListened,
+    a: addEvent, Backspace: takeBack, Delete: takeBack, z: undo, d: () => setDrawing(!drawing), h: toggleListened,
     l: () => setLoop(!looping), f: () => setFollow(!following), "+": () => zoom(0.5), "=": () => zoom(0.5), "-": () => zoom(2),
     0: () => look(0, current.duration), "?": () => $("keys-dialog").showModal(),
     ",": () => nudge("onset", -0.05), ".": () => nudge("onset", 0.05), "<": () => nudge("offset", -0.05), ">": () => nudge("offset", 0.05),

@@ -328,6 +328,75 @@ def test_names_of_controls(opened: Opened, tmp_path: Path) -> None:
     assert page.get_attribute("#event0", "aria-selected") == "true"
 
 
+def test_every_control_is_reached_by_keyboard_and_shows_its_focus(opened: Opened, tmp_path: Path) -> None:
+    recordings = [shown(f"{name}.wav", one_class(60, (10, 20, 0.9)), sound=name == "a") for name in "ab"]
+    page = opened(write_page(tmp_path / "page.html", *recordings))
+    page.keyboard.press("n")
+    page.keyboard.press("Escape")
+    wanted = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, select, [tabindex="0"]')]
+            .filter(one => one.offsetParent !== null && one.tabIndex >= 0 && !one.disabled)
+            .map((one, i) => { one.dataset.number = i; return i; })"""
+    )
+    assert len(wanted) > 25
+    found = set()
+    for _ in range(len(wanted) + 5):
+        page.keyboard.press("Tab")
+        number, outline = page.evaluate(
+            """() => [document.activeElement.dataset.number, getComputedStyle(document.activeElement).outlineStyle]"""
+        )
+        if number is not None:
+            assert outline != "none", number
+            found.add(int(number))
+    assert found == set(wanted)
+    page.focus("#tab-events")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "tab-thresholds"
+
+
+def test_missed_events_are_added_by_keyboard(opened: Opened, tmp_path: Path) -> None:
+    page = opened(write_page(tmp_path / "page.html", shown("a.wav", one_class(64), sound=False)))
+    for key in ("ArrowRight", "ArrowRight", "a"):
+        page.keyboard.press(key)
+    page.keyboard.type("Cat")
+    for key in ("Enter", ".", ".", ">"):
+        page.keyboard.press(key)
+    shows(page, "#live", "offset 0:03.05")
+    (event,) = read_events(exported(page, "review", tmp_path))["a.wav"]
+    assert (event.label, event.onset, event.offset) == ("Cat", 2.1, 3.05)
+
+
+def test_scores_are_drawn_alike_at_every_zoom(opened: Opened, tmp_path: Path) -> None:
+    """Outlines where a token is wider than a pixel, and strips of pixels where it is not."""
+    scores = one_class(20_000, (8000, 12_000, 0.9), (15_000, 17_000, 0.3))
+    recording = shown("a.wav", scores[:64], sound=False)
+    long = type(recording)("a.wav", PresenceMap(scores, LABELS, TOKEN, 20_000 * TOKEN), recording.sketch)
+    page = opened(write_page(tmp_path / "page.html", long))
+    page.keyboard.press("0")
+
+    def colours(*places: float) -> list[str]:
+        page.wait_for_timeout(200)
+        return page.evaluate(
+            """places => {
+                const canvas = document.querySelector('#lanes');
+                const style = getComputedStyle(document.documentElement);
+                return places.map(place => {
+                    const [r, g, b, a] = canvas.getContext('2d').getImageData(place * canvas.width, 21, 1, 1).data;
+                    const hex = '#' + [r, g, b].map(value => value.toString(16).padStart(2, '0')).join('');
+                    return a === 0 ? 'nothing' : ['soft', 'line'].find(name => style.getPropertyValue('--' + name) === hex);
+                });
+            }""",
+            list(places),
+        )
+
+    assert colours(0.1, 0.41, 0.5, 0.59, 0.61, 0.8) == ["nothing", "soft", "soft", "soft", "nothing", "line"]
+    page.click("#tab-thresholds")
+    page.fill("#slider0", "0.2")
+    assert colours(0.5, 0.8, 0.9) == ["soft", "soft", "nothing"]
+    page.evaluate("location.hash = '#t=2495-2505'")  # the onset, at 2500 s, is in the middle
+    assert colours(0.1, 0.4, 0.6, 0.9) == ["nothing", "nothing", "soft", "soft"]
+
+
 def test_json_of_rules(tmp_path: Path) -> None:
     values = rule_values(("Dog",), PostProcessing(median_filter=0.9, step_filter=1.3), TOKEN)[0]
     assert json.loads(json.dumps(values)) == {
