@@ -119,7 +119,7 @@ def test_command_names_the_library(name: str, arguments: list[str], tmp_path: Pa
 def test_a_fault_without_a_file_name_is_not_that_of_standard_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(_: object, prog_name: str) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("htsat_sed.cli.app", fail)

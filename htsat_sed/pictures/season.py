@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, DayLocator
+from matplotlib.dates import AutoDateLocator, DateFormatter, DayLocator
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -27,6 +27,7 @@ from htsat_sed.pictures.files import save
 _WIDTH = 10.0  # inches, as all lengths below
 _PANEL = 2.6
 _FEW_DAYS = 5  # up to which matplotlib would label hours
+_MANY_DAYS = 400  # from which it labels months
 _MOST_PANELS = 12
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#7f7f7f")
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
@@ -76,8 +77,10 @@ def draw_heat_map(
             if site:
                 axes.set_title(site, loc="left", fontsize=9)
             _suns(axes, days, sun)
-        locator: Any = panels[-1].xaxis.get_major_locator()
-        panels[-1].xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+        form = "%d %b" if len(days) <= _MANY_DAYS else "%b %Y"
+        panels[-1].xaxis.set_major_formatter(DateFormatter(form))  # type: ignore[no-untyped-call]
+        years = sorted({str(days[0].year), str(days[-1].year)})
+        panels[-1].set_xlabel("–".join(years), loc="right")
         figure.suptitle(label, x=0.01, ha="left", weight="bold")
         figure.supylabel(f"hour ({zone})", fontsize=9)
         figure.colorbar(image, ax=list(panels), label="positive minutes in an hour of recording", pad=0.01)
@@ -128,7 +131,7 @@ def _suns(axes: Axes, days: Sequence[date], sun: Sequence[Sun] | None) -> None:
     middles = [left, *(_number(day) + 0.5 for day in days), right]
     for hours in ([each.sunrise for each in sun], [each.sunset for each in sun]):
         through = _broken([hours[0], *hours, hours[-1]])
-        _outline(axes.plot(middles, through, color="white", lw=0.9, zorder=2))
+        _outline(axes.plot(middles, through, color="white", lw=0.9, zorder=2, drawstyle="steps-mid"))
     axes.set_xlim(left, right)
 
 
@@ -194,9 +197,9 @@ def draw_daily_curves(
                     clip_on=False,
                     zorder=3,
                 )
-            axes.set(xlim=(0, 24), xticks=range(0, 25, 3), ylim=(0, None))
+            axes.set(xlim=(0, 24), xticks=range(0, 25, 3))
             axes.grid(axis="y", lw=0.4, color="#dddddd")
-        panels[-1].set_xlabel(f"hour of the day ({zone})")
+        panels[-1].set(xlabel=f"hour of the day ({zone})", ylim=(0, None))  # of all panels, which share it
         figure.supylabel("recorded minutes with the class (%)", fontsize=9)
         handles, labels = panels[0].get_legend_handles_labels()
         handles.append(Patch(facecolor="white", edgecolor="#999999", hatch="////", label="not recorded"))

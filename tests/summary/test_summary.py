@@ -242,3 +242,17 @@ def test_the_axis_of_dates_has_no_hours(tmp_path, count_of_days):
     texts = re.findall("<!-- (.*?) -->", path.read_text())
     assert any("202" in text for text in texts)
     assert not [text for text in texts if ":" in text]
+
+
+def test_curves_stay_in_their_panels(tmp_path, monkeypatch):
+    """A site with more minutes than the first one; panels share the axis."""
+    from htsat_sed.pictures import season
+
+    figures = []
+    monkeypatch.setattr(season, "save", lambda figure, path: figures.append(figure))
+    shares = {"meadow": {"Owl": np.full(24, 5.0)}, "wood": {"Owl": np.linspace(0.0, 90.0, 24)}}
+    season.draw_daily_curves(tmp_path / "daily.png", shares, zone="UTC")
+    for axes in figures[0].axes:
+        low, high = axes.get_ylim()
+        assert low == 0.0
+        assert high >= max(line.get_ydata().max() for line in axes.get_lines()) > 0.0
