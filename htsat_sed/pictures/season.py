@@ -80,7 +80,7 @@ def draw_heat_map(
         form = "%d %b" if len(days) <= _MANY_DAYS else "%b %Y"
         panels[-1].xaxis.set_major_formatter(DateFormatter(form))  # type: ignore[no-untyped-call]
         years = sorted({str(days[0].year), str(days[-1].year)})
-        panels[-1].set_xlabel("–".join(years), loc="right")
+        panels[-1].set_xlabel(" to ".join(years), loc="right")
         figure.suptitle(label, x=0.01, ha="left", weight="bold")
         figure.supylabel(f"hour ({zone})", fontsize=9)
         figure.colorbar(image, ax=list(panels), label="positive minutes in an hour of recording", pad=0.01)

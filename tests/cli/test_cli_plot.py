@@ -18,7 +18,7 @@ from htsat_sed.cli import main
 from htsat_sed.cli.plot import seconds
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
-from htsat_sed.pictures import files
+from htsat_sed.pictures import files as pictures
 
 TINY = HTSATConfig(classes=3, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4))
 RATE = 32_000
@@ -45,7 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that would be saved, from then on."""
     drawn: list[Figure] = []
-    monkeypatch.setattr(files, "save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(pictures, "save", lambda figure, path: drawn.append(figure))
     return drawn
 
 

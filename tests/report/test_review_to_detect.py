@@ -90,7 +90,7 @@ def test_a_review_in_the_page_gives_detect_its_thresholds(
     command = ("tune", "--reviewed", review, "--precision", "0.9", "-c", checkpoint, "-o", tuned)
     code, out, _ = run(*command)
     assert code == 0
-    assert "too few heard" in out  # the other classes
+    assert "too few verdicts" in out  # the other classes
     text = tuned.read_text(encoding="utf-8")
     shown = float(re.search(r"# (\d\.\d+) in calibrated scores", text)[1])
     assert 0.3 < shown < 0.8
