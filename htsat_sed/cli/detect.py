@@ -214,7 +214,8 @@ def detect(
         ray.check(recordings, model.execution)
         recordings, part = shards.take(recordings, out=out, skip_existing=skip_existing)
         targets = output_options.targets(recordings, restart=run_options.restart)
-        detector = model.detector(channels, events, fill_batches=out is not None and len(recordings) > 1)
+        fill = out is not None and len(recordings) > 1
+        detector = model.detector(channels, events, fill_batches=fill, deferred=ray.given)
         from htsat_sed.runs.event_files import is_in_journal_form, start_for_journal
 
         starts, names = clock_options.starts(recordings), [recording.name for recording in recordings]

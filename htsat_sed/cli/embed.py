@@ -107,7 +107,7 @@ def embed(
             raise UsageError(f"{out}: is an archive: a shard needs a folder of its own")
         ray.check(recordings, model.execution)
         model = in_torch(model)
-        detector = model.detector(channels, fill_batches=len(recordings) > 1)
+        detector = model.detector(channels, fill_batches=len(recordings) > 1, deferred=ray.given)
         kind = _kind(detector, model.checkpoint, channels, options)
         _check_same(archive, kind)
         make_folder(out)

@@ -388,6 +388,7 @@ class ModelOptions:
         events: EventOptions = EventOptions(),
         *,
         fill_batches: bool = False,
+        deferred: bool = False,
     ) -> Detector:
         """The detector that the options describe.
 
@@ -398,6 +399,7 @@ class ModelOptions:
             channels: of the recordings.
             events: how presence maps become events.
             fill_batches: see `Detector`.
+            deferred: see `Detector`.
         """
         windows = parse_batch_size(self.execution.batch_size)
         channel = channels.number()
@@ -431,6 +433,7 @@ class ModelOptions:
             workers=self.execution.jobs or self.execution.threads,
             channel=channel,
             track=channels.track,
+            deferred=deferred,
         )
         if self.execution.precision != "float32":
             say("note", f"{detector.runtime} computes in {self.execution.precision}", "")

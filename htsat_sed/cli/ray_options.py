@@ -30,11 +30,17 @@ class RayOptions:
     ray: str | None = option(
         None,
         "Score on a Ray cluster: its address (host:port), auto for the cluster that this machine is part of, "
-        "or local to start one on this machine. Each GPU gets a worker, or each --threads cores.  "
+        "or local to start one on this machine. Each GPU gets a worker, else each --threads "
+        "cores; name --device cuda if this machine has no GPU.  "
         "\\[default: score in this process]",
         "--ray",
         metavar="local|ADDRESS",
     )
+
+    @property
+    def given(self) -> bool:
+        """Whether workers score, and this process only writes."""
+        return self.ray is not None
 
     def check(self, recordings: Sequence[Recording], execution: ExecutionOptions) -> None:
         """Refuse what workers cannot do.

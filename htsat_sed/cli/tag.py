@@ -154,7 +154,8 @@ def tag(
         )
         ray.check(recordings, model.execution)
         recordings, part = shards.take(recordings, out=out)
-        detector = model.detector(channels, raw, fill_batches=out is not None and len(recordings) > 1)
+        fill = out is not None and len(recordings) > 1
+        detector = model.detector(channels, raw, fill_batches=fill, deferred=ray.given)
         special = {"shifts": options.shifts} if options.shifts > 1 else {}
         special |= {"raw scores": True} if options.raw_scores else {}
         display = RecordingsProgress("tagging", len(recordings))

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, cast, overload
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from htsat_sed.audio import AudioStream, InMemory, Window, check_choice, open_recording, windows
 from htsat_sed.detection.calibration import clip_calibration
-from htsat_sed.detection.devices import Compute, Devices
+from htsat_sed.detection.devices import Compute, Devices, best_device
 from htsat_sed.detection.ensemble import ClassSelection, Ensemble
 from htsat_sed.detection.events import Event, PostProcessing, find_events
 from htsat_sed.detection.pooling import Embeddings, Pooling
@@ -101,6 +101,8 @@ class Detector:
             scores then do not depend in the last bit on other recordings in the batch.
         channel: only this channel of each recording, from 1; None for the mean of all.
         track: this audio track of each recording with several, from 1; None for the first.
+        deferred: put nothing on the device and compile nothing before the first call, for a Detector that
+            describes what other processes compute. The device need not exist here.
 
     A Detector is thread-safe. It pickles and copies by its arguments, including weights, so it can be passed
     to spawned processes; after a fork it refuses to work in the child. Models are copied: those given are
@@ -140,6 +142,7 @@ class Detector:
         fill_batches: bool = False,
         channel: int | None = None,
         track: int | None = None,
+        deferred: bool = False,
     ) -> None:
         self._arguments = {name: value for name, value in locals().items() if name != "self"}
         self._process = os.getpid()
@@ -183,8 +186,11 @@ class Detector:
             self.models[0].post_processing, class_map
         )
         self.execution = execution or Execution()
-        self._devices = Devices(models, device, batch_size, self.execution, classes)
-        self.runtime: Runtime = self._devices.ensembles[0].models[0].runtime
+        self._classes = classes
+        if deferred:
+            self.runtime: Runtime = self.execution.on(self.device)
+        else:
+            self.runtime = self._devices.ensembles[0].models[0].runtime
 
     def __reduce__(self) -> tuple[object, ...]:
         """Copy and pickle by the arguments, including models; the copy is constructed in its own process."""
@@ -198,12 +204,15 @@ class Detector:
     @property
     def device(self) -> torch.device:
         """Where the model is computed; the first of several."""
-        return self._devices.ensembles[0].device
+        if "_devices" in vars(self):
+            return self._devices.ensembles[0].device
+        name = self._arguments["device"].partition(",")[0]
+        return best_device() if name == "auto" else torch.device(name)
 
-    @property
-    def batch_size(self) -> int:
-        """Windows that pass the model at once, as of now."""
-        return self._devices.batch_size
+    @cached_property
+    def _devices(self) -> Devices:
+        given = self._arguments
+        return Devices(self.models, given["device"], given["batch_size"], self.execution, self._classes)
 
     def detect(self, sound: Sound, *, sample_rate: int | None = None) -> list[Event]:
         """Events of one recording.

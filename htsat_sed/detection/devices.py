@@ -205,6 +205,11 @@ def _device(name: str) -> torch.device:
                 f"wanted a device that torch can use on this machine, got {name!r}: {reason}"
             ) from error
         return device
+    return best_device()
+
+
+def best_device() -> torch.device:
+    """CUDA, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -41,6 +41,7 @@ LOCAL = "local"
 _CHUNK = 8  # recordings that go to a worker at once
 _CHUNK_BYTES = 16 << 20  # of the files of a chunk, if it has several
 _AHEAD_BYTES = 64 << 20  # of the files that a worker has in hand, if they are more than two chunks
+_GPU_WINDOWS = 128  # of a batch on a GPU, where nobody says
 _WAITING = 4  # times as many recordings as workers can have in hand: those whose turn has not come
 _LOSSES = 3  # workers that a recording may take with it; from the last but one on it is scored alone
 _STARTS = 3  # times in a row that workers may fail to start
@@ -283,13 +284,11 @@ class RayWorkers(Generic[_Result]):
         self.lost = 0
         self._address, self._threads, self._note = address, threads, note
         self._gpus = int(detector.device.type == "cuda")
-        arguments = {
-            **detector.arguments,
-            "device": detector.device.type,
-            "workers": threads,
-        }
-        self._task = Task(__version__, arguments, threads, score, rows)
-        self._most = max(8 * _CHUNK, 4 * detector.batch_size)  # recordings that a worker has in hand
+        own = {"device": detector.device.type, "workers": threads, "deferred": False}
+        self._task = Task(__version__, {**detector.arguments, **own}, threads, score, rows)
+        windows = detector.arguments["batch_size"]
+        windows = windows if isinstance(windows, int) else _GPU_WINDOWS * self._gpus
+        self._most = max(8 * _CHUNK, 4 * windows)  # recordings that a worker has in hand
         self._hands: list[_Hand] = []
         self._order: deque[_Item] = deque()  # handed out and not yielded
         self._again: deque[_Item] = deque()  # lost with a worker, in order
@@ -436,15 +435,16 @@ class RayWorkers(Generic[_Result]):
     def _lose(self, hand: _Hand, error: Exception) -> None:
         """Count a worker as lost, and note what is to be scored again."""
         self._hands.remove(hand)
+        tasks, hand.tasks = list(hand.tasks.values()), {}
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(hand.actor)  # it may only be out of reach
         if not hand.ready:
             self._failed_start(error)
             return
         self.lost += 1
-        lost = {id(item) for items in hand.tasks.values() for item in items}
+        lost = {id(item) for items in tasks for item in items}
         waiting = {id(item) for item in self._again}
-        for items in hand.tasks.values():
+        for items in tasks:
             for item in items:
                 item.losses += 1
                 if item.losses >= _LOSSES:

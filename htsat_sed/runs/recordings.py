@@ -61,12 +61,15 @@ def find_all(
     def kept(name: str) -> bool:
         return is_kept(name, include, exclude)
 
-    found: dict[Path | str, Recording] = {}
+    found: dict[str, Recording] = {}
     failures: list[HtsatSedError] = []
     here = Path.cwd()
     for recording in _expand(paths, kept, failures):
-        found.setdefault(STDIN if recording.path == STDIN else here / recording.path, recording)
+        # As text: a million of Path would take 0.4 GB.
+        key = STDIN if recording.path == STDIN else os.path.normcase(here / recording.path)
+        found.setdefault(key, recording)
     recordings = list(found.values())
+    del found
     for longer in (Path(), here):  # a path may equal another recording's name
         shared = Counter(recording.name for recording in recordings)
         recordings = [

@@ -39,6 +39,17 @@ def test_a_detector_is_copied_and_works_in_a_spawned_process(tmp_path: Path) -> 
         assert processes.submit(_events, detector, path).result() == expected
 
 
+def test_a_deferred_detector_needs_no_device_before_it_computes(tmp_path: Path) -> None:
+    elsewhere = Detector(tiny(), device="cuda", deferred=True)
+    assert (elsewhere.device.type, elsewhere.runtime, elsewhere.labels) == ("cuda", "torch", LABELS)
+    path = write(tmp_path / "a.wav", 4.0)
+    here = {"device": "cpu", "post_processing": RULES, "batch_size": 2}
+    deferred, whole = (Detector(tiny(), deferred=each, **here) for each in (True, False))
+    assert (deferred.device, deferred.runtime) == (whole.device, whole.runtime)
+    assert Detector(**{**deferred.arguments, "deferred": False}).detect(path) == whole.detect(path)
+    assert deferred.detect(path) == whole.detect(path)
+
+
 def _events(detector: Detector, path: Path) -> list[Event]:
     return detector.detect(path)
 
