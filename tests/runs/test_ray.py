@@ -343,4 +343,4 @@ if __name__ == "__main__":
     assert [line.partition(" ")[0] for line in found] == [f"{i}.wav" for i in range(20)]
     assert [line.endswith(" 4") for line in found] == [i not in (7, 17) for i in range(20)]
     assert "7.wav: the process that read it ended 3 times" in found[7]
-    assert int(lost) >= 5  # two together, then each alone
+    assert int(lost) >= 4  # at least the last of three each alone
