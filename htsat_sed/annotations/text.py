@@ -212,7 +212,13 @@ class Collected:
         self._dropped: dict[str, list[int]] = {}
 
     def recording(self, filename: str) -> dict[Event, None]:
-        """Add a recording, with or without events; return its events so far."""
+        """Add a recording, with or without events; return its events so far.
+
+        Raises:
+            AnnotationError: the name is blank.
+        """
+        if not normal(filename):
+            raise AnnotationError(self._path, "a recording has no name")
         return self._events.setdefault(self._names.of(filename), {})
 
     def drop(self, line: int, what: str) -> None:
