@@ -36,9 +36,10 @@ def official_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 def _restored_messages() -> Iterator[None]:
     """Undo what the command line does to the package's logger, and what --quiet and --progress say."""
     logger = logging.getLogger("htsat_sed")
-    handlers, propagate = logger.handlers, logger.propagate
+    handlers, propagate, level = logger.handlers, logger.propagate, logger.level
     yield
     logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
     shown.quiet, shown.progress, shown.log = False, "auto", None
 
 
