@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, time
+from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING, ClassVar
 
 import typer
@@ -14,7 +14,7 @@ import typer
 from htsat_sed.cli.groups import option
 from htsat_sed.cli.options import RECORDINGS
 from htsat_sed.cli.terminal import emit, remark, say
-from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.errors import HtsatSedError, UsageError, counted
 
 if TYPE_CHECKING:
     from htsat_sed.cli.clock_options import ClockOptions
@@ -117,7 +117,8 @@ class SelectionOptions:
         cost, runtime = _cost(detector)
         seconds = known * cost * passes
         more = f"; the duration of {unknown} is unknown" if unknown else ""
-        remark(f"{len(recordings)} recordings, {known / 3600:.2f} h of sound{more}; nothing was written")
+        found = counted(len(recordings), "recording")
+        remark(f"{found}, {known / 3600:.2f} h of sound{more}; nothing was written")
         hours, rest = divmod(round(seconds), 3600)
         takes = f"{hours}:{rest // 60:02d}:{rest % 60:02d}"
         remark(f"the model would take about {takes} on this machine ({runtime})")
@@ -139,17 +140,28 @@ def _within(since: str | None, until: str | None) -> Callable[[datetime], bool]:
     from htsat_sed.clock import parse_time
 
     begin = None if since is None else parse_time(since)
-    end = None if until is None else parse_time(until)
-    return lambda moment: (
-        (begin is None or _before(begin, moment, equal=True)) and (end is None or _before(moment, end))
-    )
+    # Without an offset, a time in the hour that clocks repeat is the first as --since, the second as --until.
+    end = None if until is None else parse_time(until).replace(fold=1)
+    for each in (begin, end):
+        if each is not None and each.year in (1, 9999):  # other zones would have no such year
+            raise UsageError(f"wanted a year from 2 to 9998, got {each.year}")
+
+    def within(moment: datetime) -> bool:
+        after_begin = begin is None or _instant(begin, moment) <= _instant(moment, moment)
+        return after_begin and (end is None or _instant(moment, moment) < _instant(end, moment))
+
+    return within
 
 
-def _before(first: datetime, second: datetime, *, equal: bool = False) -> bool:
-    """Whether a time is before another; a naive time is assumed to be in the zone of the other."""
-    if (first.tzinfo is None) != (second.tzinfo is None):
-        first, second = first.replace(tzinfo=None), second.replace(tzinfo=None)
-    return first < second or (equal and first == second)
+def _instant(time: datetime, start: datetime) -> datetime:
+    """A time to compare with the start of a recording, in UTC if that start has a zone.
+
+    A time without a zone is in the zone of the recording; zones are ignored if the recording has none.
+    Python compares times of one zone by the wall clock, and those of the repeated hour never as equal.
+    """
+    if start.tzinfo is None:
+        return time.replace(tzinfo=None)
+    return (time if time.tzinfo is not None else time.replace(tzinfo=start.tzinfo)).astimezone(UTC)
 
 
 def _hour(text: str) -> time:

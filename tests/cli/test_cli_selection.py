@@ -68,9 +68,36 @@ def test_what_is_taken(card, run, monkeypatch, arguments, expected):
     assert found == expected
     seconds = sum((index + 1) / 2 for index in expected)
     assert [float(row["duration"]) for row in rows] == [(index + 1) / 2 for index in expected]
-    assert f"{len(expected)} recordings, {seconds / 3600:.2f} h of sound; nothing was written" in err
+    assert (
+        f"{len(expected)} recording{'s'[: len(expected) > 1]}, {seconds / 3600:.2f} h of sound; nothing was written"
+        in err
+    )
     if "--timezone" in arguments:
         assert rows[0]["begin"] == "2026-05-12T04:30:00.000+02:00"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--since", "2026-10-25T02:30+02:00"), [0, 1, 2]),
+        (("--since", "2026-10-25T02:30+01:00"), [1, 2]),
+        (("--since", "2026-10-25T01:30Z", "--until", "2026-10-25T02:30Z"), [1]),
+        (("--since", "2026-10-25T02:30"), [0, 1, 2]),
+        (("--until", "2026-10-25T02:30"), [0]),
+        (("--until", "2026-10-25T02:31"), [0, 1]),
+    ],
+)
+def test_the_hour_that_clocks_repeat(run, tmp_path, monkeypatch, arguments, expected):
+    """In Berlin, clocks went from 03:00 back to 02:00 on 25 October 2026, at 01:00 UTC."""
+    monkeypatch.setattr("htsat_sed.cli.selection._cost", lambda make: (0.5, "torch"))
+    names = ["S_20261025_023000+0200.wav", "S_20261025_023000+0100.wav", "S_20261025_033000+0100.wav"]
+    for name in names:
+        soundfile.write(tmp_path / name, np.ones(RATE), RATE)
+    code, out, err = run("detect", tmp_path, "--dry-run", "--timezone", "Europe/Berlin", *arguments)
+    assert code == 0, err
+    assert [
+        names.index(row["filename"]) for row in csv.DictReader(out.splitlines(), delimiter="\t")
+    ] == sorted(expected, key=lambda index: names[index])
 
 
 def test_tag_takes_and_lists_the_same(card, run, model, monkeypatch, tmp_path):
