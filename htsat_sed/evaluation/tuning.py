@@ -307,6 +307,8 @@ def _labels(
     missing = [name for name in events.recordings if name not in maps]
     if missing:
         raise UsageError(f"wanted a presence map of every recording, got none of {missing[0]!r}")
+    if len(events.recordings) < 2:
+        raise UsageError("wanted labels of at least 2 recordings for the cross-validation, got those of 1")
     if not 2 <= folds <= len(events.recordings):
         raise UsageError(f"wanted 2 to {len(events.recordings)} folds (recordings), got {folds}")
     heard = {label for name in events.recordings for label in maps[name].labels}

@@ -235,6 +235,9 @@ def test_impossible_folds(folds: int, message: str) -> None:
         tune(pair(reference, {}), maps, folds=folds)
     with pytest.raises(ValueError, match=r"a presence map of every recording, got none of '0\.wav'"):
         tune(pair(reference, {}), {})
+    one = dict([next(iter(reference.items()))])
+    with pytest.raises(ValueError, match="labels of at least 2 recordings"):
+        tune(pair(one, {}), maps, folds=2)
 
 
 def test_command_writes_values_that_detect_takes(
