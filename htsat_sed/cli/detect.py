@@ -187,12 +187,11 @@ def detect(
 ) -> None:
     """Find sound events in recordings: what sounds, from when to when.
 
-    detect cuts recordings of any length, rate and channel count into 10 s windows.
-    The model scores every class in every 0.3125 s of a window. An event is a run of
-    smoothed scores above the threshold. detect reports unreadable recordings and
-    continues with the others. If the start time of a recording is known, CSV,
-    JSON Lines, Parquet and Raven's tables contain clock times.
-    To resume a stopped run with -o, give the same command again.
+    detect cuts recordings of any length, rate and channel count into 10 s windows. The model
+    scores every class in every 0.3125 s of a window. An event is a run of smoothed scores above
+    the threshold. detect reports unreadable recordings and continues with the others. If the
+    start time of a recording is known, CSV, JSON Lines, Parquet and Raven's tables contain clock
+    times. To resume a stopped run with -o, give the same command again.
 
     [bold]Examples[/bold]
 
