@@ -1,10 +1,11 @@
 """What tests of runs over many recordings share."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from planted import plant
+from planted import BATCH, PROGRAM, plant, plant_thousands
 from rule_made import by_rule
 from s3_made import Bucket, s3_server
 
@@ -47,3 +48,26 @@ def few(tmp_path: Path) -> Path:
     plant(tmp_path / "few", ["0.wav", "1.wav"])
     plant(tmp_path / "few", [f"{i}.wav" for i in range(2, 6)], silent=True)
     return tmp_path / "few"
+
+
+@pytest.fixture(scope="session")
+def thousands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2 000 files, 25 of which are no recordings."""
+    folder = tmp_path_factory.mktemp("thousands") / "recordings"
+    plant_thousands(folder)
+    assert len(list(folder.iterdir())) == 2000
+    return folder
+
+
+@pytest.fixture(scope="session")
+def by_one_process(
+    thousands: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """The files that `htsat-sed detect thousands/ -o a.csv` writes: name -> content."""
+    folder = tmp_path_factory.mktemp("one")
+    command = ["detect", thousands, *BATCH, "-c", checkpoint, "-o", folder / "a.csv"]
+    done = subprocess.run([*PROGRAM, *map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert written["a.csv.failures.csv"].count(b"\n") == 26
+    return written

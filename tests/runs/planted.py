@@ -27,5 +27,20 @@ def plant(folder: Path, names: list[str], *, silent: bool = False) -> None:
         soundfile.write(path, samples * (not silent), RATE, format="WAV", subtype="FLOAT")
 
 
+def plant_thousands(folder: Path) -> None:
+    """1 975 recordings, two of which hold sound, and 25 files that are no recordings."""
+    plant(folder, ["0000.wav", "0001.wav"])
+    plant(folder, [f"{i:04d}.wav" for i in range(2, 1975)], silent=True)
+    whole = (folder / "0000.wav").read_bytes()
+    for i, end in enumerate((0, 4, 12, 20, 36, 44)):
+        (folder / f"cut {i}.wav").write_bytes(whole[:end])
+    for i, suffix in enumerate(("wav", "flac", "mp3", "ogg", "m4a")):
+        (folder / f"empty {i} ☂.{suffix}").write_bytes(b"")
+        (folder / f"text, {i}.{suffix}").write_bytes(b"This is no sound.\n" * 50)
+        (folder / f"noise {i}.{suffix}").write_bytes(np.random.default_rng(i).bytes(3000))
+    for i in range(4):
+        (folder / f"picture {i}.wav").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(500 + i))
+
+
 def failures(path: Path) -> dict[str, str]:
     return {row.filename(): row.text("reason") for row in read_rows(path, ("filename", "reason"))}

@@ -212,16 +212,17 @@ def lines(journal: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.is_file() else 0
 
 
-def scores(raylet: int) -> bool:
-    """Whether a worker of this node has recordings in hand; Ray names processes after what they do."""
+def scoring(raylet: int) -> list[int]:
+    """Process ids of the workers of a node that are scoring; Ray names processes after what they do."""
+    found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             name, status = (folder / "cmdline").read_bytes(), (folder / "stat").read_text()
         except OSError:
             continue
         if name.startswith(b"ray::Worker.score") and int(status.rpartition(")")[2].split()[1]) == raylet:
-            return True
-    return False
+            found.append(int(folder.name))
+    return found
 
 
 def run_with_lost_node(cluster: Any, command: tuple[object, ...], out: Path) -> tuple[int, str]:
@@ -230,7 +231,7 @@ def run_with_lost_node(cluster: Any, command: tuple[object, ...], out: Path) -> 
     raylet = node.all_processes["raylet"][0].process.pid
     process = start(*command, "--ray", cluster.address, "-o", out)
     journal = out.with_name(f"{out.name}.journal")
-    wait_for(lambda: lines(journal) > 1 and scores(raylet), process)
+    wait_for(lambda: lines(journal) > 1 and bool(scoring(raylet)), process)
     os.kill(raylet, signal.SIGKILL)
     cluster.remove_node(node, allow_graceful=False)
     printed, err = process.communicate()
@@ -271,6 +272,51 @@ def test_a_node_lost_and_a_driver_killed_the_bytes_are_those_of_one_process(
     _, err = process.communicate()
     assert (process.returncode, "recordings are done already" in err) == (1, True), err
     assert contents(tmp_path / "driver") == contents(tmp_path / "one")
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.long
+def test_five_kills_at_random_moments(run: Run, checkpoint: Path, cluster: Any, tmp_path: Path) -> None:
+    """SIGKILL ends the driver three times, which is started again, and a worker twice."""
+    folder, rng = tmp_path / "recordings", random.Random(time.time_ns())
+    plant(folder, [f"{i:03d}.wav" for i in range(80)])
+    (folder / "010 cut.wav").write_bytes((folder / "010.wav").read_bytes()[:20_000])
+    command = ("detect", folder, *SLOW, "-c", checkpoint)
+    for name in ("one", "killed"):
+        (tmp_path / name).mkdir()
+    assert run(*command, "-o", tmp_path / "one" / "a.csv")[0] == 1
+
+    out = tmp_path / "killed" / "a.csv"
+    journal, raylet = out.with_name("a.csv.journal"), cluster.head_node.all_processes["raylet"][0].process.pid
+    again = (*command, "--ray", cluster.address, "-o", out)
+    process = start(*again)
+    for victim in ("driver", "worker", "driver", "worker", "driver"):
+        done = lines(journal) + rng.randrange(1, 14)
+        wait_for(lambda: lines(journal) >= done and bool(scoring(raylet)), process)  # noqa: B023
+        time.sleep(rng.random() * 0.3)
+        if victim == "driver":
+            process.kill()
+            process.communicate()
+            process = start(*again)
+        else:
+            for pid in scoring(raylet):
+                os.kill(pid, signal.SIGKILL)
+    _, err = process.communicate()
+    assert (process.returncode, "recordings are done already" in err) == (1, True), err
+    assert contents(tmp_path / "killed") == contents(tmp_path / "one")
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.long
+def test_two_thousand_recordings_with_a_node_lost(
+    checkpoint: Path, thousands: Path, by_one_process: dict[str, bytes], cluster: Any, tmp_path: Path
+) -> None:
+    command = ("detect", thousands, *BATCH, "--threads", 1, "-c", checkpoint)
+    code, err = run_with_lost_node(cluster, command, tmp_path / "a.csv")
+    assert (code, "workers lost: 1;" in err) == (1, True), err
+    assert contents(tmp_path) == by_one_process
 
 
 @needs_ray

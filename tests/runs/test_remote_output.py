@@ -215,3 +215,24 @@ def test_files_come_before_the_journal_that_names_them_and_a_second_run_is_found
         )
         with pytest.raises(Exception, match="another run is writing there"):
             other.start(other.path / "htsat-sed.journal")
+
+
+@pytest.mark.long
+def test_two_thousand_recordings_in_s3_and_results_in_s3(
+    run: Run,
+    checkpoint: Path,
+    bucket: Bucket,
+    thousands: Path,
+    by_one_process: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import s3fs
+
+    monkeypatch.setattr(remote_output, "_EVERY", 5.0)
+    s3fs.S3FileSystem().put(f"{thousands}/", f"{bucket.name}/in/", recursive=True)
+    source, out = f"{bucket.address}/in/", f"{bucket.address}/out/a.csv"
+    code, printed, err = run("detect", source, *BATCH, "-c", checkpoint, "-o", out)
+    assert (code, printed) == (1, ""), err
+    assert set(bucket.files("out")) == set(by_one_process)
+    assert bucket.files("out")["a.csv"] == by_one_process["a.csv"]
+    assert bucket.files("out")["a.csv.failures.csv"] == by_one_process["a.csv.failures.csv"]
