@@ -13,6 +13,9 @@ import pytest
 from htsat_sed.annotations import FORMATS, read_events, write_events
 from htsat_sed.detection.events import Event
 
+# Deprecations inside the other programs are theirs.
+pytestmark = pytest.mark.filterwarnings("default")
+
 TABLE = {
     "day1/a.wav": [
         Event(0.25, 1.5, "Dog", 0.75, 1),
