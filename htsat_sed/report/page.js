@@ -116,6 +116,9 @@
     return parts[0].slice(0, depth).reduce((sum, part) => sum + part.length + 1, 0);
   })();
   const short = (recording) => recording.name.slice(common);
+  const leaf = (recording) => recording.name.split("/").pop();
+  const leaves = new Set(recordings.map(leaf)).size === recordings.length; // so the last part alone is clear
+  const briefest = leaves ? leaf : short;
 
   const count = (n, one, many) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
   const say = (text) => { $("live").textContent = text; };
@@ -174,6 +177,7 @@
         ?? items.find((one) => one.of === before.of && one.found.onset === before.found.onset && one.label === before.label)
         ?? items.find((one) => one.of === before.of && one.label === before.label && alike(one, before)) ?? null;
     }
+    fillFilters();
     arrange();
   }
 
@@ -202,6 +206,26 @@
   function distance(item) {
     const k = data.labels.indexOf(item.found.label ?? item.label);
     return item.score === null || k < 0 ? 2 : Math.abs(item.score - Rules.calibrated(rules[k].threshold, rules[k]));
+  }
+
+  let filled = "";
+
+  /** The choices of the filters: labels and hours of the events as they are now, and what is chosen. */
+  function fillFilters() {
+    const [label, hour] = [$("filter-class").value, $("filter-hour").value];
+    const labels = [...new Set([...items.map((item) => item.label), ...(label ? [label] : [])])].sort();
+    const hours = [...new Set([...items.map(hourOf), ...(hour ? [Number(hour)] : [])])].sort((a, b) => a - b);
+    const now = JSON.stringify([labels, hours]);
+    if (filled === now) return;
+    filled = now;
+    $("filter-class").replaceChildren(element("option", { value: "", text: "every class" }), ...labels.map((one) => element("option", { value: one, text: one })));
+    $("filter-class").value = label;
+    $("filter-hour").hidden = hours.length < 2;
+    const clockTimes = recordings.some((one) => one.started !== null);
+    $("filter-hour").replaceChildren(element("option", { value: "", text: "every hour" }),
+      ...hours.map((one) => element("option", { value: one, text: clockTimes ? `${two(one)}:00 to ${two(one)}:59` : `hour ${one + 1}` })));
+    $("filter-hour").value = hour;
+    $("label-options").replaceChildren(...[...new Set([...data.labels, ...labels])].map((one) => element("option", { value: one })));
   }
 
   function arrange() {
@@ -412,6 +436,11 @@
     const context = canvas.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, size.width, high / ratio);
+    if (printing) { // on paper, nothing cuts off what reaches beyond the canvas
+      context.beginPath();
+      context.rect(0, 0, size.width, high / ratio);
+      context.clip();
+    }
     return { context, width: size.width, height: high / ratio };
   }
 
@@ -641,9 +670,11 @@
     const known = new Set(order.map((one) => one.label));
     const others = [...new Set([...referred.keys(), ...current.items.keys()])].filter((label) => !known.has(label));
     const matters = (one) => referred.has(one.label) || current.items.has(one.label) || one.peak > 0.6 * rules[one.k].threshold;
-    const kept = order.filter((one) => allLanes || matters(one));
-    current.lanes = [...kept, ...others.map((label) => ({ k: -1, label }))];
-    current.hidden = order.length - kept.length;
+    const inView = (own) => own?.some((one) => one.offset >= view.from && one.onset <= view.to);
+    const onPaper = ({ label }) => inView(current.items.get(label)) || inView(referred.get(label));
+    const kept = order.filter((one) => (printing ? onPaper(one) : allLanes || matters(one)));
+    current.lanes = [...kept, ...others.map((label) => ({ k: -1, label })).filter((one) => !printing || onPaper(one))];
+    current.hidden = printing ? 0 : order.length - kept.length;
     const names = $("names");
     names.textContent = "";
     current.lanes.forEach((lane, i) => {
@@ -655,14 +686,14 @@
       });
       names.append(button);
     });
-    if (current.hidden || allLanes) {
+    if (current.hidden || (allLanes && !printing)) {
       const text = allLanes ? "fewer classes" : `${current.hidden} more ${current.hidden === 1 ? "class" : "classes"}`;
       const more = element("button", { type: "button", class: "more", text });
       more.style.top = `${current.lanes.length * LANE + 4}px`;
       more.addEventListener("click", () => { allLanes = !allLanes; arrange(); });
       names.append(more);
     }
-    const high = current.lanes.length * LANE + (current.hidden || allLanes ? 38 : 4);
+    const high = current.lanes.length * LANE + (current.hidden || (allLanes && !printing) ? 38 : 4);
     names.style.height = `${high}px`;
     $("lanes-space").style.height = `${high}px`;
     measure(); // the lanes give way to the spectrogram, or take from it
@@ -672,10 +703,10 @@
 
   function drawLanes() {
     const row = $("lanes-row");
-    const size = sizes.get(row) ?? { height: row.clientHeight };
-    lanes.style.height = `${size.height}px`;
-    const { context, width, height } = prepared(lanes, size.height);
-    const scroll = row.scrollTop;
+    const high = printing ? Math.max(1, current.lanes.length * LANE) : (sizes.get(row)?.height ?? row.clientHeight);
+    lanes.style.height = `${high}px`;
+    const { context, width, height } = prepared(lanes, high);
+    const scroll = printing ? 0 : row.scrollTop;
     const scale = width / (view.to - view.from);
     const first = Math.max(0, Math.floor(scroll / LANE));
     const last = Math.min(current.lanes.length - 1, Math.floor((scroll + height) / LANE));
@@ -883,7 +914,7 @@
     label.textContent = item.verdict === "other" && item.judged.detected ? `${item.label} (not ${item.judged.detected.label})` : item.label;
     label.title = item.label;
     score.textContent = item.score === null ? "drawn" : item.score.toFixed(2);
-    place.textContent = `${when(item.of, item.onset)} · ${(item.offset - item.onset).toFixed(1)} s${recordings.length > 1 ? ` · ${short(item.of)}` : ""}`;
+    place.textContent = `${when(item.of, item.onset)} · ${(item.offset - item.onset).toFixed(1)} s${recordings.length > 1 ? ` · ${briefest(item.of)}` : ""}`;
     place.title = item.of.name;
     bar.hidden = item.score === null;
     bar.firstChild.style.width = `${100 * (item.score ?? 0)}%`;
@@ -1473,6 +1504,12 @@
 
   const stem = (name) => name.split("/").pop().replace(/[^\p{L}\p{N}._ -]/gu, "_").slice(0, 80) || "recording";
 
+  /** Name of this page's file, without suffix. */
+  function ownName() {
+    const name = location.pathname.split("/").pop().replace(/\.html?$/i, "");
+    try { return decodeURIComponent(name); } catch { return name; } // bytes that are no UTF-8
+  }
+
   function open_() {
     return items.filter((item) => !item.judged).map((item) => ({ recording: item.of.name, onset: item.onset, offset: item.offset, label: item.label, score: item.score }));
   }
@@ -1483,7 +1520,7 @@
   }
 
   function exportAs(kind) {
-    const page = recordings.length > 1 ? stem(data.title) : stem(recordings[0].name);
+    const page = recordings.length > 1 ? stem(ownName() || data.title) : stem(recordings[0].name);
     if (kind === "review") {
       save(`${page}.review.csv`, Review.table(review, open_()), "text/csv");
       unsaved = false;
@@ -1544,6 +1581,16 @@
   };
   for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", action);
   for (const button of document.querySelectorAll("[data-verdict]")) button.addEventListener("click", () => judge(button.dataset.verdict));
+
+  // After a click, keys act on the events again: space would else press the button a second time.
+  const toList = () => { if (!document.querySelector("dialog[open]")) list.focus({ preventScroll: true }); };
+  for (const button of document.querySelectorAll(".transport button, .verdicts button")) {
+    button.addEventListener("click", (event) => { if (event.detail > 0) toList(); });
+  }
+  let pointed = false; // by a pointer, not by keys
+  document.addEventListener("pointerdown", () => { pointed = true; }, true);
+  document.addEventListener("keydown", () => { pointed = false; }, true);
+  for (const select of document.querySelectorAll("select")) select.addEventListener("change", () => { if (pointed) toList(); });
   for (const button of document.querySelectorAll("[data-export]")) button.addEventListener("click", () => exportAs(button.dataset.export));
   for (const id of ["filter-class", "filter-verdict", "filter-recording", "filter-hour", "sort", "score-from", "score-to", "sample"]) {
     $(id).addEventListener("input", () => { arrange(); list.scrollTop = 0; });
@@ -1606,7 +1653,8 @@
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const target = event.target;
-    if (target.matches("input, select, textarea") && event.key !== "Escape") return;
+    const slides = target.matches("input[type=range]") && !/^(Arrow|Page|Home|End)/.test(event.key); // it needs no others
+    if (target.matches("input, select, textarea") && event.key !== "Escape" && !slides) return;
     const onButton = target.matches("button");
     if (event.key === " " || event.key === "Enter") {
       if (onButton) return;
@@ -1629,8 +1677,9 @@
 
   addEventListener("beforeprint", () => {
     printing = true;
-    measure();
     theme();
+    laneLabels();
+    measure();
     drawStale(); // now: the next frame comes too late
     const body = element("tbody");
     for (const item of shown.slice(0, 2000)) {
@@ -1640,7 +1689,7 @@
     const head = element("tr", {}, ...["recording", "onset", "offset", "label", "score", "verdict"].map((text) => element("th", { text })));
     $("printed").replaceChildren(element("table", {}, element("thead", {}, head), body));
   });
-  addEventListener("afterprint", () => { printing = false; $("printed").replaceChildren(); theme(); });
+  addEventListener("afterprint", () => { printing = false; $("printed").replaceChildren(); laneLabels(); theme(); });
 
   /* ---- addresses -------------------------------------------------------------------------------------- */
 
@@ -1673,19 +1722,6 @@
 
   /* ---- beginning -------------------------------------------------------------------------------------- */
 
-  function fillFilters() {
-    const labels = [...new Set(items.map((item) => item.label))].sort();
-    const chosen = $("filter-class").value;
-    $("filter-class").replaceChildren(element("option", { value: "", text: "every class" }), ...labels.map((label) => element("option", { value: label, text: label })));
-    $("filter-class").value = labels.includes(chosen) ? chosen : "";
-    const hours = [...new Set(items.map(hourOf))].sort((a, b) => a - b);
-    $("filter-hour").hidden = hours.length < 2;
-    const clockTimes = recordings.some((one) => one.started !== null);
-    $("filter-hour").replaceChildren(element("option", { value: "", text: "every hour" }),
-      ...hours.map((hour) => element("option", { value: hour, text: clockTimes ? `${two(hour)}:00 to ${two(hour)}:59` : `hour ${hour + 1}` })));
-    $("label-options").replaceChildren(...[...new Set([...data.labels, ...labels])].map((label) => element("option", { value: label })));
-  }
-
   async function begin() {
     for (const one of recordings) {
       one.scores0 = one.scores0 ?? data.recordings[one.index].scores;
@@ -1711,7 +1747,6 @@
       }
     }
     collect();
-    fillFilters();
     recordings.forEach(spark);
     if (!$("thresholds").hidden) listSliders();
     if (view === begun) goToFragment();

@@ -412,3 +412,61 @@ def test_json_of_rules(tmp_path: Path) -> None:
         "score_slope": 1.0,
         "score_offset": 0.0,
     }
+
+
+def test_filters_list_labels_that_come_later(opened: Opened, tmp_path: Path) -> None:
+    """Labels that a reviewer gives, and classes whose events begin with a lower threshold."""
+    scores = one_class(60, (10, 20, 0.9), (30, 40, 0.8))
+    scores[45:50, 1] = 0.3
+    page = opened(write_page(tmp_path / "page.html", shown("a.wav", scores, sound=False)))
+    choices = "[...document.querySelectorAll('#filter-class option')].map(one => one.textContent).join()"
+    assert page.evaluate(choices) == "every class,Dog"
+    page.keyboard.press("n")
+    page.keyboard.press("4")
+    page.keyboard.type("Wolf")
+    page.keyboard.press("Enter")
+    until(page, f"{choices} === 'every class,Dog,Wolf'")
+    page.click("#tab-thresholds")
+    page.fill("#slider-1", "0.2")
+    until(page, f"{choices} === 'every class,Cat,Dog,Wolf'")
+    page.click("#tab-events")
+    page.select_option("#filter-class", "Wolf")
+    shows(page, "#count", "1 of 3")
+    page.keyboard.press("z")  # the choice stays while no event has the label
+    shows(page, "#count", "0 of 3")
+
+
+def test_keys_act_on_events_after_clicks(opened: Opened, tmp_path: Path) -> None:
+    """Space would press a clicked button again, and letters would choose in a list."""
+    runs = [(10 * i, 10 * i + 4, 0.9) for i in range(4)]
+    page = opened(write_page(tmp_path / "page.html", shown("a.wav", one_class(60, *runs))))
+    page.keyboard.press("n")
+    page.click("[data-verdict=right]")
+    page.keyboard.press("Space")
+    page.wait_for_timeout(100)
+    shows(page, "#heard-text", "1 of 4 judged")
+    page.focus("#range")
+    page.keyboard.press("2")
+    shows(page, "#heard-text", "2 of 4 judged")
+    before = page.input_value("#range")
+    page.keyboard.press("ArrowRight")
+    assert int(page.input_value("#range")) == int(before) + 1
+
+
+def test_paper_has_the_lanes_with_events_in_view(opened: Opened, tmp_path: Path) -> None:
+    scores = np.zeros((200, 40), np.float32)
+    scores[10:20] = 0.9
+    scores[150:160, 0] = 0.9
+    labels = tuple(f"class {i:02d}" for i in range(40))
+    page = opened(write_page(tmp_path / "page.html", shown("a.wav", scores, labels=labels, sound=False)))
+    names = "document.querySelectorAll('#names button').length"
+    high = "document.querySelector('#lanes').height / Math.min(devicePixelRatio, 2)"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(names) == 40
+    assert page.evaluate(high) == 40 * 40  # all of them, not only those on the screen
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(names) == 40
+    page.evaluate("location.hash = '#t=47-49'")
+    page.wait_for_timeout(100)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(names) == 1
