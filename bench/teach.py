@@ -35,7 +35,8 @@ from htsat_sed.evaluation.false_alarms import count_false_alarms
 from htsat_sed.evaluation.tables import pair
 from htsat_sed.model.checkpoint import load_checkpoint, save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
-from htsat_sed.training.collection import Collection, Labelled, collect, from_folder
+from htsat_sed.training.clip_sources import from_folder
+from htsat_sed.training.collection import Collection, Labelled, collect
 from htsat_sed.training.fit import Machine, fit
 from htsat_sed.training.held_out import as_clip, choose_post_processing, score_held_out
 from htsat_sed.training.recipe import DataRecipe, SoundscapeRecipe, read_recipe

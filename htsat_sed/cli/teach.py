@@ -226,7 +226,8 @@ def _counts(collection: Collection) -> Iterator[str]:
 def _collection(options: TeachOptions) -> Collection:
     """The clips that the options name."""
     from htsat_sed.annotations import read_events, read_heard
-    from htsat_sed.training.collection import collect, from_folder, from_labels, from_tables
+    from htsat_sed.training.clip_sources import from_folder, from_labels, from_tables
+    from htsat_sed.training.collection import collect
     from htsat_sed.training.teaching import rate_of
 
     rate = rate_of(options.start)

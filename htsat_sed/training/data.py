@@ -1,4 +1,4 @@
-"""Labelled clips, from the tables of a data set and the folder of its recordings."""
+"""Reading labelled clips from the tables and recordings of a data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
 from htsat_sed.labels import audioset_codes, normal
 from htsat_sed.segments.export import locate
-from htsat_sed.training.collection import from_folder
+from htsat_sed.training.clip_sources import from_folder
 from htsat_sed.training.recipe import TABLES, DataRecipe
 
 _logger = logging.getLogger("htsat_sed")
@@ -28,14 +28,14 @@ _SPEECH_COMMANDS_LISTS = ("validation_list.txt", "testing_list.txt")
 
 @dataclass(frozen=True)
 class Clip:
-    """A labelled recording.
+    """A recording with weak or strong labels.
 
     Attributes:
-        path: the recording.
-        labels: what sounds in it.
-        events: when it does, onset before offset; None where labels are weak.
-        fold: 1, 2, ...; None where the table has no folds.
-        unknown: classes that may sound in it or not; they are left out of the loss.
+        path: audio file.
+        labels: classes that are present.
+        events: events, in seconds from the start of the recording; None if labels are weak.
+        fold: fold, from 1; None if the table has no folds.
+        unknown: classes that may or may not be present; the loss ignores them.
     """
 
     path: Path
@@ -46,16 +46,20 @@ class Clip:
 
 
 def read_clips(part: DataRecipe, folder: Path, *, fold_count: int) -> list[Clip]:
-    """Read a part of the data: its table, without the recordings that are not there.
+    """Read the clips of a part of the data; a warning reports recordings that are missing.
 
     Args:
-        part: see `DataRecipe`.
-        folder: what its paths are relative to.
-        fold_count: folds that a strong table is dealt into.
+        part: table, folder of recordings and folds to read.
+        folder: folder that the paths of `part` are relative to.
+        fold_count: number of folds of tables without a fold column, see `DataRecipe.folds`.
+
+    Returns:
+        The clips whose recordings exist; none for distractors.
 
     Raises:
-        AnnotationError: the table is missing or malformed, or none of its recordings is there.
-        AudioError: the folder of the recordings is missing, where it is searched.
+        AnnotationError: the table is missing or malformed, has none of the wanted folds, or none of its
+            recordings exists.
+        AudioError: the folder of recordings is needed to find them but cannot be listed.
     """
     if part.kind == "distractors":
         return []
@@ -84,7 +88,7 @@ def read_clips(part: DataRecipe, folder: Path, *, fold_count: int) -> list[Clip]
 
 
 def _as_spelt(clips: list[Clip], audio: Path) -> list[Clip]:
-    """The clips with paths as the disk has them, where these differ in composition or blanks alone."""
+    """Correct paths that differ from the files' names only in Unicode normalisation or white space."""
     if all(clip.path.is_file() for clip in clips) or not audio.is_dir():
         return clips
     spelt = {normal(path.relative_to(audio).as_posix()): path for path in audio.rglob("*")}
@@ -112,7 +116,7 @@ def _strong(table: Path, audio: Path, fold_count: int) -> Iterator[Clip]:
 
 
 def _labels(table: Path, audio: Path, fold_count: int) -> Iterator[Clip]:
-    """Labels of any format; recordings are found as `segments` finds them."""
+    """Read labels of any format; `locate` finds the recordings."""
     events = read_events(table)
     located, missing = locate(list(events), audio)
     for error in missing:
@@ -125,7 +129,7 @@ def _labels(table: Path, audio: Path, fold_count: int) -> Iterator[Clip]:
 
 
 def _folders(_: Path, audio: Path, fold_count: int) -> Iterator[Clip]:
-    """A folder of clips for each class; in negatives, nothing sounds."""
+    """Read a folder of clips for each class; negatives get strong labels without events."""
     for label, paths in from_folder(audio).items():
         number = {source: i for i, source in enumerate(sorted({source for _, source in paths}))}
         for path, source in paths:
@@ -144,7 +148,7 @@ def _clips(table: Path, audio: Path) -> Iterator[Clip]:
 
 
 def _negatives(table: Path, audio: Path) -> Iterator[Clip]:
-    """Recordings without events; a label that is present sounds from beginning to end."""
+    """Read negatives; a label in the table counts as an event over the whole recording."""
     for name, row in read_negatives(table).items():
         events = tuple(Event(0.0, math.inf, label) for label in sorted(row.present))
         yield Clip(audio / name, row.present, events, row.fold, row.possible)
@@ -164,7 +168,10 @@ def _fold(table: Path, line: int, text: str | None) -> int:
 
 
 def _speech_commands(table: Path, audio: Path) -> Iterator[Clip]:
-    """A list of paths such as ``yes/0a7c2a8d_nohash_0.wav``; a folder stands for what no list names."""
+    """Read a list of paths such as ``yes/0a7c2a8d_nohash_0.wav``.
+
+    A folder as table gives all recordings that the lists of validation and test recordings do not name.
+    """
     if table.is_dir():
         listed = {name for lst in _SPEECH_COMMANDS_LISTS for name in _lines(table / lst)}
         found = (path.relative_to(audio).as_posix() for path in _recordings(audio))
@@ -176,7 +183,11 @@ def _speech_commands(table: Path, audio: Path) -> Iterator[Clip]:
 
 
 def _audioset(table: Path, audio: Path) -> Iterator[Clip]:
-    """Rows of video, start and end in seconds, quoted codes; files named by video, and start or not."""
+    """Read AudioSet's CSV: video ID, start and end in seconds, and quoted class codes.
+
+    A recording's name is the video ID with an optional ``Y`` before it, alone or followed by the start in
+    seconds or milliseconds.
+    """
     by_stem = {path.stem.removeprefix("Y"): path for path in _recordings(audio)}
     by_code = audioset_codes()
     for line, row in enumerate(_text(table).splitlines(), start=1):

@@ -15,15 +15,8 @@ from htsat_sed.errors import AnnotationError
 from htsat_sed.model.checkpoint import load_checkpoint, save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.training import head, held_out, teaching
-from htsat_sed.training.collection import (
-    active_part,
-    collect,
-    from_folder,
-    from_labels,
-    from_tables,
-    source_of,
-    write_tables,
-)
+from htsat_sed.training.clip_sources import from_folder, from_labels, from_tables, source_of
+from htsat_sed.training.collection import active_part, collect, write_tables
 from htsat_sed.training.data import read_clips
 from htsat_sed.training.recipe import DataRecipe, find_recipe
 from htsat_sed.training.teaching import mean_of
