@@ -1,1 +1,1 @@
-"""Training HTS-AT from labelled clips: soundscapes made on the fly, recipe, Lightning module, fit."""
+"""Training HTS-AT on labelled clips and synthetic soundscapes: recipes, data, Lightning module, teaching."""

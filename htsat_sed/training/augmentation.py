@@ -1,4 +1,4 @@
-"""Augmentation of spectrograms during training, as published: SpecAugment, then mixup."""
+"""Augmentation of spectrograms during training: SpecAugment, then mixup, as in the HTS-AT paper."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from htsat_sed.training.recipe import AugmentationRecipe
 
 
 def masked(logmel: Tensor, recipe: AugmentationRecipe) -> Tensor:
-    """SpecAugment: stripes of frames and of bands set to 0, the mean after `bn0`.
+    """Apply SpecAugment: set random stripes of frames and of bands to 0, the mean after `bn0`.
 
     Args:
-        logmel: (B, frames, bands), normalised.
-        recipe: number of the stripes, and the width that they stay below.
+        logmel: (B, frames, bands) log-mel spectrograms, normalised by `bn0`.
+        recipe: sets the number of stripes per item and their exclusive maximum widths.
+
+    Returns:
+        (B, frames, bands); a new tensor.
 
     Source: Park et al., *SpecAugment*, Interspeech 2019.
     """
@@ -35,11 +38,14 @@ def _stripe(size: int, widest: int) -> tuple[int, int]:
 
 
 def mixed(values: tuple[Tensor, ...], *, alpha: float) -> tuple[Tensor, ...]:
-    """Mixup: every item becomes a mean of itself and a random other one, with random weights.
+    """Apply mixup: replace each item by a weighted mean of itself and another random item of the batch.
 
     Args:
-        values: tensors of B items, such as spectrograms and their targets; all mixed alike.
-        alpha: of the beta distribution of the weights.
+        values: tensors (B, ...), such as spectrograms and their targets. All get the same pairs and weights.
+        alpha: both parameters of the beta distribution that the weights are drawn from, above 0.
+
+    Returns:
+        The mixed tensors, in the same order and shapes.
 
     Source: Zhang et al., *mixup*, ICLR 2018.
     """
@@ -49,13 +55,16 @@ def mixed(values: tuple[Tensor, ...], *, alpha: float) -> tuple[Tensor, ...]:
 
 
 def mixed_with_reversed(logmel: Tensor, *, alpha: float) -> Tensor:
-    """Mixup as published for HTS-AT: a mean of each spectrogram and its counterpart in the reversed batch.
+    """Apply mixup as the HTS-AT code does: mix item i with item B - 1 - i and leave the labels unchanged.
 
-    The labels stay those of the first, so that the other one is noise.
+    The second spectrogram thus acts as noise.
 
     Args:
-        logmel: (B, frames, bands).
-        alpha: of the beta distribution of the weights.
+        logmel: (B, frames, bands) log-mel spectrograms.
+        alpha: both parameters of the beta distribution that the weights are drawn from, above 0.
+
+    Returns:
+        (B, frames, bands); a new tensor.
     """
     return torch.lerp(logmel.flip(0), logmel, _as(_weights(len(logmel), alpha), logmel))
 

@@ -1,4 +1,4 @@
-"""Batches of examples: the parts of the data in their shares, dealt to processes and readers."""
+"""Batches of examples: mixes the parts of the data by share and splits them over processes and workers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from htsat_sed.training.examples import Example, Series
 
 
 class Batch(NamedTuple):
-    """B examples.
+    """A batch of B examples; see `Example` for the fields.
 
     Attributes:
-        number: of the batch, over all processes; what is random in a step follows from it.
-        waveforms: (B, N).
-        clip: (B, K).
-        tokens: (B, T, K).
-        strong: (B,) bool.
-        unknown: (B, K) bool.
-        broken: paths and reasons of clips that could not be read.
+        number: number of the batch within the run, the same in every process; it seeds the randomness of the
+            step.
+        waveforms: (B, N) samples in [-1, 1], float32.
+        clip: (B, K) clip targets in [0, 1], float32.
+        tokens: (B, T, K) token targets in [0, 1], float32; 0 where labels are weak.
+        strong: (B,) bool, whether the labels are strong.
+        unknown: (B, K) bool, classes that may or may not be present.
+        broken: (path, reason) of each clip that could not be read.
     """
 
     number: int
@@ -41,13 +42,13 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Deal:
-    """Which part of every step's examples a process makes.
+    """The share of each step's examples that one process makes.
 
     Attributes:
-        first: steps done already.
-        steps: steps there are.
-        accumulate: batches that make a step.
-        rank: of this process.
+        first: steps already done, at least 0.
+        steps: total number of steps.
+        accumulate: batches per step, at least 1.
+        rank: rank of this process, from 0.
         world: number of processes.
     """
 
@@ -59,15 +60,16 @@ class Deal:
 
 
 class Batches(IterableDataset[Batch]):
-    """The batches of one process.
+    """The training batches of one process.
 
     Args:
-        parts: series with their shares of a step.
-        size: examples a step, over all processes and accumulated batches.
-        deal: what this process makes of them.
+        parts: series of examples, each with its relative share of a step.
+        size: examples per step, over all processes and accumulated batches.
+        deal: the share of this process.
 
     Raises:
-        ValueError: a step cannot be dealt evenly, or is too small for all parts.
+        ValueError: `size` is not a multiple of processes times accumulated batches, or is too small to hold
+            an example of each part.
     """
 
     def __init__(self, parts: Sequence[tuple[Series, float]], *, size: int, deal: Deal) -> None:
@@ -83,7 +85,7 @@ class Batches(IterableDataset[Batch]):
         self._deal = deal
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches in order; of several readers, each makes every so-many-th."""
+        """Yield the batches in order; with n workers, each makes every n-th batch."""
         reader = get_worker_info()
         readers, own = (reader.num_workers, reader.id) if reader else (1, 0)
         deal = self._deal
@@ -103,14 +105,17 @@ class Batches(IterableDataset[Batch]):
 
 
 def plan(shares: Sequence[float], size: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Which part each example of a step comes from, spread as evenly as possible.
+    """Assign each example of a step to a part of the data, spreading the parts as evenly as possible.
 
     Args:
-        shares: of each part, relative.
-        size: examples a step.
+        shares: relative share of each part, above 0.
+        size: examples per step.
+
+    Returns:
+        (size,) index of the part of each example.
 
     Raises:
-        ValueError: a part would get none.
+        ValueError: a part would get no example.
     """
     wanted = np.asarray(shares) / sum(shares)
     given = np.zeros(len(shares), np.int64)
@@ -124,7 +129,12 @@ def plan(shares: Sequence[float], size: int) -> np.ndarray[tuple[int], np.dtype[
 
 
 def collate(examples: Sequence[Example], number: int) -> Batch:
-    """Stack examples."""
+    """Stack B examples into a batch.
+
+    Args:
+        examples: at least one, all of the same shape.
+        number: number of the batch.
+    """
     return Batch(
         number,
         torch.from_numpy(np.stack([example.waveform for example in examples])),
@@ -137,11 +147,11 @@ def collate(examples: Sequence[Example], number: int) -> Batch:
 
 
 class ValidationBatches(IterableDataset[Batch]):
-    """The first examples of some series, once.
+    """Validation batches: the first examples of each series, once.
 
     Args:
-        parts: series with the number of examples wanted of each.
-        size: examples a batch.
+        parts: series, each with the number of examples to take.
+        size: examples per batch; the last batch may be smaller.
     """
 
     def __init__(self, parts: Sequence[tuple[Series, int]], *, size: int) -> None:
@@ -150,24 +160,27 @@ class ValidationBatches(IterableDataset[Batch]):
         self._batches = [places[i : i + size] for i in range(0, len(places), size)]
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches in order; of several readers, each makes every so-many-th."""
+        """Yield the batches in order; with n workers, each makes every n-th batch."""
         reader = get_worker_info()
         readers, own = (reader.num_workers, reader.id) if reader else (1, 0)
         for number in range(own, len(self._batches), readers):
             yield collate([series[i] for series, i in self._batches[number]], number)
 
 
-_PREFETCHED = 4  # batches that a reader makes ahead
+_PREFETCHED = 4  # batches per worker
 
 
 def loader(batches: Batches | ValidationBatches, *, workers: int, shared: bool = False) -> DataLoader[Any]:
-    """Batches read by other processes; `unpack` makes a batch of each item.
+    """Make a data loader of batches.
 
     Args:
-        batches: of this process.
-        workers: processes that read; 0 for none but this one.
-        shared: hand over batches in shared memory: quicker, but a reader waits for ever where it is full, see
-            `fits_shared_memory`. Else they go through a pipe.
+        batches: the batches of this process.
+        workers: number of worker processes; 0 makes the batches in this process.
+        shared: pass batches through shared memory. This is faster than the default, a pipe, but a worker
+            blocks for ever when shared memory is full; see `fits_shared_memory`.
+
+    Returns:
+        A loader whose items are batches if `shared`, else the output of `pack`, which `unpack` reverts.
     """
     return DataLoader(
         batches,
@@ -179,26 +192,29 @@ def loader(batches: Batches | ValidationBatches, *, workers: int, shared: bool =
 
 
 def fits_shared_memory(batch_bytes: int, *, readers: int, memory: Path = Path("/dev/shm")) -> bool:
-    """Whether the batches that all readers of a machine make ahead take less than half of what is free.
+    """Return whether the prefetched batches of all workers fill less than half of the free shared memory.
 
     Args:
-        batch_bytes: of the largest batch.
-        readers: processes on this machine.
-        memory: file system that stands for shared memory; a container's has 64 MB.
+        batch_bytes: size of the largest batch, bytes.
+        readers: worker processes on this machine.
+        memory: mount point of shared memory; containers often have 64 MB.
+
+    Returns:
+        False if `memory` does not exist, as on macOS and Windows.
     """
     try:
         return 2 * batch_bytes * readers * (_PREFETCHED + 1) < shutil.disk_usage(memory).free
-    except OSError:  # no Linux
+    except OSError:
         return False
 
 
 def pack(batch: Any) -> list[Any]:
-    """The fields of a batch with arrays in place of tensors, which processes hand over in shared memory."""
+    """Return the fields of a batch with arrays for tensors, which torch would send through shared memory."""
     return [value.numpy() if isinstance(value, Tensor) else value for value in batch]
 
 
 def unpack(fields: Sequence[Any]) -> Batch:
-    """A batch of what `loader` gives."""
+    """Rebuild a batch from the fields that `pack` returned."""
     return Batch._make(
         torch.from_numpy(value) if isinstance(value, np.ndarray) else value for value in fields
     )

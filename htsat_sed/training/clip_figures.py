@@ -1,7 +1,7 @@
-"""How well each class is found in clips: precision, recall, F1, average precision, and what is confused.
+"""Clip-level metrics by class: precision, recall, F1, average precision, confusions and doubtful labels.
 
-A class is found in a clip if it has an event there. Average precision ranks clips by the highest score of the
-class in them.
+A class counts as found in a clip if the clip has an event of the class. Average precision ranks clips by the
+highest token score of the class.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from htsat_sed.training.collection import Labelled
 
 FIGURES = ("precision", "recall", "F1", "AP")
 _RESAMPLINGS = 1000
-_DOUBT = 0.3  # by which the score of another class exceeds that of the clip's own
+_DOUBT = 0.3  # least score margin of another class over the clip's own class
 
 
 class ScoredClip(NamedTuple):
-    """A clip, scored by a model that was not trained on its source.
+    """The held-out scores of a clip.
 
     Attributes:
         clip: the clip.
-        peaks: (K,) highest score of each class.
-        found: classes with an event in it.
+        peaks: (K,) highest token score of each class, in [0, 1].
+        found: classes with at least one event in the clip.
     """
 
     clip: Labelled
@@ -36,12 +36,12 @@ class ScoredClip(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ClassFigures:
-    """How a class was found in clips that a model was not trained on.
+    """Metrics of a class on held-out clips.
 
     Attributes:
         clips: number of clips of the class.
-        values: precision, recall, F1 and AP -> value and both ends of its 95 % interval over sources; None
-            where the clips do not determine it.
+        values: maps each name in `FIGURES` to (value, lower, upper), all in [0, 1], where the bounds are
+            those of the 95 % bootstrap interval over sources; None where the metric is undefined.
     """
 
     clips: int
@@ -49,13 +49,13 @@ class ClassFigures:
 
 
 class Doubt(NamedTuple):
-    """A clip that looks mislabelled.
+    """A clip that may be mislabelled.
 
     Attributes:
         clip: the clip.
         label: class with the highest score.
-        score: that score.
-        own: score of the clip's own class.
+        score: score of `label`, in [0, 1].
+        own: score of the clip's own class, in [0, 1].
     """
 
     clip: Labelled
@@ -67,12 +67,15 @@ class Doubt(NamedTuple):
 def class_figures(
     scored: Sequence[ScoredClip], labels: Sequence[str], *, seed: int
 ) -> dict[str, ClassFigures]:
-    """Figures of each class over clips, with intervals over resamplings of sources.
+    """Compute the metrics of each class, with 95 % intervals from a bootstrap over sources.
 
     Args:
-        scored: clips, negatives included.
+        scored: clips of classes, and negatives.
         labels: K classes, in the order of `ScoredClip.peaks`.
-        seed: of the resamplings.
+        seed: random seed of the bootstrap.
+
+    Returns:
+        Metrics by class, in the order of `labels`.
     """
     if not scored:
         return {label: ClassFigures(0, dict.fromkeys(FIGURES)) for label in labels}
@@ -116,7 +119,7 @@ def _with_intervals(
 def _values(
     is_own: NDArray[np.bool_], is_found: NDArray[np.bool_], order: NDArray[np.int64], weights: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Precision, recall, F1 and AP of weighted clips; NaN where undefined."""
+    """Return precision, recall, F1 and AP of weighted clips; NaN where undefined."""
     tp = float(weights[is_own & is_found].sum())
     positive, claimed = float(weights[is_own].sum()), float(weights[is_found].sum())
     ranked, hits = np.cumsum(weights[order]), np.cumsum((weights * is_own)[order])
@@ -133,7 +136,16 @@ def _values(
 
 
 def confusions(scored: Sequence[ScoredClip], labels: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Class, other class, clips of the first in which the second was found; the most frequent first."""
+    """Count confusions between classes.
+
+    Args:
+        scored: clips of classes.
+        labels: classes.
+
+    Returns:
+        (class, other class, number of clips of the class with an event of the other class), the most
+        frequent first; pairs without such clips are omitted.
+    """
     counts = [
         (one, other, sum(each.clip.label == one and other in each.found for each in scored))
         for one in labels
@@ -144,7 +156,15 @@ def confusions(scored: Sequence[ScoredClip], labels: Sequence[str]) -> list[tupl
 
 
 def doubts(scored: Sequence[ScoredClip], labels: Sequence[str]) -> list[Doubt]:
-    """Clips in which their class was not found and another one scores far higher; the clearest first."""
+    """List clips that may be mislabelled: their class was not found and another scores more than 0.3 higher.
+
+    Args:
+        scored: clips; negatives are skipped.
+        labels: K classes, in the order of `ScoredClip.peaks`.
+
+    Returns:
+        Doubtful clips, the largest margin first.
+    """
     doubtful = []
     for clip, peaks, found in scored:
         if not clip.label or clip.label in found:

@@ -1,8 +1,8 @@
-"""Distractors: synthetic sounds of no class, to train a model to stay silent.
+"""Distractors: synthetic sounds without a class, which train a model to avoid false alarms.
 
-Six rough families with random values: noise whose level changes (wind, rain, crowds), hum (engines, mains),
-impacts (steps, doors, drops), chirps (birds, insects, alarms), voices (pulses through formants) and notes
-(music). One to three of them sound at once.
+A distractor mixes one to three random sounds of six families: noise with a varying level (wind, rain,
+crowds), hum (engines, mains), impacts (steps, doors, drops), chirps (birds, insects, alarms), voices (pulses
+filtered by formants) and notes (music).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _SCALE = np.array([0, 2, 4, 5, 7, 9, 11, 12, 14, 16, 19, 24])  # semitones
 
 
 def distractor(seed: int, number: int, *, samples: int, sample_rate: int) -> NDArray[np.float32]:
-    """Make a distractor, which seed and number determine.
+    """Synthesise a distractor; the same arguments give the same samples.
 
     Args:
-        seed: of the series.
-        number: within the series.
-        samples: length.
-        sample_rate: Hz.
+        seed: random seed of the series, at least 0.
+        number: number of the distractor in the series, from 0.
+        samples: length in samples.
+        sample_rate: sample rate, Hz.
 
     Returns:
-        (samples,) with a peak of -30 to 0 dB.
+        (samples,) float32, with a peak of -30 to 0 dB of full scale.
     """
     rng = np.random.default_rng([seed, 4, number])
     make = _Maker(rng, samples, sample_rate)
@@ -44,20 +44,20 @@ def distractor(seed: int, number: int, *, samples: int, sample_rate: int) -> NDA
 
 @dataclass(frozen=True)
 class _Maker:
-    """Makes sounds of `samples` samples at `rate` Hz."""
+    """Synthesises sounds; each has `samples` samples at `rate` Hz."""
 
     rng: np.random.Generator
     samples: int
     rate: int
 
     def noise(self) -> Signal:
-        """Coloured noise in one to three bands, each with a level that changes."""
+        """Synthesise coloured noise in one to three bands, each with its own varying level."""
         bands = range(int(self.rng.integers(1, 4)))
         parts = [self._band() * self._level() * self.rng.uniform(0.1, 1.0) for _ in bands]
         return np.asarray(np.sum(parts, axis=0))
 
     def hum(self) -> Signal:
-        """Harmonics of a slowly drifting tone, perhaps modulated as by a motor, and some noise."""
+        """Synthesise harmonics of a drifting tone, with noise and optional amplitude modulation."""
         rng, pitch = self.rng, self._log_uniform(25.0, 900.0)
         phase = self._phase(pitch * self._drift(0.05))
         orders = np.arange(1, 1 + min(30, int(0.45 * self.rate / pitch)))
@@ -68,7 +68,7 @@ class _Maker:
         return _normal(sound) * self._level() + rng.uniform(0.0, 0.3) * self._band()
 
     def impacts(self) -> Signal:
-        """Something that rings or thuds is struck, regularly or not."""
+        """Synthesise impacts: noise bursts, at regular or random times, that excite resonances."""
         struck = np.zeros(self.samples)
         for place in self._places(0.3, 12.0):
             burst = self.rng.standard_normal(max(1, int(self.rate * self._log_uniform(0.0005, 0.02))))
@@ -80,7 +80,7 @@ class _Maker:
         return sound
 
     def chirps(self) -> Signal:
-        """A phrase of gliding tones, again and again."""
+        """Synthesise a phrase of gliding tones, repeated at regular or random times."""
         rng, highest = self.rng, 0.3 * self.rate
         phrase = []
         for _ in range(int(rng.integers(1, 7))):
@@ -98,7 +98,7 @@ class _Maker:
         return sound
 
     def voices(self) -> Signal:
-        """Syllables: pulses and breath through three formants."""
+        """Synthesise syllables: pulses and noise filtered by three formants."""
         rng, sound = self.rng, np.zeros(self.samples)
         pitch = self._log_uniform(70.0, 600.0) * self._drift(0.25)
         pulses = np.diff(np.floor(self._phase(pitch) / (2.0 * np.pi)), prepend=0.0)
@@ -112,7 +112,7 @@ class _Maker:
         return sound
 
     def notes(self) -> Signal:
-        """Notes of a scale, with decaying harmonics."""
+        """Synthesise notes of a major scale with decaying harmonics."""
         rng, sound = self.rng, np.zeros(self.samples)
         root, decay, roll_off = rng.uniform(60.0, 400.0), rng.uniform(0.1, 1.5), rng.uniform(0.7, 2.5)
         time = np.arange(int(2.0 * decay * self.rate)) / self.rate
@@ -128,7 +128,7 @@ class _Maker:
         return float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
 
     def _band(self) -> Signal:
-        """Noise of unit RMS and a random colour around a random frequency."""
+        """Return noise of unit RMS around a random frequency, with a random bandwidth and slope."""
         size = next_fast_len(self.samples, real=True)
         frequency = np.maximum(rfftfreq(size, 1.0 / self.rate), 20.0)
         octaves = np.log2(frequency / self._log_uniform(60.0, 0.4 * self.rate))
@@ -139,7 +139,7 @@ class _Maker:
         return np.asarray(noise / (np.sqrt(np.mean(noise**2)) + 1e-12))
 
     def _level(self) -> Signal:
-        """A level: constant, wandering, or coming and going."""
+        """Return a random gain over time: constant, slowly varying, or switching on and off."""
         kind = self.rng.random()
         if kind < 0.25:
             return np.ones(self.samples)
@@ -153,12 +153,12 @@ class _Maker:
         return level
 
     def _drift(self, spread: float) -> Signal:
-        """A factor about 1 that wanders a few times a second."""
+        """Return a random factor around 1 that varies 0.3 to 5 times a second."""
         points = max(2, int(self.samples / self.rate * self.rng.uniform(0.3, 5.0)))
         return np.asarray(np.exp(self._wander(points, spread)))
 
     def _wander(self, points: int, spread: float) -> Signal:
-        """Straight lines through normally distributed values at some points."""
+        """Interpolate linearly between `points` normally distributed values."""
         values = self.rng.normal(0.0, spread, points)
         return np.interp(np.linspace(0, points - 1, self.samples), np.arange(points), values)
 
@@ -166,14 +166,14 @@ class _Maker:
         return 2.0 * np.pi * np.cumsum(frequency) / self.rate
 
     def _resonance(self, source: Signal, frequency: float, width: float) -> Signal:
-        """A source through a resonance with a width in Hz."""
+        """Filter a signal with a two-pole resonance; frequency and bandwidth are in Hz."""
         radius = np.exp(-np.pi * width / self.rate)
         feedback = [1.0, -2.0 * radius * np.cos(2.0 * np.pi * frequency / self.rate), radius**2]
         rung: Signal = lfilter([1.0 - radius], feedback, source)
         return rung
 
     def _places(self, low: float, high: float) -> Iterator[int]:
-        """Samples at which something happens `low` to `high` times a second, regularly or not."""
+        """Yield sample positions, regular or random, at a rate between `low` and `high` per second."""
         gap = self.rate / self._log_uniform(low, high)
         regular = self.rng.random() < 0.4
         place = self.rng.uniform(0.0, 0.8) * min(self.samples, gap)
@@ -183,18 +183,18 @@ class _Maker:
 
 
 def _normal(sound: Signal) -> Signal:
-    """A sound with a peak of 1, or silence."""
+    """Scale a sound to a peak of 1; silence stays silence."""
     return np.asarray(sound / (float(np.abs(sound).max()) + 1e-9))
 
 
 def _add(track: Signal, sound: Signal, place: int) -> None:
-    """Add a sound to a track from a place on, as far as it fits."""
+    """Add a sound to a track at a sample position, and cut the sound at the end of the track."""
     piece = sound[: len(track) - place]
     track[place : place + len(piece)] += piece
 
 
 def _harmonics(phase: Signal, weights: Signal) -> Signal:
-    """Weighted sines of the multiples of a phase, by the recurrence of Chebyshev's polynomials."""
+    """Sum weighted sines of the multiples of a phase, with the Chebyshev recurrence."""
     double, before, now = 2.0 * np.cos(phase), np.zeros_like(phase), np.sin(phase)
     total: Signal = weights[0] * now
     for weight in weights[1:]:

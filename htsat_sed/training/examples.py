@@ -1,7 +1,7 @@
-"""Numbered series of training examples: from clips as they are, or from soundscapes mixed of them.
+"""Numbered series of training examples, from clips, soundscapes and distractors.
 
-An example follows from its series' seed and its number alone, so that any number of readers can share a
-series, and an interrupted run goes on as if nothing had happened.
+The seed of a series and the number of an example determine the example. Any number of workers can therefore
+share a series, and a resumed run repeats the examples of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from htsat_sed.training.distractors import distractor
 from htsat_sed.training.soundscapes import Background, Soundscapes, as_int16, token_targets
 
 Samples = NDArray[np.float32]
-_BACKGROUNDS = 40  # distractors that are mixed into soundscapes
+_BACKGROUNDS = 40  # distractors used as backgrounds of soundscapes
 
 
 class Example(NamedTuple):
-    """A window of sound and what is in it.
+    """A window of audio with its targets.
 
     Attributes:
-        waveform: (N,) in [-1, 1].
-        clip: (K,) 0 or 1, or shares that sum to 1 of the classes of a single-label clip.
-        tokens: (T, K), the part of each token that an event of the class covers; zeros where labels
-            are weak.
-        events: where labels are strong, else None.
-        broken: paths and reasons of clips that could not be read on the way to this example.
-        unknown: (K,) true for classes that may sound besides; see `Clip.unknown`.
+        waveform: (N,) samples in [-1, 1], float32.
+        clip: (K,) 1 for classes that are present, else 0; float32.
+        tokens: (T, K) part of each token that events of the class cover, in [0, 1], float32; 0 if labels are
+            weak.
+        events: events in seconds from the start of the window; None if labels are weak.
+        broken: (path, reason) of each unreadable clip that this example replaces.
+        unknown: (K,) bool, classes that may or may not be present; see `Clip.unknown`.
     """
 
     waveform: Samples
@@ -49,7 +49,7 @@ class Series(Protocol):
     """An endless, numbered series of examples."""
 
     def __getitem__(self, number: int) -> Example:
-        """The example of that number, from 0."""
+        """Return the example with a number, from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +57,9 @@ class ExampleShape:
     """Shape of an example.
 
     Attributes:
-        sample_rate: Hz.
-        samples: N.
-        tokens: T.
+        sample_rate: sample rate, Hz.
+        samples: samples N of the window.
+        tokens: tokens T of the window.
         labels: K classes.
     """
 
@@ -69,28 +69,31 @@ class ExampleShape:
     labels: tuple[str, ...]
 
     def unknown(self, labels: Collection[str]) -> NDArray[np.bool_]:
-        """(K,), true for the classes among these labels."""
+        """Return a (K,) mask of the classes that `labels` contains."""
         return np.array([label in labels for label in self.labels])
 
     @property
     def token_seconds(self) -> float:
-        """Duration of a token."""
+        """Duration of a token, seconds."""
         return self.samples / self.tokens / self.sample_rate
 
 
 class ClipSeries:
-    """Clips one after the other, in a new order every epoch, or by class, each once in a pass over all.
+    """Clips as examples: each clip once an epoch, in a new order every epoch.
 
-    A clip shorter than the window is repeated where its label is weak, and padded with silence where it is
-    strong; of a longer one, some random window is taken. A clip that cannot be read makes room for the next.
+    A clip shorter than the window is repeated if its labels are weak, and padded with silence if they are
+    strong. A longer clip is cut to a random window. An unreadable clip is replaced by the next one.
 
     Args:
         clips: at least one.
         window: shape of an example.
-        seed: of order, windows and shifts.
-        balanced: take the classes one after the other, in a new order every pass, and any clip of each.
-        time_shift: largest circular shift, seconds.
-        random: without, clips come in their order, from their start and unshifted.
+        seed: random seed of order, windows and shifts.
+        balanced: draw from each class once a pass, in a new order every pass: a random clip of the class.
+        time_shift: largest circular shift of the window, seconds; rounded to whole tokens.
+        random: if false, clips keep their order, windows begin at the start, and nothing is shifted.
+
+    Raises:
+        ValueError: there is no clip.
     """
 
     def __init__(
@@ -121,10 +124,10 @@ class ClipSeries:
         return len(self._clips)
 
     def __getitem__(self, number: int) -> Example:
-        """The example of that number.
+        """Return the example with a number, from 0.
 
         Raises:
-            AudioError: no clip can be read.
+            AudioError: none of the clips tried, as many as there are clips, can be read.
         """
         rng = np.random.default_rng([self._seed, 2, number])
         broken: list[tuple[str, str]] = []
@@ -186,11 +189,11 @@ class ClipSeries:
 
 
 class DistractorSeries:
-    """Distractors as examples in which nothing sounds.
+    """Distractors as examples with strong labels but without events.
 
     Args:
         window: shape of an example.
-        seed: of the series.
+        seed: random seed of the series.
     """
 
     def __init__(self, window: ExampleShape, *, seed: int) -> None:
@@ -198,7 +201,7 @@ class DistractorSeries:
         self._seed = seed
 
     def __getitem__(self, number: int) -> Example:
-        """The example of that number."""
+        """Return the example with a number, from 0."""
         window = self._window
         samples = distractor(self._seed, number, samples=window.samples, sample_rate=window.sample_rate)
         classes = len(window.labels)
@@ -207,7 +210,7 @@ class DistractorSeries:
 
 
 def distractor_backgrounds(window: ExampleShape, *, seed: int) -> list[Background]:
-    """Distractors as backgrounds of soundscapes, each as long as a window."""
+    """Make 40 distractors, each as long as a window, as backgrounds of soundscapes."""
     return [
         Background(as_int16(distractor(seed, i, samples=window.samples, sample_rate=window.sample_rate)))
         for i in range(_BACKGROUNDS)
@@ -215,10 +218,10 @@ def distractor_backgrounds(window: ExampleShape, *, seed: int) -> list[Backgroun
 
 
 class SoundscapeSeries:
-    """Soundscapes as examples with strong labels.
+    """Soundscapes as examples with strong labels, cut or padded with silence to the window.
 
     Args:
-        soundscapes: the series.
+        soundscapes: series of soundscapes.
         window: shape of an example.
     """
 
@@ -227,7 +230,7 @@ class SoundscapeSeries:
         self._window = window
 
     def __getitem__(self, number: int) -> Example:
-        """The example of that number."""
+        """Return the example with a number, from 0."""
         window = self._window
         samples, events, unknown = self._soundscapes[number]
         tokens = token_targets(
@@ -239,7 +242,7 @@ class SoundscapeSeries:
 
 
 def _rolled(events: Sequence[Event], shift: float, seconds: float) -> list[Event]:
-    """Events shifted round; one that crosses the end becomes two."""
+    """Shift events circularly; an event that crosses the end of the window becomes two."""
     moved = [
         (e.onset + shift + lap, e.offset + shift + lap, e.label)
         for e in events

@@ -1,4 +1,4 @@
-"""Training a model by a recipe, with Lightning."""
+"""Training a model from a recipe, with Lightning."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ from htsat_sed.training.soundscapes import Soundscapes, read_backgrounds, read_s
 from htsat_sed.training.start import start_model
 from htsat_sed.whole_file import remove_unfinished, whole_file
 
-_FOLDS = 5  # of the tuning
+_FOLDS = 5  # cross-validation folds of the tuning
 
 StepProgress = Callable[[int, int, Mapping[str, float]], None]
 
-# Warnings of Lightning about settings that are intended here.
+# Lightning's warnings about settings that are intended here.
 _EXPECTED = (
     r"Found \d+ module\(s\) in eval mode",  # the averaged weights
     r"The '\w+_dataloader' does not have many workers",
@@ -64,21 +64,22 @@ _EXPECTED = (
     r"GPU available but not used",
     r".*isinstance\(treespec, LeafSpec\).* is deprecated",
     r"Starting from v1.9.0, `tensorboardX` has been removed",
-    r"It is recommended to use `self.log\(.*, sync_dist=True\)`",  # each process validates the whole
+    r"It is recommended to use `self.log\(.*, sync_dist=True\)`",  # each process validates all examples
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Hardware of a run; it does not change the recipe.
+    """Hardware settings of a run; they leave the recipe unchanged.
 
     Attributes:
-        device: ``auto``, ``cpu``, ``cuda``, ``mps``: Lightning's accelerator.
-        devices: processes a node, each with a device of its own.
-        nodes: machines, each started with the same command by a cluster's launcher.
+        device: Lightning's accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        devices: processes per node, each with its own device.
+        nodes: number of machines; a cluster's launcher runs the same command on each.
         precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
-        accumulate: batches whose gradients make one step; `Recipe.batch_size` stays the whole.
-        workers: processes a device that read and mix.
+        accumulate: batches per step, whose gradients are averaged. `Recipe.batch_size` counts the examples of
+            all of them.
+        workers: data-loading processes per device.
     """
 
     device: str = "auto"
@@ -90,13 +91,13 @@ class Machine:
 
     @property
     def has_gpu(self) -> bool:
-        """Whether it trains on GPUs of CUDA."""
+        """Whether the run uses CUDA GPUs."""
         return self.device in ("cuda", "gpu") or (self.device == "auto" and torch.cuda.is_available())
 
 
 @dataclass(frozen=True)
 class _Tables:
-    """Contents of a run's tables, by part."""
+    """The classes of a run, and the clips of each part of its data."""
 
     labels: tuple[str, ...]
     data: list[tuple[DataRecipe, list[Clip]]]
@@ -105,7 +106,7 @@ class _Tables:
 
 @dataclass(frozen=True)
 class _Data:
-    """The series of a run, by part."""
+    """The series of examples of a run: with their shares for training, with their numbers for validation."""
 
     parts: tuple[tuple[Series, float], ...]
     validation: tuple[tuple[Series, int], ...]
@@ -124,29 +125,31 @@ def fit(
     dtype: torch.dtype = torch.float32,
     restart: bool = False,
 ) -> HTSAT:
-    """Train a model; a run that was interrupted goes on where it was saved last.
+    """Train a model; an interrupted run resumes from its last saved state.
 
     Args:
-        recipe: how.
+        recipe: settings of the training.
         data: folder that the recipe's tables are relative to.
-        run: folder of the run: its recipe, log (``metrics.csv``; TensorBoard's, if installed) and state.
-        machine: what it runs on.
-        progress: called by the first process after every step with the steps done, the steps there are,
-            and the latest losses and validation figures.
-        out: checkpoint to be written at the end, by the first process alone.
-        dtype: of its weights.
-        restart: train anew, whatever `run` holds of an earlier run.
+        run: folder of the run. It receives the recipe, the state, ``metrics.csv`` and, if TensorBoard is
+            installed, its log.
+        machine: hardware settings; by default one process on the best device.
+        progress: called after every step, in the first process only, with the steps done, the total number of
+            steps, and the latest losses and validation metrics.
+        out: checkpoint file to write at the end; only the first process writes it.
+        dtype: data type of the weights in `out`.
+        restart: discard an earlier run in `run`.
 
     Returns:
-        The model with averaged weights, in evaluation mode; `provenance` has recipe, data and validation.
+        The model with averaged weights, in evaluation mode. Its `provenance` records recipe, data and
+        validation metrics.
 
     Raises:
-        AnnotationError: a table is missing or malformed, or `run` holds a run of another recipe or on other
-            data, or files that no run has made.
+        AnnotationError: a table is missing or malformed; or `run` holds a run with another recipe or other
+            data, or files that are not from a run.
         CheckpointError: the start or the state cannot be read.
-        HtsatSedError: another process trains in `run`, or it cannot be written.
-        KeyboardInterrupt: the run was interrupted; what was saved last stays.
-        ValueError: the data do not fit the recipe.
+        HtsatSedError: another process trains in `run`, or a file cannot be written.
+        KeyboardInterrupt: the run was interrupted; its last saved state is kept.
+        ValueError: the recipe does not fit the data or the number of processes.
     """
     machine = machine or Machine()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips
@@ -178,7 +181,7 @@ def fit(
             if recipe.tune:
                 _tune(trained, held.validation)
             if out is not None:
-                remove_unfinished([out])  # of a run killed here; its folder's lock keeps others out
+                remove_unfinished([out])  # left by a killed run; the lock of `run` excludes others
                 save_checkpoint(out, trained, dtype=dtype)
     return trained
 
@@ -192,7 +195,7 @@ def _train(
     machine: Machine,
     progress: StepProgress | None,
 ) -> None:
-    """Train from a state, or from the beginning, to the end, and note how it ended."""
+    """Train from a state or from the start to the last step, and write the results to ``finished.json``."""
     recipe, epoch_steps = training.recipe, training.epoch_steps
     first = 0 if state is None else restore(training, state)
     steps = recipe.epochs * epoch_steps
@@ -203,7 +206,7 @@ def _train(
         devices=machine.devices,
         num_nodes=machine.nodes,
         strategy="ddp" if several else "auto",
-        sync_batchnorm=several and machine.has_gpu,  # CPUs share statistics after each step
+        sync_batchnorm=several and machine.has_gpu,  # for CPUs, see Training.on_after_backward
         precision=machine.precision,
         accumulate_grad_batches=machine.accumulate,
         max_steps=steps,
@@ -230,8 +233,8 @@ def _train(
     batches = Batches(held.parts, size=recipe.batch_size, deal=deal)
     validation = ValidationBatches(held.validation, size=recipe.batch_size)
     shared = fits_shared_memory(
-        recipe.batch_size * 4 * _window(recipe).samples,  # validation's, the larger one
-        readers=2 * machine.workers * machine.devices,  # of both
+        recipe.batch_size * 4 * _window(recipe).samples,  # a validation batch, the larger kind
+        readers=2 * machine.workers * machine.devices,  # for training and validation
     )
     with warnings.catch_warnings():
         for known in _EXPECTED:
@@ -244,7 +247,7 @@ def _train(
                 ckpt_path=state,
                 weights_only=True,
             )
-        except SystemExit as stopped:  # what Lightning makes of Ctrl-C
+        except SystemExit as stopped:  # Lightning raises it on Ctrl-C
             raise KeyboardInterrupt from stopped
     if trainer.is_global_zero:
         best = run / BEST
@@ -260,13 +263,23 @@ def _train(
 
 
 def _window(recipe: Recipe) -> ExampleShape:
-    """Shape of an example; its labels are not known yet."""
+    """Return the shape of an example, without labels."""
     shape = replace(HTSATConfig(), sample_rate=recipe.model.sample_rate, hop_length=recipe.model.hop_length)
     return ExampleShape(sample_rate=shape.sample_rate, samples=shape.window_samples, tokens=TOKENS, labels=())
 
 
 def read_tables(recipe: Recipe, folder: Path) -> _Tables:
-    """The contents of a recipe's tables, and its classes."""
+    """Read the tables of a recipe and determine its classes.
+
+    Args:
+        recipe: names the tables and, optionally, the classes.
+        folder: folder that the tables are relative to.
+
+    Raises:
+        AnnotationError: a table is missing or malformed, has a label that the recipe lacks, or has clips
+            without exactly one label for cross-entropy.
+        AudioError: a folder of recordings cannot be listed.
+    """
 
     def read(parts: Sequence[DataRecipe]) -> list[tuple[DataRecipe, list[Clip]]]:
         return [(part, read_clips(part, folder, fold_count=recipe.fold_count)) for part in parts]
@@ -290,12 +303,20 @@ def read_tables(recipe: Recipe, folder: Path) -> _Tables:
 
 
 def series_of(recipe: Recipe, tables: _Tables) -> _Data:
-    """The series of examples that a recipe makes of its tables."""
+    """Make the series of examples of a recipe; this reads all clips that are mixed into soundscapes.
+
+    Args:
+        recipe: sets shares, mixing and augmentation.
+        tables: classes and clips, from `read_tables`.
+
+    Raises:
+        ValueError: a part has no clips, or clips to mix have several weak labels.
+    """
     data, validation = tables.data, tables.validation
     window = replace(_window(recipe), labels=tables.labels)
 
     def mixed(parts: list[tuple[DataRecipe, list[Clip]]], seed: int) -> list[tuple[Series, float]]:
-        """All parts to be mixed, as one series of soundscapes, with the sum of their shares."""
+        """Return one series of soundscapes for all parts with `mix`, and the sum of their shares."""
         clips = [clip for part, own in parts if part.mix for clip in own]
         if not clips:
             return []
@@ -334,10 +355,17 @@ def series_of(recipe: Recipe, tables: _Tables) -> _Data:
 
 
 def restore(training: Training, path: Path) -> int:
-    """Take over the weights and figures of a state; returns the steps done.
+    """Load the weights and metrics of a saved state into a training module.
+
+    Args:
+        training: module to load into.
+        path: file of the state.
+
+    Returns:
+        The number of steps done.
 
     Raises:
-        CheckpointError: it cannot be read, or is of another model.
+        CheckpointError: the state cannot be read or belongs to another model.
     """
     state = load_state(path)
     try:
@@ -349,10 +377,11 @@ def restore(training: Training, path: Path) -> int:
 
 
 class _Keeper(Callback):  # type: ignore[misc]
-    """Saves the newest state and the best epoch's, and stops training that no longer gets better.
+    """Saves the latest state and the best epoch, and stops early.
 
-    A state is saved every 100 steps, or five times in a run of fewer than 500, at the end of an epoch, and at
-    the end of training. Where there is validation, epochs are saved after it.
+    The state is saved every 100 steps, or about five times in a run of fewer than 500 steps, and at the end
+    of each epoch, after validation if there is any. Training stops after `Recipe.patience` epochs without a
+    better validation.
     """
 
     def __init__(self, run: Path, recipe: Recipe, epoch_steps: int) -> None:
@@ -372,7 +401,7 @@ class _Keeper(Callback):  # type: ignore[misc]
 
     def on_train_start(self, trainer: lightning.Trainer, _: lightning.LightningModule) -> None:
         self._saved = trainer.global_step
-        self._stop(trainer)  # a run may be killed after its last epoch
+        self._stop(trainer)  # the run may have been killed between its last save and its early stop
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         step = trainer.global_step
@@ -396,7 +425,7 @@ class _Keeper(Callback):  # type: ignore[misc]
     def _save(self, trainer: lightning.Trainer) -> None:
         self._saved = trainer.global_step
         for logger in trainer.loggers:
-            logger.save()  # a resumed run takes the rows before its state from there
+            logger.save()  # a resumed run reads the rows before its state
         trainer.save_checkpoint(self._run / LAST)
 
     def _stop(self, trainer: lightning.Trainer) -> None:
@@ -425,7 +454,7 @@ def _callbacks(recipe: Recipe, run: Path, epoch_steps: int, progress: StepProgre
 
 @torch.inference_mode()
 def _tune(model: HTSAT, validation: Sequence[tuple[Series, int]]) -> None:
-    """Choose post-processing on the examples with strong labels, and note the cross-validated score."""
+    """Tune post-processing on the examples with strong labels, and record the cross-validated score."""
     maps: dict[str, PresenceMap] = {}
     events: dict[str, list[Event]] = {}
     step = model.config.token_seconds

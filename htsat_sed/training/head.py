@@ -1,4 +1,4 @@
-"""The head alone: trained on features of a frozen encoder, and joined with the head of another model."""
+"""Training the head on features of a frozen encoder, and joining the heads of two models."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from htsat_sed.training.start import start_model
 
 _EXAMPLES = 200
 _STEPS = 300
-_ROWS = 64  # examples a step
+_ROWS = 64  # examples per step
 _LEARNING_RATE = 5e-3
 
 
 def train_head(recipe: Recipe, data: Path, progress: StepProgress) -> HTSAT:
-    """Train the head of the recipe's starting model; the features of its examples are computed once.
+    """Train the head of a recipe's starting model on 200 examples, whose features are computed once.
 
     Args:
-        recipe: what to train on; its steps and learning rate play no part.
-        data: folder of the recipe's tables.
-        progress: called after each example, as by `fit`.
+        recipe: sets the data and the starting model; its steps and learning rate are ignored.
+        data: folder that the recipe's tables are relative to.
+        progress: called after each example with the examples done, their total and an empty mapping.
 
     Returns:
         The model, in evaluation mode.
@@ -69,7 +69,7 @@ def _fit_head(head: torch.nn.Conv2d, inputs: torch.Tensor, wanted: torch.Tensor)
 
 
 def _features(model: HTSAT, waveforms: torch.Tensor) -> torch.Tensor:
-    """Input of the head: (B, D, 2, 32)."""
+    """Return the input of the head, (B, D, 2, 32)."""
     grid = model.backbone(fold(stretch(model.normalise(model.frontend(waveforms)))))
     batch, _, dim = grid.shape
     unfolded: torch.Tensor = (
@@ -79,11 +79,11 @@ def _features(model: HTSAT, waveforms: torch.Tensor) -> torch.Tensor:
 
 
 def join_classes(model: HTSAT, old: HTSAT) -> None:
-    """Put the classes of a model behind those of another with the same encoder, with their post-processing.
+    """Add the classes of another model with the same encoder to a model, with their post-processing.
 
     Args:
-        model: gets all classes.
-        old: its classes keep their scores; one that `model` has, too, is replaced.
+        model: changed in place: its classes follow those of `old`.
+        old: its classes keep their scores, except those that `model` has too, which come from `model`.
     """
     kept = [i for i, label in enumerate(old.labels) if label not in model.labels]
     head = torch.nn.Conv2d(

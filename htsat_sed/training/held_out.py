@@ -1,6 +1,6 @@
-"""Held-out scores: each clip, negative and soundscape by a model that was not trained on its sources.
+"""Held-out scores of clips, negatives and soundscapes, and the post-processing that is tuned on them.
 
-Thresholds and the calibration of scores are chosen on them.
+Each recording is scored by a model that was not trained on its source.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from htsat_sed.training.examples import ExampleShape, SoundscapeSeries
 from htsat_sed.training.recipe import SoundscapeRecipe
 from htsat_sed.training.soundscapes import Soundscapes, read_backgrounds, read_sources
 
-_SOUNDSCAPES, _DISTRACTORS = 72, 72  # of all folds
-_DTC = 0.5  # least part of an event inside reference events, where its score counts as right
+_SOUNDSCAPES, _DISTRACTORS = 72, 72  # over all folds
+_DTC = 0.5  # detection tolerance: least part of a correct event that reference events cover
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,8 @@ class Scored:
     """Scores of one recording.
 
     Attributes:
-        presence_map: of K classes.
-        clip: (K,) clip-level scores.
+        presence_map: token scores of K classes.
+        clip: (K,) clip-level scores in [0, 1].
     """
 
     presence_map: PresenceMap
@@ -54,11 +54,11 @@ class HeldOut:
     """Scores by models that were not trained on the sources.
 
     Attributes:
-        events: soundscape -> its events.
-        soundscapes: soundscape -> scores.
-        clips: clips of classes and their scores.
-        negatives: clips that must stay silent, and their scores.
-        distractors: name -> scores.
+        events: maps the name of a soundscape to its reference events.
+        soundscapes: maps the name of a soundscape to its scores.
+        clips: clips of classes, and their scores.
+        negatives: clips without a class, and their scores.
+        distractors: maps the name of a distractor to its scores.
     """
 
     events: Mapping[str, list[Event]]
@@ -69,23 +69,27 @@ class HeldOut:
 
     @property
     def silent(self) -> dict[str, Scored]:
-        """Name -> scores of all that must stay silent."""
+        """Scores of negatives and distractors by name: every event in them is a false alarm."""
         return {str(clip.path): scored for clip, scored in self.negatives} | dict(self.distractors)
 
 
 def score_held_out(
     collection: Collection, models: Sequence[HTSAT], mix: SoundscapeRecipe, *, seed: int
 ) -> HeldOut:
-    """Score clips, negatives and new soundscapes of each fold by the model that was not trained on it.
+    """Score the clips and negatives of each fold, and new soundscapes of them, by the fold's model.
 
     Args:
-        collection: the clips.
-        models: one a fold; of one alone, trained on everything, only negatives are scored beside soundscapes.
-        mix: of the soundscapes.
-        seed: of the training.
+        collection: clips and negatives.
+        models: one model per fold, which was not trained on that fold. A single model was trained on all
+            clips; with it, only negatives, soundscapes and distractors are scored.
+        mix: settings of the soundscapes.
+        seed: random seed of the training; soundscapes and distractors use other seeds derived from it.
+
+    Returns:
+        The scores.
 
     Raises:
-        AudioError: a clip cannot be read any more.
+        AudioError: a clip cannot be read.
     """
     events: dict[str, list[Event]] = {}
     soundscapes: dict[str, Scored] = {}
@@ -105,7 +109,7 @@ def score_held_out(
 def _soundscapes(
     collection: Collection, models: Sequence[HTSAT], mix: SoundscapeRecipe, seed: int
 ) -> Iterator[tuple[str, list[Event], Scored]]:
-    """Name, events and scores of soundscapes."""
+    """Yield name, reference events and scores of each soundscape."""
     for number, model in enumerate(models, 1):
         config = model.config
         own = [as_clip(c) for c in collection.clips if len(models) == 1 or c.fold == number]
@@ -129,7 +133,7 @@ def _soundscapes(
 
 
 def _distractors(models: Sequence[HTSAT], seed: int) -> dict[str, Scored]:
-    """Scores of distractors that no model was trained on."""
+    """Score distractors that no model was trained on."""
     found = {}
     for number, model in enumerate(models, 1):
         config = model.config
@@ -142,14 +146,22 @@ def _distractors(models: Sequence[HTSAT], seed: int) -> dict[str, Scored]:
 
 
 def alarms_per_hour(silent: Sequence[Scored], rules: PostProcessing) -> float | None:
-    """Events per hour of what must stay silent; None of nothing."""
+    """Compute the rate of false alarms.
+
+    Args:
+        silent: scores of recordings without events.
+        rules: post-processing that finds events.
+
+    Returns:
+        Events per hour over all classes; None if there are no recordings.
+    """
     seconds = sum(scored.presence_map.duration for scored in silent)
     events = sum(len(find_events(scored.presence_map, rules)) for scored in silent)
     return 3600.0 * events / seconds if seconds else None
 
 
 def as_clip(clip: Labelled) -> Clip:
-    """A clip for the training, with the times of its active part."""
+    """Convert a clip for training: the active part becomes its event, and a negative gets no labels."""
     events = (Event(clip.onset, clip.offset, clip.label),) if clip.label else None
     return Clip(clip.path, frozenset([clip.label]) if clip.label else frozenset(), events)
 
@@ -160,7 +172,15 @@ def _score_clip(model: HTSAT, clip: Labelled) -> Scored:
 
 @torch.inference_mode()
 def score(model: HTSAT, samples: NDArray[np.float32]) -> Scored:
-    """Scores of (n,) samples, in windows that do not overlap; their highest clip-level score counts."""
+    """Score a recording in windows that do not overlap.
+
+    Args:
+        model: model in evaluation mode.
+        samples: (n,) mono samples in [-1, 1] at the model's sample rate.
+
+    Returns:
+        Token scores of all windows in sequence, and the highest clip-level score of each class.
+    """
     config = model.config
     length = config.window_samples
     count = max(1, math.ceil(len(samples) / length))
@@ -182,19 +202,20 @@ def choose_post_processing(
     caution: float,
     seed: int,
 ) -> tuple[PostProcessing, dict[str, float]]:
-    """Choose the post-processing with the best F1 that precision and false alarms allow; calibrate scores.
+    """Tune post-processing for the best F1 under limits on precision and false alarms; calibrate scores.
 
     Args:
-        held_out: what it is chosen on.
+        held_out: scores to tune on.
         labels: classes.
-        precision: wanted of events, where a threshold reaches it.
-        false_alarms: per hour of negatives and distractors, at most, of all classes together.
-        caution: part of the F1 that is given up for higher thresholds where there are no negatives: other
-            surroundings hold more that sounds like a class than distractors do.
-        seed: of the folds of soundscapes.
+        precision: wanted precision of events, in [0, 1]; ignored for a class if no threshold reaches it.
+        false_alarms: upper limit of false alarms per hour of negatives and distractors, over all classes.
+        caution: part of the F1 to give up for higher thresholds if there are no negatives, in [0, 1]. Real
+            surroundings contain more sounds that resemble a class than distractors do.
+        seed: random seed of the cross-validation folds.
 
     Returns:
-        The post-processing; and F1 of each class, held out by cross-validation over soundscapes.
+        The post-processing, and the F1 of each class, cross-validated over soundscapes; NaN where undefined.
+        With fewer than five soundscapes or no events: the defaults, and no F1.
     """
     maps = {name: scored.presence_map for name, scored in held_out.soundscapes.items()}
     if not any(held_out.events.values()) or len(maps) < 5:
@@ -216,7 +237,7 @@ def choose_post_processing(
 
 
 def _precise(curves: ThresholdCurves, choice: Choice, precision: float) -> Choice:
-    """The choice with the lowest threshold, from its own upwards, that reaches the precision, if any does."""
+    """Raise the threshold to the lowest that reaches the precision; unchanged if none does."""
     for threshold in [choice.threshold, *np.arange(0.05, 1.0, 0.025)]:
         candidate = replace(choice, threshold=float(threshold))
         counts = curves.counts(candidate)
@@ -227,7 +248,7 @@ def _precise(curves: ThresholdCurves, choice: Choice, precision: float) -> Choic
 
 
 def _cautious(curves: ThresholdCurves, choice: Choice, soundscapes: int, caution: float) -> Choice:
-    """The choice with the highest threshold that costs no more than a part of its F1."""
+    """Raise the threshold to the highest that costs at most the part `caution` of the F1."""
     every = np.ones(soundscapes, np.bool_)
     threshold, f1, _ = curves.steps(choice, every)
     enough = f1 >= (1.0 - caution) * curves.f1(choice, every)
@@ -236,7 +257,7 @@ def _cautious(curves: ThresholdCurves, choice: Choice, soundscapes: int, caution
 
 
 def _calibrated(rules: PostProcessing, held_out: HeldOut, labels: Sequence[str]) -> PostProcessing:
-    """The same with scores of events and clips calibrated to the share that is right."""
+    """Add calibration, which maps scores of events and clips to the probability that they are correct."""
     found = {name: find_events(own.presence_map, rules) for name, own in held_out.soundscapes.items()}
     false = {name: find_events(own.presence_map, rules) for name, own in held_out.silent.items()}
     of_events = [

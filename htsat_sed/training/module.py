@@ -1,4 +1,4 @@
-"""The training step, its losses, schedule and averages, as a Lightning module."""
+"""Lightning module: training step, losses, optimiser, learning rate schedule and weight averaging."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from htsat_sed.training.muon import Muon
 from htsat_sed.training.recipe import Recipe
 
 _logger = logging.getLogger("htsat_sed")
-MONITOR = "validation"  # metric that selects the best epoch and stops early
-PROGRESS = "htsat_sed"  # key of a state's metrics and broken clips
+MONITOR = "validation"  # name of the metric for early stopping and for the best epoch
+PROGRESS = "htsat_sed"  # key of metrics and broken clips in a saved state
 
 
 class Training(lightning.LightningModule):  # type: ignore[misc]
-    """A model in training; `averaged` holds the weights that are validated and kept.
+    """A model in training, with a copy of averaged weights that is validated and saved.
 
     Args:
-        model: trained in place.
-        recipe: how.
-        epoch_steps: steps an epoch.
+        model: model to train, in place.
+        recipe: settings of the training.
+        epoch_steps: steps per epoch, at least 1.
 
     Attributes:
-        broken: clips that could not be read so far, with the reason.
-        metrics: of the latest validation.
+        averaged: copy of the model with averaged weights, in evaluation mode.
+        broken: maps the path of each unreadable clip to the reason.
+        metrics: metrics of the latest validation.
     """
 
     def __init__(self, model: HTSAT, recipe: Recipe, *, epoch_steps: int) -> None:
@@ -45,7 +46,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
         for name, parameter in model.named_parameters():
             if any(part in name for part in recipe.frozen):
-                parameter.requires_grad_(False)  # nothing below the lowest trained layer is derived
+                parameter.requires_grad_(False)  # no backward pass below the lowest trained layer
         self.recipe = recipe
         self.epoch_steps = epoch_steps
         self.broken: dict[str, str] = {}
@@ -53,21 +54,21 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self._validated: list[tuple[Batch, Tensor, Tensor]] = []
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the figures that a resumed run reports at its end."""
+        """Save metrics and broken clips, which a resumed run reports at its end."""
         checkpoint[PROGRESS] = {"metrics": self.metrics, "broken": self.broken}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the figures that `on_save_checkpoint` saved."""
+        """Restore the values that `on_save_checkpoint` saved."""
         kept = checkpoint.get(PROGRESS, {})
         self.metrics, self.broken = kept.get("metrics", {}), kept.get("broken", {})
 
     def on_before_batch_transfer(self, batch: Any, _: int) -> Batch:
-        """Unpack a batch from a reader."""
+        """Unpack a batch from a worker."""
         return batch if isinstance(batch, Batch) else unpack(batch)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Loss of a batch."""
-        # What is random in a step follows from its number, so that a resumed run repeats it.
+        """Compute the loss of a batch."""
+        # The number of the batch seeds the step, so that a resumed run repeats it.
         torch.manual_seed((self.recipe.seed * 1_000_003 + batch.number) * 1_024 + self.global_rank)
         self._report(batch)
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
@@ -90,9 +91,10 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
 
     @torch.no_grad()
     def on_after_backward(self) -> None:
-        """Give each process the statistics of `bn0` over the examples of all.
+        """Average the running statistics of `bn0` over all processes.
 
-        On GPUs, SyncBatchNorm does it; it does not run on CPUs, where DDP keeps those of the first process.
+        This is needed on CPUs only. There, SyncBatchNorm does not run, and DDP would keep the statistics of
+        the first process.
         """
         norm = self.model.bn0
         world = self.trainer.world_size if self._trainer is not None else 1
@@ -106,15 +108,15 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         torch.distributed.all_reduce(shared)
         all_mean, all_var, squares = shared / world
         mean.copy_(all_mean)
-        # The processes' means differ by `momentum` times what those of their examples differ by.
+        # The running means differ by `momentum` times the difference of the batch means.
         var.copy_(all_var + (squares - all_mean**2).clamp(min=0.0) / momentum)
 
     def _losses(
         self, out: HTSATOutput, clip: Tensor, tokens: Tensor, strong: Tensor, unknown: Tensor
     ) -> dict[str, Tensor]:
-        """Clip loss of all items, and token BCE of those with strong labels.
+        """Compute the clip loss of all items, and the token BCE of items with strong labels.
 
-        An unknown class counts only where the labels say that it is present, in all of a token.
+        An unknown class counts only where its target is positive (clip) or where it fills the token.
         """
         if self.recipe.loss == "cross-entropy":
             terms = {"clip_loss": F.cross_entropy(out.clip_logits, clip)}
@@ -132,7 +134,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         return torch.stack(weighted).sum()
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
-        """Step, then let the averaged weights follow: before the state is saved at the end of the batch."""
+        """Step, then update the averaged weights, before the state is saved at the end of the batch."""
         super().optimizer_step(*arguments, **named)
         weight = self._weight(self.global_step)
         if weight == 0.0:
@@ -147,9 +149,9 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
                     kept.copy_(new)
 
     def _weight(self, step: int) -> float:
-        """Weight of the new weights in the average after a step."""
+        """Return the weight of the new weights in the average after a step, in [0, 1]."""
         recipe = self.recipe
-        if recipe.average == "ema":  # quickly at first
+        if recipe.average == "ema":  # the decay grows from step to step up to `ema_decay`
             return 1.0 - min(recipe.ema_decay, step / (9 + step))
         if step % self.epoch_steps:
             return 0.0
@@ -157,13 +159,13 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         return 1.0 / max(1, step // self.epoch_steps - (recipe.epochs - last))
 
     def configure_optimizers(self) -> Any:
-        """The optimiser and the schedule."""
+        """Return the optimiser and the learning rate schedule, which changes every step."""
         optimiser = make_optimiser(self.model, self.recipe)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _factor(self, step: int) -> float:
-        """Learning rate over the highest one."""
+        """Return the learning rate after a step, relative to the highest one."""
         if self.recipe.schedule == "paper":
             return paper_factor(step // self.epoch_steps)
         done, warm_up = (step + 1) / (self.recipe.epochs * self.epoch_steps), self.recipe.warm_up
@@ -172,7 +174,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (done - warm_up) / (1.0 - warm_up))))
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Run the averaged weights."""
+        """Score a batch with the averaged weights."""
         self._report(batch)
         out = self.averaged(batch.waveforms)
         terms = self._losses(out, batch.clip, batch.tokens, batch.strong, batch.unknown)
@@ -180,7 +182,7 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
         self._validated.append((batch, self.averaged.scores(out.clip_logits), out.presence_logits))
 
     def on_validation_epoch_end(self) -> None:
-        """Score all that was validated; in several processes each does the whole, so that they agree."""
+        """Compute the validation metrics; every process validates all examples, so that results agree."""
         clip = torch.cat([batch.clip for batch, _, _ in self._validated])
         scores = torch.cat([scores for _, scores, _ in self._validated])
         self.metrics = {}
@@ -208,10 +210,14 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser; `Recipe.decays` selects the weights that decay.
+    """Make the optimiser of a recipe over all weights that are not frozen.
+
+    Args:
+        model: model to train.
+        recipe: sets optimiser, learning rate, weight decay and frozen weights.
 
     Raises:
-        ValueError: `Recipe.frozen` names no weight.
+        ValueError: an entry of `Recipe.frozen` matches no weight.
     """
     names = [name for name, _ in model.named_parameters()]
     for part in recipe.frozen:
@@ -232,14 +238,14 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def paper_factor(epoch: int) -> float:
-    """The published schedule: learning rate over 1e-3, by epoch from 0."""
+    """Return the learning rate of the HTS-AT paper for an epoch from 0, relative to its base of 1e-3."""
     if epoch < 3:
         return (0.02, 0.05, 0.1)[epoch]
     return next((factor for last, factor in ((10, 0.1), (20, 0.05), (30, 0.02)) if epoch <= last), 0.03)
 
 
 def _mean_average_precision(name: str, targets: Tensor, scores: Tensor) -> dict[str, float]:
-    """Mean over the classes that are present in some rows and absent from others; nothing without one."""
+    """Return mean average precision over classes with both outcomes, by name; empty if there is none."""
     present = (targets > 0.5).cpu().numpy()
     some = present.any(axis=0) & ~present.all(axis=0)
     if not some.any():

@@ -1,11 +1,12 @@
-"""Muon: momentum whose update of a matrix is made orthogonal, beside AdamW for all that is no matrix.
+"""Muon for matrices, which orthogonalises the momentum update, and AdamW for all other parameters.
+
+The weights of q, k and v form one matrix and are orthogonalised together; AdamW updates convolutions.
+
+`torch.optim.Muon` accepts only matrices and always iterates in bfloat16, which is slow on most CPUs.
 
 Sources: K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks*, 2024; J. Liu et al.,
-*Muon is Scalable for LLM Training*, 2025 (arXiv 2502.16982), for the scale that lets both share a learning
-rate. `torch.optim.Muon` does the same, but takes matrices alone and always iterates in bfloat16, which most
-processors compute slowly.
-
-Each matrix of the model is made orthogonal as one, so q, k and v together; convolutions are left to AdamW.
+*Muon is Scalable for LLM Training*, 2025 (arXiv 2502.16982), for the update scale that allows one learning
+rate for both.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from torch.optim.optimizer import ParamsT
 
 _MOMENTUM = 0.95
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # AdamW's
-_ITERATION = (3.4445, -4.7750, 2.0315)  # coefficients of X, X Xt X and (X Xt)^2 X
+_ITERATION = (3.4445, -4.7750, 2.0315)  # coefficients of X, X Xᵀ X and (X Xᵀ)² X
 _ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Both optimisers in one, as a training loop wants it.
+    """Muon and AdamW as one optimiser with a common learning rate.
 
     Args:
-        params: parameters, or groups of them. Matrices are Muon's unless their group has ``orthogonal``
-            false; all else is AdamW's.
-        lr: learning rate of both.
-        weight_decay: of groups that name none.
+        params: parameters or parameter groups. Muon updates matrices, unless ``orthogonal`` is false in their
+            group; AdamW updates all other parameters.
+        lr: learning rate.
+        weight_decay: decoupled weight decay of groups that do not set their own.
     """
 
     def __init__(self, params: ParamsT, *, lr: float, weight_decay: float = 0.0) -> None:
@@ -38,7 +39,14 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters that have a gradient."""
+        """Update all parameters that have a gradient.
+
+        Args:
+            closure: computes the loss and the gradients first, if given.
+
+        Returns:
+            The loss that `closure` returned, or None.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -54,7 +62,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _muon(gradient: Tensor, state: dict[str, Any]) -> Tensor:
-    """An update with the root mean square of AdamW's, about 0.2."""
+    """Compute Muon's update, scaled to a root mean square of about 0.2 as AdamW's."""
     if not state:
         state["momentum"] = torch.zeros_like(gradient)
     momentum: Tensor = state["momentum"]
@@ -77,10 +85,13 @@ def _adam(gradient: Tensor, state: dict[str, Any]) -> Tensor:
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """The matrix with its singular values brought near 1, by Newton and Schulz's iteration.
+    """Bring the singular values of a matrix near 1 with five Newton-Schulz iterations.
 
     Args:
-        matrix: (rows, columns), float32 or wider.
+        matrix: (rows, columns), float32 or float64.
+
+    Returns:
+        (rows, columns) with the same singular vectors; a new tensor.
     """
     x: Tensor = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
     x = x / x.norm().clamp(min=1e-7)

@@ -1,4 +1,4 @@
-"""A training recipe: all settings of a run, as a TOML file."""
+"""Training recipes: all settings of a run, read from a TOML file."""
 
 from __future__ import annotations
 
@@ -30,28 +30,30 @@ TABLES: dict[str, str] = {"clips": "clips.tsv", "esc50": "meta/esc50.csv", "nega
 
 @dataclass(frozen=True, kw_only=True)
 class DataRecipe:
-    """A part of the data: a table and the folder of its recordings; how to read them, see `data`.
+    """A part of the data: a table and the folder of its recordings; `data` reads them.
 
     Attributes:
-        kind: of table. ``weak``: filename and event_labels, as DESED has them. ``strong``: filename, onset,
+        kind: kind of table. ``weak``: filename and event_labels, as in DESED. ``strong``: filename, onset,
             offset, event_label. ``clips``: filename, label, fold, onset and offset of the active part.
-            ``esc50``: filename, fold, category. ``speech-commands``: a list of paths, or without a table all
-            recordings that ``validation_list.txt`` and ``testing_list.txt`` do not name. ``audioset``: its
-            segment CSVs. ``negatives``: recordings without events of the classes, see `read_negatives`.
-            ``labels``: a file or folder of labels in any format that `evaluate` reads. ``folders``: a folder
-            of clips for each class in `audio`, without a table; see `collection`. ``distractors``: synthetic
-            sounds of no class, which need neither a table nor recordings; see `distractors`.
-        table: below the data folder; default ``clips.tsv`` for clips and negatives, ``meta/esc50.csv`` for
-            esc50.
-        audio: folder of the recordings, below the data folder.
-        folds: only these; none given: all. Strong tables and labels have no folds: there, recording i, in the
-            order of names, belongs to fold i modulo `Recipe.fold_count` + 1; of folders, source i of a class.
-        share: of a batch, relative to that of the other parts.
-        balanced: draw from each class in turn, in a new order each pass, one of its clips; else each clip
-            comes once an epoch.
-        mix: cut events from these clips and mix them into soundscapes, see `SoundscapeRecipe`. All such parts
-            together are one part, whose share is the sum of theirs. Of negatives, recordings with present
-            labels are cut as well; the others are backgrounds, and so are distractors.
+            ``esc50``: filename, fold, category. ``speech-commands``: a list of paths; without a table, all
+            recordings that ``validation_list.txt`` and ``testing_list.txt`` do not name. ``audioset``:
+            AudioSet's segment CSVs. ``negatives``: recordings without events of the classes, see
+            `read_negatives`. ``labels``: a file or folder of labels in any format that `evaluate` reads.
+            ``folders``: no table; `audio` holds a folder of clips for each class, see `clip_sources`.
+            ``distractors``: synthetic sounds without a class, with neither a table nor recordings; see
+            `distractors`.
+        table: path relative to the data folder; by default ``clips.tsv`` for clips and negatives, and
+            ``meta/esc50.csv`` for esc50.
+        audio: folder of the recordings, relative to the data folder.
+        folds: folds to use, from 1; empty for all. For ``strong`` and ``labels``, recording i (from 0, sorted
+            by name) is in fold i modulo `Recipe.fold_count` + 1. For ``folders``, the same holds for source i
+            of a class.
+        share: share of a batch relative to the other parts, above 0.
+        balanced: draw a random clip of each class once a pass, in a new order every pass; otherwise, use each
+            clip once an epoch.
+        mix: cut events from these clips and mix them into soundscapes, see `SoundscapeRecipe`. All parts with
+            `mix` form one part, whose share is the sum of theirs. Negatives without present labels, and
+            distractors, become backgrounds.
     """
 
     kind: Kind
@@ -63,10 +65,10 @@ class DataRecipe:
     mix: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be read.
+        """Validate the values.
 
         Raises:
-            ValueError: naming the value, what was wanted and what was given.
+            ValueError: a value is out of range, or a needed table is missing.
         """
         _one_of("kind", self.kind, get_args(Kind))
         if not self.share > 0.0:
@@ -77,7 +79,7 @@ class DataRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """Shape of the model; see `HTSATConfig`. When fine-tuning, taken from the starting checkpoint."""
+    """Shape of the model, see `HTSATConfig`; when fine-tuning, the starting checkpoint sets the backbone."""
 
     sample_rate: int = 32_000
     hop_length: int = 320
@@ -89,17 +91,17 @@ class ModelRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationRecipe:
-    """Augmentation of clips and spectrograms; soundscapes are varied further, see `SoundscapeRecipe`.
+    """Augmentation of clips and spectrograms; `SoundscapeRecipe` sets that of soundscapes.
 
     Attributes:
-        time_masks: SpecAugment after `bn0`: stripes narrower than `time_mask`.
-        time_mask: frames.
-        band_masks: stripes narrower than `band_mask`.
-        band_mask: bands.
-        mixup: alpha of the beta distribution that two spectrograms are mixed by; 0 for none.
-        mixup_labels: mix the labels as well, each example with a random other one. Without, spectrograms
-            alone are mixed, each with its counterpart in the reversed batch, as published.
-        time_shift: clips are shifted round by up to so many seconds either way, in whole tokens.
+        time_masks: number of SpecAugment stripes of frames per example, set after `bn0`.
+        time_mask: exclusive maximum width of such a stripe, frames.
+        band_masks: number of SpecAugment stripes of mel bands per example.
+        band_mask: exclusive maximum width of such a stripe, bands.
+        mixup: parameter alpha of the beta distribution of mixup weights; 0 disables mixup.
+        mixup_labels: mix each example with a random other one, and their labels too. If false, mix only the
+            spectrograms, each with its counterpart in the reversed batch, as in the HTS-AT paper.
+        time_shift: largest circular shift of a clip in either direction, seconds; rounded to whole tokens.
     """
 
     time_masks: int = 2
@@ -111,10 +113,10 @@ class AugmentationRecipe:
     time_shift: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be done.
+        """Validate the values.
 
         Raises:
-            ValueError: naming the value, what was wanted and what was given.
+            ValueError: a value is negative.
         """
         for name, value in vars(self).items():
             if value < 0:
@@ -123,24 +125,24 @@ class AugmentationRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class SoundscapeRecipe:
-    """How soundscapes are mixed.
+    """How soundscapes are mixed. Ranges are [low, high], levels are dB RMS of full scale.
 
     Attributes:
-        seconds: duration.
-        events: probability of 1, 2, ... events.
-        floor_db: range of the noise level, dB RMS below full scale.
-        event_db: range of an event's level, dB RMS; at least 6 dB above the noise.
-        speed: largest change of speed, as a natural logarithm.
-        equaliser_db: standard deviation of the gain at 7 frequencies.
-        reverberant: chance that an event sounds in a room.
-        reverberation: range of the seconds in which the room's response falls by 60 dB.
-        direct_db: range of the level of the direct sound over that of the room.
-        gain_db: range of the gain of the whole.
-        background: chance that a recording without events plays below, where a part of the data has such.
-        background_db: range of its level, dB RMS; events are at least 6 dB above it.
-        silent: chance of a soundscape without events, where there are backgrounds: one to three of them then
-            have levels between the lowest of `background_db` and the highest of `event_db`.
-        validation: how many make a validation set.
+        seconds: duration, seconds.
+        events: probabilities of 1, 2, ... events; they sum to 1.
+        floor_db: range of the noise level.
+        event_db: range of an event's level, which is raised to at least 6 dB above noise and backgrounds.
+        speed: largest change of speed in either direction, as a natural logarithm.
+        equaliser_db: standard deviation of the gain at 7 frequencies, dB.
+        reverberant: probability that an event is reverberated.
+        reverberation: range of the reverberation time RT60, seconds.
+        direct_db: range of the direct-to-reverberant ratio, dB.
+        gain_db: range of the gain of the whole soundscape, dB.
+        background: probability of a background, if the data have any.
+        background_db: range of the level of a background.
+        silent: probability of a soundscape without events, if the data have backgrounds. It has one to three
+            backgrounds, with levels from the lowest of `background_db` to the highest of `event_db`.
+        validation: number of soundscapes in the validation set.
     """
 
     seconds: float = 10.0
@@ -159,10 +161,10 @@ class SoundscapeRecipe:
     validation: int = 200
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be mixed.
+        """Validate the values.
 
         Raises:
-            ValueError: probabilities that do not sum to 1, or no duration.
+            ValueError: a value is out of range, or the probabilities of `events` do not sum to 1.
         """
         if abs(sum(self.events) - 1.0) > 1e-6 or min(self.events, default=-1.0) < 0.0:
             raise UsageError(f"wanted events to be probabilities that sum to 1, got {self.events}")
@@ -187,42 +189,42 @@ class Recipe:
     """A training run.
 
     Attributes:
-        data: what is trained on.
-        validation: scored after each epoch, in the same form; without augmentation.
-        fold_count: folds there are.
-        labels: classes in order; default AudioSet's 527 where a part is of kind audioset, else those that
-            occur, sorted.
-        start: empty for scratch; a checkpoint or encoder, see `start`; or ``timm:NAME``.
-        epochs: of `epoch_examples` examples each.
-        epoch_examples: 0 for the number of clips trained on.
-        batch_size: examples a step, over all processes and accumulated parts.
-        learning_rate: highest.
-        schedule: ``one-cycle`` rises over `warm_up` of the steps, then falls as a cosine to 0. ``paper``
-            holds 0.02, 0.05 and 0.1 of `learning_rate` for an epoch each, 0.1 to epoch 10, 0.05 to 20, 0.02
-            to 30, then 0.03, as published.
-        warm_up: part of the steps.
-        optimiser: ``adamw``, or ``muon`` for the matrices and AdamW for the rest, with one learning rate: see
-            `muon`.
-        weight_decay: of the weights that `decays` names.
-        decays: ``layers``: weights of layers, not biases, norms and position biases; or ``all``.
+        data: parts of the training data, at least one.
+        validation: parts of the validation data, which is scored after each epoch, without augmentation.
+        fold_count: number of folds.
+        labels: classes in order. Default: AudioSet's 527 classes if a part is of kind ``audioset``, otherwise
+            all labels in the training data, sorted.
+        start: starting weights: empty for random ones, a checkpoint or encoder, or ``timm:NAME``; see
+            `start_model`.
+        epochs: number of epochs.
+        epoch_examples: examples per epoch; 0 for the number of training clips.
+        batch_size: examples per step, over all processes and accumulated batches.
+        learning_rate: highest learning rate.
+        schedule: ``one-cycle`` rises linearly over `warm_up`, then falls as a cosine to 0. ``paper`` is the
+            schedule of the HTS-AT paper, relative to `learning_rate`: 0.02, 0.05 and 0.1 for one epoch each,
+            then 0.1 to epoch 10, 0.05 to epoch 20, 0.02 to epoch 30 and 0.03 from there.
+        warm_up: part of the steps with a rising learning rate, in [0, 1).
+        optimiser: ``adamw``; or ``muon`` for matrices with AdamW for the rest, see `muon`.
+        weight_decay: weight decay of the weights that `decays` selects.
+        decays: ``layers`` for the weights of layers, without biases, norms and position biases; or ``all``.
         gradient_clip: largest norm of the gradient.
-        loss: of clips: ``bce``, or ``cross-entropy`` for exactly one label a clip.
+        loss: clip loss: ``bce``, or ``cross-entropy`` for clips with exactly one label.
         clip_loss: weight of the clip loss.
-        token_loss: weight of the token BCE, where labels are strong.
-        presence_bias: bias of the head where it is new, with a start too; about the logit of a token's chance
-            to be active. 0 leaves it random.
-        average: weights that are validated and saved: ``ema``, a moving average; ``epochs``, the mean of
-            those at the end of the last `average_epochs`; ``none``, the weights as they are.
-        ema_decay: of the moving average.
-        average_epochs: see `average`.
-        patience: stop after so many epochs without a better validation; 0 for never.
-        keep: ``last``, or the ``best`` epoch by validation: by accuracy with cross-entropy, else by mean
-            average precision, of tokens where labels are strong, else of clips.
-        tune: where validation has strong labels, choose post-processing on it and save that with the model.
-        frozen: parts of the names of weights that are not trained, such as ``relative_position_bias_table``.
-        seed: of everything random.
+        token_loss: weight of the token BCE, which applies to strong labels only.
+        presence_bias: initial bias of a new head, about the logit of the probability that a class is present
+            in a token; 0 keeps the random bias.
+        average: weights to validate and save: ``ema``, an exponential moving average; ``epochs``, the mean of
+            the weights at the end of the last `average_epochs` epochs; ``none``, the weights as they are.
+        ema_decay: decay of the moving average per step, in [0, 1).
+        average_epochs: number of epochs that ``epochs`` averages.
+        patience: stop after this many epochs without a better validation; 0 disables early stopping.
+        keep: ``last`` epoch, or ``best`` epoch by validation. The criterion is accuracy with cross-entropy,
+            otherwise mean average precision: over tokens if labels are strong, else over clips.
+        tune: tune post-processing on the validation data if it has strong labels, and save it in the model.
+        frozen: parts of the names of weights to freeze, such as ``relative_position_bias_table``.
+        seed: random seed, in [0, 2**32).
         model: shape of the model.
-        augmentation: of clips and spectrograms.
+        augmentation: augmentation of clips and spectrograms.
         soundscapes: how soundscapes are mixed.
     """
 
@@ -258,10 +260,10 @@ class Recipe:
     soundscapes: SoundscapeRecipe = field(default_factory=SoundscapeRecipe)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained.
+        """Validate the values.
 
         Raises:
-            ValueError: naming the value, what was wanted and what was given.
+            ValueError: a value is out of range or inconsistent with another one.
         """
         if not self.data:
             raise UsageError("wanted at least one [[data]] table: what to train on")
@@ -295,10 +297,13 @@ class Recipe:
 
 
 def find_recipe(recipe: str | Path) -> Path:
-    """The file of a recipe: a path, or the name of one that comes with the package, such as ``audioset``.
+    """Find the file of a recipe.
+
+    Args:
+        recipe: a path, or the name of a recipe in the package, such as ``audioset``.
 
     Raises:
-        AnnotationError: there is neither.
+        AnnotationError: `recipe` is a folder, or neither a file nor a known name.
     """
     if Path(recipe).is_dir():
         mend = (
@@ -308,7 +313,7 @@ def find_recipe(recipe: str | Path) -> Path:
     if Path(recipe).exists():
         return Path(recipe)
     package = Path(__file__).parents[1]
-    # From a clone, recipes lie beside the package.
+    # In a clone of the repository, the recipes are beside the package.
     bundled = {
         path.stem: path for at in (package, package.parent) for path in (at / "recipes").glob("*.toml")
     }
@@ -322,10 +327,10 @@ def read_recipe(recipe: str | Path) -> Recipe:
     """Read a recipe.
 
     Args:
-        recipe: a file, or a name; see `find_recipe`.
+        recipe: a path or a name, see `find_recipe`.
 
     Raises:
-        AnnotationError: the file is missing, not TOML, or holds an unknown or impossible value.
+        AnnotationError: the file is missing, is not TOML, or has an unknown setting or an invalid value.
     """
     path = find_recipe(recipe)
     values = read_toml(path, "a recipe")
@@ -364,9 +369,9 @@ _WORDS = {bool: "true or false", int: "an integer", float: "a finite number", st
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
-    """A value of a TOML file as the field's type has it; lists become tuples."""
+    """Check that a TOML value has the type of its field; lists become tuples."""
     parts = get_args(kind)
-    if is_dataclass(kind) or any(map(is_dataclass, parts)):  # made before
+    if is_dataclass(kind) or any(map(is_dataclass, parts)):  # already built
         return value
     if get_origin(kind) is Literal:
         kind = str

@@ -1,4 +1,4 @@
-"""Soundscapes as a data set on disk, in the form of DESED."""
+"""Writing soundscapes to disk as a data set in the format of DESED."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ def render(
     seconds: float,
     progress: Callable[[], object] = lambda: None,
 ) -> None:
-    """Write soundscapes 0 to `count` - 1 and their labels.
+    """Write soundscapes 0 to `count` - 1 and their strong labels.
 
     Args:
-        soundscapes: the series.
-        folder: gets ``audio/00000.flac`` (16 bits), ..., ``reference.tsv`` and ``durations.tsv``.
-        count: how many.
-        sample_rate: Hz.
-        seconds: duration of each.
-        progress: called after each.
+        soundscapes: series of soundscapes.
+        folder: output folder; receives ``audio/00000.flac`` (16 bits) and so on, ``reference.tsv`` and
+            ``durations.tsv``.
+        count: number of soundscapes.
+        sample_rate: sample rate of the soundscapes, Hz.
+        seconds: duration of a soundscape, seconds.
+        progress: called after each soundscape.
 
     Raises:
-        HtsatSedError: something cannot be written.
+        HtsatSedError: a file or folder cannot be written.
     """
     import soundfile
 

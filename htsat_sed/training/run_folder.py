@@ -1,4 +1,4 @@
-"""The folder of a training run: lock, description of the data, state and log."""
+"""The folder of a training run: its lock, recipe, description of the data, saved state and metrics."""
 
 from __future__ import annotations
 
@@ -34,31 +34,32 @@ _FILES = (LAST, BEST, FINISHED, METRICS, _RECIPE, _DATA)
 _FOLDERS = ("tensorboard",)
 _MEND = "give --restart to train anew, or name another -o or --run"
 
-# Each is 0, or not set, in the first process alone: torchrun, Lightning, SLURM.
+# Variables of torchrun, Lightning and SLURM; only in the first process is each of them 0 or unset.
 _RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
 def is_first_process() -> bool:
-    """Whether this process is the only one of its run or, of several, the one that writes files."""
+    """Return whether this process is the first of its run; only the first one writes files."""
     return all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
 @contextmanager
 def open_run(run: Path, recipe: Recipe, data: Mapping[str, Any], *, restart: bool) -> Iterator[Path | None]:
-    """Hold a run's folder while training in it; make it where it is not there.
+    """Lock the folder of a run for training, and check that an earlier run in it can be resumed.
 
     Args:
-        run: the folder.
-        recipe: of the run.
-        data: description of the data, see `describe`.
+        run: folder of the run; created if missing.
+        recipe: recipe of the run.
+        data: description of the data, from `describe`.
         restart: remove the files of an earlier run.
 
     Yields:
-        The state to go on from; None for a new run.
+        The state to resume from; None for a new run.
 
     Raises:
-        AnnotationError: the folder holds a run of another recipe or on other data, or files of others.
-        HtsatSedError: another process trains in it, or it cannot be written.
+        AnnotationError: the folder holds a run with another recipe or other data, or files that are not from
+            a run.
+        HtsatSedError: another process trains in the folder, or it cannot be written.
     """
     plan = json.loads(json.dumps({_RECIPE: asdict(recipe), _DATA: data}))
     with ExitStack() as stack:
@@ -80,7 +81,7 @@ def open_run(run: Path, recipe: Recipe, data: Mapping[str, Any], *, restart: boo
             yield state
             return
         if is_first_process():
-            (run / FINISHED).unlink(missing_ok=True)  # of a state that somebody removed
+            (run / FINISHED).unlink(missing_ok=True)  # left when only the state was removed
             for name, values in plan.items():
                 with whole_file(run / name) as file:
                     json.dump(values, file, indent=1)
@@ -90,13 +91,16 @@ def open_run(run: Path, recipe: Recipe, data: Mapping[str, Any], *, restart: boo
 def describe(
     labels: Sequence[str], start: str, parts: Iterable[tuple[DataRecipe, Sequence[Clip]]], folder: Path
 ) -> dict[str, Any]:
-    """Describe the data of a run, to refuse to resume it on other data.
+    """Describe the data of a run, so that `open_run` can refuse to resume it with other data.
 
     Args:
         labels: classes in order.
-        start: see `Recipe`; of a file, its content counts.
-        parts: of the data and of validation, with the clips that their tables give.
-        folder: that the tables are relative to; its own place does not count.
+        start: starting weights, see `Recipe.start`; the content of a file is hashed.
+        parts: parts of the training and validation data, each with its clips.
+        folder: folder that the tables are relative to; the description does not depend on its location.
+
+    Returns:
+        Classes; number of clips and SHA-256 of labels and file sizes of each part; SHA-256 of the start.
     """
     tables = []
     for part, clips in parts:
@@ -127,7 +131,11 @@ def _plain(value: object) -> object:
 
 
 def _compare(run: Path, plan: Mapping[str, Any]) -> None:
-    """Refuse a state of another recipe, or on other data."""
+    """Check that the run in a folder has the same recipe and data.
+
+    Raises:
+        AnnotationError: they differ, or cannot be read.
+    """
     default = asdict(Recipe(data=(DataRecipe(kind="clips"),)))
     recipe = list(_unlike(_read(run / _RECIPE, plan[_RECIPE]), plan[_RECIPE], default))
     if recipe:
@@ -142,7 +150,7 @@ def _compare(run: Path, plan: Mapping[str, Any]) -> None:
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """The parts of the data that differ, in words."""
+    """Yield the names of the parts of the data that differ, for a message."""
     yield from (name for name in ("classes", "start") if before.get(name) != now.get(name))
     for old, new in zip(before["tables"], now["tables"], strict=False):
         of = [key for key in ("labels", "recordings") if old[key] != new[key]]
@@ -158,7 +166,7 @@ def _read(path: Path, default: Any) -> Any:
 
 
 def _unlike(before: Any, now: Any, default: Any, name: str = "") -> Iterator[str]:
-    """Names of the values that differ; one that an older version did not know has its default there."""
+    """Yield the names of the values that differ; a value that `before` lacks counts as its default."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in now:
             known = default.get(key) if isinstance(default, dict) else None
@@ -173,7 +181,11 @@ def _unlike(before: Any, now: Any, default: Any, name: str = "") -> Iterator[str
 
 
 def _check_owned(run: Path) -> None:
-    """Refuse a folder with files that no run has made."""
+    """Check that a folder is missing, empty or the folder of a run.
+
+    Raises:
+        AnnotationError: it is a file, or holds other files.
+    """
     if not run.exists():
         return
     if not run.is_dir():
@@ -192,7 +204,11 @@ def _clear(run: Path) -> None:
 
 @contextmanager
 def _locked(run: Path) -> Iterator[None]:
-    """Keep other processes out; a lock ends with its process, however that ends."""
+    """Lock a folder against other processes; the system releases the lock when the process ends.
+
+    Raises:
+        HtsatSedError: another process holds the lock.
+    """
     with (run / _LOCK).open("a+", encoding="utf-8") as file:
         if not _lock(file):
             file.seek(0)
@@ -205,17 +221,17 @@ def _locked(run: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[str]) -> bool:
-    """Take the lock of a file; false where another process has it."""
+    """Lock a file; return False if another process holds the lock, True if the file system has no locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(1 << 20)  # beyond what others read
+            file.seek(1 << 20)  # other processes cannot read a locked range: lock one beyond the text
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            # Not flock, whose locks live on in the readers of a killed process.
+            # flock would keep the lock in the data-loading processes of a killed process.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
@@ -225,44 +241,52 @@ def _lock(file: IO[str]) -> bool:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read a state.
+    """Read a saved state; never executes pickled code.
+
+    Args:
+        path: file of the state.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the state cannot be read.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises all sorts
+    except Exception as error:  # torch.load raises many types
         raise CheckpointError(path, f"cannot be read: {_MEND}") from error
     return state
 
 
 class WholeCheckpoints(TorchCheckpointIO):  # type: ignore[misc]
-    """Writes a state whole, in its own folder: until it is on the disk, the one before stays."""
+    """Writes states atomically: the previous state is kept until the new one is on the disk."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
         """Write a state.
 
+        Args:
+            checkpoint: state to save.
+            path: output file.
+            storage_options: ignored.
+
         Raises:
-            HtsatSedError: it cannot be written: disk full, ...
+            HtsatSedError: the file cannot be written, for example because the disk is full.
         """
-        buffer = io.BytesIO()  # torch.save reports a full disk as an error of its own
+        buffer = io.BytesIO()  # torch.save would not raise OSError when the disk is full
         torch.save(checkpoint, buffer)
         with whole_file(path, "wb") as file:
             file.write(buffer.getbuffer())
 
 
 class MetricsTable(Logger):  # type: ignore[misc]
-    """Losses and metrics as ``metrics.csv``, written whole with each state.
+    """Logger that writes losses and metrics to ``metrics.csv`` each time a state is saved.
 
     Args:
-        run: folder.
-        first: steps done; rows of later steps are dropped, since they come again.
+        run: folder of the run.
+        first: steps already done; rows of an earlier table from this step on are dropped.
 
     Raises:
-        AnnotationError: the table of an earlier run cannot be read.
+        AnnotationError: the table of the resumed run cannot be read.
     """
 
     def __init__(self, run: Path, first: int) -> None:
@@ -279,20 +303,20 @@ class MetricsTable(Logger):  # type: ignore[misc]
 
     @property
     def name(self) -> str:
-        """Of the logger; empty, as Lightning makes a folder of it."""
+        """Name of the logger; empty, because Lightning would create a folder of that name."""
         return ""
 
     @property
     def version(self) -> str:
-        """Of the logger; empty, as Lightning makes a folder of it."""
+        """Version of the logger; empty, because Lightning would create a folder of that name."""
         return ""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
-        """Leave them to ``recipe.json``."""
+        """Do nothing: ``recipe.json`` holds the hyperparameters."""
 
     @rank_zero_only  # type: ignore[untyped-decorator]
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Note a row."""
+        """Add a row; `save` writes it."""
         self._rows.append({name: float(value) for name, value in metrics.items()} | {"step": step})
 
     @rank_zero_only  # type: ignore[untyped-decorator]

@@ -1,9 +1,9 @@
-"""Soundscapes: 10 s mixtures of events cut from labelled clips, with exact strong labels.
+"""Soundscapes: mixtures of events cut from labelled clips, with exact strong labels.
 
-Recordings without events may be mixed in as a background, or alone.
-An event is the active part of a clip, or a piece of it; short ones may repeat. Its speed (and pitch),
-equalisation, room, level and position are random, and noise of a random colour and level is added.
-Seed and number determine each soundscape.
+An event is the active part of a clip, or a section of it; short events may repeat. Speed (with pitch),
+equalisation, reverberation, level and position of each event are random. Noise of random colour and level is
+added. Recordings without events can serve as backgrounds, with or without events. Seed and number determine
+each soundscape.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _NOISE_EXPONENTS = (0.0, 0.5, 1.0, 1.0, 1.5, 2.0)  # power falls as 1 / f ** exp
 
 @dataclass(frozen=True, eq=False)
 class ClipSource:
-    """A recording with the places where its class is active.
+    """A recording with the events of one class.
 
     Attributes:
-        samples: int16, to hold a data set in memory.
-        label: class.
-        spans: (n, 2) onsets and offsets in seconds.
-        unknown: other classes that may sound in it.
+        samples: (N,) int16, half the size of float32, because data sets are kept in memory.
+        label: class of the events.
+        spans: (n, 2) onsets and offsets, seconds; at least one.
+        unknown: other classes that may or may not be present.
     """
 
     samples: NDArray[np.int16]
@@ -52,8 +52,8 @@ class Background:
     """A recording without events.
 
     Attributes:
-        samples: int16, to hold a data set in memory.
-        unknown: classes that may sound in it all the same.
+        samples: (N,) int16, half the size of float32, because data sets are kept in memory.
+        unknown: classes that may or may not be present.
     """
 
     samples: NDArray[np.int16]
@@ -61,12 +61,12 @@ class Background:
 
 
 class Soundscape(NamedTuple):
-    """A mixture.
+    """A mixture with its labels.
 
     Attributes:
-        samples: (N,) in [-1, 1].
-        events: disjoint within a label, in order.
-        unknown: classes that may sound besides.
+        samples: (N,) float32 in [-1, 1].
+        events: events sorted by onset; events of one label are disjoint.
+        unknown: classes that may or may not be present.
     """
 
     samples: Samples
@@ -75,11 +75,15 @@ class Soundscape(NamedTuple):
 
 
 def read_sources(clips: Iterable[Clip], *, sample_rate: int) -> list[ClipSource]:
-    """Read clips to cut events from; those that cannot be read are reported and left out.
+    """Read clips to cut events from; unreadable clips are left out with a warning.
 
     Args:
-        clips: with strong labels, or with one weak label, which then holds for the whole clip.
-        sample_rate: Hz.
+        clips: clips with strong labels, or with one weak label, which then applies to the whole clip. Clips
+            without labels are skipped.
+        sample_rate: sample rate to resample to, Hz.
+
+    Returns:
+        One source for each clip and label.
 
     Raises:
         ValueError: a clip has several weak labels.
@@ -104,11 +108,11 @@ def read_sources(clips: Iterable[Clip], *, sample_rate: int) -> list[ClipSource]
 
 
 def read_backgrounds(clips: Iterable[Clip], *, sample_rate: int) -> list[Background]:
-    """Read the clips without labels; those that cannot be read are reported and left out.
+    """Read clips without labels as backgrounds; unreadable clips are left out with a warning.
 
     Args:
-        clips: those with labels are passed over.
-        sample_rate: Hz.
+        clips: clips; those with labels are skipped.
+        sample_rate: sample rate to resample to, Hz.
     """
     read_in = [(clip, _samples(clip, sample_rate)) for clip in clips if not clip.labels]
     return [Background(samples, clip.unknown) for clip, samples in read_in if samples is not None]
@@ -124,7 +128,7 @@ def _samples(clip: Clip, sample_rate: int) -> NDArray[np.int16] | None:
 
 
 def as_int16(samples: Samples) -> NDArray[np.int16]:
-    """Samples in [-1, 1] as integers."""
+    """Convert samples to int16, with full scale at ±1; louder samples are clipped."""
     return np.round(samples.clip(-1.0, 1.0) * 32_767).astype(np.int16)
 
 
@@ -132,14 +136,17 @@ class Soundscapes:
     """An endless, numbered series of soundscapes.
 
     Args:
-        sources: what events are cut from.
-        recipe: how they are mixed.
-        sample_rate: of the sources and the soundscapes, Hz.
-        seed: of the series.
-        backgrounds: what may play below, and alone in silent soundscapes; each second has the same chance.
+        sources: recordings to cut events from, at least one.
+        recipe: settings of the mixtures.
+        sample_rate: sample rate of sources, backgrounds and soundscapes, Hz.
+        seed: random seed of the series, at least 0.
+        backgrounds: recordings without events; the probability of each is proportional to its duration.
 
     Attributes:
         labels: classes of the sources, sorted.
+
+    Raises:
+        ValueError: there is no source.
     """
 
     def __init__(
@@ -166,7 +173,7 @@ class Soundscapes:
         self._noises = [_coloured(rng, 2 * self._length, exponent) for exponent in _NOISE_EXPONENTS]
 
     def __getitem__(self, number: int) -> Soundscape:
-        """Mix one soundscape."""
+        """Mix the soundscape with a number, from 0."""
         rng = np.random.default_rng([self._seed, 1, number])
         recipe = self._recipe
         floor = rng.uniform(*recipe.floor_db)
@@ -176,7 +183,7 @@ class Soundscapes:
         count = 1 + int(rng.choice(len(recipe.events), p=recipe.events))
         unknown: frozenset[str] = frozenset()
         if self._backgrounds:
-            # Random numbers of their own: without backgrounds, a series stays as it is.
+            # A separate generator, so that backgrounds leave the events of a series unchanged.
             own = np.random.default_rng([self._seed, 4, number])
             silent = own.random() < recipe.silent
             count = 0 if silent else count
@@ -202,10 +209,13 @@ class Soundscapes:
     def _play_backgrounds(
         self, mixture: Samples, rng: np.random.Generator, *, silent: bool
     ) -> tuple[float, frozenset[str]]:
-        """Add backgrounds: all of a short recording somewhere, or a part of a longer one from end to end.
+        """Add backgrounds to a mixture, in place.
+
+        A recording shorter than the soundscape is added whole at a random position. A longer one is cut to
+        the length of the soundscape.
 
         Returns:
-            The highest level, dB RMS, and the classes that may sound in them.
+            The highest level of the backgrounds, dB RMS, and their unknown classes.
         """
         recipe = self._recipe
         low, high = recipe.background_db[0], recipe.event_db[1] if silent else recipe.background_db[1]
@@ -225,14 +235,14 @@ class Soundscapes:
         return loudest, unknown
 
     def _add(self, mixture: Samples, samples: Samples, level: float, place: int) -> None:
-        """Add samples to a mixture, at a level in dB RMS and from a place that may lie before its start."""
+        """Add samples to a mixture at a level in dB RMS; `place` may be negative."""
         samples = samples * np.float32(_gain(level) / (np.sqrt(np.mean(samples**2)) + 1e-6))
         samples *= min(1.0, 0.95 / (np.abs(samples).max() + 1e-9))
         first, last = max(0, place), min(self._length, place + len(samples))
         mixture[first:last] += samples[first - place : last - place]
 
     def _event(self, source: ClipSource, rng: np.random.Generator) -> tuple[Samples, NDArray[np.float64]]:
-        """An event: samples, and the spans in seconds where it is active."""
+        """Make an event: its samples, and its onsets and offsets in seconds."""
         samples, spans = _cut(source, rng, self._rate)
         if len(spans) == 1 and len(samples) < 2 * self._rate and rng.random() < 0.3:
             samples, spans = _repeated(samples, spans, rng, self._rate)
@@ -241,7 +251,7 @@ class Soundscapes:
     def _varied(
         self, samples: Samples, spans: NDArray[np.float64], rng: np.random.Generator
     ) -> tuple[Samples, NDArray[np.float64]]:
-        """Samples at another speed, through another equaliser, in another room; and their spans."""
+        """Vary speed, equalisation and reverberation at random; return the samples and their spans."""
         if rng.random() < 0.7:
             factor = float(np.exp(rng.uniform(-self._recipe.speed, self._recipe.speed)))
             places = np.arange(int(len(samples) / factor)) * factor
@@ -261,7 +271,14 @@ class Soundscapes:
 
 
 def united(events: Iterable[Event]) -> list[Event]:
-    """Join events of one label that overlap or touch: two voices at once are one event; in order."""
+    """Join events of the same label that overlap or touch.
+
+    Args:
+        events: events in any order.
+
+    Returns:
+        The joined events, sorted by onset.
+    """
     joined: list[Event] = []
     latest: dict[str, int] = {}
     for event in sorted(events):
@@ -277,7 +294,17 @@ def united(events: Iterable[Event]) -> list[Event]:
 def token_targets(
     events: Sequence[Event], labels: Sequence[str], *, tokens: int, token_seconds: float
 ) -> Samples:
-    """Strong labels as targets: the part of each token that an event covers, (tokens, K) in [0, 1]."""
+    """Convert events to token targets.
+
+    Args:
+        events: events, in seconds from the start of the first token.
+        labels: K classes, which include those of all events.
+        tokens: number of tokens.
+        token_seconds: duration of a token, seconds.
+
+    Returns:
+        (tokens, K) part of each token that events of the class cover, in [0, 1], float32.
+    """
     targets = np.zeros((tokens, len(labels)), np.float32)
     edges = np.arange(tokens) * token_seconds
     for event in events:
@@ -287,7 +314,7 @@ def token_targets(
 
 
 def _cut(source: ClipSource, rng: np.random.Generator, rate: int) -> tuple[Samples, NDArray[np.float64]]:
-    """The active part of a clip or a piece of it; of a recording with many spans, some seconds."""
+    """Cut the active part of a clip, or a section of it; of a recording with several spans, 1 to 8 s."""
     total = len(source.samples)
     if len(source.spans) > 1:
         span = source.spans[rng.integers(len(source.spans))]
@@ -311,7 +338,7 @@ def _cut(source: ClipSource, rng: np.random.Generator, rate: int) -> tuple[Sampl
 def _repeated(
     samples: Samples, spans: NDArray[np.float64], rng: np.random.Generator, rate: int
 ) -> tuple[Samples, NDArray[np.float64]]:
-    """A short sound two or three times, as barks and sneezes come."""
+    """Repeat a short sound two or three times with pauses, as in barks and sneezes."""
     pause = np.zeros(int(rng.uniform(0.1, 0.6) * rate), np.float32)
     times = int(rng.integers(2, 4))
     parts = [part for _ in range(times) for part in (samples * np.float32(rng.uniform(0.6, 1.0)), pause)]
@@ -320,7 +347,7 @@ def _repeated(
 
 
 def _equalised(samples: Samples, gains_db: NDArray[np.float64]) -> Samples:
-    """Gains at points equally far apart on a logarithmic frequency axis, joined by straight lines."""
+    """Apply gains at equidistant points of a logarithmic frequency axis, interpolated linearly in dB."""
     size = next_fast_len(len(samples), real=True)
     spectrum = rfft(samples, size)
     position = np.log1p(160.0 * np.arange(len(spectrum)) / len(spectrum)) / np.log1p(160.0)
@@ -330,7 +357,7 @@ def _equalised(samples: Samples, gains_db: NDArray[np.float64]) -> Samples:
 
 
 def _reverberated(samples: Samples, rng: np.random.Generator, recipe: SoundscapeRecipe, rate: int) -> Samples:
-    """The sound in a room: decaying noise follows each instant; cut where the dry sound ends."""
+    """Reverberate with a room response of decaying noise; the tail after the dry sound is cut off."""
     decay = rng.uniform(*recipe.reverberation)
     time = np.arange(1, int(0.7 * decay * rate)) / rate
     tail = rng.standard_normal(len(time)) * 10.0 ** (-3.0 * time / decay)
@@ -342,7 +369,7 @@ def _reverberated(samples: Samples, rng: np.random.Generator, recipe: Soundscape
 
 
 def _coloured(rng: np.random.Generator, n: int, exponent: float) -> Samples:
-    """Noise of unit RMS whose power falls as 1 / f ** exponent."""
+    """Make noise of unit RMS whose power falls as 1 / f ** exponent."""
     spectrum = rfft(rng.standard_normal(n).astype(np.float32))
     noise = irfft(spectrum * np.maximum(1.0, np.arange(len(spectrum))) ** (-exponent / 2.0), n)
     scaled: Samples = (noise / np.sqrt(np.mean(noise**2))).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Where training starts from: scratch, another checkpoint's arrays, or a Swin of ImageNet."""
+"""Starting models of training: random weights, weights of a checkpoint, or an ImageNet Swin transformer."""
 
 from __future__ import annotations
 
@@ -25,22 +25,25 @@ TIMM = "timm:"
 def start_model(
     config: HTSATConfig, labels: tuple[str, ...], start: str, *, presence_bias: float = 0.0
 ) -> HTSAT:
-    """Make the model that training starts with, and log which arrays it took.
+    """Make the model that training starts with, and log how many arrays came from the start.
 
-    The head is taken too where the start has all of the classes, in whatever order, and with it the start's
-    post-processing; else the head is new.
+    The head and the post-processing are copied if the start has all of the classes, in any order. Otherwise
+    the head is new.
 
     Args:
-        config: of the model; the shape of the backbone gives way to that of the start.
-        labels: its classes.
-        start: empty for fresh weights; a file or name of an HTS-AT checkpoint with any classes, or of a CLAP
-            model with an HTS-AT inside; or ``timm:NAME`` for a Swin that timm knows, such as
-            ``timm:swin_tiny_patch4_window7_224``, whose weights timm downloads.
-        presence_bias: of the head's classes where the head is new: about the logit of a token's chance to be
-            active. 0 leaves them random.
+        config: configuration of the model; the start replaces the shape of the backbone.
+        labels: classes of the model.
+        start: empty for random weights; the path or name of a checkpoint of HTS-AT, with any classes, or of a
+            CLAP model that contains an HTS-AT; or ``timm:NAME`` for a Swin transformer, such as
+            ``timm:swin_tiny_patch4_window7_224``, which timm downloads.
+        presence_bias: initial bias of a new head, about the logit of the probability that a class is present
+            in a token; 0 keeps the random bias.
+
+    Returns:
+        The model.
 
     Raises:
-        CheckpointError: the start cannot be read, or timm lacks it.
+        CheckpointError: the start cannot be read, or timm cannot load it.
     """
     if not start:
         return _with_bias(HTSAT(config, labels), presence_bias)
@@ -69,7 +72,7 @@ def _short(names: list[str]) -> str:
 
 
 def _knowing(path: Path, labels: tuple[str, ...]) -> HTSAT | None:
-    """The model of a checkpoint that has a head with all of these classes."""
+    """Load a checkpoint if it has a head with all of these classes; otherwise return None."""
     try:
         model = load_checkpoint(path)
     except CheckpointError:  # an encoder without a head
@@ -78,7 +81,7 @@ def _knowing(path: Path, labels: tuple[str, ...]) -> HTSAT | None:
 
 
 def _head(model: HTSAT, labels: tuple[str, ...]) -> dict[str, Tensor]:
-    """The rows of a model's head for these labels."""
+    """Return the arrays of a model's head, reduced to these classes."""
     rows = [model.labels.index(label) for label in labels]
     return {name: array[rows] for name, array in model.state_dict().items() if name.startswith("tscam_conv.")}
 
@@ -90,23 +93,23 @@ def _timm_encoder(name: str) -> Encoder:
         raise CheckpointError(TIMM + name, "needs timm: pip install timm") from None
     try:
         swin = timm.create_model(name, pretrained=True)
-    except Exception as error:  # timm and its hub raise all sorts
+    except Exception as error:  # timm and huggingface_hub raise many types
         raise CheckpointError(TIMM + name, f"timm cannot load it: {str(error).splitlines()[0]}") from error
     return from_timm(swin.state_dict(), name)
 
 
 def from_timm(arrays: Mapping[str, Tensor], name: str) -> Encoder:
-    """A Swin's arrays under our names.
+    """Convert the arrays of timm's Swin transformer to the names of this package.
 
-    The three colour channels become one as their mean, as published. A bias table for another window is
-    stretched to ours.
+    The weights of the three colour channels are averaged, as in the HTS-AT paper. Tables of relative position
+    biases for another window size are interpolated.
 
     Args:
-        arrays: of timm's SwinTransformer.
-        name: of the model, for messages.
+        arrays: state of timm's SwinTransformer.
+        name: name of the model, for messages.
 
     Raises:
-        CheckpointError: no Swin with four stages.
+        CheckpointError: the model is not a Swin transformer with four stages.
     """
     ours: dict[str, Tensor] = {}
     depths = [0, 0, 0, 0]
@@ -114,7 +117,7 @@ def from_timm(arrays: Mapping[str, Tensor], name: str) -> Encoder:
     try:
         for key, array in arrays.items():
             if merged := re.fullmatch(r"layers\.([123])\.downsample\.(.+)", key):
-                # timm merges patches before a stage, the original and we after the one before.
+                # timm merges patches at the start of a stage, HTS-AT at the end of the previous one.
                 ours[f"backbone.layers.{int(merged[1]) - 1}.downsample.{merged[2]}"] = array
             elif block := re.fullmatch(r"layers\.([0-3])\.blocks\.(\d+)\.(.+)", key):
                 stage, place, rest = int(block[1]), int(block[2]), block[3]
@@ -138,7 +141,7 @@ def from_timm(arrays: Mapping[str, Tensor], name: str) -> Encoder:
 
 
 def _stretched(table: Tensor, side: int = 15) -> Tensor:
-    """A table of biases for relative positions, (n * n, heads), to (side * side, heads)."""
+    """Interpolate a table of relative position biases from (n * n, heads) to (side * side, heads)."""
     n = round(len(table) ** 0.5)
     if n == side:
         return table
@@ -148,7 +151,7 @@ def _stretched(table: Tensor, side: int = 15) -> Tensor:
 
 
 def _with_bias(model: HTSAT, bias: float) -> HTSAT:
-    """Start a new head near the chance that a class is active in a token."""
+    """Set the bias of a new head, unless it is 0."""
     if bias:
         with torch.no_grad():
             assert model.tscam_conv.bias is not None

@@ -1,10 +1,10 @@
-"""Own classes from a few clips: fine-tuned, validated on clips of other sources, with thresholds.
+"""Teaching a model own classes from a few clips: cross-validated fine-tuning with tuned thresholds.
 
-    clips ─ folds ─▶ one model a fold, trained on the other folds ─▶ scores of clips it was not trained on
-                         └─ mean of the weights ─▶ the checkpoint      └─▶ thresholds, calibration, figures
+    clips ─ folds ─▶ one model per fold, trained on the other folds ─▶ held-out scores
+                         └─ mean of the weights ─▶ checkpoint            └─▶ thresholds, calibration, metrics
 
-All models begin with the same weights and take few steps, so that the mean of their weights is a model, too.
-It was trained on all clips, and the figures of the models of the folds are a cautious estimate of its own.
+All models start from the same weights and take few steps, so the mean of their weights works as a model. It
+has been trained on all clips. The metrics of the fold models are a conservative estimate of its metrics.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ from htsat_sed.training.recipe import DataRecipe, ModelRecipe, Recipe, Soundscap
 from htsat_sed.whole_file import remove_unfinished
 
 BATCH = 16
-_STEPS = 50, 160  # of a fold's model: fewest, most
+_STEPS = 50, 160  # fewest and most steps of a fold
 _STEPS_PER_CLIP = 0.15
-# Few clips do not improve the lower half of a trained encoder, whose gradients take half of a step's time.
+# A few clips do not improve the lower half of a trained encoder; its gradients take half the time of a step.
 _FROZEN = ("relative_position_bias_table", "bn0", "patch_embed", "layers.0.", "layers.1.")
 _MIX = SoundscapeRecipe(silent=0.15, background=0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeachingOptions:
-    """How a model is taught.
+    """Settings of `teach`.
 
     Attributes:
-        start: checkpoint or encoder, see `start_model`; empty for a model from scratch.
-        head_only: keep the encoder as it is, and train the head alone.
-        keep_classes: keep the classes of `start`, whose scores stay as they were; implies `head_only`.
-        precision: wanted of events, where a threshold reaches it.
-        false_alarms: per hour of negatives and distractors, at most, of all classes together.
-        caution: part of the F1 that is given up for fewer false alarms where there are no negatives.
-        steps: of training; None for a number that depends on the number of clips.
-        seed: of everything random.
+        start: checkpoint or encoder, see `start_model`; empty for random weights.
+        head_only: freeze the encoder and train only the head.
+        keep_classes: keep the classes of `start`, whose scores do not change; implies `head_only`.
+        precision: wanted precision of events, in [0, 1]; ignored for a class if no threshold reaches it.
+        false_alarms: upper limit of false alarms per hour of negatives and distractors, over all classes.
+        caution: part of the F1 to give up for fewer false alarms if there are no negatives, in [0, 1].
+        steps: training steps per fold; None for 50 to 160, depending on the number of clips.
+        seed: random seed.
     """
 
     start: str
@@ -78,22 +78,22 @@ class TeachingOptions:
 
     @property
     def head_alone(self) -> bool:
-        """Whether the encoder stays as it is."""
+        """Whether only the head is trained."""
         return self.head_only or self.keep_classes
 
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """A model and how well it was found to work.
+    """A taught model and its held-out metrics.
 
     Attributes:
-        model: with all classes; in evaluation mode.
-        figures: of clips, by class.
-        confusions: class, other class, clips of the first in which the second was found.
-        doubts: clips that look mislabelled.
-        event_f1: of the soundscapes that thresholds were chosen on, by class: held out by cross-validation.
-        false_alarms: per hour of negatives; None without negatives.
-        synthetic_alarms: per hour of distractors.
+        model: model with all classes, in evaluation mode.
+        figures: clip-level metrics by class.
+        confusions: (class, other class, clips of the class with an event of the other class).
+        doubts: clips that may be mislabelled.
+        event_f1: event F1 by class, cross-validated on the soundscapes that thresholds were tuned on.
+        false_alarms: false alarms per hour of negatives; None without negatives.
+        synthetic_alarms: false alarms per hour of distractors.
     """
 
     model: HTSAT
@@ -115,16 +115,22 @@ def teach(
     progress: Callable[[int, int], StepProgress] = lambda fold, folds: lambda *_: None,
     restart: bool = False,
 ) -> Taught:
-    """Teach a model; an interrupted run resumes where it was saved last, except that of a head alone.
+    """Teach a model and write its checkpoint.
+
+    An interrupted run resumes from its last saved state, unless only the head is trained.
 
     Args:
-        collection: clips.
-        options: how.
-        run: folder for the tables and states of the folds.
-        out: checkpoint to be written.
-        machine: what it runs on.
-        progress: called with a fold and the number of folds; returns what is called after each step.
-        restart: train anew.
+        collection: clips of the classes, and negatives.
+        options: settings.
+        run: folder for the tables and states of the folds; created if missing.
+        out: checkpoint file to write.
+        machine: hardware settings, see `fit`; ignored if only the head is trained.
+        progress: called with the number of a fold, from 1, and the number of folds; returns the function that
+            is called after each step, see `fit`.
+        restart: discard the states of an earlier run.
+
+    Returns:
+        The model and its metrics.
 
     Raises:
         CheckpointError: the start cannot be read.
@@ -171,7 +177,7 @@ def _taught(
     *,
     seed: int,
 ) -> Taught:
-    """The model with what the held-out scores say about it."""
+    """Compute the held-out metrics of a model."""
     scored = [
         ScoredClip(
             clip,
@@ -193,11 +199,17 @@ def _taught(
 
 
 def make_recipe(collection: Collection, options: TeachingOptions, data: Path) -> Recipe:
-    """The recipe of one fold; `data` holds its tables."""
+    """Make the recipe of a fold.
+
+    Args:
+        collection: clips of all folds.
+        options: settings.
+        data: folder with the tables of the fold, see `write_tables`.
+    """
     steps = options.steps or round(
         min(max(_STEPS[0], _STEPS_PER_CLIP * len(collection.clips) + 38), _STEPS[1])
     )
-    # Times of active parts are exact in soundscapes; clips as they are keep what the mixture changes.
+    # Soundscapes have exact onsets and offsets; unmixed clips keep the original level and noise.
     clips = DataRecipe(kind="clips", table="clips.tsv", audio=".", mix=True, share=0.75)
     distractors = DataRecipe(kind="distractors", mix=True, share=0.05)
     parts = [
@@ -230,9 +242,9 @@ def make_recipe(collection: Collection, options: TeachingOptions, data: Path) ->
 
 
 def _model_recipe(start: str) -> ModelRecipe:
-    """Sample rate and hop of a checkpoint; those of a new model for an encoder without a head.
+    """Return sample rate and hop length of a checkpoint, or the defaults for an encoder without a head.
 
-    Without a start, the shape of the bundled checkpoint.
+    Without a start, return the shape of the bundled checkpoint.
     """
     if not start:
         return ModelRecipe(embed_dim=48, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16), drop_path=0.05)
@@ -244,12 +256,23 @@ def _model_recipe(start: str) -> ModelRecipe:
 
 
 def rate_of(start: str) -> int:
-    """Sample rate of the model that starts there, Hz."""
+    """Return the sample rate of the model that training starts with, Hz.
+
+    Args:
+        start: see `TeachingOptions.start`.
+    """
     return _model_recipe(start).sample_rate
 
 
 def mean_of(models: Sequence[HTSAT]) -> HTSAT:
-    """A model whose weights are the means of those of some models."""
+    """Average the weights of models.
+
+    Args:
+        models: at least one, all with the same configuration and classes.
+
+    Returns:
+        A new model in evaluation mode; its integer buffers come from the first model.
+    """
     states = [model.state_dict() for model in models]
     mean = HTSAT(models[0].config, models[0].labels)
     mean.load_state_dict(
