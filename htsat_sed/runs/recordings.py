@@ -5,10 +5,12 @@ from __future__ import annotations
 import codecs
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path, PurePath
 
 from htsat_sed.errors import AudioError, HtsatSedError
@@ -16,6 +18,8 @@ from htsat_sed.remote import is_remote, is_web, shown
 
 STDIN = "-"
 LIST = "@"
+
+_UNTIDY = re.compile(r"(^\.|/\.?)(/|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,15 @@ def find_all(
     def kept(name: str) -> bool:
         return is_kept(name, include, exclude)
 
-    found: dict[str, Recording] = {}
+    found: set[str] = set()
+    recordings: list[Recording] = []
     failures: list[HtsatSedError] = []
     here = Path.cwd()
     for recording in _expand(paths, kept, failures):
-        # As text: a million of Path would take 0.4 GB.
-        key = STDIN if recording.path == STDIN else os.path.normcase(here / recording.path)
-        found.setdefault(key, recording)
-    recordings = list(found.values())
+        key = _key(recording.path, f"{here}{os.sep}")
+        if key not in found:
+            found.add(key)
+            recordings.append(recording)
     del found
     for longer in (Path(), here):  # a path may equal another recording's name
         shared = Counter(recording.name for recording in recordings)
@@ -77,6 +82,20 @@ def find_all(
             for each in recordings
         ]
     return recordings, failures
+
+
+def _key(path: str, here: str) -> str:
+    """Equal for paths of one file; `here` is the current folder with a separator at its end.
+
+    Usually the path itself, since copies of a million paths would take 0.1 GB.
+    """
+    return os.path.normcase(_normal(path).removeprefix(here))
+
+
+def _normal(path: str) -> str:
+    """A path without doubled separators and without ``.`` as a folder, as `PurePath` has it, but faster."""
+    plain = os.sep == "/" and _UNTIDY.search(path) is None
+    return path if plain or is_remote(path) else str(PurePath(path))
 
 
 def is_kept(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
@@ -226,23 +245,27 @@ def _listed(path: Path, kept: Callable[[str], bool], failures: list[HtsatSedErro
     utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     # File names are bytes; those that are not UTF-8 pass through.
     text = data.decode("utf-16", "replace") if utf_16 else data.decode("utf-8-sig", "surrogateescape")
-    lines = [line.rstrip("\r") for line in text.split("\n")]
-    lines = [line for line in lines if line.strip() and not line.startswith("#")]
-    if not lines:
-        failures.append(AudioError(path, "lists no recordings: wanted one path per line"))
-    if any("\0" in line for line in lines):
+    del data  # a list may have millions of lines
+    if "\0" in text:
         failures.append(AudioError(path, "is no list of recordings: wanted one path per line"))
         return
-    for line in lines:
+    lines = (line[0].rstrip("\r") for line in re.finditer(r"[^\n]+", text))
+    lines = (line for line in lines if line.strip() and not line.startswith("#"))
+    first = next(lines, None)
+    if first is None:
+        failures.append(AudioError(path, "lists no recordings: wanted one path per line"))
+        return
+    folder = "" if path.parent == Path() else str(path.parent)
+    for line in chain([first], lines):
         if is_remote(line):
             yield from _remote(line, kept, failures)
             continue
-        given = str(path.parent / line)
+        given = _normal(os.path.join(folder, line))  # noqa: PTH118, millions of Path take minutes
         if os.path.isdir(given) or (glob.has_magic(line) and not os.path.lexists(given)):  # noqa: PTH112
             yield from _expand([given], kept, failures)
         else:
-            inside = not PurePath(line).is_absolute() and ".." not in PurePath(line).parts
-            yield Recording(given, PurePath(line).as_posix() if inside else Path(line).name)
+            inside = not os.path.isabs(line) and (".." not in line or ".." not in PurePath(line).parts)  # noqa: PTH117
+            yield Recording(given, _normal(line).replace(os.sep, "/") if inside else Path(line).name)
 
 
 def _fits(name: str, pattern: str) -> bool:
