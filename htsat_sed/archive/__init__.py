@@ -1,1 +1,1 @@
-"""An archive of embeddings as Parquet, and what in it sounds alike."""
+"""Archives of embeddings as Parquet files, with similarity search and clustering."""

@@ -1,13 +1,13 @@
-"""The stretches of an archive that sound most like others.
+"""Similarity search and clustering of the stretches of an archive.
 
-Embeddings are compared as *prepared* vectors: the mean of the archive is subtracted, its principal components
-are divided by the square root of their standard deviation, and the length becomes 1. Frequent directions then
-count less, and rare ones are not drowned: among 1 164 clips of household sounds, another clip of the same
-source comes at a mean reciprocal rank of 0.84, against 0.76 for the cosine of plain embeddings.
+Embeddings are compared as *prepared* vectors: the mean of the archive is subtracted, the principal components
+are divided by the square root of their standard deviations, and the vectors are scaled to length 1. This
+reduces the weight of common directions. On 1 164 clips of household sounds, the mean reciprocal rank of
+another clip of the same source is 0.84, against 0.76 with the cosine of the plain embeddings.
 
-Prepared vectors lie beside the parts, in ``.prepared.npy`` (float16) and ``.prepared.npz``, and are made anew
-where the parts have changed. Up to `EXACT` stretches the search compares all of them; beyond, usearch finds
-candidates by an index of its own, ``.prepared.usearch``.
+Prepared vectors are cached beside the parts, in ``.prepared.npy`` (float16) and ``.prepared.npz``, and are
+recomputed when the parts change. The search compares all stretches if there are at most `EXACT`; above that,
+it uses an approximate index of usearch, ``.prepared.usearch``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from htsat_sed.libraries import load
 from htsat_sed.whole_file import whole_file
 
 EXACT = 1_000_000
-_BLOCK = 1024  # rows that fit into a processor's cache as float32
-_SAMPLE = 20_000  # rows that mean and components are taken from
-_LEAST_VARIANCE = 1e-6  # of a component, relative to the largest
-_UNLIKE = 0.5  # weight of what a result is not to sound like
+_BLOCK = 1024  # rows per block; a block of float32 fits into the processor's cache
+_SAMPLE = 20_000  # rows used for mean and components, and for the centres of clusters
+_LEAST_VARIANCE = 1e-6  # least variance of a component, relative to the largest
+_UNLIKE = 0.5  # weight of the negative queries
 
 Vectors = NDArray[np.float32]
 Report = Callable[[str], None]
@@ -41,10 +41,10 @@ class Prepared:
     """Prepared vectors of an archive.
 
     Attributes:
-        vectors: (n, D) float16, of length 1, or 0 for silence.
-        mean: (D,).
-        components: (D, D); x is prepared as (x - mean) @ components, then brought to length 1.
-        index: of usearch, if there is one.
+        vectors: (n, D) float16, each of length 1, or 0 for silence.
+        mean: (D,) mean that is subtracted.
+        components: (D, D) scaled principal components; (x - mean) @ components is scaled to length 1.
+        index: index of usearch, or None.
     """
 
     vectors: NDArray[np.float16]
@@ -53,11 +53,11 @@ class Prepared:
     index: Any = None
 
     def prepare(self, vectors: Vectors) -> Vectors:
-        """Prepare embeddings (n, D); those of silence become 0."""
+        """Prepare embeddings (n, D); embeddings of silence, all 0, stay 0."""
         return prepare(vectors, self.mean, self.components)
 
     def scores(self, query: Vectors) -> Vectors:
-        """Inner products (n,) of all vectors with one query (D,)."""
+        """Compute the inner products (n,) of all vectors with a prepared query (D,)."""
         import torch
 
         found = torch.empty(len(self.vectors))
@@ -71,7 +71,15 @@ class Prepared:
         return scored
 
     def best(self, query: Vectors, count: int) -> tuple[NDArray[np.int64], Vectors]:
-        """The `count` best rows and their scores, best first."""
+        """Find the vectors that are most similar to a query.
+
+        Args:
+            query: (D,) prepared vector.
+            count: number of results; fewer if there are fewer vectors.
+
+        Returns:
+            Rows and their inner products with the query, the highest first.
+        """
         if self.index is not None:
             rows = np.sort(np.asarray(self.index.search(query, count).keys, np.int64))
             scores = self.vectors[rows].astype(np.float32) @ query
@@ -85,7 +93,16 @@ class Prepared:
 
 
 def prepare(vectors: Vectors, mean: Vectors, components: Vectors) -> Vectors:
-    """See `Prepared.prepare`."""
+    """Prepare embeddings: subtract the mean, apply the scaled components and scale to length 1.
+
+    Args:
+        vectors: (n, D) embeddings; those of silence are 0.
+        mean: (D,) mean.
+        components: (D, D) scaled principal components.
+
+    Returns:
+        (n, D) float32 of length 1, or 0 for silence.
+    """
     turned = (vectors - mean) @ components
     length = np.linalg.norm(turned, axis=1, keepdims=True)
     sounding = vectors.any(axis=1, keepdims=True) & (length > 0.0)
@@ -94,16 +111,17 @@ def prepare(vectors: Vectors, mean: Vectors, components: Vectors) -> Vectors:
 
 
 def open_prepared(archive: Archive, report: Report = lambda message: None) -> Prepared:
-    """Read the prepared vectors of an archive, or make and keep them.
+    """Read the prepared vectors of an archive; compute and cache them if they are missing or outdated.
 
     Args:
-        archive: with at least one part.
-        report: called with a message before what takes minutes.
+        archive: archive with at least one part.
+        report: called with a message before each step that can take minutes.
 
     Raises:
         AnnotationError: a part cannot be read.
-        HtsatSedError: what was prepared cannot be written.
-        UsageError: there are more than `EXACT` stretches, and usearch is missing.
+        HtsatSedError: the cache cannot be written.
+        UsageError: there are more than `EXACT` stretches and usearch is not installed, or another process
+            changes the archive.
     """
     vectors, values = (archive.folder / f".prepared.{suffix}" for suffix in ("npy", "npz"))
     signature = json.dumps([[path.name, *path.stat()[6:9:2]] for path in archive.parts])
@@ -140,7 +158,7 @@ def _read(vectors: Path, values: Path, signature: str) -> Prepared | None:
 
 
 def _components(archive: Archive) -> tuple[Vectors, Vectors]:
-    """Mean and scaled components of a sample of an archive's stretches that are not silent."""
+    """Compute mean and scaled components from a sample of the stretches of an archive."""
     assert archive.kind is not None
     total = sum(len(block) for block in archive.vectors())
     step = -(-total // _SAMPLE)
@@ -153,7 +171,7 @@ def _components(archive: Archive) -> tuple[Vectors, Vectors]:
 
 
 def components(vectors: Vectors) -> tuple[Vectors, Vectors]:
-    """Mean (D,) and scaled principal components (D, D) of vectors (n, D); zeros do not count."""
+    """Compute mean (D,) and scaled principal components (D, D) of vectors (n, D), ignoring zero vectors."""
     sounding = vectors[vectors.any(axis=1)].astype(np.float64)
     mean = sounding.mean(axis=0) if len(sounding) else np.zeros(vectors.shape[1])
     centred = sounding - mean
@@ -170,7 +188,7 @@ def _blocks(parts: Iterator[NDArray[np.float16]]) -> Iterator[Vectors]:
 
 
 def _usearch(folder: Path, prepared: Prepared, report: Report) -> Any:
-    """The index of usearch, made where it is missing or of other vectors."""
+    """Open the index of usearch; build it if it is missing or outdated."""
     usearch = load("usearch.index", purpose=f"a search among more than {EXACT} stretches", extra="search")
     path, stamp = folder / ".prepared.usearch", folder / ".prepared.usearch.json"
     count, width = prepared.vectors.shape
@@ -190,13 +208,14 @@ def _usearch(folder: Path, prepared: Prepared, report: Report) -> Any:
 
 @dataclass(frozen=True)
 class Hit:
-    """A stretch that was found.
+    """A result of a search.
 
     Attributes:
-        recording: its number in the index.
-        start: seconds.
-        end: seconds.
-        score: cosine of the prepared vectors, at most 1; with `unlike`, less half of that with them.
+        recording: number of the recording in the index.
+        start: start of the stretch, seconds.
+        end: end of the stretch, seconds.
+        score: inner product of the stretch with the mean of the prepared queries, at most 1; less half of
+            that with the negative queries.
     """
 
     recording: int
@@ -210,10 +229,10 @@ class Query:
     """A stretch to search for.
 
     Attributes:
-        vector: (D,) its embedding.
-        path: of its recording, absolute.
-        start: seconds.
-        end: seconds.
+        vector: (D,) embedding of the stretch.
+        path: absolute path of its recording.
+        start: start, seconds.
+        end: end, seconds.
     """
 
     vector: Vectors
@@ -231,18 +250,18 @@ def search(
     count: int,
     per_recording: int | None = None,
 ) -> list[Hit]:
-    """The stretches nearest to the mean of some queries, best first.
+    """Find the stretches that are most similar to queries.
 
     Args:
-        prepared: vectors of the archive.
-        index: its stretches.
-        like: what results are to sound like; at least one.
-        unlike: what they are not to sound like.
-        count: most results.
-        per_recording: most results of one recording; None for all.
+        prepared: prepared vectors of the archive.
+        index: stretches of the archive.
+        like: queries whose mean is searched for; at least one.
+        unlike: negative queries.
+        count: largest number of results.
+        per_recording: largest number of results per recording; None for no limit.
 
     Returns:
-        Hits; stretches that overlap with a query of the same recording are left out.
+        Results, the highest score first. Stretches that overlap with a query are left out.
     """
     wanted = prepared.prepare(np.stack([query.vector for query in like])).mean(axis=0)
     if unlike:
@@ -285,17 +304,17 @@ def _chosen(
 def clusters(
     vectors: NDArray[np.float16], count: int, *, seed: int = 0, rounds: int = 25
 ) -> tuple[NDArray[np.int64], Vectors]:
-    """Group prepared vectors by spherical k-means; silent ones belong to no group.
+    """Cluster prepared vectors with spherical k-means.
 
     Args:
-        vectors: (n, D) of length 1 or 0.
-        count: groups at most.
-        seed: of the first centres.
-        rounds: at most.
+        vectors: (n, D) of length 1, or 0 for silence.
+        count: largest number of clusters.
+        seed: random seed of the sample and of the first centres.
+        rounds: largest number of iterations.
 
     Returns:
-        (n,) number of the group of each, from 0 for the largest on, -1 for silence; and (n,) cosine to its
-        centre.
+        (n,) cluster of each vector, numbered by decreasing size from 0, -1 for silence; and (n,) cosine to
+        the centre, 0 for silence.
     """
     rng = np.random.default_rng(seed)
     sounding = np.flatnonzero(np.any(vectors, axis=1))
@@ -327,7 +346,7 @@ def clusters(
 
 
 def _first_centres(sample: Vectors, count: int, rng: np.random.Generator) -> Vectors:
-    """Centres far from each other, as k-means++ draws them."""
+    """Draw first centres that are far from each other, with k-means++."""
     centres = [sample[rng.integers(len(sample))]]
     distance = 1.0 - sample @ centres[0]
     while len(centres) < count:

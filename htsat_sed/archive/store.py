@@ -1,14 +1,16 @@
-"""An archive: a folder of Parquet parts with the embeddings of stretches of recordings.
+"""Archives: folders of Parquet parts with the embeddings of stretches of recordings.
 
 A part has a row for each stretch, with the columns filename (as in other tables), path (of the recording),
-size (bytes) and modified (nanoseconds) of its file, start and duration (seconds), embedding (the bytes of D
-numbers, float16, little-endian) and model (its fingerprint). Rows of a recording lie side by side, in order.
+size (of the file, bytes), modified (time of the file, nanoseconds), start and duration (seconds), embedding
+(D float16 numbers as little-endian bytes) and model (fingerprint). The rows of a recording are contiguous and
+in order of time.
 
     import numpy, pandas
     part = pandas.read_parquet("archive/part-00000.parquet")
     vectors = numpy.frombuffer(b"".join(part.embedding), "<f2").reshape(len(part), -1)
 
-Parts are only added. Where several hold a recording, because it has changed meanwhile, the last one counts.
+Parts are added but never changed. If several parts contain a recording, because it has changed since, only
+the last one counts.
 """
 
 from __future__ import annotations
@@ -32,24 +34,24 @@ from htsat_sed.whole_file import whole_file
 _KEY = b"htsat-sed archive"
 _PART_ROWS = 1 << 18
 _COLUMNS = ("filename", "path", "size", "modified", "start", "duration", "embedding", "model")
-_UNFOLDED, _UNFOLDED_A_BYTE = 16 << 20, 4  # bytes of pages; embeddings do not compress
+_UNFOLDED, _UNFOLDED_A_BYTE = 16 << 20, 4  # limit on decompressed bytes: constant, and per byte of the file
 _MOST_DIMENSIONS = 1 << 16
-_NAMES = ["filename", "path", "model"]  # columns of few values
+_NAMES = ["filename", "path", "model"]  # columns with few distinct values
 _NO_PART = "is no part of an archive that `htsat-sed embed` made"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """What an archive holds; all parts agree in it.
+    """Model and settings of the embeddings of an archive, the same in all parts.
 
     Attributes:
-        model: fingerprint.
-        checkpoints: names or files that the model was loaded from.
-        window: seconds of a stretch.
-        hop: seconds between the starts of two stretches.
-        dimensions: D.
-        channel: ``mix``, or the channel that was read, from 1 on.
-        track: audio track that was read, from 1 on; None for the first.
+        model: fingerprint of the model.
+        checkpoints: names or paths that the model was loaded from.
+        window: duration of a stretch, seconds.
+        hop: time between the starts of two stretches, seconds.
+        dimensions: dimensions D of an embedding.
+        channel: ``mix``, or the number of the channel, from 1.
+        track: number of the audio track, from 1; None for the first.
     """
 
     model: str
@@ -63,15 +65,15 @@ class Kind:
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """A recording in an archive.
+    """The embeddings of a recording.
 
     Attributes:
-        filename: as in tables.
-        path: of the file, absolute.
-        stamp: its size and time of change.
-        starts: (n,) seconds, of stretches.
-        ends: (n,) seconds.
-        vectors: (n, D) float16.
+        filename: name of the recording in tables.
+        path: absolute path of the file.
+        stamp: size of the file, bytes, and time of its last change, nanoseconds.
+        starts: (n,) starts of the stretches, seconds.
+        ends: (n,) ends of the stretches, seconds.
+        vectors: (n, D) float16 embeddings.
     """
 
     filename: str
@@ -84,14 +86,14 @@ class Embedded:
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """The stretches of an archive.
+    """The stretches of an archive, without their embeddings.
 
     Attributes:
-        filenames: of recordings.
-        paths: of recordings.
-        recording: (n,) number of the recording of each stretch.
-        starts: (n,) seconds.
-        durations: (n,) seconds.
+        filenames: name of each recording in tables.
+        paths: absolute path of each recording.
+        recording: (n,) index of the recording of each stretch.
+        starts: (n,) starts of the stretches, seconds.
+        durations: (n,) durations of the stretches, seconds.
     """
 
     filenames: list[str]
@@ -106,19 +108,19 @@ class Index:
 
 
 class Archive:
-    """An archive, as it was when this was made.
+    """A snapshot of an archive; parts that are added later are not seen.
 
     Args:
-        folder: of the parts; one that is not there is an empty archive.
+        folder: folder of the parts; a missing folder is an empty archive.
 
     Attributes:
-        folder: as given.
-        parts: files, in order.
-        kind: what it holds; None while it is empty.
+        folder: folder of the parts.
+        parts: files of the parts, in order.
+        kind: model and settings; None if the archive is empty.
 
     Raises:
-        AnnotationError: the folder holds other files and no part, a part cannot be read, parts disagree, or
-            pyarrow is missing.
+        AnnotationError: the folder holds other files but no part, a part cannot be read, parts have different
+            kinds, or pyarrow is not installed.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -157,7 +159,7 @@ class Archive:
         return kind
 
     def _types(self, kind: Kind) -> dict[str, Any]:
-        """The type of each column."""
+        """Return the Arrow type of each column."""
         arrow = self._arrow
         text, whole, number = arrow.string(), arrow.int64(), arrow.float64()
         types = (text, text, whole, whole, number, number, arrow.binary(2 * kind.dimensions), text)
@@ -170,7 +172,11 @@ class Archive:
             raise AnnotationError(path, f"cannot be read: {error}") from error
 
     def _table(self, path: Path, *columns: str, **options: Any) -> Any:
-        """Columns of a part, without empty cells and broken texts."""
+        """Read columns of a part.
+
+        Raises:
+            AnnotationError: a column cannot be read, has invalid text or has empty cells.
+        """
         table = self._read(path, self._parquet.read_table, columns=list(columns), **options)
         try:
             table.validate(full="embedding" not in columns)
@@ -182,7 +188,7 @@ class Archive:
 
     @cached_property
     def stamps(self) -> dict[str, tuple[int, int]]:
-        """Path of each recording -> size and time of change of the file that was embedded."""
+        """Maps the path of each recording to the size and modification time of the embedded file."""
         found: dict[str, tuple[int, int]] = {}
         for path in self.parts:
             columns = ["path", "size", "modified"]
@@ -194,7 +200,7 @@ class Archive:
 
     @cached_property
     def _live(self) -> list[NDArray[np.bool_]]:
-        """For each part, which rows count: those whose recording is in no later part."""
+        """A mask of each part: rows whose recording is in no later part."""
         later: set[str] = set()
         live: list[NDArray[np.bool_]] = []
         for path in reversed(self.parts):
@@ -205,13 +211,17 @@ class Archive:
         return live
 
     def _codes(self, path: Path, column: str) -> tuple[list[str], NDArray[np.int64]]:
-        """The values of a column, and for each row the number of its value."""
+        """Read a column as its distinct values and, for each row, the index of its value."""
         table = self._table(path, column, read_dictionary=[column])
         array = table.unify_dictionaries().column(column).combine_chunks()
         return array.dictionary.to_pylist(), array.indices.to_numpy().astype(np.int64)
 
     def index(self) -> Index:
-        """All stretches, without their embeddings."""
+        """Read all stretches, without their embeddings.
+
+        Raises:
+            AnnotationError: a part cannot be read.
+        """
         number: dict[str, int] = {}
         filenames: list[str] = []
         columns: list[list[NDArray[Any]]] = [[], [], []]
@@ -237,7 +247,11 @@ class Archive:
         )
 
     def vectors(self) -> Iterator[NDArray[np.float16]]:
-        """Embeddings in blocks (n, D), in the order of `index`."""
+        """Yield the embeddings in blocks (n, D), in the order of `index`.
+
+        Raises:
+            AnnotationError: a part cannot be read.
+        """
         if self.kind is None:
             return
         for path, live in zip(self.parts, self._live, strict=True):
@@ -252,11 +266,11 @@ class Archive:
                 begin += len(chunk)
 
     def add(self, kind: Kind, recordings: Iterable[Embedded]) -> None:
-        """Add recordings as new parts, each of which appears whole or not at all.
+        """Add recordings as new parts; each part is written atomically.
 
         Args:
-            kind: of the archive.
-            recordings: with stretches; those without are left out.
+            kind: model and settings of the embeddings.
+            recordings: recordings to add; those without stretches are left out.
 
         Raises:
             UsageError: the archive is of another kind.
@@ -299,12 +313,12 @@ class Archive:
             "model": arrow.array([kind.model] * len(vectors), arrow.string()),
         }
         table = arrow.table(columns).replace_schema_metadata({_KEY: json.dumps(asdict(kind))})
-        # Embeddings do not compress; as they are, they are read at the speed of the disk.
+        # Compression would not shrink embeddings, only slow down reading.
         with whole_file(path, "wb") as file:
             self._parquet.write_table(table, file, compression="none", use_dictionary=_NAMES)
 
 
 def _others(folder: Path) -> Iterator[Path]:
-    """Files in a folder that no run of `embed` leaves there."""
+    """Return the files in a folder other than those that `embed` leaves beside parts."""
     own = {"htsat-sed.journal", "failures.csv"}
     return (path for path in folder.iterdir() if path.name not in own)
