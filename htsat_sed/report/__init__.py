@@ -1,5 +1,6 @@
-"""A page to look at, listen to and correct what was found in recordings, in one file.
+"""Report pages: single HTML files to view, play and correct detected events.
 
-- `sketch`: what the page shows and plays of a recording, computed while it is decoded for the model.
-- `page`: the page, from template, style and scripts that lie beside it as files of their own.
+- `sketch` computes spectrogram, waveform and sound of a recording while it is decoded for the model.
+- `page` builds the page from these and from the template, style and scripts in this folder.
+- `links` makes links to events and periods in a page.
 """

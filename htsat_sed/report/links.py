@@ -1,12 +1,12 @@
-"""Links into the pages of `report`: to a stretch of a recording, or to an hour in an index.
+"""Links to events in report pages, and to periods in their index.
 
-A fragment after the address of the page gives the place, as key=value pairs joined by ``&``:
+The fragment of the address has key=value pairs joined by ``&``:
 
-    street.wav.html#class=Dog&t=12.500-15.000               the event of this class at 12.5 to 15 s
-    report.html#recording=street.wav&t=12.500-15.000        the same, on a page of several recordings
-    index.html#class=Dog&date=2026-05-12&hour=04            recordings in which the class begins in this hour
+    street.wav.html#class=Dog&t=12.500-15.000               event of this class from 12.5 to 15 s
+    report.html#recording=street.wav&t=12.500-15.000        the same on a page with several recordings
+    index.html#class=Dog&date=2026-05-12&hour=04            recordings with an onset of the class in this hour
 
-``report/page.js`` and ``report/index.js`` read it.
+``report/page.js`` and ``report/index.js`` parse it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ INDEX = "index.html"
 
 @dataclass(frozen=True)
 class ReportLinks:
-    """Links from the files of a folder into a report.
+    """Makes links to a report, for files in another folder.
 
     Attributes:
-        report: the page; or the folder of pages.
-        beside: the folder of the files that have the links. Links are relative to it.
+        report: a report page, or a folder of pages with an index.
+        beside: folder of the files that contain the links; links are relative to it.
 
     Raises:
         HtsatSedError: there is no report at this path.
@@ -43,7 +43,12 @@ class ReportLinks:
             raise HtsatSedError(self.report, f"is neither a page of report nor a folder with an {INDEX}")
 
     def event(self, recording: str, event: Event) -> str:
-        """Link to an event; empty if the folder has no page of its recording."""
+        """Return the link to an event; empty if the folder has no page of its recording.
+
+        Args:
+            recording: name of the recording in tables.
+            event: the event.
+        """
         fragment = {"class": event.label, "t": f"{event.onset:.3f}-{event.offset:.3f}"}
         if self.report.is_file():
             return _joined(self._address(self.report), {"recording": recording} | fragment)
@@ -51,13 +56,13 @@ class ReportLinks:
         return _joined(self._address(page), fragment) if page.is_file() else ""
 
     def period(self, label: str, *, date: str, hour: str, site: str) -> str:
-        """Link to the recordings in which events of a class begin in a period.
+        """Return the link to the recordings with onsets of a class in a period.
 
         Args:
-            label: the class.
-            date: a date, or the first and last joined by a comma; empty for all.
-            hour: of the day, 00 to 23; empty for all.
-            site: empty for all.
+            label: class.
+            date: ISO date, or first and last date joined by a comma; empty for all dates.
+            hour: hour of the day, 00 to 23; empty for all hours.
+            site: site of the recordings; empty for all sites.
         """
         values = {"class": label, "date": date, "hour": hour, "site": site}
         return _joined(

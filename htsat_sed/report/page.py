@@ -1,8 +1,8 @@
-"""The page: recordings, what was found in them, and the program that shows it, in one HTML file.
+"""Building report pages: recordings, scores, events and viewer in one HTML file.
 
-The page loads nothing from elsewhere, and its Content-Security-Policy forbids it to: only the script and the
-style whose hashes the policy names take effect. Data stand in ``<script type="application/json">``. Tiles,
-scores and sound, which the script decodes when it needs them, stand in elements of their own as base64.
+A page loads nothing from elsewhere: its Content-Security-Policy allows only the embedded script and style, by
+their hashes. The data are in ``<script type="application/json">``. Tiles, scores and sound are base64 in
+elements of their own, which the script decodes on demand.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from htsat_sed.report.sketch import BANDS, QUIETEST, TILE, Sketch, stretches
 
 AudioMode = Literal["auto", "whole", "events", "link", "none"]
 
-_LEAST_SCORE = 0.05  # classes that score less throughout a recording are left out of it
-_LONGEST = (60.0, 30.0, 20.0, 10.0, 5.0, 3.0)  # seconds of an event that are played, until all fits the limit
+_LEAST_SCORE = 0.05  # a class without a higher score in a recording is left out, unless it can have events
+_LONGEST = (60.0, 30.0, 20.0, 10.0, 5.0, 3.0)  # longest sound of an event, seconds, tried in turn
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One recording on the page.
+    """A recording on a page.
 
     Attributes:
-        name: what it is called in tables.
-        presence_map: of the whole recording, before smoothing.
-        sketch: what is drawn and played.
-        reference: events to compare with; None if there are none.
-        begins: local clock time at which it begins, ISO 8601; None if unknown.
-        link: address of the recording itself, relative to the page, to play it from there.
+        name: name of the recording in tables.
+        presence_map: scores of the whole recording, before smoothing.
+        sketch: spectrogram, waveform and sound of the whole recording.
+        reference: reference events to compare with; None for no comparison.
+        begins: local time of its start, ISO 8601; None if unknown.
+        link: address of the audio file relative to the page, to play it from there; None for no link.
     """
 
     name: str
@@ -58,15 +58,15 @@ class Shown:
 
 @dataclass(frozen=True)
 class Listed:
-    """One recording in an index.
+    """A recording in an index.
 
     Attributes:
-        name: as in tables.
-        link: address of its page, relative to the index.
-        duration: seconds.
-        events: detected events, in order.
-        begins: see `Shown`.
-        site: where it was recorded, see `site_of`.
+        name: name of the recording in tables.
+        link: address of its page relative to the index.
+        duration: duration, seconds.
+        events: detected events, sorted by onset.
+        begins: local time of its start, ISO 8601; None if unknown.
+        site: site of the recording, see `site_of`.
     """
 
     name: str
@@ -80,7 +80,16 @@ class Listed:
 def rule_values(
     labels: Sequence[str], post_processing: PostProcessing, token_seconds: float
 ) -> list[dict[str, float | None]]:
-    """The values of each class as the page's script takes them: filters in tokens, the others as they are."""
+    """Convert post-processing to the values that the page's script uses.
+
+    Args:
+        labels: classes.
+        post_processing: settings to convert.
+        token_seconds: duration of a token, seconds.
+
+    Returns:
+        Values of each class: filter lengths in tokens, the others unchanged.
+    """
     found = []
     for label in labels:
         own = post_processing.of(label)
@@ -103,7 +112,7 @@ def rule_values(
 
 
 class _Parts:
-    """Binary parts of a page, each under a name of its own."""
+    """The binary parts of a page, by name."""
 
     def __init__(self) -> None:
         self.data: dict[str, bytes] = {}
@@ -128,16 +137,19 @@ def page(
     limit: float = 12e6,
     padding: float = 2.0,
 ) -> Iterator[str]:
-    """The page as pieces of text.
+    """Build a report page.
 
     Args:
-        recordings: at least one, all with the same classes.
-        title: of the page.
-        post_processing: as it stands when the page is opened.
-        audio: ``whole`` recordings; ``events`` with some sound around each; ``link`` to the recordings
-            themselves; ``none``; or ``auto``: whole if all of them fit `limit`, else events.
-        limit: bytes of sound; of long events only as much is kept as fits it.
-        padding: seconds of sound to keep before and after an event.
+        recordings: recordings of the page, at least one, all with the same classes.
+        title: title of the page.
+        post_processing: initial settings; they can be changed in the page.
+        audio: sound in the page: ``whole`` recordings, ``events`` with padding, ``link`` to the audio files,
+            ``none``, or ``auto`` for whole recordings if they fit `limit` and events otherwise.
+        limit: size limit of the sound, bytes. Long events are cut until it is met, to 3 s at the shortest.
+        padding: sound to keep before and after an event, seconds.
+
+    Yields:
+        Pieces of the HTML text.
     """
     parts = _Parts()
     labels = recordings[0].presence_map.labels
@@ -178,13 +190,16 @@ def index(
     labels: Sequence[str],
     unread: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """The index of a folder of pages.
+    """Build the index of a folder of pages.
 
     Args:
-        listed: recordings that have a page.
-        title: of the index.
+        listed: recordings with a page.
+        title: title of the index.
         labels: classes of the events.
-        unread: name of each recording that has no page, and the reason.
+        unread: (name, reason) of each recording without a page.
+
+    Returns:
+        The HTML text.
     """
     data = {
         "title": title,
@@ -215,7 +230,7 @@ def _source(name: str) -> str:
 def _document(
     template: str, title: str, style: str, script: str, data: Mapping[str, Any], *, links: bool
 ) -> tuple[str, str]:
-    """The page up to its parts, and what follows them."""
+    """Fill a template; return the text before and after the binary parts."""
     style, script = f"\n{style}", f"\n{script}"
     policy = (
         f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data: blob:; "
@@ -230,7 +245,7 @@ def _document(
     }
     source = _source(template).replace("{{head}}", _source("head.html"))
     before, _, after = source.partition("{{parts}}")
-    # One pass: a title such as {{data}} stays text.
+    # A single pass, so that a title such as {{data}} is not replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found[1]], before), after
 
 
@@ -245,14 +260,14 @@ def _escaped(text: str) -> str:
 
 
 def _json(data: Mapping[str, Any]) -> str:
-    """JSON that no text in it can end early; lone surrogates, too, are escapes."""
+    """Return JSON for a script element; text in it cannot close the element."""
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
 
 
 def _heard(
     recordings: Sequence[Shown], rules: PostProcessing, audio: AudioMode, limit: float, padding: float
 ) -> list[list[tuple[int, int]] | None]:
-    """Packets of sound to keep of each recording, see `stretches`; None for no sound."""
+    """Choose the packets of sound to keep of each recording, see `stretches`; None for no sound."""
     encoders = [shown.sketch.opus for shown in recordings]
     if audio in ("link", "none") or any(encoder is None for encoder in encoders):
         return [None] * len(recordings)
@@ -330,7 +345,7 @@ def _audio(shown: Shown, heard: list[tuple[int, int]] | None, parts: _Parts) -> 
 
 
 def _scores(presence: PresenceMap, parts: _Parts, rules: PostProcessing) -> dict[str, Any]:
-    """Scores of the classes that matter: float32, first bytes before second ones and so on, deflated."""
+    """Encode the scores of classes that can have events, see `_deflated`."""
     highest = presence.scores.max(axis=0, initial=0.0)
     lowest = []
     for label in presence.labels:
@@ -346,15 +361,16 @@ def _scores(presence: PresenceMap, parts: _Parts, rules: PostProcessing) -> dict
 
 
 def _deflated(values: NDArray[np.float32]) -> bytes:
+    """Compress floats: all first bytes, then all second bytes and so on, as a raw deflate stream."""
     planes = values.view(np.uint8).reshape(-1, 4).T.tobytes()
     packer = zlib.compressobj(6, zlib.DEFLATED, -15)
     return packer.compress(planes) + packer.flush()
 
 
 def _ticks(fmin: float, fmax: float) -> list[list[float]]:
-    """Round frequencies, Hz, each with its place: 0 at the lower edge of the spectrogram, 1 at the upper."""
+    """Return round frequencies in Hz with their positions: 0 at the bottom of the image, 1 at the top."""
     low, high = slaney_mel([fmin, fmax]).tolist()
-    half = (high - low) / (BANDS + 1) / 2  # of a band: centres lie evenly between the edges of the bank
+    half = (high - low) / (BANDS + 1) / 2  # half the distance between the centres of two bands
     low, high = low + half, high - half
     hertz = hertz_ticks(fmin, fmax)
     places = (slaney_mel(hertz) - low) / (high - low)

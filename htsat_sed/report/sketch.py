@@ -1,7 +1,7 @@
-"""What a page shows and plays of a recording: spectrogram tiles, waveform peaks, sound.
+"""The spectrogram tiles, waveform peaks and sound of a recording on a report page.
 
-It is computed from the windows that pass to the model, so that a recording is decoded once. Memory grows by
-some 10 kB a second of sound.
+They are computed from the windows for the model, so that a recording is decoded only once. A sketch uses
+about 10 kB of memory per second of sound.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from htsat_sed.model.frontend import slaney_bank
 from htsat_sed.model.htsat import HTSATConfig
 
 BANDS = 128
-FRAMES = 50  # a second
-TILE = 1024  # columns
-ZOOM = 8  # columns of a level that make one of the next
-QUIETEST = 120.0  # dB below a sine of full scale: a pixel of 0; one of 255 is as loud as that sine
+FRAMES = 50  # frames per second
+TILE = 1024  # columns per tile
+ZOOM = 8  # columns of a level that form one column of the next
+QUIETEST = 120.0  # pixel 255 is the level of a full-scale sine, pixel 0 is this many dB lower
 
-_WINDOW = 0.064  # seconds, of the STFT
-_PEAKS = 4000  # of the overview, at most
+_WINDOW = 0.064  # STFT window, seconds
+_PEAKS = 4000  # most peaks of the overview
 _WEBP = {"quality": 45, "method": 2}
 _DETAIL = (
     (1200.0, 1),
     (3600.0, 2),
     (math.inf, 4),
-)  # seconds of sound up to which so many frames make a column
+)  # up to this many seconds of sound on the page: frames per column
 
 
 @dataclass(frozen=True)
 class Level:
-    """A spectrogram at one zoom.
+    """A spectrogram at one zoom level.
 
     Attributes:
-        seconds: duration of a column.
-        tiles: WebP images, `TILE` columns each but the last, low frequencies at the bottom.
+        seconds: duration of a column, seconds.
+        tiles: WebP images of `TILE` columns, the last one possibly narrower; low frequencies at the bottom.
     """
 
     seconds: float
@@ -51,12 +51,12 @@ class Level:
 
 
 class Sketch:
-    """What is drawn and played of one recording, as its windows come.
+    """Spectrogram, waveform and sound of a recording, computed window by window.
 
     Args:
-        config: of the model whose windows they are.
-        seconds: of sound that the whole page shows, as far as known; decides how fine the spectrogram is.
-        bit_rate: of the sound, bits a second; None for no sound.
+        config: configuration of the model that the windows are for.
+        seconds: total duration of the page, as far as known; it sets the resolution of the spectrogram.
+        bit_rate: bit rate of the sound, bits per second; None for no sound.
     """
 
     def __init__(self, config: HTSATConfig, *, seconds: float, bit_rate: int | None) -> None:
@@ -71,7 +71,7 @@ class Sketch:
         bank = slaney_bank(
             sample_rate=rate, n_fft=self._n_fft, bands=BANDS, fmin=config.fmin, fmax=config.fmax
         )
-        # A band is the mean of its bins, which read 1 for a sine of full scale; some may be above Nyquist.
+        # A band is the weighted mean of its bins, which are 1 for a full-scale sine. Empty bands stay 0.
         scale = (self._window.sum() / 2.0).square()
         self._bank = bank / (bank.sum(dim=0).clamp(min=1e-10) * scale)
         self._pending = np.zeros(self._n_fft // 2, np.float32)  # frames are centred on their time
@@ -80,7 +80,7 @@ class Sketch:
         self.reached = 0
 
     def through(self, windows: Iterator[Window]) -> Iterator[Window]:
-        """Pass on the windows of a recording, and take each sample of them once."""
+        """Yield the windows unchanged, and add each of their samples to the sketch once."""
         for window in windows:
             self._add(window.samples[max(0, self.reached - window.start) :])
             yield window
@@ -104,7 +104,7 @@ class Sketch:
         self._pending = pending
 
     def _decibels(self, samples: torch.Tensor, frames: int) -> NDArray[np.uint8]:
-        """Pixels (frames, bands) of the next frames."""
+        """Compute the pixels (frames, bands) of the next frames."""
         reach = (frames - 1) * self.hop + self._n_fft
         spectrum = torch.stft(
             samples[:reach], self._n_fft, self.hop, window=self._window, center=False, return_complex=True
@@ -115,11 +115,11 @@ class Sketch:
 
     @property
     def frames(self) -> int:
-        """Frames of the recording."""
+        """Number of frames, at least 1."""
         return max(1, -(-self.reached // self.hop))
 
     def levels(self) -> list[Level]:
-        """The spectrogram from fine to coarse, each `ZOOM` times as coarse as the one before."""
+        """Return the zoom levels of the spectrogram, each `ZOOM` times as coarse as the previous one."""
         columns = _pooled(np.concatenate(self._columns)[: self.frames], self.pool)
         found = [Level(self.seconds * self.pool, _tiles(columns))]
         while len(columns) > 2 * TILE:
@@ -128,7 +128,7 @@ class Sketch:
         return found
 
     def loudness(self) -> tuple[float, float]:
-        """Levels of what is quiet and of what is loud, dB: 20 % and 99.9 % of the pixels are below them."""
+        """Return the 20 % and 99.9 % percentiles of the level, dB relative to a full-scale sine."""
         columns = np.concatenate(self._columns)[: self.frames]
         some = columns[:: max(1, len(columns) // 5000)]
         some = some[some > 0] if some.any() else some
@@ -136,7 +136,7 @@ class Sketch:
         return float(quiet), float(loud)
 
     def peaks(self) -> NDArray[np.uint8]:
-        """Square root of the loudest sample of equal stretches, at most 4000; 255 for full scale."""
+        """Return the square root of the peak of equal stretches, scaled to 255; at most 4000 values."""
         loudest = np.concatenate(self._loudest)[: self.frames]
         pool = -(-len(loudest) // _PEAKS)
         most = np.maximum.reduceat(loudest, np.arange(0, len(loudest), pool))
@@ -147,13 +147,16 @@ class Sketch:
 def stretches(
     events: Sequence[tuple[float, float]], *, duration: float, padding: float, longest: float
 ) -> list[tuple[int, int]]:
-    """Packets of sound that cover events: first and one after the last of each stretch, disjoint, in order.
+    """Find the stretches of sound packets that cover events.
 
     Args:
-        events: onset and offset, seconds.
-        duration: of the recording, seconds.
-        padding: seconds before and after an event.
-        longest: seconds of an event from its onset on that are covered.
+        events: onsets and offsets, seconds.
+        duration: duration of the recording, seconds.
+        padding: sound to keep before and after an event, seconds.
+        longest: sound to keep of an event from its onset, seconds.
+
+    Returns:
+        (first packet, last packet + 1) of each stretch, disjoint and sorted.
     """
     last = math.ceil(duration / PACKET_SECONDS)
     parts: list[tuple[int, int]] = []
@@ -168,7 +171,7 @@ def stretches(
 
 
 def _pooled(columns: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
-    """Columns of `count` each: between their mean and their maximum, so that short sounds stay visible."""
+    """Pool `count` columns to halfway between their mean and maximum, so that short sounds stay visible."""
     if count == 1:
         return columns
     padded = np.pad(columns, ((0, -len(columns) % count), (0, 0)), mode="edge")
