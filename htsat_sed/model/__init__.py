@@ -1,1 +1,1 @@
-"""HTS-AT itself: log-mel front end, Swin backbone, token-semantic head, and its checkpoints."""
+"""The HTS-AT model: log-mel front end, Swin backbone, token-semantic head, checkpoints and runtimes."""

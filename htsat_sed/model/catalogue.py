@@ -1,4 +1,4 @@
-"""Checkpoints by name: the bundled one, and the published ones that can be downloaded."""
+"""Checkpoints by name: the bundled checkpoint and published ones to download."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Download:
 
     Attributes:
         name: short name, as `-c` takes it.
-        summary: one line.
+        summary: description in one line.
         file_name: name of the downloaded file.
         url: address of the file.
         page: web page that offers the file.
         sha256: hash of the file, hexadecimal.
-        size: of the file, bytes; None if unknown.
-        licence: as its source states it.
+        size: size of the file, bytes; None if unknown.
+        licence: licence as stated by the source.
     """
 
     name: str
@@ -72,7 +72,7 @@ CATALOGUE = (
 
 
 def checkpoint_folder() -> Path:
-    """Folder of downloads: $HTSAT_SED_HOME, else ``htsat-sed`` in the user's cache folder."""
+    """Return the folder of downloads: $HTSAT_SED_HOME, or ``htsat-sed`` in the user's cache folder."""
     if home := os.environ.get("HTSAT_SED_HOME"):
         return Path(home).expanduser()
     if sys.platform == "win32":
@@ -85,7 +85,7 @@ def checkpoint_folder() -> Path:
 
 
 def bundled_checkpoint() -> Path | None:
-    """The bundled checkpoint; None if the package was built without it."""
+    """Return the path of the bundled checkpoint; None if the package was built without it."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package, package.parent):  # installed; in a source tree
         path = folder / "checkpoints" / f"{BUNDLED}.safetensors"
@@ -95,10 +95,13 @@ def bundled_checkpoint() -> Path | None:
 
 
 def find_download(name: str) -> Download:
-    """Look up a published checkpoint.
+    """Look up a published checkpoint in the catalogue.
+
+    Args:
+        name: short name, such as ``audioset``.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is unknown.
     """
     for entry in CATALOGUE:
         if entry.name == name:
@@ -112,12 +115,12 @@ def resolve_checkpoint(name_or_path: str | Path | None = None) -> Path:
     """Find the file of a checkpoint.
 
     Args:
-        name_or_path: ``home`` for the bundled checkpoint, a name of the catalogue, an address on the hub (see
-            `hub_checkpoint`), or a path (write ``./name`` for a file with the name of a checkpoint); None for
-            the bundled one.
+        name_or_path: ``home`` or None for the bundled checkpoint, a name from the catalogue, an address on
+            the hub (see `hub_checkpoint`), or a path. Write ``./name`` for a file named like a checkpoint.
 
     Raises:
-        CheckpointError: it is missing; the message says how to get it.
+        CheckpointError: the file is missing; the message says how to get it.
+        UsageError: the address on the hub is malformed, or huggingface_hub is not installed.
     """
     wanted = BUNDLED if name_or_path is None else os.fspath(name_or_path)
     if wanted == BUNDLED:
@@ -154,17 +157,17 @@ def pull(
     attempts: int = 4,
     pause: float = 1.0,
 ) -> Path:
-    """Return a verified published checkpoint, downloading it if it is not on the disk.
+    """Download and verify a published checkpoint, unless it is on the disk already.
 
     Args:
-        entry: from the catalogue.
-        file: a copy downloaded by other means, used instead of the network.
-        progress: see `download`.
-        attempts: see `download`.
-        pause: see `download`.
+        entry: entry of the catalogue.
+        file: copy downloaded by other means, to use instead of the network.
+        progress: called with the bytes downloaded and the total after every block.
+        attempts: consecutive connections without data before giving up.
+        pause: pause before the second attempt, seconds; doubled for each further one.
 
     Returns:
-        Its path in `checkpoint_folder`.
+        Path of the checkpoint in `checkpoint_folder`.
 
     Raises:
         CheckpointError: the download failed; the message says how to get the file by hand.

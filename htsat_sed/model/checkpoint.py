@@ -1,7 +1,7 @@
-"""Checkpoints: a trained HTS-AT in one self-describing file.
+"""Loading, saving and averaging checkpoints: files with the weights and the description of a model.
 
-Our own files are safetensors: the arrays of `HTSAT.state_dict()`, and one metadata entry ``htsat_sed``
-with a JSON object:
+Checkpoints of this package are safetensors files with the arrays of `HTSAT.state_dict()` and one metadata
+entry ``htsat_sed``, a JSON object:
 
     format            1
     config            the fields of HTSATConfig
@@ -9,7 +9,7 @@ with a JSON object:
     post_processing   values for PostProcessing.override, or null
     provenance        origin of the weights: source, data, recipe, metrics, versions; free form
 
-Files of the official implementation are read too, see `htsat_sed.model.official`.
+Checkpoints of the official implementation can be loaded too, see `htsat_sed.model.official`.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ class CheckpointInfo:
     """Description of a checkpoint.
 
     Attributes:
-        kind: ``htsat-sed`` for our own format, ``official`` for a PyTorch file of the official code.
+        kind: ``htsat-sed`` for safetensors of this package, ``official`` for a PyTorch file of the official
+            code.
         config: shape and signal path of the model.
         labels: one name for each class.
         post_processing: values for `PostProcessing.override`, or None.
         provenance: origin of the weights.
-        dtype: type of the weight matrices in the file, such as ``float16``.
+        dtype: data type of the weight matrices in the file, such as ``float16``.
         parameters: number of learned values, without running statistics.
     """
 
@@ -66,7 +67,7 @@ class CheckpointInfo:
 
 
 def _file(path: str | Path) -> Path:
-    """The file of a checkpoint. A string may be a name; a Path is always a path."""
+    """Return the file of a checkpoint: a string can be a name, but a Path is always a path."""
     return resolve_checkpoint(path) if isinstance(path, str) else path
 
 
@@ -80,14 +81,14 @@ def load_checkpoint(
 ) -> HTSAT:
     """Load a model.
 
-    Our own files describe themselves. For official files, the arguments state what the arrays do not
-    contain; `htsat_sed.model.official.read_official` lists the defaults. The labels of official files are
-    those given, else AudioSet's for 527 classes, else ``class_000``, ...
+    Official checkpoints lack some settings. The keyword arguments set them; `read_official` lists the
+    defaults. The default labels are AudioSet's for 527 classes, otherwise ``class_000``, ``class_001`` and so
+    on. Checkpoints of this package contain all settings.
 
     Args:
-        path: our safetensors file or an official Lightning ``.ckpt``; or, as a string, a name: ``home`` for
-            the bundled checkpoint, or a published one that was pulled.
-        sample_rate: Hz.
+        path: path of a safetensors file of this package or of an official Lightning ``.ckpt``; or, as a
+            string, a name: ``home`` for the bundled checkpoint, or a published one that was downloaded.
+        sample_rate: sample rate, Hz.
         hop_length: STFT step, samples.
         labels: one name for each class.
         loss: ``clip_bce`` (multi-label) or ``clip_ce`` (single-label).
@@ -104,7 +105,7 @@ def load_checkpoint(
     shapes = {key: tuple(array.shape) for key, array in arrays.items()}
     _check_shapes(path, shapes, array_shapes(info.config))
     _check_values(path, arrays)
-    with torch.random.fork_rng(devices=[]), _Uninitialised():  # what is replaced next need not be drawn
+    with torch.random.fork_rng(devices=[]), _Uninitialised():  # all weights are replaced next
         model = HTSAT(info.config, info.labels, initialise=False)
     model.load_state_dict(arrays)
     model.post_processing = None if info.post_processing is None else dict(info.post_processing)
@@ -114,12 +115,12 @@ def load_checkpoint(
 
 
 class _Uninitialised(TorchFunctionMode):
-    """In this block torch's layers draw no initial weights, and generators stay as they are."""
+    """Context in which torch's layers skip the initialisation of their weights."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Leave a tensor as it is instead of filling it."""
+        """Return the tensor unchanged instead of calling a function of `torch.nn.init`."""
         if getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
@@ -136,15 +137,15 @@ def read_info(
     """Read the description of a checkpoint without loading its weights.
 
     Args:
-        path: see `load_checkpoint`, also for the other arguments.
-        sample_rate: Hz.
-        hop_length: samples.
-        labels: one name for each class.
-        loss: of training.
+        path: path or name, see `load_checkpoint`.
+        sample_rate: sample rate of an official checkpoint, Hz.
+        hop_length: STFT step of an official checkpoint, samples.
+        labels: one name for each class of an official checkpoint.
+        loss: ``clip_bce`` or ``clip_ce``, for an official checkpoint.
 
     Raises:
-        CheckpointError: see `load_checkpoint`; faults of the weights are not found.
-        ValueError: see `load_checkpoint`.
+        CheckpointError: the file is missing, broken or of another kind. The weights are not checked.
+        ValueError: an argument contradicts the file, or the labels do not fit the classes.
     """
     path = _file(path)
     options = {"sample_rate": sample_rate, "hop_length": hop_length, "loss": loss}
@@ -162,19 +163,19 @@ def save_checkpoint(
     provenance: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Save a model in our format; the file appears whole or not at all.
+    """Save a model as safetensors; the file is written atomically.
 
     Args:
         path: output file, usually ``.safetensors``.
-        model: on any device, in any mode.
-        post_processing: from `PostProcessing.to_dict`; None for the model's own, if it has any.
-        provenance: JSON-compatible values; None for the model's own.
-        dtype: of the weight matrices: float32, or float16 for a file of half the size. Vectors
-            (biases, norms, running statistics) are always float32.
+        model: model on any device, in any mode.
+        post_processing: values from `PostProcessing.to_dict`; None for those of the model, if any.
+        provenance: JSON-compatible values; None for those of the model.
+        dtype: data type of the weight matrices: float32, or float16 for half the file size. Vectors (biases,
+            norms, running statistics) are always float32.
 
     Raises:
         CheckpointError: the file cannot be written.
-        ValueError: another dtype, weights beyond its range, or values that are not JSON-compatible.
+        ValueError: the dtype is not supported, weights exceed its range, or values are not JSON-compatible.
     """
     if dtype not in (torch.float32, torch.float16):
         raise UsageError(f"wanted dtype torch.float32 or torch.float16, got {dtype}")
@@ -238,14 +239,14 @@ def average_checkpoints(paths: Sequence[str | Path]) -> HTSAT:
 
 
 def load_encoder(path: str | Path) -> Encoder:
-    """Read everything but the head of a model, to fine-tune it on other classes.
+    """Read a model without its head, to fine-tune it on other classes.
 
     Args:
-        path: any checkpoint that `load_checkpoint` takes, or a LAION or Microsoft CLAP model with an
-            HTS-AT encoder.
+        path: any checkpoint that `load_checkpoint` accepts, or a LAION or Microsoft CLAP model with an HTS-AT
+            encoder.
 
     Raises:
-        CheckpointError: it is none of these.
+        CheckpointError: the file is none of these, or its weights are invalid.
     """
     path = _file(path)
     if _is_ours(path):
@@ -266,10 +267,10 @@ def _read(path: str | Path, *, labels: Sequence[str] | None, **options: Any) -> 
 
 
 def _is_ours(path: str | Path) -> bool:
-    """Whether a file is safetensors; a PyTorch file otherwise.
+    """Return True for a safetensors file, False for a PyTorch file.
 
     Raises:
-        CheckpointError: missing, empty, or neither.
+        CheckpointError: the file is missing, empty or of another kind.
     """
     try:
         with Path(path).open("rb") as file:
@@ -305,7 +306,11 @@ def _read_ours(path: str | Path, *, with_arrays: bool) -> tuple[CheckpointInfo, 
 def _described(
     path: str | Path, entry: str | None, shapes: Mapping[str, tuple[int, ...]], types: Mapping[str, str]
 ) -> CheckpointInfo:
-    """Description in the metadata of one of our files."""
+    """Parse the description in the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: the description is missing or broken, or an array has an unsupported type.
+    """
     if entry is None:
         raise CheckpointError(
             path, f"is a safetensors file, but not of htsat-sed: it lacks the metadata entry {_ENTRY!r}"
@@ -353,7 +358,7 @@ def _parse(path: str | Path, entry: str, *, dtype: str, parameters: int) -> Chec
 
 
 def _config(values: Mapping[str, Any]) -> HTSATConfig:
-    """The configuration from JSON; lists become tuples."""
+    """Build the configuration from JSON values; lists become tuples."""
     as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     config = HTSATConfig(**as_tuples)
     for field in fields(HTSATConfig):
@@ -365,7 +370,11 @@ def _config(values: Mapping[str, Any]) -> HTSATConfig:
 def _agreeing(
     info: CheckpointInfo, options: Mapping[str, Any], labels: Sequence[str] | None
 ) -> CheckpointInfo:
-    """The description, unless an argument contradicts it."""
+    """Return the description after a check that no argument contradicts it.
+
+    Raises:
+        ValueError: an argument differs from the description.
+    """
     for name, given in options.items():
         if given is not None and given != getattr(info.config, name):
             raise UsageError(
@@ -403,10 +412,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def _check_shapes(path: str | Path, shapes: Shapes, wanted: Shapes) -> None:
-    """Refuse arrays that differ from the model's in name or shape.
+    """Check that the arrays have the names and shapes of the model's.
 
     Raises:
-        CheckpointError: it names them.
+        CheckpointError: an array is missing, unknown or of another shape; the message names it.
     """
     missing = [key for key in wanted if key not in shapes]
     unknown = [key for key in shapes if key not in wanted]
@@ -422,19 +431,19 @@ def _check_shapes(path: str | Path, shapes: Shapes, wanted: Shapes) -> None:
         raise CheckpointError(path, f"does not fit its own configuration: {what}")
 
 
-# Trained weights are far below this limit. Below it, no score overflows float32, whatever the input.
+# Trained weights are far below this limit, and below it no input makes a score overflow float32.
 _LARGEST_WEIGHT = 1e3
 
 
 def _check_values(path: str | Path, arrays: Arrays) -> None:
-    """Refuse weights from a diverged training or a damaged file.
+    """Check for weights from a diverged training or a damaged file.
 
     Raises:
-        CheckpointError: an array is not finite or holds an impossible number, or a variance is negative.
+        CheckpointError: a value is not finite or larger than 1000, or a variance is negative.
     """
     for key, array in arrays.items():
         least, most = (float(value) for value in array.aminmax())
-        if not (math.isfinite(least) and math.isfinite(most)):  # also with a NaN anywhere
+        if not (math.isfinite(least) and math.isfinite(most)):  # a NaN anywhere makes both NaN
             raise CheckpointError(path, f"{key} holds NaN or infinity: its training diverged")
         if key.endswith("running_var"):
             if least < 0:

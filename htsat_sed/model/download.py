@@ -1,4 +1,4 @@
-"""Download of one large file: resumed after interruptions, verified before it gets its name."""
+"""Downloading a large file: resumes after interruptions, and verifies the file before naming it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ ByteProgress = Callable[[int, int | None], None]
 _logger = logging.getLogger("htsat_sed")
 
 _BLOCK = 1 << 18
-_TIMEOUT = 30.0  # seconds without a byte
-_WAITING = 0.2  # seconds between two attempts to take a lock
+_TIMEOUT = 30.0  # longest wait for data, seconds
+_WAITING = 0.2  # pause between two attempts to take a lock, seconds
 
 
 class _Refused(Exception):
@@ -35,10 +35,10 @@ class _Refused(Exception):
 
 
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal.
+    """Compute the SHA-256 of a file, hexadecimal.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: the file cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
@@ -59,23 +59,23 @@ def download(
 ) -> None:
     """Download a file.
 
-    Data is written to ``<path>.part``, which is kept if the connection breaks, the disk is full or the
-    program is stopped; the next call resumes there. The file gets its name when size and hash are right; a
-    file with wrong content is removed. If several processes download the same file, one downloads and the
-    others wait.
+    Data is written to ``<path>.part``. If the connection breaks, the disk is full or the program stops, this
+    file is kept, and the next call resumes the download. The file is renamed to `path` after its hash was
+    verified; a file with another hash is removed. If several processes download the same file, one downloads
+    and the others wait.
 
     Args:
-        url: http or https.
+        url: address, http or https.
         path: output file; its folder is created.
         sha256: expected hash, hexadecimal.
         size: expected size, bytes; None if unknown.
-        progress: called after every block.
+        progress: called with the bytes downloaded and the total, if known, after every block.
         attempts: consecutive connections without data before giving up.
-        pause: seconds before the second attempt, doubled for each further one.
+        pause: pause before the second attempt, seconds; doubled for each further one.
 
     Raises:
-        CheckpointError: it names `path`; the host refused, the connection kept breaking, the content is
-            wrong, or the file cannot be written.
+        CheckpointError: the host refused, the connection kept breaking, the content is wrong, or the file
+            cannot be written; the message names `path`.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -102,8 +102,8 @@ def download(
 
 @contextmanager
 def _alone(part: Path) -> Iterator[None]:
-    """Keep other processes from an unfinished file; the system releases the lock of a killed process."""
-    # Windows neither renames nor removes a file that a process has open, so that it needs another file.
+    """Lock an unfinished file against other processes; the system releases the lock of a killed process."""
+    # Windows cannot rename or remove an open file, so the lock is a separate file there.
     lock = part.with_name(part.name + ".lock") if sys.platform == "win32" else part
     reported = False
     while True:
@@ -125,7 +125,7 @@ def _alone(part: Path) -> Iterator[None]:
 
 
 def _locked(file: IO[bytes]) -> bool:
-    """Whether the lock of a file could be taken."""
+    """Try to lock a file; return whether that succeeded."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -144,10 +144,15 @@ def _locked(file: IO[bytes]) -> bool:
 
 
 def adopt(source: str | Path, path: Path, *, sha256: str) -> None:
-    """Copy a file that was downloaded by hand to its place, if its hash is right.
+    """Verify a file that was downloaded by hand, and copy it.
+
+    Args:
+        source: the file.
+        path: output file; its folder is created.
+        sha256: expected hash, hexadecimal.
 
     Raises:
-        CheckpointError: it cannot be read or written, or has another hash.
+        CheckpointError: the file cannot be read or written, or has another hash.
     """
     found = file_sha256(source)
     if found != sha256:
@@ -165,7 +170,7 @@ def adopt(source: str | Path, path: Path, *, sha256: str) -> None:
 def _fetch_all(
     url: str, file: IO[bytes], *, size: int | None, progress: ByteProgress | None, attempts: int, pause: float
 ) -> None:
-    """Connect until the file is complete; every connection that yields data resets the count of attempts."""
+    """Connect until the file is complete; a connection that yields data resets the count of failures."""
     failures = 0
     while True:
         before = file.tell()
@@ -187,7 +192,7 @@ def _fetch_all(
 
 
 def _fetch(url: str, file: IO[bytes], *, size: int | None, progress: ByteProgress | None) -> bool:
-    """Append what the host sends, from the end of the file on; return whether it is complete."""
+    """Request the rest of a file and append it; return whether the file is complete."""
     start = file.tell()
     headers = {"User-Agent": "htsat-sed", "Accept-Encoding": "identity"}
     if start:
@@ -207,7 +212,7 @@ def _fetch(url: str, file: IO[bytes], *, size: int | None, progress: ByteProgres
         if start and not (
             response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         ):
-            file.truncate(0)  # the host sends it from the beginning
+            file.truncate(0)  # the host ignored the range and sends the whole file
             file.seek(0)
             start = 0
         length = response.headers.get("Content-Length")
@@ -223,7 +228,7 @@ def _fetch(url: str, file: IO[bytes], *, size: int | None, progress: ByteProgres
 
 
 def _broken_off(part: Path, error: Exception) -> str:
-    """One line about a download that stopped and its unfinished file."""
+    """Describe in one line why a download stopped, and the size of its unfinished file."""
     cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
     there = part.stat().st_size if part.exists() else 0
     kept = f"; {there} bytes are kept, the next try goes on from there" if there else ""

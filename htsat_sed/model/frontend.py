@@ -1,4 +1,4 @@
-"""Waveform to log-mel spectrogram, as HTS-AT was trained on it."""
+"""The front end of HTS-AT: waveform to log-mel spectrogram."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from htsat_sed.errors import UsageError
 
-_FLOOR = 1e-10  # power below which the logarithm is cut: -100 dB
+_FLOOR = 1e-10  # lower limit of the power before the logarithm: -100 dB
 _SLANEY_HERTZ = 200.0 / 3.0  # one mel below 1 kHz
 _SLANEY_STEP = math.log(6.4) / 27.0  # one mel above 1 kHz, as a difference of natural logarithms
 
 
 def slaney_bank(*, sample_rate: int, n_fft: int, bands: int, fmin: float, fmax: float) -> Tensor:
-    """Triangular mel filters of equal area on the mel scale of Slaney's Auditory Toolbox.
+    """Compute triangular mel filters of equal area on the mel scale of Slaney's Auditory Toolbox.
 
     The scale is linear below 1 kHz and logarithmic above. Neighbouring filters overlap by half.
 
@@ -27,7 +27,7 @@ def slaney_bank(*, sample_rate: int, n_fft: int, bands: int, fmin: float, fmax: 
         fmax: upper edge of the last filter, Hz.
 
     Returns:
-        (n_fft // 2 + 1, M) float32 weights, 1/Hz; a filter between two bins has none.
+        (n_fft // 2 + 1, M) float32 weights, 1/Hz; all 0 for a filter that lies between two bins.
     """
     break_mel = 1000.0 / _SLANEY_HERTZ
     first, last = (

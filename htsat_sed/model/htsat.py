@@ -1,4 +1,4 @@
-"""HTS-AT: from waveforms to presence logits, clip logits and an embedding.
+"""The HTS-AT model: waveforms to presence logits, clip logits and embeddings.
 
 Source: Chen et al., *HTS-AT: A Hierarchical Token-Semantic Audio Transformer for Sound Classification
 and Detection*, ICASSP 2022 (arXiv 2202.00874).
@@ -26,8 +26,8 @@ IMAGE_SIDE = 256
 PATCH = 4
 CHUNKS = 4  # pieces of the spectrogram stacked along frequency: 4 x 64 bands = 256 rows
 FRAMES = CHUNKS * IMAGE_SIDE  # frames of a stretched window
-TOKENS = 32  # presence rows a window: 1024 frames / (patch 4 x three mergings by 2)
-WINDOW_HOPS = 1000  # STFT hops a window: 10 s of 320 samples at 32 kHz
+TOKENS = 32  # tokens per window: 1024 frames / (patch 4 x three mergings by 2)
+WINDOW_HOPS = 1000  # STFT hops per window: 10 s with 320 samples at 32 kHz
 
 # Limits on a checkpoint's description: far above all known models, and still within a few GB of memory.
 MOST_FFT = 8192
@@ -44,13 +44,13 @@ _RANGES: dict[str, tuple[int, int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class HTSATConfig:
-    """Shape and signal path of an HTS-AT; the defaults are the AudioSet model.
+    """Shape and front end of an HTS-AT; the defaults are those of the AudioSet model.
 
     Attributes:
-        classes: K, number of classes.
-        sample_rate: Hz of the waveforms.
-        hop_length: STFT step in samples; a window is 1000 of them (10 s at 32 kHz and 320).
-        n_fft: STFT size in samples.
+        classes: number of classes K.
+        sample_rate: sample rate of the waveforms, Hz.
+        hop_length: STFT step, samples; a window has 1000 steps (10 s with 320 samples at 32 kHz).
+        n_fft: STFT size, samples.
         mel_bands: bands of the mel bank.
         fmin: lower edge of the mel bank, Hz.
         fmax: upper edge of the mel bank, Hz; may exceed half the sample rate, as in one published model.
@@ -80,10 +80,10 @@ class HTSATConfig:
     loss: Literal["clip_bce", "clip_ce"] = "clip_bce"
 
     def __post_init__(self) -> None:
-        """Refuse impossible values.
+        """Validate the values.
 
         Raises:
-            ValueError: it names the field, the wanted and the given value.
+            ValueError: a value is out of range; the message names it.
         """
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
@@ -158,14 +158,14 @@ class HTSAT(nn.Module):
     Args:
         config: shape of the model.
         labels: one name for each class, in the order of the outputs; default ``class_000``, ...
-        initialise: draw initial weights; False where all are loaded next.
+        initialise: draw initial weights; False if all weights are loaded next.
 
     Attributes:
         post_processing: values for `PostProcessing.override` that suit these weights, or None.
         provenance: origin of the weights; free form, empty for untrained ones.
 
     Raises:
-        UsageError: labels must be text, distinct, and as many as classes.
+        UsageError: the labels are not distinct texts, or not as many as classes.
     """
 
     def __init__(
@@ -205,37 +205,40 @@ class HTSAT(nn.Module):
         """Run the model on a batch of windows.
 
         Args:
-            waveforms: (B, samples) float in [-1, 1] at the configuration's sample rate. A full window
-                is `config.window_samples`; at most 1023 hops. The log-mel spectrogram of shorter
-                waveforms is repeated as often as it fits whole, n times, then stretched, as in the official
-                inference mode: of a waveform of d seconds, token t covers n d / 32 seconds from t n d / 32
-                on, counted through the repetitions. Pad with zeros where tokens are to be 0.3125 s.
+            waveforms: (B, samples) float in [-1, 1] at the configuration's sample rate. A whole window has
+                `config.window_samples` samples; the maximum is 1023 hops. As in the official inference mode,
+                the log-mel spectrogram of a shorter waveform is repeated n times, as often as it fits whole,
+                and then stretched: for a waveform of d seconds, a token covers n d / 32 seconds of the
+                repetitions. Pad with zeros to a whole window for tokens of 0.3125 s.
 
         Returns:
             Logits and embedding, see `HTSATOutput`.
 
         Raises:
-            ValueError: waveforms of another rank, too short for the STFT, or too long.
+            ValueError: `waveforms` has another rank, or is too short for the STFT or too long.
         """
         return self.from_normalised(self.normalise(self.frontend(waveforms)))
 
     def normalise(self, logmel: Tensor) -> Tensor:
-        """Batch-normalise the mel bands: (B, frames, 64) to the same."""
+        """Batch-normalise the mel bands of a spectrogram (B, frames, 64)."""
         return self.bn0(logmel.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]
 
     def from_normalised(self, logmel: Tensor) -> HTSATOutput:
-        """Run what follows `bn0`: the place where training augments the spectrogram.
+        """Run the model from the normalised spectrogram on, which training augments first.
 
         Args:
-            logmel: (B, frames, 64), normalised; at most 1024 frames.
+            logmel: (B, frames, 64) from `normalise`; at most 1024 frames.
         """
         return self.token_semantic_head(self.backbone(fold(stretch(logmel))))
 
     def token_embeddings(self, waveforms: Tensor) -> Tensor:
-        """Embeddings of tokens (B, 32, D), whose mean over a window is its `HTSATOutput.embedding`.
+        """Compute embeddings of tokens, whose mean over a window is `HTSATOutput.embedding`.
 
         Args:
-            waveforms: as for `forward`.
+            waveforms: (B, samples), see `forward`.
+
+        Returns:
+            (B, 32, D).
         """
         grid = self.backbone(fold(stretch(self.normalise(self.frontend(waveforms)))))
         batch, _, dim = grid.shape
@@ -253,17 +256,22 @@ class HTSAT(nn.Module):
         return HTSATOutput(logits, logits.mean(dim=1), grid.mean(dim=1))
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Logits (..., K), of tokens or of clips, to scores in [0, 1] of the same shape.
+        """Convert logits to scores.
 
-        Scores are the sigmoid of each logit. Single-label models (``clip_ce``) were trained with a softmax
-        over the classes, so only differences between their logits are meaningful: their scores are that
-        softmax, in tokens and in clips.
+        Scores of multi-label models are the sigmoid of the logits. Single-label models (``clip_ce``) were
+        trained with a softmax; their scores are the softmax over the classes, for tokens and for clips.
+
+        Args:
+            logits: (..., K) logits of tokens or clips.
+
+        Returns:
+            (..., K) scores in [0, 1].
         """
         return logits.softmax(-1) if self.config.loss == "clip_ce" else logits.sigmoid()
 
 
 def array_shapes(config: HTSATConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every array in the state dict of a model, in its order, computed without allocating them."""
+    """Compute the shape of every array in a model's state dict, in order, without allocating arrays."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def add(name: str, weight: tuple[int, ...], *, bias: bool = True) -> None:
@@ -299,15 +307,18 @@ def array_shapes(config: HTSATConfig) -> dict[str, tuple[int, ...]]:
 
 
 def stretch(logmel: Tensor) -> Tensor:
-    """Bring a spectrogram to 1024 frames: repeat it as often as it fits, then stretch it in time.
+    """Extend a spectrogram to 1024 frames: repeat it as often as it fits whole, then stretch it in time.
 
-    Bicubic with aligned corners along time alone, so that the first and last frames stay where they are.
+    The interpolation is bicubic with aligned corners, so the first and last frames keep their values.
 
     Args:
         logmel: (B, frames, 64), 1 to 1024 frames.
 
     Returns:
         (B, 1024, 64).
+
+    Raises:
+        ValueError: there are no frames, or more than 1024.
     """
     frames = logmel.shape[1]
     if not 1 <= frames <= FRAMES:
@@ -333,7 +344,7 @@ def fold(logmel: Tensor) -> Tensor:
 
 
 def fingerprint(model: HTSAT) -> str:
-    """Hash of configuration and weights: 16 hexadecimal digits."""
+    """Compute a hash of configuration and weights: 16 hexadecimal digits."""
     digest = hashlib.sha256(json.dumps(asdict(model.config), sort_keys=True).encode())
     for name, values in sorted(model.state_dict().items()):
         if not name.endswith("num_batches_tracked"):

@@ -1,4 +1,4 @@
-"""Checkpoints on the Hugging Face Hub, by addresses such as ``hf://owner/name``."""
+"""Downloading checkpoints from the Hugging Face Hub, by addresses such as ``hf://owner/name``."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ _logger = logging.getLogger("htsat_sed")
 
 
 def hub_checkpoint(address: str) -> Path:
-    """The file of a checkpoint on the hub, downloaded if it is not in the cache of huggingface_hub.
+    """Find a checkpoint of the hub in the cache of huggingface_hub, or download it.
 
-    A file in the cache is used without a connection, even if the hub has a newer one: name its revision then.
+    A cached file is used without a connection, even if the hub has a newer version. Give a revision to get
+    that version.
 
     Args:
-        address: ``hf://owner/name``, for model.safetensors in that repository, or ``hf://owner/name/FILE``;
-            ``hf://owner/name@revision`` for a branch, tag or commit.
+        address: ``hf://owner/name`` for ``model.safetensors`` in that repository, or
+            ``hf://owner/name/FILE``. ``hf://owner/name@revision`` selects a branch, tag or commit.
+
+    Returns:
+        Path of the file.
 
     Raises:
         UsageError: the address has another form, or huggingface_hub is not installed.

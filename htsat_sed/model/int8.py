@@ -1,11 +1,11 @@
-"""The core in int8: calibrated once on recordings by NNCF, saved in a file, computed by OpenVINO.
+"""The int8 core: calibrated once on recordings with NNCF, saved to a file and run by OpenVINO.
 
     windows of recordings ─ float32 core ─▶ ranges of activations ─▶ int8 core ─▶ file
 
-Calibration needs NNCF and takes up to a few minutes; computing needs OpenVINO alone. The file is in the
-folder of downloaded checkpoints. Its name is the hash of the weights, so it is used with this checkpoint
-only. It is a safetensors file: OpenVINO's weights as one array of bytes, and one metadata entry
-``htsat_sed_int8`` with a JSON object:
+Calibration needs NNCF and takes up to a few minutes; inference needs only OpenVINO. The file is in the folder
+of downloaded checkpoints. Its name is the hash of configuration and weights, so it belongs to one model only.
+It is a safetensors file: OpenVINO's weights as one array of bytes, and a metadata entry ``htsat_sed_int8``
+with a JSON object:
 
     format      1
     model       `fingerprint` of the model
@@ -43,24 +43,22 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def int8_path(model: HTSAT) -> Path:
-    """Path of a model's int8 core."""
+    """Return the path of a model's int8 core; the file may be missing."""
     return checkpoint_folder() / "int8" / f"{fingerprint(model)}.safetensors"
 
 
 def calibrate(model: HTSAT, windows: Sequence[Tensor]) -> openvino.Model:
-    """Quantise the core of a model.
-
-    The same windows give the same graph.
+    """Quantise the core of a model; the same windows give the same graph.
 
     Args:
-        model: on the CPU, in evaluation mode; not changed.
-        windows: normalised and stretched log-mel, (1, 1024, 64) each, of typical recordings.
+        model: model on the CPU, in evaluation mode; not changed.
+        windows: normalised and stretched log-mel spectrograms (1, 1024, 64) of typical recordings.
 
     Returns:
         The graph of `openvino_graph` with weights and most activations in int8.
 
     Raises:
-        ValueError: no windows.
+        ValueError: there are no windows.
     """
     if not windows:
         raise UsageError("wanted at least one window to calibrate on, got none")
@@ -74,7 +72,7 @@ def calibrate(model: HTSAT, windows: Sequence[Tensor]) -> openvino.Model:
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(windows),
         )
-    # OpenVINO names operations by a count over all graphs of a process.
+    # OpenVINO numbers operations over all graphs of the process; number those of this graph from 0.
     for place, operation in enumerate(graph.get_ordered_ops()):
         if operation.get_type_name() != "Parameter":
             operation.set_friendly_name(f"{operation.get_type_name()}_{place}")
@@ -82,18 +80,18 @@ def calibrate(model: HTSAT, windows: Sequence[Tensor]) -> openvino.Model:
 
 
 def save_int8(model: HTSAT, graph: openvino.Model, *, windows: int) -> Path:
-    """Save an int8 core for `load_int8`; the file appears whole or not at all.
+    """Save an int8 core for `load_int8`; the file is written atomically.
 
     Args:
-        model: from which the core was made.
-        graph: from `calibrate`.
-        windows: number of windows it was calibrated on.
+        model: model that was quantised.
+        graph: graph from `calibrate`.
+        windows: number of windows for calibration, to record in the file.
 
     Returns:
-        The file.
+        Path of the file.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: the file cannot be written.
     """
     from htsat_sed import __version__
 
@@ -125,11 +123,17 @@ def save_int8(model: HTSAT, graph: openvino.Model, *, windows: int) -> Path:
 
 
 def load_int8(model: HTSAT) -> openvino.Model:
-    """Load the int8 core of a model that `save_int8` saved.
+    """Load the int8 core of a model, from `save_int8`.
+
+    Args:
+        model: the model.
+
+    Returns:
+        The graph.
 
     Raises:
-        CheckpointError: the model was not calibrated on this machine, the file is broken, or another user
-            could have written it. (Nothing in the file proves from which weights it was made.)
+        CheckpointError: the model was not calibrated on this machine, the file is broken, or other users can
+            write it. (Nothing in the file proves which weights it was made from.)
     """
     path = int8_path(model)
     if not path.is_file():
@@ -155,7 +159,11 @@ def load_int8(model: HTSAT) -> openvino.Model:
 
 
 def _refuse_others(path: Path) -> None:
-    """Refuse a file or folder that anyone but this user and root can write. Windows has no such bits."""
+    """Check that only this user and root can write a file or folder; does nothing on Windows.
+
+    Raises:
+        CheckpointError: another user owns it or can write it.
+    """
     if not hasattr(os, "getuid"):
         return
     found = path.stat()
@@ -169,7 +177,7 @@ def _refuse_others(path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Import NNCF without progress bars on standard output, warnings and usage reports."""
+    """Suppress NNCF's progress bars, warnings and usage reports."""
     os.environ.setdefault("NNCF_CI", "1")  # otherwise it reports its use over the network
     muted = logging.root.manager.disable
     logging.disable(logging.WARNING)

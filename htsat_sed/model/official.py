@@ -1,10 +1,10 @@
-"""Foreign checkpoints: official HTS-AT files, and the HTS-AT encoders of CLAP models.
+"""Reading official HTS-AT checkpoints, and the HTS-AT encoders of CLAP models.
 
-An official checkpoint is a PyTorch file whose `state_dict` holds the arrays under the prefix
-``sed_model.`` (or under none). Besides learned arrays it contains arrays that follow from the
-configuration (DFT and mel matrices, attention masks, position indices) and a `head` that the
-token-semantic model never uses. Their shapes are checked, and they are dropped. In averaged official
-checkpoints all arrays are floating point, also counters and indices.
+An official checkpoint is a PyTorch file whose `state_dict` has the arrays under the prefix ``sed_model.`` or
+without a prefix. Besides learned arrays, it contains arrays that follow from the configuration (DFT and mel
+matrices, attention masks, position indices) and a `head` that the token-semantic model never uses. These are
+checked for their shapes and dropped. In averaged official checkpoints, all arrays are floating point, even
+counters and indices.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _CLIP_CE_CLASSES = 50  # ESC-50, the one published single-label model
 
 
 class Encoder(NamedTuple):
-    """Everything but the head of an HTS-AT, to start a training from.
+    """An HTS-AT without its head, as a start of training.
 
     Attributes:
-        embed_dim: see `HTSATConfig`.
-        depths: see `HTSATConfig`.
-        heads: see `HTSATConfig`.
+        embed_dim: channels of the first Swin stage.
+        depths: blocks of each stage.
+        heads: attention heads of each stage.
         arrays: `bn0.*` and `backbone.*` of `HTSAT.state_dict()`, float32.
     """
 
@@ -56,19 +56,19 @@ def read_official(
 ) -> tuple[HTSATConfig, Arrays]:
     """Read an official checkpoint.
 
-    Classes, embed_dim, depths, heads, mlp_ratio, n_fft and, if the file contains the mel matrix, the sample
-    rate are derived from the arrays. The other values:
+    Classes, embed_dim, depths, heads and mlp_ratio are derived from the arrays; n_fft and the sample rate
+    from the mel matrix, if the file has it. Defaults of the other values:
 
-    - sample_rate, if the matrix is missing: 32 kHz;
-    - hop_length: sample_rate / 100, since a window lasts 10 s in every published model;
+    - sample_rate, without the mel matrix: 32 kHz;
+    - hop_length: sample_rate / 100, because windows last 10 s in all published models;
     - fmin, fmax: 50 and 14 000 Hz;
     - loss: `clip_ce` for 50 classes (ESC-50), otherwise `clip_bce`.
 
     Args:
         path: PyTorch file.
-        sample_rate: Hz, in place of the rule above.
-        hop_length: samples, in place of the rule above.
-        loss: in place of the rule above.
+        sample_rate: sample rate, Hz; None for the default above.
+        hop_length: STFT step, samples; None for the default above.
+        loss: ``clip_bce`` or ``clip_ce``; None for the default above.
 
     Returns:
         Configuration, and the arrays named as in `HTSAT.state_dict()`.
@@ -119,13 +119,13 @@ def read_official(
 
 
 def read_encoder(path: str | Path) -> Encoder:
-    """Read the encoder of an official checkpoint or a CLAP model, to start a training from.
+    """Read the encoder of an official checkpoint or a CLAP model, as a start of training.
 
     Args:
-        path: PyTorch file: official HTS-AT, LAION CLAP or Microsoft CLAP with an HTS-AT encoder.
+        path: PyTorch file of an official HTS-AT, or of a LAION or Microsoft CLAP with an HTS-AT encoder.
 
     Raises:
-        CheckpointError: it contains no HTS-AT, or arrays of a wrong shape.
+        CheckpointError: the file contains no HTS-AT, or arrays of a wrong shape.
     """
     _, arrays = _htsat_arrays(path, read_arrays(path))
     shape = _backbone_shape(path, arrays)
@@ -144,7 +144,11 @@ def read_encoder(path: str | Path) -> Encoder:
 
 
 def _htsat_arrays(path: str | Path, arrays: Arrays) -> tuple[str, Arrays]:
-    """The prefix of the HTS-AT among the arrays, and its arrays without it."""
+    """Find the HTS-AT among the arrays; return its prefix, and its arrays without the prefix.
+
+    Raises:
+        CheckpointError: there is no HTS-AT, or there are unknown arrays.
+    """
     prefixes = [key.removesuffix(_FIRST) for key in arrays if key.endswith(_FIRST)]
     if not prefixes:
         if any(key.startswith("audio_model.audio_encoder.") for key in arrays):
@@ -160,11 +164,11 @@ def _htsat_arrays(path: str | Path, arrays: Arrays) -> tuple[str, Arrays]:
 
 
 def _backbone_shape(path: str | Path, arrays: Arrays) -> dict[str, Any]:
-    """embed_dim, depths, heads and mlp_ratio, from the shapes of arrays."""
+    """Derive embed_dim, depths, heads and mlp_ratio from the shapes of the arrays."""
     depths: list[int] = []
     heads: list[int] = []
     try:
-        # One stage too many is enough to refuse it.
+        # Count at most one stage too many: HTSATConfig then refuses the shape.
         while (
             len(depths) <= _STAGES
             and (table := f"layers.{len(depths)}.blocks.0.attn.relative_position_bias_table") in arrays
@@ -184,7 +188,7 @@ def _backbone_shape(path: str | Path, arrays: Arrays) -> dict[str, Any]:
 
 
 def _sample_rate(path: str | Path, mel: Tensor | None, *, given: int | None) -> int:
-    """The given sample rate, else that of the mel bank in the file, else 32 kHz."""
+    """Return the given sample rate, or that of the mel matrix in the file, or 32 kHz."""
     if mel is None:
         return HTSATConfig.sample_rate if given is None else given
     told = next((rate for rate in _SAMPLE_RATES if _is_mel_bank_of(mel, rate)), None)
@@ -212,7 +216,7 @@ def _is_mel_bank_of(mel: Tensor, sample_rate: int) -> bool:
 
 
 def _derived_shapes(config: HTSATConfig) -> dict[str, tuple[int, ...]]:
-    """Official name -> shape of every array that follows from the configuration."""
+    """Compute the shape of every array that follows from the configuration, by official name."""
     bins = config.n_fft // 2 + 1
     window = config.attention_window
     shapes: dict[str, tuple[int, ...]] = {

@@ -1,7 +1,7 @@
-"""The core as an ONNX graph: computed by ONNX Runtime, or exported to a file.
+"""The core as an ONNX graph: run by ONNX Runtime, or exported to a file.
 
-Torch traces the graph, for any number of windows. Exported graphs start at the log-mel spectrogram in
-decibels, because runtimes compute ONNX's FFT badly.
+Torch traces the graph, for any number of windows. The input of exported graphs is the log-mel spectrogram in
+decibels, because runtimes support ONNX's FFT poorly.
 """
 
 from __future__ import annotations
@@ -25,11 +25,15 @@ from htsat_sed.whole_file import whole_file
 
 OPSET = 17
 TOLERANCE = 1e-4  # largest difference from torch's scores
-_OPSETS = range(17, 21)  # LayerNormalization came with 17; torch's tracer knows none beyond 20
+_OPSETS = range(17, 21)  # from 17 for LayerNormalization, to 20 because torch's tracer supports none beyond
 
 
 def onnx_core(model: HTSAT) -> Core:
-    """The core of a model on the CPU, computed by ONNX Runtime with as many threads as torch has."""
+    """Make the core of a model for ONNX Runtime, with as many threads as torch.
+
+    Args:
+        model: model on the CPU, in evaluation mode.
+    """
     example = torch.zeros(2, FRAMES, model.config.mel_bands)
     session = _session(_traced(CoreModule(model), example, ["presence_logits"], OPSET))
 
@@ -48,26 +52,26 @@ def export_onnx(
     opset: int = OPSET,
     provenance: Mapping[str, Any] | None = None,
 ) -> float:
-    """Export a model as ONNX, after ONNX Runtime has reproduced torch's scores with it.
+    """Export a model as ONNX, after a check that ONNX Runtime reproduces torch's scores.
 
-    The graph takes ``logmel`` (batch, 1001, 64): the front end's output for whole windows, in decibels.
-    Its outputs are ``presence`` (batch, 32, K) and ``clip`` (batch, K), scores in [0, 1], and ``embedding``
-    (batch, D). Metadata entries: ``labels``, ``config``, ``post_processing``, ``provenance`` (JSON);
-    ``sample_rate`` (Hz), ``window_seconds``, ``token_seconds``, ``htsat_sed`` (version).
+    The input of the graph is ``logmel`` (batch, 1001, 64): the output of the front end for whole windows, in
+    decibels. Its outputs are ``presence`` (batch, 32, K) and ``clip`` (batch, K), scores in [0, 1], and
+    ``embedding`` (batch, D). Metadata entries: ``labels``, ``config``, ``post_processing``, ``provenance``
+    (JSON); ``sample_rate`` (Hz), ``window_seconds``, ``token_seconds``, ``htsat_sed`` (version).
 
     Args:
-        path: output file; it appears whole or not at all.
-        model: on the CPU, in evaluation mode.
+        path: output file, written atomically.
+        model: model on the CPU, in evaluation mode.
         waveforms: (B, window_samples) float32 for the comparison.
-        opset: of ONNX, 17 to 20.
-        provenance: origin of the weights; None for the model's own.
+        opset: ONNX opset, 17 to 20.
+        provenance: origin of the weights; None for that of the model.
 
     Returns:
-        The largest difference between scores of torch and of ONNX Runtime, at most 1e-4.
+        The largest difference between the scores of torch and ONNX Runtime, at most 1e-4.
 
     Raises:
-        ValueError: another opset.
-        CheckpointError: the file cannot be written, or the scores differ.
+        ValueError: the opset is not supported.
+        CheckpointError: the file cannot be written, or the scores differ by more than 1e-4.
     """
     if opset not in _OPSETS:
         raise UsageError(f"wanted an ONNX opset of {_OPSETS[0]} to {_OPSETS[-1]}, got {opset}")
@@ -106,7 +110,7 @@ def export_onnx(
 
 
 def made_sound(config: HTSATConfig) -> Tensor:
-    """Synthetic windows for the comparison, (2, window_samples): rising tones in noise."""
+    """Make synthetic windows for the comparison, (2, window_samples): rising tones in noise."""
     generator = torch.Generator().manual_seed(0)
     seconds = torch.arange(config.window_samples) / config.sample_rate
     tones = [torch.sin(2 * torch.pi * (low + 150 * seconds) * seconds) for low in (200, 800)]
@@ -120,7 +124,7 @@ class _Exported(nn.Module):
         self.model = model
 
     def forward(self, logmel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-mel in decibels (B, 1001, 64) to presence scores, clip scores and embedding."""
+        """Convert log-mel in decibels (B, 1001, 64) to presence scores, clip scores and embedding."""
         out = self.model.from_normalised(self.model.normalise(logmel))
         scores = self.model.scores
         return scores(out.presence_logits), scores(out.clip_logits), out.embedding
@@ -129,7 +133,7 @@ class _Exported(nn.Module):
 def _traced(module: nn.Module, example: Tensor, outputs: Sequence[str], opset: int) -> bytes:
     file = io.BytesIO()
     with warnings.catch_warnings():
-        # The tracer is deprecated in favour of one that needs another package and makes a slower graph.
+        # The tracer is deprecated, but its successor needs another package and makes a slower graph.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(),
@@ -155,7 +159,7 @@ def _session(graph: bytes) -> Any:
 
 @torch.inference_mode()
 def _difference(module: nn.Module, session: Any, logmel: Tensor, names: Sequence[str]) -> float:
-    """Largest difference of scores, over the whole batch and over its first window alone."""
+    """Return the largest difference of scores, over the whole batch and over its first window alone."""
     found = 0.0
     for batch in (logmel, logmel[:1]):
         expected = dict(zip(names, module(batch), strict=True))

@@ -1,4 +1,4 @@
-"""The core computed by OpenVINO, on the CPU."""
+"""Running the core with OpenVINO, on the CPU."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _STREAMS = 8  # windows at once; each stream needs memory for packed weights (15
 
 
 def openvino_core(graph: openvino.Model, batch_size: int, *, precision: str = "float32") -> Core:
-    """The core of a model, computed by OpenVINO with as many threads as torch has.
+    """Make the core of a model for OpenVINO, with as many threads as torch.
 
     The windows of a batch are computed in parallel, each in its own stream: a separately compiled graph.
-    Streams are compiled one by one, the second when the first is busy. With OpenVINO's own streams
-    (``NUM_STREAMS`` above 1), threads build graphs at the same time and share packed weights under a key that
-    contains an address; in 1 of 150 processes (OpenVINO 2026.4) one stream had a wrong tensor for the life of
-    the process.
+    Streams are compiled one by one, the second when the first is busy. OpenVINO's own streams
+    (``NUM_STREAMS`` above 1) are not used: its threads build graphs concurrently and share packed weights
+    under a key that contains an address. In 1 of 150 processes (OpenVINO 2026.4), one stream had a wrong
+    tensor for the life of the process.
 
     Args:
-        graph: see `openvino_graph`.
-        batch_size: largest number of windows at once.
+        graph: graph from `openvino_graph` or `load_int8`.
+        batch_size: largest number of windows in a batch.
         precision: ``float32``, also for graphs whose weights are int8, or ``bfloat16``.
 
     Raises:
-        UsageError: bfloat16 on a processor without instructions for it.
+        UsageError: the processor has no instructions for bfloat16.
     """
     streams, threads = _shares(torch.get_num_threads(), batch_size)
     settings = {
@@ -78,15 +78,15 @@ def openvino_core(graph: openvino.Model, batch_size: int, *, precision: str = "f
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor has instructions for bfloat16 matrix products: AVX512_BF16 or AMX.
+    """Return whether this processor has instructions for bfloat16 matrix products: AVX512_BF16 or AMX.
 
-    OpenVINO reports bfloat16 for every processor with AVX-512.
+    OpenVINO's own report cannot be used: it lists bfloat16 for every processor with AVX-512.
     """
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _shares(threads: int, batch_size: int) -> tuple[int, int]:
-    """Number of streams, and threads of each."""
+    """Return the number of streams and the number of threads of each."""
     each = -(-threads // min(threads, batch_size, _STREAMS))
     return threads // each, each

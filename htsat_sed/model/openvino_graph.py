@@ -1,7 +1,7 @@
 """The core as an OpenVINO graph, on the CPU.
 
-The graph is built op by op from the weights: a traced and converted graph takes seconds to make and is slower
-(`bench/model.py`). It differs from the torch module where that is faster in OpenVINO:
+The graph is built operation by operation from the weights: a traced and converted graph takes seconds to
+make and is slower (`bench/model.py`). It differs from the torch module where that is faster in OpenVINO:
 
 - it computes one window, so that activations stay in the processor's cache and the bias of each attention
   window is a constant; the windows of a batch are computed in parallel;
@@ -9,8 +9,8 @@ The graph is built op by op from the weights: a traced and converted graph takes
 - q, k and v are three products, so attention reads their results in place; the scale of q is folded into its
   weights; the bias of k cancels in the softmax, and that of v is added after it;
 - tokens are reordered only before and after a run of shifted blocks;
-- a linear layer without an activation gets one without effect: then oneDNN computes it, which is faster than
-  OpenVINO's own kernel, except in the patch embedding.
+- a linear layer without an activation is followed by a clamp without effect: then oneDNN computes it, which
+  is faster than OpenVINO's own kernel, except in the patch embedding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from htsat_sed.model.htsat import CHUNKS, FRAMES, HTSAT, IMAGE_SIDE, PATCH, TOKE
 from htsat_sed.model.openvino_import import openvino, ops
 from htsat_sed.model.swin import MLP, Block, PatchMerging, Stage, WindowAttention
 
-Node = Any  # openvino.Node: its stubs type no operation
+Node = Any  # openvino.Node, whose stubs have no types for operations
 _BOUND = float(np.finfo(np.float32).max)
 
 
@@ -34,17 +34,17 @@ def openvino_graph(model: HTSAT) -> openvino.Model:
     """Build the graph of a model.
 
     Args:
-        model: on any device; not changed.
+        model: model on any device; not changed.
 
     Returns:
-        A graph of one input, normalised and stretched log-mel (1, 1024, 64) float32 (see
-        `HTSAT.normalise` and `stretch`), and one output, presence logits (1, 32, K) float32.
+        A graph with one input, the normalised and stretched log-mel spectrogram (1, 1024, 64) float32 (see
+        `HTSAT.normalise` and `stretch`), and one output, the presence logits (1, 32, K) float32.
     """
     logmel = ops.parameter([1, FRAMES, model.config.mel_bands], np.float32, name="logmel")
     with torch.no_grad():
         x = _patches(logmel, model)
         for stage in cast("list[Stage]", model.backbone.layers):
-            shifted = None  # the shifted attention in whose order the tokens are; None for window order
+            shifted = None  # shifted attention that determines the order of the tokens; None for window order
             for block in cast("list[Block]", stage.blocks):
                 attention = block.attn
                 shift = attention if attention.order is not None else None

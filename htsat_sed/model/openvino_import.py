@@ -1,7 +1,7 @@
-"""Import OpenVINO without its telemetry.
+"""Importing OpenVINO without its telemetry.
 
 If `openvino_telemetry` is installed, importing OpenVINO sends an identifier of the user, the system and the
-version to its makers. That module is hidden during this import only; other code can use it before and after.
+version to its makers. The module is hidden during this import only; other code can still use it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _TELEMETRY = "openvino_telemetry"
 
 @contextmanager
 def unreported() -> Iterator[None]:
-    """Hide OpenVINO's telemetry from imports in this context."""
+    """Context in which importing OpenVINO's telemetry fails."""
     absent = object()
     before: Any = sys.modules.get(_TELEMETRY, absent)
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # what Python has for "not to be found"
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # None makes an import fail
     try:
         yield
     finally:

@@ -1,9 +1,9 @@
-"""Runtimes: from a batch of waveforms to presence scores and clip scores.
+"""Runtimes: computing presence scores, clip scores and embeddings of a batch of waveforms.
 
     waveforms ─ front end, bn0, stretch (torch, float32) ─▶ (B, 1024, 64) ─ core ─▶ presence logits ─▶ scores
 
-The core is nearly all of the work. It runs in torch, in OpenVINO or in ONNX Runtime; in torch also in half
-precision or compiled, in OpenVINO also in bfloat16 or int8. Scores are float32 in any case.
+The core takes nearly all of the time. It runs in torch, OpenVINO or ONNX Runtime: in torch also in half
+precision or compiled, in OpenVINO also in bfloat16 or int8. Scores are always float32.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Execution:
     """Runtime and precision of a model.
 
     Attributes:
-        runtime: ``auto`` for OpenVINO on a CPU if it is installed and the other values allow it, else torch.
-        precision: of the core; bfloat16 and float16 change scores by a few hundredths at most. On a CPU,
-            bfloat16 needs a processor that computes in it (AVX512_BF16 or AMX), unless the runtime is
-            ``torch``, and float16 is refused. int8 needs OpenVINO and a calibrated model, see
-            `htsat_sed.model.int8`.
-        compile: whether torch compiles the core. This takes a minute and pays in long runs on a GPU.
+        runtime: ``torch``, ``openvino``, ``onnx``, or ``auto``: OpenVINO on a CPU if it is installed and
+            supports the other values, otherwise torch.
+        precision: precision of the core. bfloat16 and float16 change scores by a few hundredths at most. On a
+            CPU, bfloat16 needs AVX512_BF16 or AMX, unless the runtime is ``torch``, and float16 is refused.
+            int8 needs OpenVINO and a calibrated model, see `htsat_sed.model.int8`.
+        compile: whether torch compiles the core. This takes a minute and pays off in long runs on a GPU.
 
     Raises:
-        ValueError: a value is unknown, or the values exclude one another.
+        ValueError: a value is unknown, or the combination is not supported.
     """
 
     runtime: Runtime | Literal["auto"] = "auto"
@@ -48,7 +48,7 @@ class Execution:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse combinations that no device supports."""
+        """Validate the values, and check that some device supports their combination."""
         runtimes = ("auto", *get_args(Runtime))
         if self.runtime not in runtimes:
             raise UsageError(f"wanted a runtime of {', '.join(runtimes)}; got {self.runtime!r}")
@@ -65,10 +65,10 @@ class Execution:
             raise UsageError(f"{what} is not for the runtime {self.runtime}: choose --runtime torch, or auto")
 
     def on(self, device: torch.device) -> Runtime:
-        """The runtime that computes on a device.
+        """Return the runtime to use on a device.
 
         Raises:
-            ValueError: the device does not support it, or a package is missing.
+            ValueError: the device does not support these values, or a package is missing.
         """
         if self.precision == "float16" and device.type == "cpu":
             raise UsageError("float16 is for GPUs: choose bfloat16 or float32 on a CPU")
@@ -89,10 +89,10 @@ class Inference:
     """A model on a device, ready to score waveforms.
 
     Args:
-        model: in evaluation mode, on the device; a reference is kept.
-        device: of the waveforms.
+        model: model on the device, in evaluation mode; a reference is kept.
+        device: device of the model and the waveforms.
         execution: runtime and precision; None for the defaults.
-        batch_size: usual number of waveforms in a call.
+        batch_size: usual number of waveforms per call.
 
     Attributes:
         runtime: name of the runtime of the core.
@@ -100,7 +100,7 @@ class Inference:
 
     Raises:
         ValueError: the device does not support `execution`.
-        CheckpointError: int8 without calibration.
+        CheckpointError: the precision is int8, but the model is not calibrated.
     """
 
     def __init__(
@@ -132,22 +132,22 @@ class Inference:
 
     @torch.inference_mode()
     def presence_scores(self, waveforms: Tensor) -> Tensor:
-        """Presence scores (B, 32, K) float32 of whole windows (B, samples)."""
+        """Compute presence scores (B, 32, K) float32 of whole windows (B, samples)."""
         return self._model.scores(self._core(core_input(self._model, waveforms)))
 
     @torch.inference_mode()
     def embeddings(self, waveforms: Tensor) -> Tensor:
-        """Embeddings (B, D) float32 of whole windows (B, samples); computed by torch in any runtime."""
+        """Compute embeddings (B, D) float32 of whole windows (B, samples), always with torch."""
         output: HTSATOutput = self._model(waveforms)
         return output.embedding
 
     @torch.inference_mode()
     def token_embeddings(self, waveforms: Tensor) -> Tensor:
-        """Embeddings of tokens (B, 32, D) float32 of whole windows (B, samples); computed by torch."""
+        """Compute embeddings of tokens (B, 32, D) float32 of whole windows (B, samples), with torch."""
         return self._model.token_embeddings(waveforms)
 
     @torch.inference_mode()
     def clip_scores(self, waveforms: Sequence[Tensor]) -> Tensor:
-        """Clip scores (B, K) float32 of B waveforms (1, samples), each stretched to a whole window."""
+        """Compute clip scores (B, K) float32 of B waveforms (1, samples), each stretched to a window."""
         logmel = torch.cat([core_input(self._model, waveform) for waveform in waveforms])
         return self._model.scores(self._core(logmel).mean(dim=1))

@@ -2,10 +2,10 @@
 
 Source: Liu et al., *Swin Transformer*, ICCV 2021 (arXiv 2103.14030), in the variant of HTS-AT.
 
-Tokens are kept in *attention-window order* through a whole stage: the H x W grid is cut into 8 x 8
-attention windows, and the sequence runs window by window, row by row inside each. A block without
-shift then needs no rearrangement at all (LayerNorm, MLP and residual do not care about order), and a
-shifted block needs one gather before and one after its attention. Only patch merging looks at the grid.
+Tokens stay in *attention-window order* through a whole stage: the H x W grid is divided into 8 x 8 attention
+windows, and the sequence runs window by window, row by row inside each. A block without shift then needs no
+reordering, because LayerNorm, MLP and residual do not depend on the order. A shifted block needs one gather
+before and one after its attention. Only patch merging uses the grid.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_MLP_ROWS = 2048  # tokens at a time on a CPU; measured best of 512 to 4096 on 2 cores with 2 MiB of L2
-_MASKED = -100.0  # added to the attention of token pairs that the cyclic shift brought together
+_MLP_ROWS = 2048  # tokens per block on a CPU; the fastest of 512 to 4096 on 2 cores with 2 MiB of L2
+_MASKED = -100.0  # attention bias between tokens that only the cyclic shift made neighbours
 
 
 def window_order(side: int, window: int, shift: int = 0) -> Tensor:
-    """Raster index of every token in attention-window order.
+    """Compute the raster index of every token in attention-window order.
 
     Args:
         side: height and width of the token grid.
@@ -38,7 +38,7 @@ def window_order(side: int, window: int, shift: int = 0) -> Tensor:
 
 
 def _shift_mask(side: int, window: int, shift: int) -> Tensor:
-    """Additive mask (windows, window**2, window**2): -100 between tokens that were not neighbours."""
+    """Compute the mask (windows, window**2, window**2): -100 between regions that the shift joined."""
     band = torch.zeros(side, dtype=torch.int64)
     band[side - window : side - shift] = 1
     band[side - shift :] = 2
@@ -47,7 +47,7 @@ def _shift_mask(side: int, window: int, shift: int) -> Tensor:
 
 
 def _relative_position(window: int) -> Tensor:
-    """Row of the bias table for every (query, key) pair of a window: (window**2, window**2) int64."""
+    """Compute the row of the bias table for every (query, key) pair: (window**2, window**2) int64."""
     row, column = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     row, column = row.flatten(), column.flatten()
     down = row[:, None] - row[None, :] + window - 1
@@ -63,7 +63,7 @@ class DropPath(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) to (B, ...); kept items are scaled by 1 / (1 - p)."""
+        """Drop or keep each item of (B, ...); kept items are scaled by 1 / (1 - p)."""
         if not self.training or self.p == 0.0:
             return x
         keep = torch.empty(x.shape[0], *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device)
@@ -108,15 +108,15 @@ class WindowAttention(nn.Module):
         self._kept_version = -1
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles leave out what follows from the table."""
+        """Copy and pickle without the cached bias."""
         return self.__dict__ | {"_kept_bias": None}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> WindowAttention:
-        self._kept_bias = None  # moved to another device or type
+        self._kept_bias = None  # the device or data type may change
         return cast("WindowAttention", super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
 
     def _bias(self) -> Tensor:
-        """Position bias plus shift mask: (1, heads, N, N), or (windows, heads, N, N) if shifted."""
+        """Compute position bias plus shift mask: (1, heads, N, N), or (windows, heads, N, N) if shifted."""
         n = self.window_tokens
         table: Tensor = self.relative_position_bias_table
         bias = table[self.relative_position.view(-1)].view(1, n, n, self.heads).permute(0, 3, 1, 2)
@@ -124,9 +124,9 @@ class WindowAttention(nn.Module):
         return bias.contiguous() if mask is None else bias + mask[:, None]
 
     def bias(self) -> Tensor:
-        """What is added to the attention logits; kept between calls until the table changes."""
+        """Return the bias of the attention logits, see `_bias`; cached until the table changes."""
         table: Tensor = self.relative_position_bias_table
-        # Inference tensors do not count their versions, so that a change would go unnoticed.
+        # Inference tensors have no version counter, so a change would go unnoticed.
         if torch.compiler.is_compiling() or torch.is_grad_enabled() or table.is_inference():
             return self._bias()
         version = table._version
@@ -135,7 +135,7 @@ class WindowAttention(nn.Module):
         return self._kept_bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """Attend within windows: (B, tokens, C) in window order to the same."""
+        """Attend within windows: (B, tokens, C) to the same shape, both in window order."""
         batch, tokens, dim = x.shape
         if self.order is not None:
             x = x[:, self.order]
@@ -155,7 +155,7 @@ class WindowAttention(nn.Module):
 
 
 def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
-    """Attention of windows (W, N, 3, heads, d) under a bias that broadcasts to (W, heads, N, N).
+    """Compute attention of windows (W, N, 3, heads, d), with a bias that broadcasts to (W, heads, N, N).
 
     Returns:
         (W, N, heads, d).
@@ -165,7 +165,7 @@ def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
 
 
 def _in_pieces(x: Tensor) -> bool:
-    """Whether to go through a batch piece by piece: on a CPU, unless a graph for any batch is drawn."""
+    """Return whether to process a batch in pieces: on a CPU, unless torch compiles or traces the model."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[no-untyped-call,attr-defined]
         return False
     return x.device.type == "cpu"
@@ -180,10 +180,10 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, tokens, C) to the same."""
+        """Apply the MLP to (B, tokens, C); the shape does not change."""
         if not _in_pieces(x) or torch.is_grad_enabled():
             return cast(Tensor, self.fc2(F.gelu(self.fc1(x))))
-        # A few rows at a time, so that the hidden layer never leaves the processor's cache.
+        # A few rows at a time, so that the hidden layer stays in the processor's cache.
         y = torch.empty_like(x)
         inputs, outputs = (torch.split(z.flatten(0, 1), _MLP_ROWS) for z in (x, y))
         for rows, out in zip(inputs, outputs, strict=True):
@@ -205,15 +205,15 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, tokens, C) in window order to the same."""
+        """Apply the block to (B, tokens, C) in window order; shape and order do not change."""
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + cast(Tensor, self.drop_path(self.mlp(self.norm2(x))))
 
 
 class PatchMerging(nn.Module):
-    """Joins each 2 x 2 square of tokens into one with twice the channels.
+    """Merges each 2 x 2 square of tokens into one with twice the channels.
 
-    Takes window order of the finer grid and gives window order of the coarser one.
+    The input is in window order of the finer grid, the output in window order of the coarser one.
     """
 
     squares: Tensor
@@ -230,7 +230,7 @@ class PatchMerging(nn.Module):
         self.register_buffer("squares", squares, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, tokens, C) to (B, tokens / 4, 2C)."""
+        """Merge tokens: (B, tokens, C) to (B, tokens / 4, 2C)."""
         batch, tokens, dim = x.shape
         return cast(Tensor, self.reduction(self.norm(x[:, self.squares].view(batch, tokens // 4, 4 * dim))))
 
@@ -266,14 +266,14 @@ class Stage(nn.Module):
         self.downsample = PatchMerging(dim, side=side, window=window) if merge else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, tokens, C) to (B, tokens / 4, 2C), or to the same shape in the last stage."""
+        """Apply the stage: (B, tokens, C) to (B, tokens / 4, 2C), or to the same shape in the last stage."""
         for block in self.blocks:
             x = block(x)
         return x if self.downsample is None else cast(Tensor, self.downsample(x))
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches of the image to tokens, in window order."""
+    """Embeds non-overlapping patches of an image as tokens, in window order."""
 
     order: Tensor
 
@@ -284,7 +284,7 @@ class PatchEmbed(nn.Module):
         self.register_buffer("order", window_order(side, window), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 1, side * patch, side * patch) to (B, side * side, dim)."""
+        """Embed images: (B, 1, side * patch, side * patch) to (B, side * side, dim)."""
         return cast(Tensor, self.norm(self.proj(image).flatten(2).transpose(1, 2)[:, self.order]))
 
 
@@ -295,12 +295,12 @@ class Swin(nn.Module):
         image_side: height and width of the input image.
         patch: side of a patch.
         embed_dim: channels C of the first stage; doubles at each following one.
-        depths: blocks a stage.
-        heads: attention heads a stage.
+        depths: blocks of each stage.
+        heads: attention heads of each stage.
         window: side of an attention window; the last grid is exactly one window.
-        mlp_ratio: hidden over outer width of the MLPs.
-        drop_path: of the last block; rises linearly from 0 over all blocks.
-        initialise: draw weights as the source does, else leave torch's.
+        mlp_ratio: ratio of hidden to outer width of the MLPs.
+        drop_path: drop probability of the last block; it rises linearly from 0 over all blocks.
+        initialise: initialise linear layers as in the source; otherwise keep torch's weights.
     """
 
     def __init__(
@@ -338,7 +338,7 @@ class Swin(nn.Module):
             self.apply(_initialise)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 1, image_side, image_side) to (B, tokens, out_dim), raster order of the last grid."""
+        """Encode images: (B, 1, image_side, image_side) to (B, tokens, out_dim), in raster order."""
         x = self.patch_embed(image)
         for stage in self.layers:
             x = stage(x)

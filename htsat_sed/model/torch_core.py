@@ -1,8 +1,8 @@
-"""The core of the model, after the front end, and how torch computes it.
+"""The core of the model, which follows the front end, and running it with torch.
 
     waveforms ─ front end, bn0, stretch ─▶ (B, 1024, 64) ─ core: backbone, head ─▶ presence logits (B, 32, K)
 
-The core is nearly all of the work.
+The core takes nearly all of the time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Core = Callable[[Tensor], Tensor]  # normalised log-mel (B, 1024, 64) to presenc
 
 
 def core_input(model: HTSAT, waveforms: Tensor) -> Tensor:
-    """Normalised and stretched log-mel (B, 1024, 64) of waveforms (B, samples)."""
+    """Compute the normalised and stretched log-mel spectrogram (B, 1024, 64) of waveforms (B, samples)."""
     return stretch(model.normalise(model.frontend(waveforms)))
 
 
@@ -30,18 +30,18 @@ class CoreModule(nn.Module):
         self.model = model
 
     def forward(self, logmel: Tensor) -> Tensor:
-        """Normalised log-mel (B, 1024, 64) to presence logits (B, 32, K)."""
+        """Convert normalised log-mel (B, 1024, 64) to presence logits (B, 32, K)."""
         return self.model.token_semantic_head(self.model.backbone(fold(logmel))).presence_logits
 
 
 def torch_core(model: HTSAT, device: torch.device, dtype: torch.dtype, *, compiled: bool) -> Core:
-    """The core of a model, computed by torch.
+    """Make the core of a model for torch.
 
     Args:
-        model: on the device; a reference is kept.
-        device: of the log-mel spectrograms.
-        dtype: float32, or a smaller type by autocast; logits are always float32.
-        compiled: whether torch compiles it at the first batch.
+        model: model on the device; a reference is kept.
+        device: device of the model and the log-mel spectrograms.
+        dtype: float32, or a smaller type for autocast; logits are always float32.
+        compiled: whether torch compiles the core at the first batch.
     """
     module: Core = CoreModule(model)
     if compiled:

@@ -1,9 +1,10 @@
-"""PyTorch files: their arrays, without executing a pickle and within the memory that the file's size allows.
+"""Reading the arrays of PyTorch files, without executing pickles and with memory bounded by the file's size.
 
-Files are read with ``weights_only=True``. Trainers leave objects beside the arrays (callbacks, argument
-namespaces, NumPy scalars); such names are replaced by an inert stand-in, nothing of theirs is imported or
-called, and a file that names anything else is refused. Before PyTorch sees the file, what could grow beyond
-its size is refused: compressed members, a long pickle, codecs that lengthen bytes.
+Files are read with ``weights_only=True``. Training programs leave other objects beside the arrays (callbacks,
+argument namespaces, NumPy scalars). Their names are replaced by an inert stand-in, and nothing of theirs is
+imported or called. A file that names any other object is refused. Files that could expand beyond their size
+are refused before PyTorch reads them: those with compressed members, a long pickle or codecs that lengthen
+bytes.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from htsat_sed.errors import CheckpointError
 
 Arrays = dict[str, Tensor]
 
-_LONGEST_PICKLE = 8 << 20  # bytes; that of a checkpoint with optimiser state has some 100 kB
-_MOST_STEPS = 1_000_000  # of a pickle; a checkpoint's has some 10 000
-_MOST_UNFOLDED = 10 * _MOST_STEPS  # objects that are reached when the tuples of a pickle are gone through
-_DEEPEST = 1_000  # containers within each other; a tuple's hash descends into each
-# Objects in keys that are tuples: many can be made of one hash, and each is compared with all before.
+_LONGEST_PICKLE = 8 << 20  # bytes; the pickle of a checkpoint with optimiser state has about 100 kB
+_MOST_STEPS = 1_000_000  # operations of a pickle; that of a checkpoint has about 10 000
+_MOST_UNFOLDED = 10 * _MOST_STEPS  # objects of a pickle, where repeated objects count each time
+_DEEPEST = 1_000  # nesting depth of containers; hashing a tuple descends into each
+# Most objects in keys that are tuples: keys with equal hashes would each be compared with all earlier ones.
 _MOST_IN_KEYS = 10_000
-_LONG_INTEGER, _LONG_INTEGERS = 8, 10_000  # bytes of such, and how many: their hashes can be made to collide
+# Bytes from which an integer is long, and most of them: their hashes can be made to collide.
+_LONG_INTEGER, _LONG_INTEGERS = 8, 10_000
 _LEGACY_PICKLES = 5  # in a file of old PyTorch: magic number, version, system, content, storage keys
 
-# Modules whose objects trainers leave in checkpoints.
+# Modules whose objects training programs leave in checkpoints.
 _TRAINERS = {
     *("pytorch_lightning", "lightning", "lightning_fabric", "torchmetrics", "torch", "numpy"),
     *("omegaconf", "argparse", "pathlib", "datetime"),
@@ -40,7 +42,7 @@ _TRAINERS = {
 _HARMLESS = {f"builtins.{name}" for name in ("int", "float", "bool", "str", "bytes", "list", "tuple")}
 _PYTORCH_READS = {"builtins.set", "builtins.complex", "_codecs.encode"}
 _PYTORCH_READS |= {f"collections.{name}" for name in ("OrderedDict", "Counter")}
-# Codecs from bytes to bytes, each round of which may double the length.
+# Codecs from bytes to bytes, each application of which can double the length.
 _LENGTHENING = {"base64", "base_64", "bz2", "hex", "quopri", "quoted_printable", "quotedprintable", "uu"}
 _LENGTHENING |= {"zip", "zlib"}
 
@@ -49,10 +51,13 @@ def read_arrays(path: str | Path) -> Arrays:
     """Read the arrays of a PyTorch file, without executing its pickle.
 
     Args:
-        path: what `torch.save` wrote: a state dict, or a dict with one under ``state_dict`` or ``model``.
+        path: file of `torch.save` with a state dict, or a dict with one under ``state_dict`` or ``model``.
+
+    Returns:
+        Arrays by name, on the CPU; memory-mapped if the file is a zip archive.
 
     Raises:
-        CheckpointError: not such a file, it names objects that may be code, or it would unfold to more than
+        CheckpointError: the file is of another kind, names objects that may be code, or would expand beyond
             its size.
     """
     try:
@@ -60,11 +65,11 @@ def read_arrays(path: str | Path) -> Arrays:
             zipped = file.read(4) == b"PK\x03\x04"  # as PyTorch decides
         named = _named_in_zip(path) if zipped else _named_in_legacy(path)
         with torch.serialization.safe_globals(_stand_ins(path, named)), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of quantised and sparse arrays
+            warnings.simplefilter("ignore")  # warnings about quantised and sparse arrays
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except CheckpointError:
         raise
-    except Exception as error:  # broken pickles fail in every way
+    except Exception as error:  # broken pickles raise many types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "weights_only" in str(error) or "Weights only" in str(error):
             reason = "its pickle holds more than arrays and plain values, and pickle is never executed"
@@ -82,11 +87,15 @@ def read_arrays(path: str | Path) -> Arrays:
 
 
 def check_plain(path: str | Path, arrays: Arrays) -> None:
-    """Refuse arrays that are not plain numbers in the file, each in a place of its own.
+    """Check that arrays hold plain real numbers and do not share storage.
+
+    Args:
+        path: file of the arrays.
+        arrays: arrays to check.
 
     Raises:
-        CheckpointError: an array is sparse, quantised, without storage or complex, or all are larger
-            than the file.
+        CheckpointError: an array is nested, sparse, quantised, complex or not on the CPU; or all arrays
+            together are larger than the file.
     """
     total = 0
     for key, array in arrays.items():
@@ -102,7 +111,7 @@ def check_plain(path: str | Path, arrays: Arrays) -> None:
 
 
 def _kind(array: Tensor) -> str | None:
-    """What an array is instead of plain numbers in memory, with its article; None if it is such."""
+    """Name the kind of an array, with its article; None for a plain one."""
     if array.is_nested:
         return "a nested"
     if array.layout != torch.strided:
@@ -115,7 +124,7 @@ def _kind(array: Tensor) -> str | None:
 
 
 class _StandIn:
-    """Takes the place of an object that a trainer pickled; does nothing, whatever it is given."""
+    """Inert replacement of a pickled object; ignores all arguments and state."""
 
     def __new__(cls, *_: object, **__: object) -> _StandIn:
         return super().__new__(cls)
@@ -124,15 +133,15 @@ class _StandIn:
 
 
 def _plain_dict(*_: object) -> dict[Any, Any]:
-    """Takes the place of `defaultdict`, whose items follow one by one."""
+    """Replacement of `defaultdict`; the pickle adds its items afterwards."""
     return {}
 
 
 def _stand_ins(path: str | Path, named: set[str]) -> list[Any]:
-    """A stand-in for every name in the pickle that belongs to a trainer.
+    """Make a stand-in for every name in a pickle.
 
     Raises:
-        CheckpointError: it names something else.
+        CheckpointError: a name belongs neither to a training program nor to plain values.
     """
     foreign = sorted(
         name
@@ -151,10 +160,10 @@ def _stand_ins(path: str | Path, named: set[str]) -> list[Any]:
 
 
 def _named_in_zip(path: str | Path) -> set[str]:
-    """Names in the pickle of a zip archive, whose members are stored as they are.
+    """Collect the names in the pickles of a zip archive.
 
     Raises:
-        CheckpointError: a member is compressed, or the pickle is too long.
+        CheckpointError: a member is compressed, members overlap, or a pickle is refused by `_named`.
     """
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -176,20 +185,21 @@ def _named_in_zip(path: str | Path) -> set[str]:
 
 
 def _named_in_legacy(path: str | Path) -> set[str]:
-    """Names in the pickles that a file of old PyTorch begins with.
+    """Collect the names in the pickles at the start of a file of old PyTorch.
 
     Raises:
-        CheckpointError: they are too long.
+        CheckpointError: a pickle is refused by `_named`.
     """
     with Path(path).open("rb") as file:
         return set().union(*(_named(path, file) for _ in range(_LEGACY_PICKLES)))
 
 
 def _named(path: str | Path, file: IO[bytes]) -> set[str]:
-    """Names in the pickle that a file goes on with.
+    """Collect the names in the pickle at the current position of a file.
 
     Raises:
-        CheckpointError: it is too long, unfolds to far more than it is long, or turns bytes into more bytes.
+        CheckpointError: the pickle is too long, expands to far more than its length, or lengthens bytes with
+            codecs.
     """
     start = file.tell()
     named: set[str] = set()
@@ -213,13 +223,13 @@ def _named(path: str | Path, file: IO[bytes]) -> set[str]:
 
 @dataclass(slots=True)
 class _Weight:
-    """An object of a pickle.
+    """The size of an object of a pickle.
 
     Attributes:
-        objects: how many are reached from it, counted once a way.
-        depth: of containers within each other.
-        composite: whether it is a tuple or what a call returned, whose hash is that of its parts.
-        hashes: whether it is a function that hashes what it is called with.
+        objects: number of objects in it, including itself; repeated objects count each time.
+        depth: nesting depth of containers.
+        composite: whether it is a tuple or the result of a call, whose hash depends on its parts.
+        hashes: whether it is a function that hashes its arguments.
     """
 
     objects: int = 1
@@ -228,7 +238,7 @@ class _Weight:
     hashes: bool = False
 
     def hold(self, others: Sequence[_Weight | None]) -> None:
-        """Let it contain others."""
+        """Add other objects as its content."""
         for other in others:
             if other is not None:
                 self.objects = min(self.objects + other.objects, 2 * _MOST_UNFOLDED)
@@ -236,13 +246,13 @@ class _Weight:
 
 
 class _Unfolding:
-    """The stack of a pickle with the weight of each object in place of the object.
+    """Executes a pickle on the weights of objects instead of the objects, to bound their number.
 
-    A pickle can use an object again and again: forty tuples, each with the one before twice, unfold to 10^12
-    and their hash takes hours.
+    A pickle can use an object repeatedly: forty tuples, each with the previous one twice, expand to 10^12
+    objects, and computing their hash takes hours.
 
     Args:
-        path: what messages call the file.
+        path: file, for messages.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -252,11 +262,11 @@ class _Unfolding:
         self._used = self._long_integers = self._in_keys = 0
 
     def step(self, operation: pickletools.OpcodeInfo, argument: object) -> None:
-        """Do what an operation does to the stack.
+        """Apply an operation to the stack.
 
         Raises:
-            CheckpointError: the objects used so far unfold to too many, lie too deep within each other, or
-                are too many long integers.
+            CheckpointError: the objects so far expand to too many, are nested too deeply, or include too many
+                long integers.
         """
         name = operation.name
         if name == "MARK":
@@ -287,7 +297,7 @@ class _Unfolding:
             )
 
     def _taken(self, operation: pickletools.OpcodeInfo) -> list[_Weight | None]:
-        """Take from the stack what an operation takes."""
+        """Pop the arguments of an operation from the stack."""
         before = operation.stack_before
         marked = pickletools.markobject in before
         count = before.index(pickletools.markobject) if marked else len(before)
@@ -299,11 +309,11 @@ class _Unfolding:
         return below + above
 
     def _hash(self, operation: str, taken: Sequence[_Weight | None]) -> None:
-        """Count what is in the keys that an operation adds to a dict or set.
+        """Count the objects in keys that an operation adds to a dict or set.
 
         Args:
-            operation: its name.
-            taken: from the stack; what lay above a mark is in reverse.
+            operation: name of the operation.
+            taken: its arguments; those above a mark are in reverse order.
         """
         keys = taken[_KEYS[operation]] if operation in _KEYS else ()
         self._in_keys += sum(key.objects for key in keys if key is not None and key.composite)
@@ -332,6 +342,6 @@ _HASHING = {"set", "frozenset", "dict", "OrderedDict", "Counter", "defaultdict"}
 
 
 def shortened(names: list[str]) -> str:
-    """The first three of some names, and how many there are beyond."""
+    """Join the first three names, and add the number of the others."""
     shown = ", ".join(names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
