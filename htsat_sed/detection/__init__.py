@@ -1,1 +1,1 @@
-"""Detection: recordings to presence maps, and presence maps to events."""
+"""Detection: computing presence maps of recordings, and finding events in presence maps."""

@@ -1,6 +1,6 @@
-"""Calibrated scores: estimated probabilities that an event, or a label of a clip, is right.
+"""Calibration of scores to the probability that an event, or a label of a clip, is correct.
 
-The logit of a score times a slope plus an offset is the logit of that probability (Platt scaling). The order
+Platt scaling: the logit of the probability is the logit of the score times a slope, plus an offset. The order
 of scores within a class does not change.
 """
 
@@ -22,19 +22,19 @@ class Calibration(NamedTuple):
     """Slope and offset of each of K columns of scores.
 
     Attributes:
-        slope: (K,) above 0.
-        offset: (K,), added to the logit.
+        slope: (K,) factors of the logit, above 0.
+        offset: (K,) offsets, added to the scaled logit.
     """
 
     slope: NDArray[np.float64]
     offset: NDArray[np.float64]
 
     def of(self, columns: NDArray[np.int64]) -> Calibration:
-        """The calibration of some columns."""
+        """Select the calibration of (n,) columns."""
         return Calibration(self.slope[columns], self.offset[columns])
 
     def apply(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrate scores (..., K) in [0, 1]; those with slope 1 and offset 0 pass unchanged."""
+        """Calibrate scores (..., K) in [0, 1]; columns with slope 1 and offset 0 do not change."""
         changed = (self.slope != 1.0) | (self.offset != 0.0)
         if not changed.any():
             return scores
@@ -43,20 +43,20 @@ class Calibration(NamedTuple):
 
 
 def logits(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Finite logits of scores in [0, 1]."""
+    """Compute the logits of scores in [0, 1]; scores of 0 and 1 give large finite values."""
     found: NDArray[np.float64] = logit(scores.astype(np.float64).clip(_CLOSEST, 1.0 - _CLOSEST))
     return found
 
 
 def event_calibration(rules: Sequence[PostProcessing]) -> Calibration:
-    """Calibration of event scores, from the post-processing of each class."""
+    """Return the calibration of event scores, from the post-processing of each class."""
     return Calibration(
         np.array([rule.score_slope for rule in rules]), np.array([rule.score_offset for rule in rules])
     )
 
 
 def clip_calibration(rules: Sequence[PostProcessing]) -> Calibration:
-    """Calibration of clip-level scores, from the post-processing of each class."""
+    """Return the calibration of clip-level scores, from the post-processing of each class."""
     return Calibration(
         np.array([rule.clip_slope for rule in rules]), np.array([rule.clip_offset for rule in rules])
     )

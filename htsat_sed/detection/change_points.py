@@ -1,17 +1,17 @@
 """Events between change points, whose onsets and offsets do not depend on the threshold.
 
-A threshold on scores decides both whether there is an event and how long it is; a quiet event becomes too
-short. Here candidates are bounded by changes of the scores first. Each has one score, and only this is
-compared with the threshold.
+A threshold on the scores of tokens determines both whether there is an event and its duration, so quiet
+events become too short. This method first finds candidates, bounded by changes of the scores. Each candidate
+has one score, and only this score is compared with the threshold.
 
-1. A step filter: at each boundary between tokens, the mean score of some tokens after it minus that of as
-   many before it. Scores beyond the ends of the recording count as 0.
-2. The steepest boundary in each run of positive values is an onset, that in each run of negative values an
-   offset. They alternate and bound candidates with gaps between them. The score of a candidate or a gap is
-   the mean score of its tokens.
-3. A gap whose score is close to the lower of its two neighbours is closed: the neighbours become one
-candidate,
-   whose score is the mean of all its tokens, including the gap. This is repeated until no gap closes.
+1. A step filter computes, at each boundary between tokens, the mean score of some tokens after it minus that
+   of as many tokens before it. Scores beyond the ends of the recording count as 0.
+2. The steepest boundary of each run of positive values is an onset, that of each run of negative values an
+   offset. Onsets and offsets alternate; they bound the candidates and the gaps between them. The score of a
+   candidate or a gap is the mean score of its tokens.
+3. A gap is closed if its score is close to the lower of its two neighbours: the neighbours become one
+   candidate, whose score is the mean of all its tokens, including the gap. This is repeated until no gap
+   closes.
 
 Source: Ebbers, Germain, Wichern and Le Roux, *Sound Event Bounding Boxes*, Interspeech 2024
 (arXiv 2406.04212): change-detection-based boxes, with a step filter and an absolute and a relative
@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _FLAT = 1e-6  # smaller changes of a score are rounding errors
-_CELLS = 4_000_000  # tokens x columns at a time
+_CELLS = 4_000_000  # tokens x columns per block
 
 
 class Boxes(NamedTuple):
@@ -46,7 +46,7 @@ class Boxes(NamedTuple):
     score: NDArray[np.float32]
 
     def where(self, chosen: NDArray[Any]) -> Boxes:
-        """The boxes selected by a mask or by indices."""
+        """Select boxes by a mask or by indices."""
         return Boxes(self.column[chosen], self.start[chosen], self.end[chosen], self.score[chosen])
 
     def and_those(self, other: Boxes) -> Boxes:
@@ -64,7 +64,7 @@ class Boxes(NamedTuple):
 
 
 def step_filter_tokens(seconds: float, token_seconds: float) -> int:
-    """Tokens on each side of the step filter: half of `seconds`, rounded, at least one."""
+    """Compute the tokens on each side of a step filter: half of `seconds`, rounded, at least 1."""
     return max(1, int(np.floor(seconds / 2.0 / token_seconds + 0.5)))
 
 
@@ -132,7 +132,7 @@ def _boxes(
 def _candidates(
     total: NDArray[np.float64], sides: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Columns, starts and ends before merging, from (K, T + 1) cumulative sums."""
+    """Find the columns, starts and ends of candidates before merging, from (K, T + 1) cumulative sums."""
     classes, boundaries = total.shape
     at = np.arange(boundaries)
     row = np.arange(classes)[:, None]
@@ -152,9 +152,9 @@ def _candidates(
         np.maximum.reduceat(steepness, first) - _FLAT, np.diff(np.append(first, len(moving)))
     )
     stretch = np.cumsum(new) - 1
-    # An event shorter than one side of the filter causes a plateau, whose inner edge is that of the event.
+    # An event shorter than one side of the filter causes a plateau; its inner edge is the event's boundary.
     onset, offset = np.zeros(len(first), np.int64), np.zeros(len(first), np.int64)
-    onset[stretch[steepest]] = moving[steepest]  # the last assignment holds
+    onset[stretch[steepest]] = moving[steepest]  # with repeated indices, the last value is kept
     offset[stretch[steepest][::-1]] = moving[steepest][::-1]
 
     is_rise, of = rising[first], column[first]

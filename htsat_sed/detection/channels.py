@@ -25,18 +25,18 @@ def channel_detections(
     progress: RecordingProgress | None = None,
     defective: Defective | None = None,
 ) -> Generator[tuple[AnyPath, Detection | HtsatSedError]]:
-    """Events of each channel of many recordings, in their order; see `Detector.detections`.
+    """Detect events in each channel of recordings, in the order of the recordings.
 
-    A recording is read once for each of its channels. One that cannot be read yields its error once.
+    A recording is read once per channel. A recording that cannot be read yields its error once.
 
     Args:
-        detector: a detector without a channel.
-        paths: recordings, without standard input.
-        progress: as for `Detector.detections`.
-        defective: as for `Detector.detections`; called for each damaged channel.
+        detector: detector without a channel.
+        paths: recordings; standard input is not supported.
+        progress: see `Detector.detections`.
+        defective: see `Detector.detections`; called for each damaged channel.
 
     Yields:
-        Each path with the events of all its channels; `Event.channel` is set.
+        Each path with the events of all its channels, with `Event.channel` set; or with its error.
     """
     counts: deque[tuple[AnyPath, int]] = deque()
 
@@ -58,7 +58,7 @@ def channel_detections(
 
 
 def _channels(path: AnyPath, track: int | None) -> int:
-    """Number of channels of a recording; 1 if it cannot be opened, which is reported later."""
+    """Return the number of channels of a recording; 1 if it cannot be opened, which is reported later."""
     try:
         with open_recording(path, 32_000, track=track) as stream:
             return stream.channels
@@ -67,7 +67,7 @@ def _channels(path: AnyPath, track: int | None) -> int:
 
 
 def _joined(found: list[Detection | HtsatSedError]) -> Detection | HtsatSedError:
-    """Join the detections of the channels of one recording; the first error, if any."""
+    """Join the detections of the channels of one recording; return the first error, if any."""
     detections: list[Detection] = []
     for each in found:
         if isinstance(each, HtsatSedError):

@@ -1,8 +1,8 @@
 """The detector: composes audio, model and post-processing.
 
-Windows of different recordings share batches, so that short clips use the device as well as long recordings
-do. Results are in the order of the recordings. Memory does not grow with the duration of a recording, unless
-its whole presence map is requested.
+Windows of different recordings share batches, so short clips use the device as efficiently as long
+recordings. Results are in the order of the recordings. Memory does not grow with the duration of a recording,
+unless its whole presence map is requested.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Found = Callable[[AnyPath, list[Event]], bool]
 OnError = Literal["raise", "yield"]
 _Result = TypeVar("_Result")
 
-_MOST_SHIFTS = 32  # rows of 10 ms, a frame of the spectrogram
+_MOST_SHIFTS = 32  # gives rows of 10 ms, the duration of a spectrogram frame
 
 _logger = logging.getLogger("htsat_sed")
 
@@ -77,8 +77,8 @@ class Detector:
     """Runs one model, or an ensemble, over recordings.
 
     Args:
-        model: the name of a checkpoint such as ``home`` or its path, or a model from `load_checkpoint`.
-            Several models form an ensemble, whose scores are their mean; they must agree in labels, sample
+        model: name of a checkpoint, such as ``home``, its path, or a model from `load_checkpoint`. Several
+            form an ensemble, whose scores are the mean over the models; they must agree in labels, sample
             rate and window. A published checkpoint that is not on disk is downloaded, with a log message.
         device: ``auto`` (CUDA, else Apple's MPS, else the CPU) or a device of torch; several, separated by
             commas (``cuda:0,cuda:1``), take turns.
@@ -91,35 +91,35 @@ class Detector:
             Computation takes `shifts` times as long.
         post_processing: post-processing and calibration of scores; None for the checkpoint's own, or the
             class map's thresholds. An ensemble uses the post-processing and calibration of its first model.
-        class_map: merges the model's classes into others.
-        labels: only these classes (after the class map).
+        class_map: mapping that merges the model's classes into others.
+        labels: classes to keep, after the class map; None for all.
         workers: threads that read, decode and resample; None for one per processor core. Results do not
             depend on it.
         execution: runtime and precision; None for float32 by OpenVINO on a CPU if installed, otherwise by
             torch. Runtimes other than torch copy the weights at construction.
         fill_batches: compute the last batch in full size as well: slower for a single short recording, but
             scores then do not depend in the last bit on other recordings in the batch.
-        channel: only this channel of each recording, from 1; None for the mean of all.
-        track: this audio track of each recording with several, from 1; None for the first.
-        deferred: put nothing on the device and compile nothing before the first call, for a Detector that
-            describes what other processes compute. The device need not exist here.
+        channel: channel to read, from 1; None for the mean of all channels.
+        track: audio track to read from recordings with several, from 1; None for the first.
+        deferred: put nothing on the device and compile nothing before the first call. This is for a Detector
+            that other processes will copy; the device need not exist in this process.
 
-    A Detector is thread-safe. It pickles and copies by its arguments, including weights, so it can be passed
-    to spawned processes; after a fork it refuses to work in the child. Models are copied: those given are
+    A Detector is thread-safe. It is pickled and copied by its arguments, including weights, so it can be
+    passed to spawned processes. In a forked child it raises UsageError. The given models are copied: they are
     neither moved to the device nor put into evaluation mode.
 
     Attributes:
-        models: as given or loaded.
+        models: models, as given or loaded.
         config: configuration of the model, or of the first of an ensemble.
         labels: K class names, in the column order of all results.
-        hop: rounded hop, seconds.
-        shifts: as given.
-        token_seconds: duration of a row of presence maps.
+        hop: hop rounded to whole tokens, seconds.
+        shifts: number of windows at each position.
+        token_seconds: duration of a row of presence maps, seconds.
         post_processing: post-processing of `detect`.
-        execution: as given.
+        execution: requested runtime and precision.
         runtime: runtime of the models.
-        channel: as given.
-        track: as given.
+        channel: channel to read, from 1; None for the mean.
+        track: audio track to read, from 1; None for the first.
 
     Raises:
         ValueError: an argument is out of range, the models disagree, a label is unknown, or `execution` is
@@ -198,12 +198,12 @@ class Detector:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What it was made of, by name, models included."""
+        """Arguments of the constructor by name, including models."""
         return dict(self._arguments)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is computed; the first of several."""
+        """Device of the model; the first of several."""
         if "_devices" in vars(self):
             return self._devices.ensembles[0].device
         name = self._arguments["device"].partition(",")[0]
@@ -215,16 +215,16 @@ class Detector:
         return Devices(self.models, given["device"], given["batch_size"], self.execution, self._classes)
 
     def detect(self, sound: Sound, *, sample_rate: int | None = None) -> list[Event]:
-        """Events of one recording.
+        """Detect events in one recording; memory does not grow with its duration.
 
         Args:
             sound: a path, or ``-`` for standard input; samples as a NumPy array or a torch tensor, (n,) or
-                (n, channels), floating point in [-1, 1] or signed integers; the bytes of a recording of any
+                (n, channels), floating point in [-1, 1] or signed integers; the bytes of a recording in any
                 format; or a file object in binary mode.
-            sample_rate: sample rate of samples, Hz; None otherwise.
+            sample_rate: sample rate, Hz, if `sound` is samples; otherwise None.
 
         Returns:
-            Events ordered by onset, offset and label; memory does not grow with the recording.
+            Events ordered by onset, offset and label.
 
         Raises:
             AudioError: the recording cannot be read.
@@ -233,17 +233,17 @@ class Detector:
         return _only(self.detections([_as_path(sound, sample_rate)])).events
 
     def presence_map(self, sound: Sound, *, sample_rate: int | None = None) -> PresenceMap:
-        """Presence map of one recording; arguments and errors as for `detect`."""
+        """Compute the presence map of one recording; arguments and errors as for `detect`."""
         return _only(self.presence_maps([_as_path(sound, sample_rate)]))
 
     def clip_scores(self, sound: Sound, *, sample_rate: int | None = None) -> NDArray[np.float32]:
-        """Clip-level scores of one recording, (K,); arguments and errors as for `detect`."""
+        """Compute the clip-level scores (K,) of one recording; arguments and errors as for `detect`."""
         return _only(self.all_clip_scores([_as_path(sound, sample_rate)]))
 
     def embeddings(
         self, sound: Sound, *, sample_rate: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Embeddings of the windows of one recording; arguments and errors as for `detect`.
+        """Compute embeddings of the windows of one recording; arguments and errors as for `detect`.
 
         Returns:
             (windows, D) float32, concatenated over the models of an ensemble, 0 for windows of digital
@@ -264,7 +264,7 @@ class Detector:
     def embeddings_many(
         self, sounds: Iterable[Sound], *, sample_rate: int | None = None, on_error: OnError = "yield"
     ) -> Iterator[tuple[Sound, tuple[NDArray[np.float32], NDArray[np.float64]] | HtsatSedError]]:
-        """Embeddings of many recordings, each as by `embeddings`; arguments as for `detect_many`."""
+        """Compute embeddings of many recordings, see `embeddings`; arguments as for `detect_many`."""
         return _as_given(self._embeddings(_several(sounds, sample_rate, on_error)), on_error)
 
     def _embeddings(
@@ -289,20 +289,21 @@ class Detector:
         progress: RecordingProgress | None = None,
         defective: Defective | None = None,
     ) -> Iterator[tuple[AnyPath, Embeddings | HtsatSedError]]:
-        """Embeddings of segments of many recordings, in their order: means over the tokens of a segment.
+        """Compute embeddings of segments of many recordings: means over the tokens of a segment.
 
-        Unlike in `embeddings`, padding after the end of a recording does not count. All segments have
-        `window` seconds except the last, which ends with the recording.
+        Unlike in `embeddings`, padding after the end of a recording does not count. If the last segment does
+        not end with the recording, a further segment of the same duration does.
 
         Args:
             paths: recordings.
             window: duration of a segment in seconds, rounded to whole tokens; infinite for one segment.
-            hop: seconds between the starts of two segments, rounded likewise; None for `window`.
-            start: seconds; with `end`, the part of the recording to divide into segments, rounded outwards to
-                whole tokens.
-            end: seconds, exclusive.
-            progress: as in `presence_maps`.
-            defective: as in `detections`.
+            hop: time between the starts of two segments in seconds, rounded to whole tokens; None for
+                `window`.
+            start: start of the part of the recording to divide into segments, seconds; rounded down to a
+                token.
+            end: end of that part, seconds; rounded up to a token.
+            progress: see `presence_maps`.
+            defective: see `detections`.
 
         Yields:
             Each path with its embeddings, or with its error.
@@ -342,13 +343,13 @@ class Detector:
         sample_rate: int | None = None,
         on_error: OnError = "yield",
     ) -> Iterator[tuple[Sound, list[Event] | HtsatSedError]]:
-        """Events of many recordings, in their order; their windows share batches.
+        """Detect events in many recordings, in their order; their windows share batches.
 
         Args:
-            sounds: recordings as for `detect`.
-            sample_rate: sample rate of samples, Hz.
-            on_error: ``yield``: a recording that cannot be read is yielded with its error, and processing
-                continues; ``raise``: the error is raised.
+            sounds: recordings, see `detect`.
+            sample_rate: sample rate of recordings given as samples, Hz.
+            on_error: ``yield`` a recording that cannot be read with its error, and continue; or ``raise`` the
+                error.
 
         Yields:
             Each recording as given, with its events.
@@ -362,7 +363,7 @@ class Detector:
         return ((sound, each.events if isinstance(each, Detection) else each) for sound, each in found)
 
     def events(self, presence_map: PresenceMap) -> list[Event]:
-        """Events of a presence map by this detector's post-processing."""
+        """Find the events of a presence map with this detector's post-processing."""
         return find_events(presence_map, self.post_processing)
 
     def detections(
@@ -374,17 +375,17 @@ class Detector:
         defective: Defective | None = None,
         found: Found | None = None,
     ) -> Generator[tuple[AnyPath, Detection | HtsatSedError]]:
-        """Events of many recordings, in their order.
+        """Detect events in many recordings, in their order.
 
         The windows of all recordings share batches. A recording that cannot be read yields its error, and
         processing continues.
 
         Args:
             paths: recordings.
-            progress: as in `presence_maps`.
-            rows: called with a path and the next (n, K) float32 rows of its presence map as they become
-                known: all rows of a recording in order, between the results of the previous recording and its
-                own. Some rows may precede an error.
+            progress: see `presence_maps`.
+            rows: called with a path and the next (n, K) float32 rows of its presence map, in order. All calls
+                for a recording come between the previous recording's result and its own. Some rows may
+                precede an error.
             defective: called with the path of a truncated or damaged recording, or one with invalid samples,
                 and a description, before its result is yielded. Its readable part is used.
             found: called with a path and its events as soon as they are final; returns whether it accepted
@@ -455,19 +456,19 @@ class Detector:
         defective: Defective | None = None,
         tap: Tap | None = None,
     ) -> Iterator[tuple[Sound, PresenceMap | HtsatSedError]]:
-        """Presence maps of many recordings, in their order; their windows share batches.
+        """Compute the presence maps of many recordings, in their order; their windows share batches.
 
         Args:
-            sounds: as for `detect_many`.
-            sample_rate: as for `detect_many`.
-            on_error: as for `detect_many`.
-            start: seconds; with `end`, the time range of the scores. Inside, scores equal those of the whole
-                recording. Windows outside are not computed; what only they cover scores 0.
-            end: seconds, exclusive.
-            progress: called for each window with a path, the seconds processed, and the expected duration, or
-                None if unknown.
-            defective: as for `detections`.
-            tap: called in a worker with a recording and its windows; yields the windows, and may compute
+            sounds: see `detect_many`.
+            sample_rate: see `detect_many`.
+            on_error: see `detect_many`.
+            start: start of the time range to score, seconds. Scores inside the range equal those of the whole
+                recording. Windows outside are not computed, and tokens that only they cover score 0.
+            end: end of the time range, seconds.
+            progress: called for each window with a path, the seconds processed, and the expected duration in
+                seconds, or None if unknown.
+            defective: see `detections`.
+            tap: called in a worker with a recording and its windows; must yield the windows, and can compute
                 something else from them, so that a recording is decoded only once.
 
         Yields:
@@ -502,19 +503,20 @@ class Detector:
         progress: RecordingProgress | None = None,
         defective: Defective | None = None,
     ) -> Iterator[tuple[AnyPath, NDArray[np.float32] | HtsatSedError]]:
-        """Clip-level scores of many recordings, in their order.
+        """Compute the clip-level scores of many recordings, in their order.
 
-        A recording of up to one window is scored as by the official code, which repeats the spectrogram of a
-        short one as often as it fits. A longer one is divided into windows without overlap, except that the
-        last ends with the recording; its score is the maximum or mean over the windows.
+        A recording of up to one window is scored as in the official code, which repeats the spectrogram of a
+        shorter recording as often as it fits. A longer recording is divided into windows without overlap,
+        except that the last one ends with the recording; its score is the maximum or mean over the windows.
 
         Args:
             paths: recordings.
             pool: pooling over the windows of a long recording.
-            shifts: copies of each window, cyclically shifted by 0, 100, 300, 600, ... samples, whose scores
-                are averaged. The published figures on AudioSet use 10, which takes ten times as long.
-            progress: as for `presence_maps`.
-            defective: as for `detections`.
+            shifts: number of copies of each window, cyclically shifted by 0, 100, 300, 600, ... samples,
+                whose scores are averaged. The published results on AudioSet use 10, which takes ten times as
+                long.
+            progress: see `presence_maps`.
+            defective: see `detections`.
 
         Yields:
             Each path with its (K,) float32 scores in [0, 1], calibrated by `post_processing`, or with its
@@ -574,7 +576,7 @@ class Detector:
     def _between(
         self, start: float, end: float, tap: Tap | None = None, *, shifted: bool = False
     ) -> Windowing:
-        """Windows, with those outside a time range (seconds) silenced, so that they are not computed."""
+        """Return a function that cuts windows, and silences those outside a time range to skip them."""
         rate = self.config.sample_rate
 
         def cut(stream: AudioStream) -> Iterator[Window]:
@@ -586,7 +588,7 @@ class Detector:
         return cut
 
     def _shifted_windows(self, stream: AudioStream) -> Iterator[Window]:
-        """The windows of each position, one per shift."""
+        """Yield the windows of each position, one per shift."""
         length, part = self.config.window_samples, self.config.window_samples / (TOKENS * self.shifts)
         later = [round(shift * part) for shift in range(self.shifts)]
         hop = self._hop_tokens * length // TOKENS
@@ -603,7 +605,7 @@ class Detector:
         progress: RecordingProgress | None,
         defective: Defective | None = None,
     ) -> Generator[tuple[ScoredRecording, Iterator[NDArray[np.float32]]]]:
-        """Each recording with the rows of its presence map, in blocks, as they become known."""
+        """Yield each recording with the blocks of rows of its presence map, as soon as they are final."""
         silent = np.zeros((TOKENS, len(self.labels)), np.float32)
         with closing(self._scored(paths, cut, Ensemble.presence, silent, progress, defective)) as through:
             for recording, scored in through:
@@ -612,7 +614,7 @@ class Detector:
     def _rows(
         self, recording: ScoredRecording, scored: Iterator[NDArray[np.float32]]
     ) -> Iterator[NDArray[np.float32]]:
-        """Blocks of rows of a presence map, truncated at the end of the recording."""
+        """Yield the blocks of rows of a presence map, truncated at the end of the recording."""
         yielded = 0
         for block in stitch(scored, hop=self._hop_tokens, shifts=self.shifts):
             tokens = -(-recording.reached * TOKENS * self.shifts // self.config.window_samples)
@@ -630,7 +632,7 @@ class Detector:
         progress: RecordingProgress | None,
         defective: Defective | None,
     ) -> Generator[tuple[ScoredRecording, Iterator[NDArray[np.float32]]]]:
-        """Each recording with the scores of its windows, which must be consumed completely."""
+        """Yield each recording with the scores of its windows, which must be consumed completely."""
         if os.getpid() != self._process:
             raise UsageError(
                 "this Detector was made before a fork, which its threads do not survive: make it in the "
@@ -682,8 +684,8 @@ def _loaded(model: AnyModel) -> HTSAT:
     """Load a model by name or path, or return it.
 
     Raises:
-        CheckpointError: it cannot be loaded or downloaded.
-        UsageError: it has another type.
+        CheckpointError: the model cannot be loaded or downloaded.
+        UsageError: the argument has another type.
     """
     if isinstance(model, HTSAT):
         return model
@@ -705,7 +707,7 @@ def _loaded(model: AnyModel) -> HTSAT:
 
 
 def _as_path(sound: Sound, sample_rate: int | None) -> AnyPath:
-    """A path, or a recording in memory.
+    """Return a path unchanged, and wrap any other recording as one in memory.
 
     Raises:
         UsageError: see `Detector.detect`.
@@ -718,7 +720,7 @@ def _as_path(sound: Sound, sample_rate: int | None) -> AnyPath:
 
 
 def _several(sounds: Iterable[Sound], sample_rate: int | None, on_error: OnError) -> Iterator[AnyPath]:
-    """Paths of several recordings, or recordings in memory.
+    """Apply `_as_path` to several recordings.
 
     Raises:
         UsageError: see `Detector.detect_many`.
@@ -735,7 +737,7 @@ def _several(sounds: Iterable[Sound], sample_rate: int | None, on_error: OnError
 def _as_given(
     results: Generator[tuple[AnyPath, _Result | HtsatSedError]], on_error: OnError
 ) -> Iterator[tuple[Sound, _Result | HtsatSedError]]:
-    """Results with the recordings as given; raises the first error if requested."""
+    """Yield results with the recordings as given; raise the first error if requested."""
     with closing(results) as found:
         for path, result in found:
             if isinstance(result, HtsatSedError) and on_error == "raise":
@@ -750,7 +752,15 @@ def _is_samples(sound: object) -> bool:
 def default_post_processing(
     own: Mapping[str, Any] | None, class_map: ClassMap | None = None
 ) -> PostProcessing:
-    """Default post-processing: the class map's thresholds, or that of the checkpoint."""
+    """Return the default post-processing: the thresholds of the class map, or the values of the checkpoint.
+
+    Args:
+        own: values of the checkpoint, for `PostProcessing.override`.
+        class_map: class map, if any.
+
+    Raises:
+        ValueError: a value is invalid.
+    """
     if class_map is None:
         return PostProcessing().override(own or {})
     classes = {label: {"threshold": threshold} for label, threshold in class_map.thresholds.items()}
@@ -758,7 +768,7 @@ def default_post_processing(
 
 
 def _cores() -> int:
-    """Number of processor cores available to this process."""
+    """Return the number of processor cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,8 +1,8 @@
-"""Devices that compute batches, each with its own ensemble of the models.
+"""Computing batches on devices, each with its own copy of the ensemble.
 
-Batches are computed asynchronously; the caller waits for the scores. On CUDA the copy to the device, the
-model and the copy back are queued while the next batch is prepared. On a CPU, independent threads compute
-equal parts of a batch, instead of all threads each layer. This is faster in torch, and a core that is busy
+Batches are computed asynchronously; the caller waits for the scores. On CUDA, the copy to the device, the
+model and the copy back are queued while the next batch is prepared. On a CPU, each thread computes its own
+part of a batch, instead of all threads sharing each layer. This is faster in torch, and a core that is busy
 reading delays only one part.
 """
 
@@ -43,8 +43,8 @@ class Devices:
     """Distributes batches round-robin over one or several devices.
 
     Args:
-        models: models of an ensemble.
-        names: ``auto`` (CUDA, else Apple's MPS, else the CPU), or devices of torch, separated by commas.
+        models: models of the ensemble.
+        names: ``auto`` (CUDA, else Apple's MPS, else the CPU), or torch devices, separated by commas.
         batch_size: windows per batch; ``auto`` for a number that suits the device.
         execution: runtime and precision.
         classes: selection of classes.
@@ -99,8 +99,8 @@ class Devices:
             compute: method of the ensemble that computes one result per window.
 
         Yields:
-            A function that starts a non-empty batch on the next device, and returns a function that waits for
-            the scores; either raises HtsatSedError if not even one window fits.
+            A function that starts a non-empty batch on the next device and returns a function that waits for
+            the scores. Both raise HtsatSedError if not even one window fits in memory.
         """
         if self.ensembles[0].device.type != "cpu":
             yield lambda windows: self._begin(windows, compute, next(self._turns))
@@ -149,7 +149,7 @@ class Devices:
 
 
 def _lanes(count: int, threads: int) -> ThreadPoolExecutor:
-    """Threads that compute in parallel, each with its share of torch's threads."""
+    """Start threads that compute in parallel, each with its share of torch's threads."""
     with _settling:
         return _settled_lanes(count, threads)
 
@@ -174,7 +174,7 @@ def _settled_lanes(count: int, threads: int) -> ThreadPoolExecutor:
 
 
 def _to_host(scores: Tensor) -> Callable[[], Scores]:
-    """Start to copy scores to memory; the returned function waits for them."""
+    """Start to copy scores to the host's memory; return a function that waits for them."""
     if scores.device.type != "cuda":
         found: Scores = scores.float().cpu().numpy()
         return lambda: found
@@ -209,7 +209,7 @@ def _device(name: str) -> torch.device:
 
 
 def best_device() -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU."""
+    """Return the best device of this machine: CUDA, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -1,11 +1,11 @@
-"""Onsets and offsets of events between tokens.
+"""Refining the onsets and offsets of events to positions between tokens.
 
 Thresholds select tokens of 0.3125 s. The model is trained with the fraction of a token that an event covers,
-so a token with an intermediate score indicates where within it the event begins. An event therefore begins
-and ends where the scores, interpolated linearly between the centres of tokens, cross a fraction of its mean
-score, its level. The result hardly depends on the confidence of the model in the whole event.
+so an intermediate score of a token indicates where in the token the event begins. Scores are interpolated
+linearly between the centres of tokens. An event begins and ends where they cross its level, a fraction of its
+mean score. The result hardly depends on the confidence of the model in the whole event.
 
-The crossing is searched outwards if the inner token at a boundary reaches the level, otherwise inwards. A
+If the inner token at a boundary reaches the level, the crossing is searched outwards, otherwise inwards. A
 boundary moves by at most `REACH` tokens.
 """
 
@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 
 from htsat_sed.detection.change_points import Boxes
 
-REACH = 4  # tokens; scores farther away belong to other boundaries
-_TOKEN = 0.3125  # seconds of a token without shifts, to which `REACH` refers
-_PART = 256  # minimum tokens per stored array, whose overhead would otherwise exceed its content
+REACH = 4  # most tokens that a boundary moves
+_TOKEN = 0.3125  # duration of a token without shifts, to which `REACH` refers, seconds
+_PART = 256  # least tokens per stored array; the overhead of shorter arrays would exceed their content
 APART = 0.5  # minimum distance of two events, tokens
 
 
 def reach_of(token_seconds: float) -> int:
-    """Maximum shift of a boundary, in tokens."""
+    """Return the most tokens that a boundary moves, for tokens of any duration."""
     return max(REACH, round(REACH * _TOKEN / token_seconds))
 
 
 def long_ago(reach: int) -> int:
-    """A token too early to affect any event."""
+    """Return the number of a token that is too early to affect any event."""
     return -2 * (reach + 1)
 
 
@@ -43,7 +43,7 @@ def find_edges(
     first: int = 0,
     before: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Onsets and offsets of events, in tokens.
+    """Refine the onsets and offsets of events.
 
     Args:
         scores: (T, K) smoothed scores of tokens `first` to `first` + T, which extend `reach` + 1 tokens
@@ -55,7 +55,8 @@ def find_edges(
         before: (K,) end of the last event before these; None if there is none.
 
     Returns:
-        Onsets and offsets, (n,) each; onset < offset, and events of a column are at least half a token apart.
+        Onsets and offsets, (n,) each, in tokens; onset < offset, and events of a column are at least half a
+        token apart.
     """
     column, start, end, _ = found
     onset, offset = start.astype(np.float64), end.astype(np.float64)
@@ -81,10 +82,10 @@ def find_edges(
 def _means(
     scores: NDArray[np.float32], column: NDArray[np.int64], start: NDArray[np.int64], end: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Mean score of each run of tokens; runs are ordered by column and start, and disjoint."""
+    """Compute the mean score of each run of tokens; runs are ordered by column and start, and disjoint."""
     tokens = len(scores)
     own, row = np.unique(column, return_inverse=True)
-    line = np.zeros(len(own) * tokens + 1)  # has one value more than the runs
+    line = np.zeros(len(own) * tokens + 1)  # reduceat needs a value after the last run
     line[:-1] = np.nan_to_num(scores[:, own].T).ravel()
     bounds = np.stack([start, end], axis=1) + (row * tokens)[:, None]
     means: NDArray[np.float64] = np.add.reduceat(line, bounds.ravel())[::2] / (end - start)
@@ -98,7 +99,7 @@ def _moves(
     level: NDArray[np.float64],
     reach: int,
 ) -> NDArray[np.float64]:
-    """Tokens from the start of an event to where scores cross a level; the search limit if they do not."""
+    """Compute how many tokens a start moves to where scores cross a level; the limit if they do not."""
     place = start[:, None] + np.arange(-reach - 1, reach + 1)
     near = np.nan_to_num(scores[place.clip(0, len(scores) - 1), column[:, None]].astype(np.float64))
     above = near >= level[:, None]
@@ -115,13 +116,14 @@ def _moves(
 
 
 class EdgeScores:
-    """Smoothed scores of a stream that edges still need.
+    """Smoothed scores of a stream that are still needed to refine events.
 
-    They begin shortly before the first unfinished event of a column; without one, only a few are kept.
+    The scores of a column begin shortly before its first unfinished event. For a column without one, only the
+    last `reach` + 1 and the newest rows are kept.
 
     Args:
-        columns: K.
-        reach: see `reach_of`.
+        columns: number of columns K.
+        reach: most tokens that a boundary moves, see `reach_of`.
     """
 
     def __init__(self, columns: int, reach: int) -> None:
@@ -142,7 +144,7 @@ class EdgeScores:
             parts.append(new)
 
     def of(self, columns: Sequence[int]) -> Iterator[tuple[list[int], NDArray[np.float32], int]]:
-        """The kept scores of some columns, in ascending order, grouped by number of rows.
+        """Yield the stored scores of columns, given in ascending order, grouped by number of rows.
 
         Yields:
             k of the columns, their scores (n, k), and the token of the first row.
@@ -159,7 +161,11 @@ class EdgeScores:
             yield some, np.stack(scores, axis=1), self._end - rows
 
     def keep(self, starts: Mapping[int, int]) -> None:
-        """Discard scores not needed by unfinished events, given as column -> start of its first one."""
+        """Discard scores that are no longer needed.
+
+        Args:
+            starts: maps each column with an unfinished event to the start of the first one.
+        """
         kept = {}
         for column, start in starts.items():
             parts = self._kept.get(column) or [self._latest[:, column].copy()]

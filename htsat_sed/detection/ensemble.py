@@ -1,4 +1,4 @@
-"""Ensembles: the mean of the scores of several models, for selected classes."""
+"""Ensembles: averaging the scores of several models, and selecting classes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class ClassSelection:
 
     Attributes:
         labels: K class names.
-        orders: for each model, its indices of the first model's classes; None if equal.
-        columns: for each of the K, the first model's classes whose highest score is used; None for all.
+        orders: for each model, the indices of the first model's classes in it; None if they are in order.
+        columns: for each of the K columns, the first model's classes whose highest score it is; None if the
+            columns are the first model's classes.
     """
 
     labels: tuple[str, ...]
@@ -36,12 +37,12 @@ class ClassSelection:
     def of(
         cls, models: Sequence[HTSAT], *, class_map: ClassMap | None, labels: Sequence[str] | None
     ) -> ClassSelection:
-        """The classes of an ensemble.
+        """Make the class selection of an ensemble.
 
         Args:
-            models: at least one.
-            class_map: merges the models' classes into others.
-            labels: only these classes (after the class map).
+            models: models, at least one.
+            class_map: mapping that merges the models' classes into others.
+            labels: classes to keep, after the class map; None for all.
 
         Raises:
             ValueError: there is no model, the models disagree, or a label is unknown.
@@ -62,13 +63,13 @@ class Ensemble:
     """Models on one device whose scores are averaged.
 
     Args:
-        models: at least one, all for the same classes.
+        models: models, at least one, all for the same classes.
         device: device of the models.
         classes: selection of classes.
 
     Attributes:
-        models: as given.
-        device: as given.
+        models: models of the ensemble.
+        device: device of the models.
     """
 
     def __init__(self, models: Sequence[Inference], device: torch.device, classes: ClassSelection) -> None:
@@ -85,17 +86,17 @@ class Ensemble:
             )
 
     def presence(self, windows: Sequence[Samples]) -> Tensor:
-        """Presence scores (B, 32, K) of windows, zero-padded to full length."""
+        """Compute presence scores (B, 32, K) of windows, which are zero-padded to full length."""
         waveforms = self._whole(windows)
         return self._chosen(self._mean([model.presence_scores(waveforms) for model in self.models]))
 
     def clip(self, windows: Sequence[Samples], *, shifts: int = 1) -> Tensor:
-        """Clip scores (B, K) of windows of any length: each is extended to full length.
+        """Compute clip scores (B, K) of windows; the spectrogram of a short window is repeated and stretched.
 
         Args:
-            windows: B windows.
-            shifts: copies of each window, cyclically shifted by 0, 100, 300, 600, ... samples, whose scores
-                are averaged.
+            windows: B windows of any length up to the full one.
+            shifts: number of copies of each window, cyclically shifted by 0, 100, 300, 600, ... samples,
+                whose scores are averaged.
         """
         waveforms = [self._tensor([samples], len(samples)) for samples in windows]
         scores = []
@@ -106,22 +107,22 @@ class Ensemble:
         return self._chosen(torch.stack(scores).mean(dim=0))
 
     def embedding(self, windows: Sequence[Samples]) -> Tensor:
-        """Embeddings (B, D of all models) of windows, zero-padded to full length."""
+        """Compute embeddings (B, D of all models) of windows, which are zero-padded to full length."""
         waveforms = self._whole(windows)
         return torch.cat([model.embeddings(waveforms) for model in self.models], dim=1)
 
     def tokens(self, windows: Sequence[Samples]) -> Tensor:
-        """Embeddings of tokens (B, 32, D of all models) of windows, zero-padded to full length."""
+        """Compute token embeddings (B, 32, D of all models) of windows, zero-padded to full length."""
         waveforms = self._whole(windows)
         return torch.cat([model.token_embeddings(waveforms) for model in self.models], dim=2)
 
     def _mean(self, of_models: Sequence[Tensor]) -> Tensor:
-        """Mean of the scores (..., K of a model) of all models, in the first model's order of classes."""
+        """Average the scores (..., K of a model) of all models, in the first model's order of classes."""
         ordered = [s if o is None else s[..., o] for s, o in zip(of_models, self._orders, strict=True)]
         return torch.stack(ordered).mean(dim=0)
 
     def _chosen(self, scores: Tensor) -> Tensor:
-        """(..., K of the first model) to (..., K): mapped and selected classes."""
+        """Map and select classes: (..., K of the first model) to (..., K)."""
         if self._columns is None:
             return scores
         if isinstance(self._columns, Tensor):
@@ -132,7 +133,7 @@ class Ensemble:
         return self._tensor(windows, self.models[0].window_samples)
 
     def _tensor(self, windows: Sequence[Samples], length: int) -> Tensor:
-        """Windows on the device, (B, length), zero-padded."""
+        """Copy windows to the device as (B, length), zero-padded."""
         padded = torch.zeros(len(windows), length, pin_memory=self.device.type == "cuda")
         for row, samples in zip(padded.numpy(), windows, strict=True):
             row[: len(samples)] = samples
@@ -143,7 +144,7 @@ class Ensemble:
 
 
 def _same_task(first: HTSAT, other: HTSAT) -> list[int] | None:
-    """Indices of the first model's classes in another; None if equal.
+    """Return the indices of the first model's classes in another model; None if they are in order.
 
     Raises:
         ValueError: the two do not have the same classes, sample rate or window.

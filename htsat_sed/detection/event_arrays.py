@@ -1,7 +1,7 @@
-"""Events of many columns of scores at once, as arrays: the steps after the median filter.
+"""Finding events in many columns of scores at once: the steps after the median filter, vectorised.
 
-`htsat_sed.detection.events` describes the steps. Here they are vectorised over all classes of a recording, or
-over many recordings and thresholds of one class.
+`htsat_sed.detection.events` describes the steps. The columns can be the classes of a recording, or many
+recordings and thresholds of one class.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class EventArrays(NamedTuple):
 
     Attributes:
         column: (n,) column of the scores.
-        onset: (n,) seconds.
-        offset: (n,) seconds.
-        peak: (n,) highest score inside.
+        onset: (n,) onsets, seconds.
+        offset: (n,) offsets, seconds.
+        peak: (n,) highest score in the event, or the mean score of a box between change points.
     """
 
     column: NDArray[np.int64]
@@ -38,10 +38,10 @@ class EventRules(NamedTuple):
 
     Attributes:
         high: (K,) thresholds, exclusive.
-        low: (K,) thresholds of hysteresis, exclusive.
-        min_gap: (K,) seconds.
-        min_event: (K,) seconds.
-        sides: (K,) tokens on each side of the step filter; 0 for runs above the threshold.
+        low: (K,) low thresholds of the hysteresis, exclusive.
+        min_gap: (K,) shortest gaps, seconds.
+        min_event: (K,) shortest events, seconds.
+        sides: (K,) tokens on each side of the step filter; 0 for no step filter.
         merge_absolute: (K,) see `PostProcessing`.
         merge_relative: (K,) see `PostProcessing`.
         edge_level: (K,) fraction of its mean score at which an event begins and ends; 0 for whole tokens.
@@ -67,10 +67,13 @@ def find_event_arrays(
     """Find the events of every column of smoothed scores, each with its own rules.
 
     Args:
-        scores: (T, K), T at least 1.
-        rules: the rules.
-        token_seconds: duration of a token.
+        scores: (T, K) smoothed scores in [0, 1], T at least 1.
+        rules: rules of the K columns.
+        token_seconds: duration of a token, seconds.
         duration: duration of the recording in seconds, or (K,) that of each column.
+
+    Returns:
+        Events, ordered by column and onset.
     """
     runs, boxes = _runs(scores, rules), _boxes(scores, rules)
     found = runs.and_those(boxes).in_order() if len(boxes.column) else runs
@@ -81,12 +84,12 @@ def find_event_arrays(
 
 
 def close_gaps(found: Boxes, rules: EventRules, token_seconds: float) -> Boxes:
-    """Merge neighbours of a column less than `min_gap` apart; the score is their maximum.
+    """Merge neighbours in a column that are less than `min_gap` apart; their score is the maximum.
 
     Args:
         found: disjoint runs or boxes, ordered by column and start.
-        rules: the rules.
-        token_seconds: duration of a token.
+        rules: rules of the columns.
+        token_seconds: duration of a token, seconds.
     """
     column, starts, ends, peaks = found
     if len(column) == 0:
@@ -109,36 +112,38 @@ def in_seconds(
     """Convert tokens to seconds, truncate at the end of the recording, and drop events below `min_event`.
 
     Args:
-        found: runs or boxes after gaps were closed.
-        edges: onsets and offsets, tokens.
-        rules: the rules.
-        token_seconds: duration of a token.
+        found: n runs or boxes after gaps were closed.
+        edges: (n,) onsets and (n,) offsets, tokens.
+        rules: rules of the K columns.
+        token_seconds: duration of a token, seconds.
         duration: (K,) duration of the recording of each column, seconds.
     """
     column, peaks = found.column, found.score
     end = duration[column]
     onsets = edges[0] * token_seconds
-    onsets = np.where(
-        onsets < end, onsets, found.start * token_seconds
-    )  # otherwise moved past the end of the recording
+    # An onset that was moved past the end of the recording is restored to its token.
+    onsets = np.where(onsets < end, onsets, found.start * token_seconds)
     offsets = np.minimum(edges[1] * token_seconds, end)
     kept = (offsets - onsets >= rules.min_event[column] - SLACK) & (offsets > onsets)
     return EventArrays(column[kept], onsets[kept], offsets[kept], peaks[kept])
 
 
 def _runs(scores: NDArray[np.float32], rules: EventRules) -> Boxes:
-    """Runs above the low threshold whose highest score exceeds the high one."""
+    """Find runs above the low threshold whose highest score exceeds the high one."""
     found = find_runs(scores, np.where(rules.sides == 0, rules.low, np.inf))
     kept = found.score > rules.high.astype(np.float32)[found.column]
     return found.where(kept)
 
 
 def find_runs(scores: NDArray[np.float32], low: NDArray[np.float64]) -> Boxes:
-    """Maximal runs of tokens of each column above a threshold, exclusive; the score is the maximum inside.
+    """Find the maximal runs of tokens above a threshold in each column; their score is the highest inside.
 
     Args:
-        scores: (T, K).
-        low: (K,) thresholds.
+        scores: (T, K) scores.
+        low: (K,) thresholds, exclusive.
+
+    Returns:
+        Runs, ordered by column and start.
     """
     tokens, classes = scores.shape
     # All columns in one sequence, with a silent token after each, so that no run crosses columns.
@@ -154,7 +159,7 @@ def find_runs(scores: NDArray[np.float32], low: NDArray[np.float64]) -> Boxes:
 
 
 def _boxes(scores: NDArray[np.float32], rules: EventRules) -> Boxes:
-    """Boxes between change points with a score above the high threshold."""
+    """Find boxes between change points with a score above the high threshold."""
     own = np.flatnonzero(rules.sides)
     found = find_boxes(
         scores[:, own],
@@ -169,7 +174,7 @@ def _boxes(scores: NDArray[np.float32], rules: EventRules) -> Boxes:
 def _peaks(
     line: NDArray[np.float32], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Maximum in each half-open, ordered, disjoint run of a sequence that extends beyond the last run."""
+    """Return the maximum of each half-open, ordered, disjoint run; the sequence extends beyond the last."""
     if len(starts) == 0:
         return np.zeros(0, np.float32)
     return np.maximum.reduceat(line, np.stack([starts, ends], axis=1).ravel())[::2]

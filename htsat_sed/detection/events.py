@@ -1,11 +1,11 @@
-"""Presence maps to events: median filter, thresholds with hysteresis, shortest gap, shortest event.
+"""Finding events in presence maps: median filter, thresholds with hysteresis, shortest gap and event.
 
 The steps for each class, in this order:
 
 1. median filter over time;
 2. runs of tokens above the low threshold are kept if any of their tokens is above the high one;
 3. gaps shorter than `min_gap` are closed;
-4. with an `edge_level`, events begin and end between tokens, see `htsat_sed.detection.edges`;
+4. with an `edge_level`, onsets and offsets are refined, see `htsat_sed.detection.edges`;
 5. events shorter than `min_event` are dropped.
 
 With a `step_filter`, step 2 instead keeps boxes between change points whose score is above the threshold; see
@@ -32,16 +32,16 @@ from htsat_sed.post_processing import read_post_processing as read_post_processi
 
 @dataclass(frozen=True, order=True)
 class Event:
-    """One sound event.
+    """A sound event.
 
     Attributes:
-        onset: seconds from the start of the recording.
-        offset: seconds, exclusive; onset < offset.
-        label: class name.
+        onset: start, seconds from the start of the recording.
+        offset: end, seconds from the start of the recording, exclusive; after `onset`.
+        label: class.
         score: score in [0, 1]: the maximum of the smoothed presence scores in the event, or their mean for a
-            box between change points; calibrated if the post-processing has a calibration; 1.0 for a
-            reference event.
-        channel: channel of the recording, from 1; 0 for all channels, or if unknown.
+            box between change points; calibrated if the post-processing has a calibration. Reference events
+            have 1.0.
+        channel: channel of the recording, from 1; 0 for all channels or if unknown.
     """
 
     onset: float
@@ -52,7 +52,7 @@ class Event:
 
 
 def smoothed(presence_map: PresenceMap, post_processing: PostProcessing) -> PresenceMap:
-    """The map after the median filter of each class, to which thresholds apply."""
+    """Apply the median filter of each class to a presence map; thresholds apply to the result."""
     step = presence_map.token_seconds
     rules = class_rules(tuple(presence_map.labels), token_seconds=step, post_processing=post_processing)
     return replace(presence_map, scores=smooth(presence_map.scores, widths=rules.widths))
@@ -62,9 +62,9 @@ class ClassRules(NamedTuple):
     """Post-processing of K classes.
 
     Attributes:
-        widths: (K,) widths of the median filter, tokens.
-        events: rules for events.
-        calibration: calibration of their scores.
+        widths: K widths of the median filter, tokens.
+        events: rules for finding events.
+        calibration: calibration of event scores.
     """
 
     widths: tuple[int, ...]
@@ -76,14 +76,25 @@ class ClassRules(NamedTuple):
 def class_rules(
     labels: tuple[str, ...], *, token_seconds: float, post_processing: PostProcessing
 ) -> ClassRules:
-    """Rules of each class; cached, since preparing 527 classes takes longer than applying them."""
+    """Prepare the rules of each class; cached, because preparing 527 classes takes longer than applying them.
+
+    Args:
+        labels: K classes.
+        token_seconds: duration of a token, seconds.
+        post_processing: post-processing of all classes.
+    """
     rules = post_processing.of_each(labels)
     widths = tuple(median_filter_tokens(rule.median_filter, token_seconds) for rule in rules)
     return ClassRules(widths, event_rules(rules, token_seconds), event_calibration(rules))
 
 
 def event_rules(rules: Sequence[PostProcessing], token_seconds: float) -> EventRules:
-    """Rules of K classes as arrays, without the median filter."""
+    """Convert the post-processing of each of K classes to arrays, without the median filter.
+
+    Args:
+        rules: post-processing of each class.
+        token_seconds: duration of a token, seconds.
+    """
     lows = [r.threshold if r.threshold_low is None else r.threshold_low for r in rules]
     sides = [step_filter_tokens(r.step_filter, token_seconds) if r.step_filter else 0 for r in rules]
     return EventRules(
@@ -99,11 +110,11 @@ def event_rules(rules: Sequence[PostProcessing], token_seconds: float) -> EventR
 
 
 def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> list[Event]:
-    """Turn a presence map into events.
+    """Find the events of a presence map.
 
     Args:
         presence_map: scores of one recording.
-        post_processing: the post-processing; values for labels that the map lacks have no effect.
+        post_processing: settings; values for labels that the map lacks have no effect.
 
     Returns:
         Events ordered by onset, offset and label, none beyond the recording's end; events of one
@@ -120,7 +131,16 @@ def find_events(presence_map: PresenceMap, post_processing: PostProcessing) -> l
 
 
 def named(found: EventArrays, labels: Sequence[str], calibration: Calibration) -> list[Event]:
-    """Arrays as events with calibrated scores, in the order of the columns."""
+    """Convert arrays to events with calibrated scores.
+
+    Args:
+        found: event arrays.
+        labels: K classes of the columns.
+        calibration: calibration of the K columns.
+
+    Returns:
+        Events in the order of the arrays.
+    """
     scores = calibration.of(found.column).apply(found.peak)
     return [
         Event(onset, offset, labels[column], score)

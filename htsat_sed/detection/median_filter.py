@@ -12,19 +12,19 @@ from htsat_sed.detection.event_arrays import SLACK
 
 
 def median_filter_tokens(seconds: float, token_seconds: float) -> int:
-    """Width of a median filter in tokens: the odd number nearest to `seconds`, halves upwards."""
+    """Compute the width of a median filter: the odd number of tokens nearest to `seconds`, halves upwards."""
     return max(1, 2 * int(np.floor(seconds / token_seconds / 2.0 + SLACK)) + 1) if seconds > 0.0 else 1
 
 
 def smooth(scores: NDArray[np.float32], *, widths: Sequence[int]) -> NDArray[np.float32]:
-    """Median-filter each class over time.
+    """Median-filter each class over time; scores are mirrored at both ends.
 
     Args:
-        scores: (T, K).
-        widths: K odd widths in tokens.
+        scores: (T, K) scores.
+        widths: K odd widths, tokens.
 
     Returns:
-        (T, K); the map is mirrored at both ends.
+        (T, K) smoothed scores.
     """
     smoothed = scores.copy()
     of_class = np.asarray(widths)

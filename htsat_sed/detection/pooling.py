@@ -1,4 +1,4 @@
-"""Embeddings of segments of a recording: means over their tokens, computed token by token."""
+"""Pooling token embeddings over the segments of a recording, token by token."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Embeddings:
     """Embeddings of segments of one recording.
 
     Attributes:
-        vectors: (n, D) float32; zeros for segments of digital silence.
-        starts: (n,) float64, seconds.
-        ends: (n,) float64, seconds.
+        vectors: (n, D) float32 embeddings; 0 for segments of digital silence.
+        starts: (n,) starts of the segments, seconds.
+        ends: (n,) ends of the segments, seconds.
         duration: duration of the recording, seconds.
     """
 
@@ -28,12 +28,12 @@ class Embeddings:
 
 
 class Pooling:
-    """Means over the tokens of segments; keeps the tokens of one segment and one block.
+    """Averages the tokens of each segment; memory holds the tokens of one segment.
 
     Args:
-        token_seconds: duration of a token.
+        token_seconds: duration of a token, seconds.
         window: duration of a segment in seconds, rounded to whole tokens; infinite for one segment.
-        hop: seconds between the starts of two segments, rounded likewise.
+        hop: time between the starts of two segments in seconds, rounded to whole tokens.
         start: start of the first segment in seconds, rounded down to a token.
         end: end of the last segment in seconds, rounded up to a token.
     """
@@ -52,7 +52,7 @@ class Pooling:
         self._tail: deque[NDArray[np.float32]] = deque(maxlen=0 if math.isinf(window) else int(self._window))
 
     def add(self, rows: NDArray[np.float32]) -> None:
-        """Add the next (n, D) tokens."""
+        """Add the embeddings of the next n tokens, (n, D)."""
         for row in rows:
             if self._first <= self._seen < self._last:
                 if self._seen == self._first or (self._seen - self._first) % self._hop == 0:
@@ -64,7 +64,10 @@ class Pooling:
             self._seen += 1
 
     def finish(self, duration: float) -> Embeddings:
-        """All segments; the last ends with the recording and may overlap more with the previous one.
+        """Return the embeddings of all segments.
+
+        If the last segment does not end with the recording, a further one does, which overlaps more with the
+        previous segment.
 
         Args:
             duration: duration of the recording, seconds.

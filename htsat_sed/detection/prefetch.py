@@ -1,4 +1,4 @@
-"""Prefetch: workers read sources in advance; items are yielded in the order of the sources."""
+"""Prefetching: workers read sources in advance, and items are yielded in the order of the sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATIENCE = 1.0  # seconds to wait for workers after the end
 
 @dataclass(eq=False)
 class _Shelf(Generic[S, T]):
-    """The items of one source that were not consumed yet."""
+    """The items of a source that have not been consumed."""
 
     source: S
     items: deque[T] = field(default_factory=deque)
@@ -40,12 +40,15 @@ def prefetch(
     The items do not depend on the number of workers. Closing the iterator ends the workers.
 
     Args:
-        sources: taken up to `most` ahead.
+        sources: sources to read, of which up to `most` are taken in advance.
         read: yields the items of one source; runs in a thread.
-        workers: number of threads, each for one source at a time; at least 1.
+        workers: number of threads, at least 1; each reads one source at a time.
         most: maximum number of queued items, at least 2. Half of them are reserved for the current source, so
-            that later ones do not block it.
-        idle: seconds without an item after which None is yielded; None for never.
+            that later sources do not block it.
+        idle: time without an item after which None is yielded, seconds; None for never.
+
+    Yields:
+        Items, and None when idle.
 
     Raises:
         BaseException: any exception of `read`, after the items that it yielded.
@@ -92,7 +95,7 @@ class _Desk(Generic[S, T]):
             self._changed.notify_all()
 
     def take(self, idle: float | None) -> Iterator[T | None]:
-        """Wait for the next item; yield none and remove the first source if it is exhausted."""
+        """Wait for the next item and yield it; yield nothing and remove the first source if it is exhausted."""
         with self._changed:
             first = self.shelves[0]
             if not self._changed.wait_for(lambda: first.items or first.complete, idle):
@@ -131,7 +134,7 @@ class _Desk(Generic[S, T]):
                 self._changed.notify_all()
 
     def _put(self, shelf: _Shelf[S, T], item: T) -> bool:
-        """Queue an item as soon as there is room; False if the prefetch was closed."""
+        """Queue an item as soon as there is room; return False if the prefetch was closed."""
 
         def has_room() -> bool:
             return self._held < (self._most if shelf is self.shelves[0] else self._most // 2)

@@ -1,4 +1,4 @@
-"""Presence maps, and the stitching of overlapping windows."""
+"""Presence maps, and stitching overlapping windows to them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class PresenceMap:
     """Presence scores of each class in each token of a recording.
 
     Attributes:
-        scores: (T, K) float32 in [0, 1]. Row t covers the seconds [t, t + 1) * `token_seconds`; the
-            last ends at `duration`.
+        scores: (T, K) float32 scores in [0, 1]. Row t covers the time [t, t + 1) * `token_seconds`; the last
+            row ends at `duration`.
         labels: K class names, in the order of the columns.
-        token_seconds: duration of a token.
+        token_seconds: duration of a token, seconds.
         duration: duration of the recording, seconds; T = ceil(duration / token_seconds).
     """
 
@@ -46,13 +46,13 @@ class PresenceMap:
 
 
 def token_weights(tokens: int) -> NDArray[np.float32]:
-    """Triangular weights of the tokens of a window, for overlapping windows.
+    """Compute triangular weights of the tokens of a window, for overlapping windows.
 
-    The middle of a window has the most context and the highest weight: token t of n has weight
-    min(t + 1/2, n - t - 1/2), which is never zero.
+    The middle of a window has the most context and the highest weight. Token t of n has the weight
+    min(t + 1/2, n - t - 1/2), which is never 0.
 
     Args:
-        tokens: n, tokens in a window.
+        tokens: tokens n of a window.
 
     Returns:
         (n,) float32, positive.
@@ -65,13 +65,14 @@ def token_weights(tokens: int) -> NDArray[np.float32]:
 class Stitcher:
     """Stitches the scores of consecutive windows to rows of one map, window by window.
 
-    Rows of overlapping windows are means weighted by `token_weights`; other scores are unchanged. Memory
-    holds one window.
+    Rows of overlapping windows are means weighted by `token_weights`; other rows do not change. Memory holds
+    one window.
 
     Args:
-        tokens: n, tokens in a window.
+        tokens: tokens n of a window.
         hop: tokens between the starts of two windows, 1 to n.
-        shifts: above 1 for windows that are means of shifted ones, with n * `shifts` + `shifts` - 1 rows.
+        shifts: number of shifted windows that each window is the mean of. If above 1, windows have
+            n * `shifts` + `shifts` - 1 rows.
 
     Raises:
         ValueError: `hop` is out of range.
@@ -97,8 +98,8 @@ class Stitcher:
         """Add the next window.
 
         Args:
-            scores: (n, K); None for a skipped window. Rows that no other window covers score 0.
-            classes: K, if the first window may be skipped.
+            scores: (n, K) scores; None for a skipped window. Rows that no other window covers score 0.
+            classes: number of classes K; needed only if the first window is skipped.
 
         Returns:
             The (hop, K) rows that are now final.
@@ -118,7 +119,7 @@ class Stitcher:
         return final
 
     def rest(self) -> NDArray[np.float32] | None:
-        """The (n - hop, K) rows after the final ones, from the windows so far; None if there are none."""
+        """Return the (n - hop, K) rows after the final ones, from the windows so far; None if none remain."""
         if self._sums is None or not self._open:
             return None
         return self._mean(self._sums[: self._open], self._total[: self._open])
@@ -132,13 +133,13 @@ class Stitcher:
 def stitch(
     windows: Iterable[NDArray[np.float32]], *, hop: int, shifts: int = 1
 ) -> Iterator[NDArray[np.float32]]:
-    """Stitch the scores of consecutive windows to rows of one map; see `Stitcher`.
+    """Stitch the scores of consecutive windows to rows of one map, see `Stitcher`.
 
-    With shifts, a row covers 1 / `shifts` of a token, and is the mean of the tokens that cover it.
+    With shifts, a row has the duration 1 / `shifts` of a token, and is the mean of the tokens that cover it.
 
     Args:
-        windows: (n, K) scores of each window, in order. Positions are `hop` tokens apart; each has one window
-            per shift, the i-th of them i / `shifts` tokens later.
+        windows: (n, K) scores of each window, in order. Positions are `hop` tokens apart. Each position has
+            `shifts` windows; window i starts i / `shifts` tokens after the position.
         hop: tokens between two positions, 1 to n.
         shifts: windows per position.
 
@@ -156,13 +157,13 @@ def stitch(
 
 
 def _shift_weights(tokens: int, hop: int, shifts: int) -> NDArray[np.float32]:
-    """Weight of each part of a token in one of the shifted windows of a position."""
+    """Compute the weight of each row of a shifted window."""
     of_token = token_weights(tokens) if hop < tokens else np.ones(tokens, np.float32)
     return np.repeat(of_token, shifts)
 
 
 def _places(windows: Iterable[NDArray[np.float32]], hop: int, shifts: int) -> Iterator[NDArray[np.float32]]:
-    """The weighted mean of the shifted windows of each position, (n * shifts + shifts - 1, K)."""
+    """Yield the weighted mean of the shifted windows of each position, (n * shifts + shifts - 1, K)."""
     each = iter(windows)
     while group := list(islice(each, shifts)):
         weights = _shift_weights(len(group[0]), hop, shifts)[:, None]

@@ -1,4 +1,4 @@
-"""Scheduler: workers read recordings in advance, and their windows share batches.
+"""Scheduling: workers read recordings in advance, and windows of several recordings share batches.
 
     recordings ─ workers ─▶ windows and ends, in order ─ batches ─▶ the same with scores, in order
 
@@ -24,10 +24,10 @@ RecordingProgress = Callable[[AnyPath, float, float | None], None]
 Defective = Callable[[AnyPath, str], None]
 Windowing = Callable[[AudioStream], Iterator[Window]]
 
-_MOST_WAITING = 64  # maximum number of queued windows and ends, in multiples of the batch size
+_MOST_WAITING = 64  # most queued windows and ends, in multiples of the batch size
 _BATCHES_AHEAD = 2  # batches of windows that workers read in advance
-_LEAST_AHEAD = 32  # minimum number of windows read in advance, 41 MB at 32 kHz
-_IDLE = 0.1  # seconds without a window after which an incomplete batch from a pipe is computed
+_LEAST_AHEAD = 32  # fewest windows read in advance, 41 MB at 32 kHz
+_IDLE = 0.1  # time without a window after which an incomplete batch from a pipe is computed, seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +36,10 @@ class Part:
 
     Attributes:
         path: path of the recording.
-        end: samples of the recording up to the end of the window.
-        samples: (n,) float32; None for digital silence.
+        end: end of the window, samples from the start of the recording.
+        samples: (n,) float32 samples; None for digital silence.
         expected_duration: expected duration of the recording, seconds; None if unknown.
-        comes: whether the recording comes from a pipe, so that the next window may be delayed.
+        comes: whether the recording is read from a pipe, so that the next window may be delayed.
     """
 
     path: AnyPath
@@ -55,10 +55,10 @@ class End:
 
     Attributes:
         path: path of the recording.
-        duration: seconds; 0 if it could not be read.
+        duration: duration of the recording, seconds; 0 if it could not be read.
         sample_rate: sample rate of the recording, Hz; None if it could not be read.
-        defect: damage of a recording that was read nevertheless, such as truncation.
-        error: why it could not be read to its end.
+        defect: description of damage, such as truncation, that did not prevent reading.
+        error: error that prevented reading to the end.
     """
 
     path: AnyPath
@@ -85,7 +85,7 @@ class ScoredRecording:
         self._items = chain([first], rest)
 
     def windows(self) -> Iterator[tuple[Part, Scores]]:
-        """The windows with their scores, in order."""
+        """Yield the windows with their scores, in order; then set `end`."""
         for item, scores in self._items:
             if isinstance(item, End):
                 self.end = item
@@ -161,7 +161,7 @@ def _scored(
     in_flight: int,
     fill: bool,
 ) -> Generator[tuple[Part | End, Scores]]:
-    """Each item with its scores, in order; available scores do not wait for a slow pipe."""
+    """Yield each item with its scores, in order; available scores do not wait for a slow pipe."""
     waiting: deque[tuple[Part | End, _Batch | None, int]] = deque()  # with the index in the batch
     launched: deque[_Batch] = deque()
     batch = _Batch()

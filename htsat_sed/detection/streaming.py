@@ -1,19 +1,19 @@
-"""Events of a presence map row by row: identical to those of the whole map, without storing it.
+"""Finding the events of a presence map row by row: the same as in the whole map, without storing it.
 
-Requirements for a final event, by step (see `htsat_sed.detection.events`):
+An event is final under these conditions, by step (see `htsat_sed.detection.events`):
 
-1. the median filter needs half its width of rows before and after;
-2. a run above the low threshold ends with the first token below; until then its start and highest score are
-   kept;
-3. an event is complete when no other can begin within `min_gap` after it;
-4. its edges depend on its mean score, and on the start of the next event if that is close.
+1. the median filter has half its width of rows before and after;
+2. the run above the low threshold has ended; until then, its start and highest score are stored;
+3. no other event can begin within `min_gap` after it;
+4. its onset and offset are known; they depend on its mean score, and on the next event if that is close.
 
-So a few rows, one open run and one open event per class are kept, regardless of the duration; for a class
-with an `edge_level` also its smoothed scores while a run or an event is open, 4 bytes per token.
+Memory is therefore independent of the duration: a few rows, and one open run and one open event per class.
+For classes with an `edge_level`, the smoothed scores of open runs and events are stored too, 4 bytes per
+token.
 
 Boxes between change points have no such bound: with `merge_absolute` above 0, the last row of a map can
-change its first box, through a chain of merged gaps. Only for classes with a `step_filter`, the smoothed
-scores are kept until the end: 4 bytes per token, 1.1 MB for a class and a day.
+change its first box through a chain of merged gaps. For classes with a `step_filter`, all smoothed scores are
+stored until the end: 4 bytes per token, 1.1 MB per class and day.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _BLOCK = 256  # rows processed at once, 80 s
 
 
 class EventStream:
-    """Finds the events of one recording, row by row of its presence map.
+    """Finds the events of one recording from the rows of its presence map.
 
-    The events that `add` and `finish` return are those of `find_events` for the whole map, for any division
+    `add` and `finish` together return the events that `find_events` finds in the whole map, for any division
     into blocks.
 
     Args:
         labels: K class names, in the order of the columns.
-        token_seconds: duration of a token.
-        post_processing: post-processing; values for unknown labels have no effect.
+        token_seconds: duration of a token, seconds.
+        post_processing: settings; values for unknown labels have no effect.
         block: rows to process at once; None for an efficient number.
     """
 
@@ -69,13 +69,13 @@ class EventStream:
         self._edge_level = np.where(self._rules.sides == 0, self._rules.edge_level, 0.0)
         self._reach = reach_of(token_seconds)
         self._edge_scores = EdgeScores(len(self._edged), self._reach)
-        self._last_end = np.full(len(self._labels), long_ago(self._reach))  # of final events
+        self._last_end = np.full(len(self._labels), long_ago(self._reach))  # end of the last final event
         self._new: list[NDArray[np.float32]] = []
-        self._rows = np.zeros((0, len(self._labels)), np.float32)  # those that the filter still needs
-        self._end = 0  # token after the last of them
-        self._smoothed = 0  # tokens that have passed the filter
+        self._rows = np.zeros((0, len(self._labels)), np.float32)  # rows that the filter still needs
+        self._end = 0  # token after the last of these rows
+        self._smoothed = 0  # number of smoothed tokens
         self._open = _none()  # runs that touch the last smoothed token
-        self._waiting = _none()  # events to which another may be joined
+        self._waiting = _none()  # events that are not final
 
     def add(self, rows: NDArray[np.float32]) -> list[Event]:
         """Add the next rows.
@@ -87,7 +87,7 @@ class EventStream:
             Events that are now final, in the order of columns; usually none.
 
         Raises:
-            ValueError: the number of columns is not that of labels.
+            ValueError: the number of columns differs from the number of labels.
         """
         if rows.ndim != 2 or rows.shape[1] != len(self._labels):
             raise UsageError(
@@ -99,7 +99,7 @@ class EventStream:
         return self._advance(None)
 
     def finish(self, duration: float) -> list[Event]:
-        """The remaining events.
+        """Return the remaining events.
 
         Args:
             duration: duration of the recording, seconds; within the last row.
@@ -122,13 +122,13 @@ class EventStream:
         return found
 
     def preview(self, rows: NDArray[np.float32], duration: float) -> list[Event]:
-        """The remaining events if the recording ended after these rows; the state does not change.
+        """Return the remaining events if the recording ended after the given rows; the state does not change.
 
-        They begin and end with whole tokens, so that long events take no more time.
+        Onsets and offsets are not refined, so that the time does not grow with the duration of events.
 
         Args:
-            rows: (n, K), the next rows.
-            duration: see `finish`.
+            rows: (n, K) float32, the next rows.
+            duration: duration of the recording, seconds; within the last row.
         """
         ahead = copy.copy(self)
         ahead._new = [*self._new, rows]
@@ -139,7 +139,7 @@ class EventStream:
         return ahead.finish(duration)
 
     def _advance(self, duration: float | None) -> list[Event]:
-        """Process the new rows, which are the last if the duration is known."""
+        """Process the new rows; a known duration means that they are the last."""
         rows = np.concatenate([self._rows, *self._new])
         self._new = []
         self._end += len(rows) - len(self._rows)
@@ -169,8 +169,8 @@ class EventStream:
             final &= ~edged | (self._smoothed - events.end > self._reach)
         onsets, offsets = self._edges(events, final)
         if duration is None:
-            # The next event limits the end of this one. An end within the limit is final; otherwise it must
-            # be known whether an open run is an event.
+            # The next event limits the offset of this one. An offset within the limit is final. Otherwise, it
+            # depends on whether the open run becomes an event.
             limit = events.end + (gap / 2.0 - APART / 2.0)
             is_event = np.zeros(len(self._labels), bool)
             high = self._rules.high.astype(np.float32)[self._open.column]
@@ -179,9 +179,9 @@ class EventStream:
             final &= ~edged | ~last | followed | (offsets <= limit)
             offsets = np.where(followed, np.minimum(offsets, limit), offsets)
         self._waiting = events.where(~final)
-        self._last_end[events.column[final]] = events.end[final]  # the last assignment holds
+        self._last_end[events.column[final]] = events.end[final]  # with repeated columns, the last is kept
         self._edge_scores.keep(self._unfinished())
-        # Events that are final before the end lie before the last row, the only one that may be truncated.
+        # Only the last row may be truncated, and events that are final before the end do not reach it.
         end = np.full(len(self._labels), np.inf if duration is None else duration)
         edges = onsets[final], offsets[final]
         spans = in_seconds(events.where(final), edges, self._rules, token_seconds=self._step, duration=end)
@@ -190,7 +190,7 @@ class EventStream:
     def _edges(
         self, events: Boxes, final: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Onsets and offsets of events, tokens; correct for final events."""
+        """Compute the onsets and offsets of events, tokens; valid only for final events."""
         onsets, offsets = events.start.astype(np.float64), events.end.astype(np.float64)
         wanted = np.unique(events.column[final & (self._edge_level[events.column] > 0.0)])
         for places, scores, first in self._edge_scores.of(np.searchsorted(self._edged, wanted).tolist()):
@@ -208,7 +208,7 @@ class EventStream:
         return onsets, offsets
 
     def _unfinished(self) -> dict[int, int]:
-        """Edged column -> start of its first run or event that is not final."""
+        """Map each refined column to the start of its first run or event that is not final."""
         starts: dict[int, int] = {}
         for unfinished in (self._open, self._waiting):
             own = unfinished.where(self._edge_level[unfinished.column] > 0.0)
@@ -218,7 +218,7 @@ class EventStream:
         return starts
 
     def _closed_runs(self, smoothed: NDArray[np.float32], *, last: bool) -> Boxes:
-        """Runs above the low threshold that end in these rows, or before them; `last` ends all."""
+        """Return the runs above the low threshold that end in or before these rows; `last` ends all runs."""
         low = np.where(self._rules.sides == 0, self._rules.low, np.inf)
         found = find_runs(smoothed, low)
         start, end = found.start + self._smoothed, found.end + self._smoothed
