@@ -95,7 +95,7 @@ class _Desk(Generic[S, T]):
             self._changed.notify_all()
 
     def take(self, idle: float | None) -> Iterator[T | None]:
-        """Wait for the next item and yield it; yield nothing and remove the first source if it is exhausted."""
+        """Wait for the next item and yield it; yield nothing and remove the source if it is exhausted."""
         with self._changed:
             first = self.shelves[0]
             if not self._changed.wait_for(lambda: first.items or first.complete, idle):
