@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from htsat_sed.errors import AnnotationError, UsageError
 from htsat_sed.toml import read_toml
 
+_LONGEST_LABEL = 1000  # characters; Parquet files with longer ones could not be read back
 _MISSPELT = 5  # classes at most that a class map lacks by mistake
 
 # AudioSet classes by index and threshold, as in the official detection script.
@@ -100,19 +101,24 @@ def check_label_set(labels: Iterable[object]) -> None:
     """Refuse names that no table could hold or nobody could tell apart.
 
     Raises:
-        UsageError: a label is no text, blank, not valid Unicode, or there twice.
+        UsageError: a label is no text, has no visible character, is too long, is not valid Unicode, or is
+            there twice, also with other blanks at its ends or in another Unicode composition.
     """
     seen: set[str] = set()
     for label in labels:
         if not isinstance(label, str):
-            raise UsageError(f"wanted labels of text, got {label!r}")
-        if not label.strip():
+            raise UsageError(f"wanted labels of text, got {reprlib.repr(label)}")
+        if len(label) > _LONGEST_LABEL:
+            raise UsageError(
+                f"wanted labels of at most {_LONGEST_LABEL} characters, got {label[:20]!r}… of {len(label)}"
+            )
+        if not any(unicodedata.category(character)[0] not in "CZ" for character in label):
             raise UsageError(f"wanted labels with a name, got the blank {label!r}")
         if any("\ud800" <= character <= "\udfff" for character in label):
             raise UsageError(f"wanted labels of valid Unicode, got {label!r}")
-        if label in seen:
+        if normal(label) in seen:
             raise UsageError(f"wanted distinct labels, got {label!r} twice")
-        seen.add(label)
+        seen.add(normal(label))
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from htsat_sed.errors import AnnotationError
+from htsat_sed.errors import AnnotationError, UsageError
 from htsat_sed.labels import (
     ClassMap,
     audioset_labels,
+    check_label_set,
     class_map,
     did_you_mean,
     read_class_map,
@@ -191,3 +192,21 @@ def test_class_map_files_that_are_none(tmp_path: Path, name: str, text: str, rea
 def test_an_unknown_class_map():
     with pytest.raises(AnnotationError, match="no such class map: wanted 'desed', or a TOML or CSV file"):
         class_map("dcase")
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (("\u00e9", "e\u0301"), "twice"),  # composed in two ways
+        (("Dog", "Dog "), "twice"),
+        (("\u200b", "Dog"), "blank"),
+        (("\u202e\u2066", "Dog"), "blank"),
+        (("\x1b", "Dog"), "blank"),
+        (("x" * 5_000_000, "Dog"), "at most 1000 characters"),
+        ((["Dog"] * 10_000, "Dog"), "of text"),
+    ],
+)
+def test_labels_that_no_table_can_tell_apart(labels: tuple[object, ...], reason: str):
+    with pytest.raises(UsageError, match=reason) as caught:
+        check_label_set(labels)
+    assert len(str(caught.value)) < 200

@@ -413,7 +413,8 @@ def _recognise(path: Path) -> str | None:
     text = head.decode("utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig", errors="replace")
     first = next((line for line in text.splitlines() if line.strip()), "")
     if first.startswith("<"):
-        return next((name for name, mark in _XML_MARKS.items() if mark in text), None)
+        by_suffix = next((name for name in _XML_MARKS if path.name.endswith(FORMATS[name].suffix)), None)
+        return next((name for name, mark in _XML_MARKS.items() if mark in text), by_suffix)
     for name, pattern in _FIRST_LINES.items():
         if re.match(pattern, first):
             return name

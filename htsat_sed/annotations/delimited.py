@@ -132,6 +132,8 @@ def read_rows(path: str | os.PathLike[str], wanted: Sequence[str]) -> Iterator[R
         )
     if missing := [name for name in wanted if name not in names]:
         raise AnnotationError(path, f"lacks the columns {', '.join(missing)}; it has {', '.join(names)}")
+    if twice := [name for name in wanted if names.count(name) > 1]:
+        raise AnnotationError(path, f"has the column {twice[0]} twice: remove or rename one of them")
     rows = _rows(text, delimiter)
     next(rows)
     try:

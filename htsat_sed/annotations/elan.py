@@ -19,10 +19,12 @@ from htsat_sed.annotations.text import Collected, logger, number, timed, unescap
 from htsat_sed.annotations.textgrid import tiers_of
 from htsat_sed.annotations.xml import held, quoted, read_xml
 from htsat_sed.detection.events import Event
+from htsat_sed.errors import AnnotationError
 
 SUFFIX = ".eaf"
 
 ELAN_HEADER = '<?xml version="1.0" encoding="UTF-8"?>\n'
+_UNIT = "milliseconds"
 _CHANNEL = re.compile(r"channel ([1-9][0-9]{0,4})")
 _TYPE = '    <LINGUISTIC_TYPE GRAPHIC_REFERENCES="false" LINGUISTIC_TYPE_ID="event" TIME_ALIGNABLE="true"/>\n'
 
@@ -87,13 +89,18 @@ def read_elan(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
         One recording, named like the file without ``.eaf``.
 
     Raises:
-        AnnotationError: the file cannot be read or is no EAF, or a time is no number of 0 or more.
+        AnnotationError: the file cannot be read or is no EAF, its times are not in milliseconds, or a time is
+            no number of 0 or more.
     """
     name = Path(path).name
     recording = name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX) else name
     collected = Collected(path)
     collected.recording(recording)
     root = read_xml(path, "ANNOTATION_DOCUMENT")
+    for header in root.iter("HEADER"):
+        if (unit := header.get("TIME_UNITS") or _UNIT) != _UNIT:
+            reason = f"has times in {unit:.40}, wanted {_UNIT}: save it in ELAN's present format"
+            raise AnnotationError(path, reason)
     times = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
     skipped = len(list(root.iter("REF_ANNOTATION")))
     place = 0

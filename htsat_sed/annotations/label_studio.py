@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
@@ -78,6 +79,7 @@ def read_label_studio(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
         AnnotationError: the file cannot be read, is no list of tasks, or a region is invalid.
     """
     collected = Collected(path)
+    place = 0
     try:
         tasks = json.loads(read_text(path))
         if not isinstance(tasks, list):
@@ -95,13 +97,18 @@ def read_label_studio(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
                 channel = value.get("channel")
                 own = channel + 1 if type(channel) is int and channel >= 0 else 0
                 for label in value.get("labels") or value.get("hypertextlabels") or ():
-                    collected.add(place, filename, Event(onset, offset, unescape(str(label)), certainty, own))
-    except (ValueError, TypeError, KeyError, AttributeError, StopIteration, RecursionError) as error:
-        if isinstance(error, AnnotationError):
-            raise
-        raise AnnotationError(
-            path, f"is no Label Studio JSON: {type(error).__name__} {error}"[:300]
-        ) from error
+                    if not isinstance(label, str):
+                        reason = f"task {place}: wanted labels of text, got {reprlib.repr(label)}"
+                        raise AnnotationError(path, reason)
+                    collected.add(place, filename, Event(onset, offset, unescape(label), certainty, own))
+    except RecursionError as error:
+        raise AnnotationError(path, "is no Label Studio JSON: nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise AnnotationError(path, f"is no Label Studio JSON: {error}"[:300]) from error
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, StopIteration) as error:
+        reason = f"task {place} has no recording, or no regions as Label Studio writes them"
+        reason = f"is no Label Studio JSON: {reason if place else error}"
+        raise AnnotationError(path, reason[:300]) from error
     return collected.table()
 
 

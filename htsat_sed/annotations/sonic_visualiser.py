@@ -16,6 +16,7 @@ from pathlib import Path
 from htsat_sed.annotations.text import Collected, number, timed, unescape
 from htsat_sed.annotations.xml import quoted, read_xml
 from htsat_sed.detection.events import Event
+from htsat_sed.errors import AnnotationError
 
 SUFFIX = ".svl"
 _RATE = 44_100
@@ -70,7 +71,9 @@ def read_sonic_visualiser(path: str | os.PathLike[str]) -> dict[str, list[Event]
     rates = {model.get("dataset"): model.get("sampleRate") or "" for model in root.iter("model")}
     place = 0
     for dataset in root.iter("dataset"):
-        rate = number(path, 0, "sampleRate", rates.get(dataset.get("id"), "")) or _RATE
+        rate = number(path, 0, "sampleRate", rates.get(dataset.get("id"), ""))
+        if rate < 1.0:
+            raise AnnotationError(path, f"has the sample rate {rate:g}, wanted that of the recording in Hz")
         for point in dataset.iter("point"):
             place += 1
             label = unescape(point.get("label") or "")

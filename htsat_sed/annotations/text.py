@@ -76,6 +76,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
     except OSError as error:
         raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
     utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if data[:4] in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE) or (not utf_16 and b"\0" in data[:4]):
+        raise AnnotationError(path, "not UTF-8 text, save it as UTF-8")
     try:
         return data.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:

@@ -96,16 +96,19 @@ def read_textgrid(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     recording = name[: -len(SUFFIX)] if name.lower().endswith(SUFFIX.lower()) else name
     collected = Collected(path)
     collected.recording(recording)
-    tokens = _tokens(read_text(path))
+    grid = read_text(path)
+    if grid.startswith("ooBinaryFile"):
+        raise AnnotationError(path, "is a binary file of Praat: save it as a text file")
+    tokens = _tokens(grid)
     try:
         kind, content = next(tokens)[1], next(tokens)[1]
         if not kind.startswith("ooTextFile") or content != "TextGrid":
             raise AnnotationError(path, f"is no TextGrid but {kind} of {content}")
         _, _, exists = next(tokens), next(tokens), next(tokens)
-        tiers = int(next(tokens)[1]) if exists[1] == "<exists>" else 0
+        tiers = _count(next(tokens)[1]) if exists[1] == "<exists>" else 0
         for _ in range(tiers):
             tier, tier_name = next(tokens)[1], next(tokens)[1]
-            _, _, size = next(tokens), next(tokens), int(next(tokens)[1])
+            _, _, size = next(tokens), next(tokens), _count(next(tokens)[1])
             if tier not in ("IntervalTier", "TextTier"):
                 raise AnnotationError(path, f"has a tier of the unknown kind {tier!r}")
             if tier == "TextTier":
@@ -123,6 +126,13 @@ def read_textgrid(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     except ValueError as error:
         raise AnnotationError(path, f"is no TextGrid: {error}") from error
     return collected.table()
+
+
+def _count(text: str) -> int:
+    """A number of tiers or intervals; `ValueError` for any other text."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise ValueError(f"wanted a number of tiers or intervals, got {text:.40}")
+    return int(text)
 
 
 def _tokens(text: str) -> Iterator[_Token]:

@@ -647,7 +647,7 @@ class RunOptions(OverwriteOptions):
         """
         self.check_monitors()
         check_apart([*outputs, self.json_summary, self.metrics], inputs)
-        check_replaceable(*tables, overwrite=self.overwrite)
+        check_replaceable(*tables, self.json_summary, overwrite=self.overwrite)
         failures_table = failures_place(self.failures_table, out, outputs)
         if remote is not None:
             remote.check_replaceable([*outputs, failures_table], overwrite=self.overwrite)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, UsageError
 
 if TYPE_CHECKING:
     from htsat_sed.runs.run import Run
@@ -26,6 +26,7 @@ _SCREEN = 20  # recordings whose messages are still on the screen at the end
 # Control characters, line separators, marks that reverse the direction of text, and bytes that are no text.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ALWAYS = ("error", "stopped")  # what --quiet leaves
+_LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:]+[-+][\d:]+ \[\d+\] ")  # how a line of a log begins
 
 
 def printable(text: str) -> str:
@@ -127,8 +128,17 @@ def log_to(path: Path) -> None:
     """Append every message to a file from now on, the command first.
 
     Raises:
+        UsageError: the file exists and is no such log, for example a recording.
         HtsatSedError: it cannot be written.
     """
+    try:
+        if path.is_file():
+            with path.open("rb") as file:
+                begin = file.read(64)
+            if begin and not _LOG_LINE.match(begin):
+                raise UsageError(f"{path}: exists and is not a log of htsat-sed: name another file for --log")
+    except OSError as error:
+        raise HtsatSedError(path, f"cannot be read: {error.strerror}") from error
     shown.log = path
     try:
         _append(path, " ".join(["htsat-sed", *sys.argv[1:]]))

@@ -90,3 +90,26 @@ def test_threads(run: Run, checkpoint: Path, few: Path) -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_summary_goes_over_no_file_of_others(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    plant(tmp_path, ["a.wav"], silent=True)
+    summary = tmp_path / "s.json"
+    summary.write_text("{}")
+    command = ("detect", tmp_path / "a.wav", "-c", checkpoint, "--json-summary", summary)
+    code, _, err = run(*command)
+    assert (code, "give --overwrite" in err) == (2, True)
+    assert summary.read_text() == "{}"
+    assert run(*command, "--overwrite")[0] == 0
+    assert run(*command)[0] == 0  # its own
+    assert json.loads(summary.read_text())["recordings"] == 1
+
+
+def test_a_log_goes_into_no_file_of_others(run: Run, checkpoint: Path, tmp_path: Path) -> None:
+    plant(tmp_path, ["a.wav"], silent=True)
+    (tmp_path / "labels.csv").write_text("filename,onset,offset,event_label\na.wav,0,1,Dog\n")
+    for name in ("a.wav", "labels.csv"):
+        before = (tmp_path / name).read_bytes()
+        code, _, err = run("detect", tmp_path / "a.wav", "-c", checkpoint, "--log", tmp_path / name)
+        assert (code, "is not a log of htsat-sed" in err) == (2, True)
+        assert (tmp_path / name).read_bytes() == before
