@@ -289,7 +289,7 @@ class Decoding(Source):
             )
         if self._leaps.count:
             self.damage.append(
-                f"its time stamps leap by {self._leaps.first[1]:.0f} s at {self._leaps}: no silence added"
+                f"its time stamps jump by {self._leaps.first[1]:.0f} s at {self._leaps}: no silence added"
             )
 
 

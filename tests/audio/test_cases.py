@@ -282,7 +282,7 @@ def test_a_leap_of_a_broadcasts_clock_is_no_gap(tmp_path: Path) -> None:
     _, duration, defect = heard(film(tmp_path / "a.ts", gap=(2.0, 3_600.0), picture=0.0))
     assert duration == pytest.approx(4.0, abs=0.1)
     assert defect is not None
-    assert defect.startswith("its time stamps leap by 3600 s at 1.9")
+    assert defect.startswith("its time stamps jump by 3600 s at 1.9")
 
 
 @pytest.mark.parametrize("whole", [True, False])
