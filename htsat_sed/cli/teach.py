@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from htsat_sed.training.fit import StepProgress
     from htsat_sed.training.teaching import Taught, TeachingOptions
 
-_LISTED = 10  # confusions, and clips that look mislabelled
+_LISTED = 10  # false alarms, confusions, and clips that look mislabelled
 
 
 @dataclass(frozen=True)
@@ -266,12 +266,14 @@ def _show(collection: Collection, taught: Taught) -> None:
             "" if event_f1 != event_f1 else f"{event_f1:.2f}",
         )
     output.print(table)
-    output.print(_means(taught.figures))
+    output.print(means(taught.figures))
     for what, alarms in (("negatives", taught.false_alarms), ("synthetic sounds", taught.synthetic_alarms)):
         if alarms is not None:
             output.print(f"false alarms in {what}: {alarms:.1f} an hour")
+    for clip, label, score, _ in taught.alarms[:_LISTED]:
+        output.print(f"found in a negative: {clip.path}: {label} {score:.2f}")
     for one, other, count in taught.confusions[:_LISTED]:
-        output.print(f"{one} taken for {other}: {count} of {counted(taught.figures[one].clips, 'clip')}")
+        output.print(f"{other} found in {count} of {counted(taught.figures[one].clips, 'clip')} of {one}")
     for clip, label, score, own in taught.doubts[:_LISTED]:
         output.print(f"looks mislabelled: {clip.path}: {label} {score:.2f}, {clip.label} {own:.2f}")
     if collection.folds > 1:
@@ -290,11 +292,12 @@ def _cells(figures: ClassFigures) -> list[str]:
     ]
 
 
-def _means(figures: Mapping[str, ClassFigures]) -> str:
-    """Precision, recall, F1 and mAP over classes."""
+def means(figures: Mapping[str, ClassFigures]) -> str:
+    """Precision, recall, F1 and mAP over the classes in which they are defined."""
     told = []
     for name, shown in (("precision", "precision"), ("recall", "recall"), ("F1", "F1"), ("AP", "mAP")):
         known = [own.values[name] for own in figures.values()]
         values = [value[0] for value in known if value is not None]
-        told.append(f"{shown} {sum(values) / len(values):.2f}" if values else f"{shown} unknown")
+        of = f" ({len(values)} of {len(known)} classes)" if 0 < len(values) < len(known) else ""
+        told.append(f"{shown} {sum(values) / len(values):.2f}{of}" if values else f"{shown} unknown")
     return f"mean over classes: {', '.join(told)}"

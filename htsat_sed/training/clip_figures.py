@@ -55,7 +55,7 @@ class Doubt(NamedTuple):
         clip: the clip.
         label: class with the highest score.
         score: score of `label`, in [0, 1].
-        own: score of the clip's own class, in [0, 1].
+        own: score of the clip's own class, in [0, 1]; 0 for a negative.
     """
 
     clip: Labelled
@@ -133,6 +133,21 @@ def _values(
             average,
         ]
     )
+
+
+def alarms(scored: Sequence[ScoredClip], labels: Sequence[str]) -> list[Doubt]:
+    """List negatives with an event of a class, with their best class; the highest scores first.
+
+    Args:
+        scored: clips and negatives.
+        labels: classes.
+    """
+    found = []
+    for clip, peaks, classes in scored:
+        if not clip.label and classes:
+            score, label = max((float(peaks[list(labels).index(label)]), label) for label in classes)
+            found.append(Doubt(clip, label, score, 0.0))
+    return sorted(found, key=lambda each: -each.score)
 
 
 def confusions(scored: Sequence[ScoredClip], labels: Sequence[str]) -> list[tuple[str, str, int]]:

@@ -6,6 +6,7 @@ negatives: clips in which no class is present.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections import defaultdict
@@ -35,7 +36,7 @@ _OVERLAP = 0.1  # part of an event that may overlap with events of other classes
 # Patterns of clip names; the group is the name of the source, and the first match wins.
 _SOURCES = (
     r"(\d-\d+)-[A-Z]-\d+",  # ESC-50: fold, Freesound ID, take, class
-    r"(XC\d+)\b.*",  # xeno-canto
+    r"(XC\d+)(?:\D.*)?",  # xeno-canto
     r"(\d+)__.*",  # Freesound
     r"(\d+)-\d-\d-\d+",  # UrbanSound8K
     r"(.+?)_\d{5,}\.\d{3}_\d{5,}\.\d{3}_.*",  # clips that `htsat-sed segments` cut
@@ -65,18 +66,40 @@ def source_of(stem: str) -> str:
 def _sources(paths: Sequence[tuple[Path, Path]]) -> list[str]:
     """Return the source of each clip of a class.
 
-    If the clips lie in several folders, each folder below that of the class is a source, and so is each clip
-    outside them. Otherwise file names give the sources, see `source_of`. If all names give the same source,
-    as ``dog_01`` to ``dog_20`` do, each clip is a source of its own.
+    If the clips lie in several folders, each folder below that of the class is a source. File names give the
+    sources of other clips, see `source_of`. If all these names give the same source, as ``dog_01`` to
+    ``dog_20`` do, each clip is a source of its own.
 
     Args:
         paths: path of each clip, and its path relative to the class's folder.
     """
-    folders = {below.parent for _, below in paths}
-    if len(folders) > 1:
-        return [f"{path.parent}/" if below.parent != Path() else path.stem for path, below in paths]
-    named = [source_of(path.stem) for path, _ in paths]
-    return named if len(set(named)) > 1 else [path.stem for path, _ in paths]
+    several = len({below.parent for _, below in paths}) > 1
+    in_folder = [several and below.parent != Path() for _, below in paths]
+    numbered = _numbered([path for (path, _), placed in zip(paths, in_folder, strict=True) if not placed])
+    return [
+        f"{path.parent}/" if placed else path.stem if numbered else source_of(path.stem)
+        for (path, _), placed in zip(paths, in_folder, strict=True)
+    ]
+
+
+def _numbered(paths: Sequence[Path]) -> bool:
+    """Return whether the names of several clips give one source, so that they only number the clips."""
+    return len(paths) > 1 and len({source_of(path.stem) for path in paths}) == 1
+
+
+def _warn_of_numbers(found: Mapping[str, Sequence[tuple[Path, Path]]]) -> None:
+    """Warn of classes in which each clip counts as a source because names only number the clips."""
+    labels = [
+        label
+        for label, paths in found.items()
+        if label and len({below.parent for _, below in paths}) == 1 and _numbered([path for path, _ in paths])
+    ]
+    if labels:
+        _logger.warning(
+            "%s: names of clips differ only in a number, so each clip counts as a source of its own: if "
+            "several are from one recording, put them into a subfolder of their own",
+            ", ".join(labels),
+        )
 
 
 def from_folder(folder: Path) -> dict[str, list[tuple[Path, str]]]:
@@ -115,6 +138,7 @@ def from_folder(folder: Path) -> dict[str, list[tuple[Path, str]]]:
         _logger.warning(
             "%s: %s %s in no folder of a class; left out", folder, counted(loose, "recording"), lie
         )
+    _warn_of_numbers(found)
     for each in sorted(folder.iterdir()):
         name = normal(each.name)
         if each.is_dir() and not name.startswith(".") and name.lower() not in NEGATIVES and name not in found:
@@ -141,7 +165,7 @@ def from_labels(
     Args:
         table: maps a recording to its events.
         audio: folder of the recordings, see `locate`.
-        place: output folder of the clips; created if missing. Existing clips are kept.
+        place: output folder of the clips; created if missing.
         sample_rate: sample rate of the clips, Hz.
         heard: maps a recording to the events that were reviewed. Those that overlap with no event of `table`
             were rejected and become the only negatives. None: the recordings are labelled completely, and
@@ -162,7 +186,7 @@ def from_labels(
     place.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[tuple[Path, str]]] = defaultdict(list)
     mixed = 0
-    for number, (name, path) in enumerate(sorted(located.items())):
+    for name, path in sorted(located.items()):
         try:
             with open_recording(path, sample_rate) as stream:
                 samples = np.concatenate([np.zeros(0, np.float32), *stream.blocks()])
@@ -179,24 +203,34 @@ def from_labels(
             else _rejected(events, heard.get(name, ()))
         )
         stretches += [(*gap, "") for gap in quiet]
-        for part, (onset, offset, label) in enumerate(stretches):
+        for onset, offset, label in stretches:
             cut = samples[round(onset * sample_rate) : round(offset * sample_rate)]
             if len(cut):
-                clip = place / f"{number:05d}_{part:04d}.flac"
-                _write_clip(clip, cut, sample_rate)
-                found[label].append((clip, name))
+                stem = f"{_plain(path.stem)}_{onset:.3f}-{offset:.3f}"
+                found[label].append((_write_clip(place, stem, cut, sample_rate), name))
     if mixed:
         _logger.warning("overlapping with events of other classes: %s; left out", counted(mixed, "event"))
     return dict(found)
 
 
-def _write_clip(path: Path, samples: NDArray[np.float32], sample_rate: int) -> None:
-    """Write samples as 16-bit FLAC; keep a file that exists."""
-    if path.is_file():
-        return
-    with whole_file(path, "wb") as file:
-        integers = np.round(samples.clip(-1, 1) * 32_767).astype(np.int16)
-        soundfile.write(file, integers, sample_rate, format="FLAC")
+def _plain(stem: str) -> str:
+    """Return the start of a file name, without special characters."""
+    return re.sub(r"[^\w.() -]", "_", stem)[:40]
+
+
+def _write_clip(place: Path, stem: str, samples: NDArray[np.float32], sample_rate: int) -> Path:
+    """Write samples as 16-bit FLAC, and return the path.
+
+    The name ends with a hash of the samples. An existing clip is therefore kept only if it has the same
+    samples, and a run with corrected labels does not change the clips of earlier runs.
+    """
+    integers = np.round(samples.clip(-1, 1) * 32_767).astype(np.int16)
+    digest = hashlib.sha256(f"{sample_rate} ".encode() + integers.tobytes()).hexdigest()[:12]
+    path = place / f"{stem}_{digest}.flac"
+    if not path.is_file():
+        with whole_file(path, "wb") as file:
+            soundfile.write(file, integers, sample_rate, format="FLAC")
+    return path
 
 
 def _shared(event: Event, events: Iterable[Event]) -> float:

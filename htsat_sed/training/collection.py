@@ -183,9 +183,13 @@ def _dealt(clips: Sequence[Labelled], labels: Sequence[str], folds: int) -> tupl
     folds = max(1, min(folds, most))
     fold_of: dict[tuple[str, str], int] = {}
     loads: dict[str, Counter[int]] = {label: Counter() for label in [*labels, ""]}
+    key_of: dict[Path, str] = {}
     for label in [*labels, ""]:
         own = [clip for clip in clips if clip.label == label]
-        by_source = Counter(_key(clip, own) for clip in own)
+        several = len({clip.source for clip in own}) > 1
+        # The unit that gets a fold is the source, or the clip if its class has a single source.
+        key_of |= {clip.path: clip.source if several else str(clip.path) for clip in own}
+        by_source = Counter(key_of[clip.path] for clip in own)
         for key, count in sorted(by_source.items(), key=lambda item: (-item[1], item[0])):
             if label and len(own) == 1:
                 fold_of[(label, key)] = 0
@@ -195,16 +199,7 @@ def _dealt(clips: Sequence[Labelled], labels: Sequence[str], folds: int) -> tupl
             fold = known[0] if known else min(range(1, folds + 1), key=lambda f: (loads[label][f], f))
             fold_of[(label, key)] = fold
             loads[label][fold] += count
-    dealt = [
-        replace(clip, fold=fold_of[(clip.label, _key(clip, [c for c in clips if c.label == clip.label]))])
-        for clip in clips
-    ]
-    return tuple(dealt), folds
-
-
-def _key(clip: Labelled, own: Sequence[Labelled]) -> str:
-    """Return the unit that gets a fold: the source, or the clip if its class has a single source."""
-    return clip.source if any(other.source != clip.source for other in own) else str(clip.path)
+    return tuple(replace(clip, fold=fold_of[(clip.label, key_of[clip.path])]) for clip in clips), folds
 
 
 def _warn(collection: Collection) -> None:

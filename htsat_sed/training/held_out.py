@@ -214,7 +214,8 @@ def choose_post_processing(
         seed: random seed of the cross-validation folds.
 
     Returns:
-        The post-processing, and the F1 of each class, cross-validated over soundscapes; NaN where undefined.
+        The post-processing, and the F1 of each class; NaN where undefined. The F1 is cross-validated over
+        soundscapes, or that of the final threshold if `precision` and `caution` make it lower.
         With fewer than five soundscapes or no events: the defaults, and no F1.
     """
     maps = {name: scored.presence_map for name, scored in held_out.soundscapes.items()}
@@ -225,13 +226,15 @@ def choose_post_processing(
     limit = Limit(maps=quiet, table={}, per_hour=false_alarms) if quiet else None
     tuning = tune(pairs, maps, limit=limit, seed=seed)
     rules = tuning.post_processing().to_dict()
+    worth = {label: each.held_out for label, each in tuning.by_class().items()}
+    every = np.ones(len(maps), np.bool_)
     for label, choice in zip(tuning.labels, tuning.choices, strict=True):
         curves = ThresholdCurves(pairs, maps, label, "intersection", Settings())
         choice = _precise(curves, choice, precision)
         if not held_out.negatives:
             choice = _cautious(curves, choice, len(maps), caution)
         rules["classes"][label] = choice.values()
-    worth = {label: each.held_out for label, each in tuning.by_class().items()}
+        worth[label] = min(worth[label], curves.f1(choice, every))
     chosen = _calibrated(PostProcessing().override(rules), held_out, labels)
     return chosen, {label: worth.get(label, math.nan) for label in labels}
 

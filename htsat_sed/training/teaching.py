@@ -28,6 +28,7 @@ from htsat_sed.training.clip_figures import (
     ClassFigures,
     Doubt,
     ScoredClip,
+    alarms,
     class_figures,
     confusions,
     doubts,
@@ -91,7 +92,8 @@ class Taught:
         figures: clip-level metrics by class.
         confusions: (class, other class, clips of the class with an event of the other class).
         doubts: clips that may be mislabelled.
-        event_f1: event F1 by class, cross-validated on the soundscapes that thresholds were tuned on.
+        alarms: negatives with an event of a class.
+        event_f1: event F1 by class on soundscapes, see `choose_post_processing`.
         false_alarms: false alarms per hour of negatives; None without negatives.
         synthetic_alarms: false alarms per hour of distractors.
     """
@@ -100,6 +102,7 @@ class Taught:
     figures: Mapping[str, ClassFigures]
     confusions: Sequence[tuple[str, str, int]]
     doubts: Sequence[Doubt]
+    alarms: Sequence[Doubt]
     event_f1: Mapping[str, float]
     false_alarms: float | None
     synthetic_alarms: float | None
@@ -192,6 +195,7 @@ def _taught(
         figures=class_figures(scored, labels, seed=seed),
         confusions=confusions(labelled, labels),
         doubts=doubts(labelled, labels),
+        alarms=alarms(scored, labels),
         event_f1=event_f1,
         false_alarms=alarms_per_hour([own for _, own in held_out.negatives], rules),
         synthetic_alarms=alarms_per_hour(list(held_out.distractors.values()), rules),

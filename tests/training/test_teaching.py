@@ -10,11 +10,13 @@ import soundfile
 from rule_made import by_rule, official_state
 
 from htsat_sed.annotations import write_events
+from htsat_sed.cli.teach import means
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError
 from htsat_sed.model.checkpoint import load_checkpoint, save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.training import head, held_out, teaching
+from htsat_sed.training.clip_figures import FIGURES, ClassFigures, ScoredClip, alarms
 from htsat_sed.training.clip_sources import from_folder, from_labels, from_tables, source_of
 from htsat_sed.training.collection import active_part, collect, write_tables
 from htsat_sed.training.data import read_clips
@@ -56,6 +58,7 @@ def start(tmp_path: Path) -> Path:
     [
         ("1-100032-A-0", "1-100032"),
         ("XC12345 - Robin", "XC12345"),
+        ("XC12345_10.5s_13.5s", "XC12345"),
         ("93567__author__title", "93567"),
         ("7061-6-0-0", "7061"),
         ("street_00002.000_00003.750_Dog_0.500", "street"),
@@ -106,17 +109,24 @@ def test_warnings_name_what_is_wrong(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert part in caplog.text
 
 
-def test_names_that_count_a_class_are_sources_of_their_own(tmp_path: Path) -> None:
+def test_names_that_count_a_class_are_sources_of_their_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "Dog").mkdir()
     for i in range(4):
         soundfile.write(tmp_path / "Dog" / f"dog_{i}.wav", tone(400.0 + i), RATE)
     sources = {source for _, source in from_folder(tmp_path)["Dog"]}
     assert sources == {f"dog_{i}" for i in range(4)}
+    assert "Dog: names of clips differ only in a number" in caplog.text
     (tmp_path / "Dog" / "monday").mkdir()
     soundfile.write(tmp_path / "Dog" / "monday" / "1.wav", tone(500.0), RATE)
     soundfile.write(tmp_path / "Dog" / "monday" / "2.wav", tone(510.0), RATE)
     own = dict(from_folder(tmp_path)["Dog"])
     assert own[tmp_path / "Dog" / "monday" / "1.wav"] == own[tmp_path / "Dog" / "monday" / "2.wav"]
+    soundfile.write(tmp_path / "Dog" / "yard_1.wav", tone(520.0), RATE)
+    own = dict(from_folder(tmp_path)["Dog"])  # the names of clips beside subfolders count
+    assert own[tmp_path / "Dog" / "dog_0.wav"] == own[tmp_path / "Dog" / "dog_1.wav"] == "dog"
+    assert own[tmp_path / "Dog" / "yard_1.wav"] == "yard"
 
 
 def test_labelled_recordings_are_cut(tmp_path: Path) -> None:
@@ -134,6 +144,10 @@ def test_labelled_recordings_are_cut(tmp_path: Path) -> None:
     cut, _ = soundfile.read(found["Beep"][0][0], dtype="float32")
     np.testing.assert_allclose(cut, samples[RATE : 2 * RATE], atol=1e-4)
     assert soundfile.info(found[""][0][0]).duration == 3.0
+    moved = {"a.wav": [Event(3.0, 4.0, "Beep")]}  # labels were corrected: the old clip is not used
+    again = from_labels(moved, audio, tmp_path / "cut", sample_rate=RATE)["Beep"][0][0]
+    assert not soundfile.read(again)[0].any()
+    np.testing.assert_array_equal(soundfile.read(found["Beep"][0][0], dtype="float32")[0], cut)
     heard = {"a.wav": [Event(1.2, 1.8, "Beep"), Event(4.0, 4.5, "Beep")]}  # the second was rejected
     found = from_labels(table, audio, tmp_path / "heard", sample_rate=RATE, heard=heard)
     assert [soundfile.info(path).duration for path, _ in found[""]] == [0.5]
@@ -307,6 +321,26 @@ def test_a_stopped_run_says_whether_it_goes_on(
     assert code == 130
     assert ("begins anew" in " ".join(err.split())) == bool(option)
     assert ("goes on from" in " ".join(err.split())) != bool(option)
+
+
+def test_negatives_in_which_a_class_was_found_are_listed(clips: Path) -> None:
+    collection = collect(from_folder(clips), sample_rate=RATE, folds=2)
+    (wind,), high = collection.of(""), collection.of("High")[0]
+    scored = [
+        ScoredClip(wind, np.array([0.7, 0.9], np.float32), frozenset(["High"])),
+        ScoredClip(high, np.array([0.8, 0.1], np.float32), frozenset(["High"])),
+    ]
+    ((clip, label, score, _),) = alarms(scored, ("High", "Low"))
+    assert (clip, label) == (wind, "High")
+    assert score == pytest.approx(0.7)
+    assert not alarms(scored[1:], ("High", "Low"))
+
+
+def test_means_name_the_classes_that_they_cover() -> None:
+    one = ClassFigures(3, dict.fromkeys(FIGURES, (0.5, 0.4, 0.6)))
+    none = ClassFigures(3, dict.fromkeys(FIGURES, (0.0, 0.0, 0.0)) | {"precision": None})
+    shown = means({"A": one, "B": none})
+    assert shown == "mean over classes: precision 0.50 (1 of 2 classes), recall 0.25, F1 0.25, mAP 0.25"
 
 
 def test_a_folder_without_recordings_is_named(clips: Path, caplog) -> None:
