@@ -17,7 +17,7 @@ from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_group
 from htsat_sed.cli.options import ChannelOptions, MessageOptions, ModelOptions, OverwriteOptions
 from htsat_sed.cli.progress import waiting_for
 from htsat_sed.cli.terminal import clock, emit, output, remark
-from htsat_sed.errors import AudioError, HtsatSedError, UsageError
+from htsat_sed.errors import AudioError, HtsatSedError, UsageError, counted
 from htsat_sed.runs.outputs import check_files, check_writable
 from htsat_sed.runs.written import check_replaceable, recording_outputs
 
@@ -150,7 +150,7 @@ def search(
     if out is None and results.format is None and output.is_terminal:
         (_show if options.cluster is None else _show_groups)(found)
     else:
-        _write(found, out, format, safe_cells=results.safe_cells)
+        _write(found, out, format, overwrite=results.overwrite, safe_cells=results.safe_cells)
 
 
 def parse_query(text: str) -> tuple[str, float, float]:
@@ -281,8 +281,8 @@ def _group_count(stretches: int) -> int:
     return max(2, min(100, round(math.sqrt(stretches / 2.0))))
 
 
-def _write(found: Found, out: Path | None, format: str, *, safe_cells: bool) -> None:
-    from htsat_sed.annotations import FORMATS, write_events
+def _write(found: Found, out: Path | None, format: str, *, overwrite: bool, safe_cells: bool) -> None:
+    from htsat_sed.annotations import FORMATS, path_of, write_events
     from htsat_sed.whole_file import whole_file
 
     of = FORMATS[format]
@@ -296,6 +296,11 @@ def _write(found: Found, out: Path | None, format: str, *, safe_cells: bool) -> 
     if out is None:
         emit(of.header + "".join(of.part(name, events, safe_cells=safe_cells) for name, events in parts))
         return
+    targets: set[Path] = set()
+    if not of.shared:
+        single = out.suffix.lower() == of.ending and not out.is_dir()
+        targets = {out} if single else {path_of(out, name, of.suffix) for name in by_recording}
+        check_replaceable(*sorted(targets), overwrite=overwrite)
     with recording_outputs():
         if "safe_cells" in of.takes:
             with whole_file(out) as file:
@@ -304,6 +309,10 @@ def _write(found: Found, out: Path | None, format: str, *, safe_cells: bool) -> 
         else:
             write_events(out, by_recording, format)
     remark(f"{out}: {len(found)} stretches of {len(by_recording)} recordings")
+    if targets and out.is_dir():
+        others = sum(path.name.endswith(of.suffix) for path in out.rglob("*") if path not in targets)
+        if others:
+            remark(f"{out}: also holds {counted(others, 'file')} that this search did not write")
 
 
 def _show(found: Found) -> None:

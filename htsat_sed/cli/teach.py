@@ -239,6 +239,8 @@ def _collection(options: TeachOptions) -> Collection:
     elif options.clips.is_dir():
         found = from_folder(options.clips)
     else:
+        if not options.clips.exists():
+            raise UsageError(f"{options.clips}: does not exist")
         raise UsageError(
             f"{options.clips}: wanted a folder with a folder for each class, or labels with --audio"
         )

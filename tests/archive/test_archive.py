@@ -278,6 +278,37 @@ def test_from_recordings_to_a_table(run: Run, recordings: Path, checkpoint: Path
     assert sum(map(len, read_events(tmp_path / "groups.tsv").values())) == 7
 
 
+def test_search_keeps_labels_that_were_edited(
+    run: Run, recordings: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    archive, tracks = tmp_path / "archive", tmp_path / "tracks"
+    assert run("embed", recordings, "-o", archive, "-c", checkpoint)[0] == 0
+    command = (
+        "search",
+        archive,
+        "--like",
+        f"{recordings / 'street.wav'}@2.5-5",
+        "-f",
+        "audacity",
+        "-o",
+        tracks,
+    )
+    assert run(*command)[0] == 0
+    written = sorted(tracks.rglob("*.txt"))
+    assert len(written) == 2
+    code, _, err = run(*command, "-n", 1)
+    assert code == 0
+    assert "also holds 1 file that this search did not write" in " ".join(err.split())
+    for path in written:
+        path.write_text("1.0\t2.0\tmine\n")
+    code, _, err = run(*command)
+    assert code == 2
+    assert "--overwrite" in err
+    assert all(path.read_text() == "1.0\t2.0\tmine\n" for path in written)
+    assert run(*command, "--overwrite")[0] == 0
+    assert all("mine" not in path.read_text() for path in written)
+
+
 def test_a_changed_recording_is_embedded_anew(
     run: Run, recordings: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
