@@ -1012,7 +1012,7 @@
     sound.currentTime = inSound(from);
     sound.playbackRate = Number($("speed").value);
     try { await sound.play(); } catch (error) {
-      if (error.name === "NotSupportedError") notice("This browser cannot play the sound of this page.");
+      if (error.name === "NotSupportedError" && recording.audio.link === undefined) notice("This browser cannot play the sound of this page.");
     }
   }
 
