@@ -23,7 +23,7 @@ from htsat_sed.cli.options import (
     parse_channel,
 )
 from htsat_sed.cli.terminal import emit, errors, output, report, say
-from htsat_sed.errors import HtsatSedError, UsageError
+from htsat_sed.errors import HtsatSedError, UsageError, counted
 
 if TYPE_CHECKING:
     from htsat_sed.audio import AudioStream
@@ -309,7 +309,7 @@ def _end(listener: Listener, saving: Saving | None, outboxes: list[Outbox], stop
     counts = listener.counts
     if counts.dropped:
         say("warning", f"{counts.dropped} of {counts.windows} windows were skipped")
-    done = f"{counts.seconds:.1f} s of sound, {counts.events} events"
+    done = f"{counts.seconds:.1f} s of sound, {counted(counts.events, 'event')}"
     if stopped:
         say("stopped", done)
         return 130

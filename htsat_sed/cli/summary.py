@@ -15,7 +15,7 @@ from htsat_sed.cli.clock_options import ClockOptions
 from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
 from htsat_sed.cli.options import MessageOptions, OverwriteOptions
 from htsat_sed.cli.terminal import remark, report, say
-from htsat_sed.errors import AnnotationError, HtsatSedError
+from htsat_sed.errors import AnnotationError, HtsatSedError, counted
 from htsat_sed.runs.outputs import check_apart
 from htsat_sed.runs.written import check_replaceable, recording_outputs
 
@@ -141,10 +141,13 @@ def summary(
         if pictures:
             _draw(pictures, season, drawn, clock)
     hours = sum(each.seconds for hours in season.effort.values() for each in hours.values()) / 3600.0
-    remark(
-        f"{len(recordings)} recordings, {hours:.1f} h, {len(season.effort)} sites, {len(season.labels)} "
-        f"classes: {given.out}"
+    counts = (
+        counted(len(recordings), "recording"),
+        f"{hours:.1f} h",
+        counted(len(season.effort), "site"),
+        counted(len(season.labels), "class", "classes"),
     )
+    remark(f"{', '.join(counts)}: {given.out}")
     raise typer.Exit(1 if failures else 0)
 
 

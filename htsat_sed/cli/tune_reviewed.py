@@ -13,7 +13,7 @@ import typer
 
 from htsat_sed.cli.groups import option
 from htsat_sed.cli.terminal import clock, output, remark, say
-from htsat_sed.errors import AnnotationError
+from htsat_sed.errors import AnnotationError, counted
 
 if TYPE_CHECKING:
     from htsat_sed.detection.events import Event
@@ -142,7 +142,7 @@ def write_next(found: Sequence[ClassThreshold], path: Path) -> None:
     with recording_outputs():
         write_table(path, ((name, own, None) for name, own in events.items()), "csv")
     if events:
-        remark(f"{path}: {sum(map(len, events.values()))} events to review next")
+        remark(f"{path}: {counted(sum(map(len, events.values())), 'event')} to review next")
     else:
         say("note", f"{path}: has only a header, since no class needs more verdicts")
 
