@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any, Literal
 
 from htsat_sed.errors import HtsatSedError, UsageError
@@ -19,6 +20,9 @@ from htsat_sed.errors import HtsatSedError, UsageError
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 # What fsync fails with on file systems that have none, such as some of FUSE and of networks.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+_PROBE = 1 << 16  # bytes; a disk may be full and have the rest of a block
 
 
 @contextmanager
@@ -108,6 +112,17 @@ def sync(handle: int) -> None:
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
+
+
+def why_not_written(folder: Path) -> str | None:
+    """Why a library that gives no reason could not write into a folder; None if it can be written to now."""
+    try:
+        with TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_PROBE))
+            probe.flush()
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 def remove_unfinished(paths: Iterable[Path]) -> None:

@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
+from htsat_sed.audio.encoding import encoded
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.whole_file import make_folder, whole_file
 
@@ -82,8 +82,8 @@ class Clips:
             path = self._folder / f"{stem}-{number}.wav"
         try:
             with whole_file(path, "wb") as file:
-                soundfile.write(file, samples, self._rate, format="WAV", subtype="PCM_16")
-        except (HtsatSedError, soundfile.LibsndfileError, OSError) as error:
+                file.write(encoded(samples, self._rate, format="WAV"))
+        except (HtsatSedError, OSError) as error:
             self.failed += 1
             if not self._broken:
                 _logger.error("%s; events are reported without clips", error)

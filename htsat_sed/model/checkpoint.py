@@ -359,6 +359,11 @@ def _parse(path: str | Path, entry: str, *, dtype: str, parameters: int) -> Chec
 
 def _config(values: Mapping[str, Any]) -> HTSATConfig:
     """Build the configuration from JSON values; lists become tuples."""
+    if not isinstance(values, dict):
+        raise UsageError("wanted config to be a table")
+    if unknown := sorted(set(values) - {field.name for field in fields(HTSATConfig)}):
+        reason = f"config has the unknown {shortened(unknown)}: made by another version of htsat-sed"
+        raise UsageError(reason)
     as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     config = HTSATConfig(**as_tuples)
     for field in fields(HTSATConfig):

@@ -34,7 +34,7 @@ from htsat_sed.audio.time_limit import WatchedCalls, readers_errors
 from htsat_sed.audio.uncompressed import Seekable
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError
-from htsat_sed.whole_file import whole_file
+from htsat_sed.whole_file import whole_file, why_not_written
 
 ClipFormat = Literal["wav", "flac"]
 
@@ -264,7 +264,8 @@ class _Clip:
         try:
             yield
         except soundfile.LibsndfileError as error:
-            raise HtsatSedError(self.span.target, f"cannot be written: {error.error_string}") from error
+            reason = why_not_written(self.span.target.parent) or error.error_string
+            raise HtsatSedError(self.span.target, f"cannot be written: {reason}") from error
 
 
 def _integers(samples: NDArray[np.float32], bits: int) -> NDArray[np.int32]:

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from htsat_sed.annotations.delimited import read_rows
 from htsat_sed.audio import find_recordings, open_recording
+from htsat_sed.audio.encoding import encoded
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import AnnotationError, AudioError, counted
 from htsat_sed.labels import normal
@@ -229,7 +229,7 @@ def _write_clip(place: Path, stem: str, samples: NDArray[np.float32], sample_rat
     path = place / f"{stem}_{digest}.flac"
     if not path.is_file():
         with whole_file(path, "wb") as file:
-            soundfile.write(file, integers, sample_rate, format="FLAC")
+            file.write(encoded(integers, sample_rate, format="FLAC"))
     return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from htsat_sed.annotations import write_events
+from htsat_sed.audio.encoding import encoded
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.training.soundscapes import Soundscapes
@@ -39,8 +40,6 @@ def render(
     Raises:
         HtsatSedError: a file or folder cannot be written.
     """
-    import soundfile
-
     audio = folder / AUDIO
     try:
         audio.mkdir(parents=True, exist_ok=True)
@@ -53,7 +52,7 @@ def render(
         samples, own, _ = soundscapes[number]
         name = f"{number:05d}.flac"
         with whole_file(audio / name, "wb") as file:
-            soundfile.write(file, np.round(samples * 32_767).astype(np.int16), sample_rate, format="FLAC")
+            file.write(encoded(np.round(samples * 32_767).astype(np.int16), sample_rate, format="FLAC"))
         events[name] = own
         progress()
     with whole_file(folder / DURATIONS) as file:

@@ -220,7 +220,7 @@ def test_what_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -
     (tmp_path / "clips").mkdir()
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # as if the disk were full
-        with pytest.raises(HtsatSedError, match=r"clip\.wav: cannot be written"):
+        with pytest.raises(HtsatSedError, match=r"clip\.wav: cannot be written: File too large"):
             cut_recording(recording, [(Event(0, 10, "Dog"), tmp_path / "clips/clip.wav")], ClipSettings())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
