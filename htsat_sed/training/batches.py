@@ -86,10 +86,9 @@ class Batches(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches in order; with n workers, each makes every n-th batch."""
-        reader = get_worker_info()
-        readers, own = (reader.num_workers, reader.id) if reader else (1, 0)
+        workers, own = _workers()
         deal = self._deal
-        for number in range(deal.first * deal.accumulate + own, deal.steps * deal.accumulate, readers):
+        for number in range(deal.first * deal.accumulate + own, deal.steps * deal.accumulate, workers):
             yield self._batch(number)
 
     def _batch(self, number: int) -> Batch:
@@ -161,10 +160,15 @@ class ValidationBatches(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches in order; with n workers, each makes every n-th batch."""
-        reader = get_worker_info()
-        readers, own = (reader.num_workers, reader.id) if reader else (1, 0)
-        for number in range(own, len(self._batches), readers):
+        workers, own = _workers()
+        for number in range(own, len(self._batches), workers):
             yield collate([series[i] for series, i in self._batches[number]], number)
+
+
+def _workers() -> tuple[int, int]:
+    """Return the number of workers and the index of this one; 1 and 0 without worker processes."""
+    worker = get_worker_info()
+    return (worker.num_workers, worker.id) if worker else (1, 0)
 
 
 _PREFETCHED = 4  # batches per worker

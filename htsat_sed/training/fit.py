@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,18 @@ from lightning.pytorch.loggers import TensorBoardLogger
 import htsat_sed
 from htsat_sed.detection.events import Event
 from htsat_sed.detection.presence import PresenceMap
-from htsat_sed.errors import AnnotationError, CheckpointError
+from htsat_sed.errors import CheckpointError
 from htsat_sed.evaluation.tables import pair
 from htsat_sed.evaluation.tuning import tune
-from htsat_sed.labels import audioset_labels, did_you_mean
 from htsat_sed.model.checkpoint import save_checkpoint
-from htsat_sed.model.htsat import HTSAT, TOKENS, HTSATConfig
+from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.training.batches import Batches, Deal, ValidationBatches, fits_shared_memory, loader
-from htsat_sed.training.data import Clip, read_clips
 from htsat_sed.training.examples import (
-    ClipSeries,
-    DistractorSeries,
-    ExampleShape,
     Series,
-    SoundscapeSeries,
-    distractor_backgrounds,
 )
 from htsat_sed.training.module import MONITOR, PROGRESS, Training
-from htsat_sed.training.recipe import DataRecipe, Recipe
+from htsat_sed.training.recipe import Recipe
+from htsat_sed.training.run_data import RunData, read_tables, series_of, window_of
 from htsat_sed.training.run_folder import (
     BEST,
     FINISHED,
@@ -48,7 +42,6 @@ from htsat_sed.training.run_folder import (
     load_state,
     open_run,
 )
-from htsat_sed.training.soundscapes import Soundscapes, read_backgrounds, read_sources
 from htsat_sed.training.start import start_model
 from htsat_sed.whole_file import remove_unfinished, whole_file
 
@@ -95,25 +88,6 @@ class Machine:
         return self.device in ("cuda", "gpu") or (self.device == "auto" and torch.cuda.is_available())
 
 
-@dataclass(frozen=True)
-class _Tables:
-    """The classes of a run, and the clips of each part of its data."""
-
-    labels: tuple[str, ...]
-    data: list[tuple[DataRecipe, list[Clip]]]
-    validation: list[tuple[DataRecipe, list[Clip]]]
-
-
-@dataclass(frozen=True)
-class _Data:
-    """The series of examples of a run: with their shares for training, with their numbers for validation."""
-
-    parts: tuple[tuple[Series, float], ...]
-    validation: tuple[tuple[Series, int], ...]
-    clips: int
-    summary: tuple[dict[str, Any], ...]
-
-
 def fit(
     recipe: Recipe,
     data: Path,
@@ -157,29 +131,29 @@ def fit(
     described = describe(tables.labels, recipe.start, (*tables.data, *tables.validation), data)
     with open_run(run, recipe, described, restart=restart) as state:
         torch.manual_seed(recipe.seed)
-        held = series_of(recipe, tables)
+        series = series_of(recipe, tables)
         config = HTSATConfig(
             classes=len(tables.labels),
             loss="clip_ce" if recipe.loss == "cross-entropy" else "clip_bce",
             **asdict(recipe.model),
         )
         model = start_model(config, tables.labels, recipe.start, presence_bias=recipe.presence_bias)
-        epoch_steps = max(1, (recipe.epoch_examples or held.clips) // recipe.batch_size)
+        epoch_steps = max(1, (recipe.epoch_examples or series.clips) // recipe.batch_size)
         training = Training(model, recipe, epoch_steps=epoch_steps)
         if not (run / FINISHED).exists():
-            _train(training, held, run=run, state=state, machine=machine, progress=progress)
+            _train(training, series, run=run, state=state, machine=machine, progress=progress)
         best = run / BEST
         restore(training, best if recipe.keep == "best" and best.exists() else run / LAST)
         trained = training.averaged.cpu().eval()
         trained.provenance = {
             "recipe": asdict(recipe),
-            "data": list(held.summary),
+            "data": list(series.summary),
             **json.loads((run / FINISHED).read_text(encoding="utf-8")),
             "versions": {m.__name__: m.__version__ for m in (htsat_sed, torch, lightning)},
         }
         if is_first_process():
             if recipe.tune:
-                _tune(trained, held.validation)
+                _tune(trained, series.validation)
             if out is not None:
                 remove_unfinished([out])  # left by a killed run; the lock of `run` excludes others
                 save_checkpoint(out, trained, dtype=dtype)
@@ -188,7 +162,7 @@ def fit(
 
 def _train(
     training: Training,
-    held: _Data,
+    series: RunData,
     *,
     run: Path,
     state: Path | None,
@@ -230,10 +204,10 @@ def _train(
         rank=trainer.global_rank,
         world=trainer.world_size,
     )
-    batches = Batches(held.parts, size=recipe.batch_size, deal=deal)
-    validation = ValidationBatches(held.validation, size=recipe.batch_size)
+    batches = Batches(series.parts, size=recipe.batch_size, deal=deal)
+    validation = ValidationBatches(series.validation, size=recipe.batch_size)
     shared = fits_shared_memory(
-        recipe.batch_size * 4 * _window(recipe).samples,  # a validation batch, the larger kind
+        recipe.batch_size * 4 * window_of(recipe).samples,  # a validation batch, the larger kind
         readers=2 * machine.workers * machine.devices,  # for training and validation
     )
     with warnings.catch_warnings():
@@ -243,7 +217,7 @@ def _train(
             trainer.fit(
                 training,
                 loader(batches, workers=machine.workers, shared=shared),
-                loader(validation, workers=machine.workers, shared=shared) if held.validation else None,
+                loader(validation, workers=machine.workers, shared=shared) if series.validation else None,
                 ckpt_path=state,
                 weights_only=True,
             )
@@ -260,98 +234,6 @@ def _train(
         with whole_file(run / FINISHED) as file:
             json.dump(ended, file)
     trainer.strategy.barrier()
-
-
-def _window(recipe: Recipe) -> ExampleShape:
-    """Return the shape of an example, without labels."""
-    shape = replace(HTSATConfig(), sample_rate=recipe.model.sample_rate, hop_length=recipe.model.hop_length)
-    return ExampleShape(sample_rate=shape.sample_rate, samples=shape.window_samples, tokens=TOKENS, labels=())
-
-
-def read_tables(recipe: Recipe, folder: Path) -> _Tables:
-    """Read the tables of a recipe and determine its classes.
-
-    Args:
-        recipe: names the tables and, optionally, the classes.
-        folder: folder that the tables are relative to.
-
-    Raises:
-        AnnotationError: a table is missing or malformed, has a label that the recipe lacks, or has clips
-            without exactly one label for cross-entropy.
-        AudioError: a folder of recordings cannot be listed.
-    """
-
-    def read(parts: Sequence[DataRecipe]) -> list[tuple[DataRecipe, list[Clip]]]:
-        return [(part, read_clips(part, folder, fold_count=recipe.fold_count)) for part in parts]
-
-    data, validation = read(recipe.data), read(recipe.validation)
-    every = {label for _, clips in data for clip in clips for label in clip.labels}
-    labels = recipe.labels or (
-        audioset_labels() if any(part.kind == "audioset" for part in recipe.data) else tuple(sorted(every))
-    )
-    for part, clips in (*data, *validation):
-        for label in {label for clip in clips for label in clip.labels | clip.unknown} - set(labels):
-            raise AnnotationError(
-                folder / (part.table or part.kind),
-                f"has a label {label!r} that the recipe lacks{did_you_mean(label, labels)}",
-            )
-        if recipe.loss == "cross-entropy" and any(len(clip.labels) != 1 for clip in clips):
-            raise AnnotationError(
-                folder / (part.table or part.kind), "wanted exactly one label a clip for cross-entropy"
-            )
-    return _Tables(labels, data, validation)
-
-
-def series_of(recipe: Recipe, tables: _Tables) -> _Data:
-    """Make the series of examples of a recipe; this reads all clips that are mixed into soundscapes.
-
-    Args:
-        recipe: sets shares, mixing and augmentation.
-        tables: classes and clips, from `read_tables`.
-
-    Raises:
-        ValueError: a part has no clips, or clips to mix have several weak labels.
-    """
-    data, validation = tables.data, tables.validation
-    window = replace(_window(recipe), labels=tables.labels)
-
-    def mixed(parts: list[tuple[DataRecipe, list[Clip]]], seed: int) -> list[tuple[Series, float]]:
-        """Return one series of soundscapes for all parts with `mix`, and the sum of their shares."""
-        clips = [clip for part, own in parts if part.mix for clip in own]
-        if not clips:
-            return []
-        sources = read_sources(clips, sample_rate=window.sample_rate)
-        silent = [
-            clip for part, own in parts if part.mix and part.kind in ("negatives", "folders") for clip in own
-        ]
-        backgrounds = read_backgrounds(silent, sample_rate=window.sample_rate)
-        if any(part.mix and part.kind == "distractors" for part, _ in parts):
-            backgrounds += distractor_backgrounds(window, seed=seed)
-        soundscapes = Soundscapes(
-            sources,
-            recipe.soundscapes,
-            sample_rate=window.sample_rate,
-            seed=seed,
-            backgrounds=backgrounds,
-        )
-        return [(SoundscapeSeries(soundscapes, window), sum(part.share for part, _ in parts if part.mix))]
-
-    parts = mixed(data, recipe.seed)
-    for i, (part, clips) in enumerate(data):
-        if part.kind == "distractors" and not part.mix:
-            parts.append((DistractorSeries(window, seed=recipe.seed + i), part.share))
-        elif not part.mix:
-            shift = recipe.augmentation.time_shift
-            series = ClipSeries(clips, window, seed=recipe.seed + i, balanced=part.balanced, time_shift=shift)
-            parts.append((series, part.share))
-    held_out: list[tuple[Series, int]] = [
-        (series, recipe.soundscapes.validation) for series, _ in mixed(validation, recipe.seed + 1)
-    ]
-    for part, clips in validation:
-        if not part.mix:
-            held_out.append((ClipSeries(clips, window, seed=0, random=False), len(clips)))
-    summary = tuple({"kind": p.kind, "table": p.table, "folds": p.folds, "clips": len(c)} for p, c in data)
-    return _Data(tuple(parts), tuple(held_out), sum(len(clips) for _, clips in data), summary)
 
 
 def restore(training: Training, path: Path) -> int:

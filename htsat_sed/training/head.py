@@ -11,8 +11,9 @@ import torch.nn.functional as F
 
 from htsat_sed.model.htsat import CHUNKS, HTSAT, TOKENS, HTSATConfig, fold, stretch
 from htsat_sed.post_processing import PostProcessing
-from htsat_sed.training.fit import StepProgress, read_tables, series_of
+from htsat_sed.training.fit import StepProgress
 from htsat_sed.training.recipe import Recipe
+from htsat_sed.training.run_data import read_tables, series_of
 from htsat_sed.training.start import start_model
 
 _EXAMPLES = 200
@@ -37,15 +38,15 @@ def train_head(recipe: Recipe, data: Path, progress: StepProgress) -> HTSAT:
         CheckpointError: the start cannot be read.
     """
     tables = read_tables(recipe, data)
-    held = series_of(recipe, tables)
+    series = series_of(recipe, tables)
     torch.manual_seed(recipe.seed)
     config = HTSATConfig(classes=len(tables.labels), **asdict(recipe.model))
     model = start_model(config, tables.labels, recipe.start, presence_bias=recipe.presence_bias).eval()
-    shares = np.array([share for _, share in held.parts])
+    shares = np.array([share for _, share in series.parts])
     part_of = np.random.default_rng(recipe.seed).choice(len(shares), _EXAMPLES, p=shares / shares.sum())
     features, targets = [], []
     for number, part in enumerate(part_of):
-        example = held.parts[part][0][number]
+        example = series.parts[part][0][number]
         with torch.inference_mode():
             features.append(_features(model, torch.from_numpy(example.waveform)[None]))
         targets.append(torch.from_numpy(example.tokens))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from htsat_sed.errors import UsageError
 from htsat_sed.training.distractors import distractor
 from htsat_sed.training.examples import DistractorSeries, ExampleShape, distractor_backgrounds
-from htsat_sed.training.fit import fit, read_tables, series_of
+from htsat_sed.training.fit import fit
 from htsat_sed.training.recipe import DataRecipe, Recipe
+from htsat_sed.training.run_data import read_tables, series_of
 
 
 @settings(max_examples=40, deadline=None)
