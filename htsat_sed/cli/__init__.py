@@ -170,11 +170,22 @@ def _environment_error(error: Exception) -> Exception | None:
     reason = error.strerror or str(error)
     if error.filename is not None:
         return HtsatSedError(error.filename, reason)
+    if isinstance(error, FileNotFoundError) and not _has_folder():
+        return HtsatSedError("the current folder", "does not exist any more: change to another one")
     *_, (innermost, _) = walk_tb(error.__traceback__)
     # What prints is rich, or click for typer. Python names no file where a write fails.
     if innermost.f_globals.get("__name__", "").partition(".")[0] in ("rich", "click", "typer"):
         return HtsatSedError("standard output", reason)
     return OSError(f"{reason} (--debug shows where)")
+
+
+def _has_folder() -> bool:
+    """Whether the folder that the process was started in still exists."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        return False
+    return True
 
 
 def program() -> NoReturn:
@@ -185,8 +196,10 @@ def program() -> NoReturn:
     """
     code = 0
     _in_utf8_mode()
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # half-written files go, as for Ctrl-C
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):  # half-written files are removed, as for Ctrl-C
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         main()
     except SystemExit as end:

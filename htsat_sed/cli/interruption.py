@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command ends within two seconds, and says how to go on."""
+"""Ctrl-C, SIGTERM and SIGHUP: a command ends within two seconds, and says how to go on."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from rich.segment import ControlType
 from htsat_sed.cli.terminal import errors, say
 
 _PATIENCE = 1.5  # seconds in which a command can put its affairs in order
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP comes where a terminal or a connection is closed; Windows has none.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interruptible:
-    """A block that Ctrl-C and SIGTERM end with exit code 130 and one line.
+    """A block that Ctrl-C, SIGTERM and SIGHUP end with exit code 130 and one line.
 
     The first signal raises KeyboardInterrupt in the main thread, or ends the process at once while there is
     nothing to put in order. What does not end in time (a long computation in a library, threads that are
@@ -73,10 +74,10 @@ class Interruptible:
                     self._end()
 
     def _end(self) -> NoReturn:
-        errors.show_cursor()
-        if errors.is_terminal:
-            errors.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
-        say("stopped", "nothing was done yet" if self.left is None else self.left(), "bold yellow")
-        with suppress(OSError):
+        with suppress(OSError):  # after SIGHUP the terminal may be closed
+            errors.show_cursor()
+            if errors.is_terminal:
+                errors.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+            say("stopped", "nothing was done yet" if self.left is None else self.left(), "bold yellow")
             sys.stderr.flush()
         os._exit(130)  # an orderly exit unloads torch and OpenVINO, which can take seconds

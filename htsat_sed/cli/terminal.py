@@ -25,6 +25,7 @@ _LISTED = 30  # failures in a summary
 _SCREEN = 20  # recordings whose messages are still on the screen at the end
 # Control characters, line separators, marks that reverse the direction of text, and bytes that are no text.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_CLOSED = "is closed: give it a place to go, or an --output"
 _ALWAYS = ("error", "stopped")  # what --quiet leaves
 _LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:]+[-+][\d:]+ \[\d+\] ")  # how a line of a log begins
 
@@ -50,6 +51,16 @@ class _PlainConsole(Console):
     def render_str(self, text: str, **given: Any) -> Text:
         """Render a string, line ends in it as they are."""
         return super().render_str("\n".join(map(printable, text.split("\n"))), **given)
+
+    def print(self, *objects: Any, **given: Any) -> None:
+        """Print, as rich does.
+
+        Raises:
+            HtsatSedError: it is standard output, and closed.
+        """
+        if not self.stderr and sys.stdout is None:
+            raise HtsatSedError("standard output", _CLOSED)
+        super().print(*objects, **given)
 
 
 errors = _PlainConsole(stderr=True)
@@ -211,7 +222,7 @@ def emit(text: str) -> None:
         HtsatSedError: it cannot be written: disk full, ...
     """
     if sys.stdout is None:
-        raise HtsatSedError("standard output", "is closed: give it a place to go, or an --output")
+        raise HtsatSedError("standard output", _CLOSED)
     if output.is_terminal:
         text = _CONTROL.sub(lambda found: found[0] if found[0] in "\t\n" else _escaped(found), text)
     try:

@@ -22,10 +22,12 @@ from htsat_sed.annotations import read_events
 
 @pytest.fixture
 def heard() -> Iterator[None]:
-    """A shell ignores Ctrl-C in what it runs in the background, and children inherit that."""
+    """A shell ignores Ctrl-C in what it runs in the background, nohup SIGHUP, and children inherit that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hang_up = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGHUP, hang_up)
 
 
 def lines(path: Path) -> int:
@@ -120,7 +122,7 @@ def test_ctrl_c_ends_the_run_with_what_is_done(checkpoint: Path, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("heard")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_obeyed_even_where_the_main_thread_is_busy(number: signal.Signals) -> None:
     script = (
         "import ctypes\n"
@@ -211,6 +213,45 @@ def test_standard_output_that_is_closed(few: Path, checkpoint: Path) -> None:
     assert done.returncode == 1
     reason = "is closed: give it a place to go, or an --output"  # found before the first recording
     assert done.stderr == f"error: standard output: {reason}\n"
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_closed_terminal_leaves_no_half_written_file(tmp_path: Path) -> None:
+    script = (
+        "import os, sys, signal\n"
+        "import htsat_sed.cli\n"
+        "from htsat_sed.whole_file import whole_file\n"
+        "def main():\n"
+        "    with whole_file(sys.argv[1]) as file:\n"
+        "        file.write('half')\n"
+        "        os.kill(os.getpid(), signal.SIGHUP)\n"
+        "        signal.pause()\n"
+        "htsat_sed.cli.main = main\n"
+        "htsat_sed.cli.program()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "out.csv")], timeout=60)
+    assert done.returncode == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_for_a_standard_output_that_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "r.tsv").write_text("filename\tonset\toffset\tevent_label\na.wav\t0\t1\tDog\n")
+    command = shlex.join([*PROGRAM, "evaluate", "r.tsv", "r.tsv"])
+    done = subprocess.run(f"{command} >&-", shell=True, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: standard output: is closed")
+
+
+def test_a_working_folder_that_was_deleted(few: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = shlex.join([*PROGRAM, "detect", str(few.absolute()), "-c", str(checkpoint.absolute())])
+    delete = f"cd {shlex.quote(str(tmp_path / 'gone'))} && rmdir ../gone && {command} -o events.csv"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        delete, shell=True, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: the current folder: does not exist any more: change to another one\n"
 
 
 def test_standard_output_that_is_full() -> None:
