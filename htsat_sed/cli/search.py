@@ -308,7 +308,8 @@ def _write(found: Found, out: Path | None, format: str, *, overwrite: bool, safe
                 file.writelines(of.part(name, events, safe_cells=safe_cells) for name, events in parts)
         else:
             write_events(out, by_recording, format)
-    remark(f"{out}: {len(found)} stretches of {len(by_recording)} recordings")
+    stretches = counted(len(found), "stretch", "stretches")
+    remark(f"{out}: {stretches} of {counted(len(by_recording), 'recording')}")
     if targets and out.is_dir():
         others = sum(path.name.endswith(of.suffix) for path in out.rglob("*") if path not in targets)
         if others:
