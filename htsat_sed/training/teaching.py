@@ -141,9 +141,9 @@ def teach(
     """
     before = load_checkpoint(resolve_checkpoint(options.start)) if options.keep_classes else None
     models: list[HTSAT] = []
+    write_all_tables(collection, run)
     for number in range(1, collection.folds + 1):
         data = run / f"fold-{number}"
-        write_tables(collection, data, without=number if collection.folds > 1 else 0)
         recipe = make_recipe(collection, options, data)
         shown = progress(number, collection.folds)
         if options.head_alone:
@@ -169,6 +169,16 @@ def teach(
     remove_unfinished([out])
     save_checkpoint(out, model)
     return taught
+
+
+def write_all_tables(collection: Collection, run: Path) -> None:
+    """Write the tables of all folds, and remove those that a run with more folds left."""
+    for number in range(1, collection.folds + 1):
+        write_tables(collection, run / f"fold-{number}", without=number if collection.folds > 1 else 0)
+    known = {f"fold-{number}" for number in range(1, collection.folds + 1)}
+    for table in run.glob("fold-*/*.tsv"):
+        if table.parent.name not in known and table.name in ("clips.tsv", "negatives.tsv"):
+            table.unlink()
 
 
 def _taught(

@@ -21,7 +21,7 @@ from htsat_sed.training.clip_sources import from_folder, from_labels, from_table
 from htsat_sed.training.collection import active_part, collect, write_tables
 from htsat_sed.training.data import read_clips
 from htsat_sed.training.recipe import DataRecipe, find_recipe
-from htsat_sed.training.teaching import mean_of
+from htsat_sed.training.teaching import mean_of, write_all_tables
 
 RATE = 32_000
 TINY = HTSATConfig(classes=2, embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 2, 2, 4))
@@ -161,6 +161,14 @@ def test_tables_of_a_run_are_read_again(clips: Path, tmp_path: Path) -> None:
     assert {(clip.path, clip.label, clip.source) for clip in again.clips} == {
         (clip.path, clip.label, clip.source) for clip in found.clips
     }
+
+
+def test_tables_of_an_earlier_run_with_more_folds_do_not_stay(clips: Path, tmp_path: Path) -> None:
+    write_all_tables(collect(from_folder(clips), sample_rate=RATE, folds=3), tmp_path / "own.run")
+    (clips / "Low" / "lake.wav").unlink()
+    write_all_tables(collect(from_folder(clips), sample_rate=RATE, folds=2), tmp_path / "own.run")
+    found = from_tables(tmp_path / "own.run")
+    assert {label: len(own) for label, own in found.items()} == {"Low": 4, "High": 5, "": 1}
 
 
 def test_recipes_take_folders_and_labels_of_any_format(clips: Path, tmp_path: Path) -> None:
