@@ -142,7 +142,7 @@ def main() -> None:
     use_utf8()
     debug = "--debug" in sys.argv
     if "" in sys.argv[1:]:
-        report(UsageError("an argument is empty: is a variable of the shell not set?"))
+        report(UsageError("an argument is empty: is a shell variable unset?"))
         sys.exit(2)
     try:
         # Its own name, also as `python -m htsat_sed`.

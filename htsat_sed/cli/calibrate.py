@@ -38,7 +38,7 @@ def calibrate(
         typer.Option(
             min=1,
             metavar="N",
-            help="Number of 10 s windows: the first ones of at most N recordings.",
+            help="Calibrate on N 10 s windows, taken from the beginnings of the recordings.",
         ),
     ] = 60,
 ) -> None:
@@ -76,7 +76,7 @@ def calibrate(
                     report(error)
                 progress.done()
         if not inputs:
-            raise HtsatSedError(", ".join(given.paths), "contains no sound for the calibration")
+            raise HtsatSedError(", ".join(given.paths), "contains no sound to calibrate on")
         _calibrate(model, inputs)
     raise typer.Exit(1 if failures else 0)
 

@@ -44,21 +44,25 @@ class CalibrationOptions:
     """What scores are calibrated on, and where the checkpoint goes."""
 
     reference: Path = argument(REQUIRED, "Strong labels, as for evaluate.", metavar="REFERENCE")
-    audio: Path = option(REQUIRED, "The recordings of REFERENCE.", metavar="DIR")
-    into: Path = option(REQUIRED, "A copy of the checkpoint with the calibration.", metavar="SAFETENSORS")
+    audio: Path = option(REQUIRED, "Folder of the recordings of REFERENCE.", metavar="DIR")
+    into: Path = option(
+        REQUIRED, "Write a copy of the checkpoint with the calibration to this file.", metavar="SAFETENSORS"
+    )
     negatives: NegativesOption = None
     lower: float = option(
         0.0,
-        "Subtract this from the logits, if the model was trained on these recordings: it is right less "
-        "often on others.",
+        "Subtract this from the logits, if the model was trained on these recordings: its precision is "
+        "lower on others.",
         metavar="LOGITS",
     )
-    dtc: float = option(0.5, "An event is right if this part of it lies in reference events.", metavar="PART")
+    dtc: float = option(
+        0.5, "An event is right if at least this fraction of it lies in reference events.", metavar="PART"
+    )
     folds: int = option(5, "Folds of the cross-validation over recordings.", min=2, metavar="N")
     seed: int = option(0, "Random seed of the folds.", min=0, metavar="N")
     checkpoint: str | None = option(
         None,
-        r"The checkpoint.  \[default: home, the bundled one]",
+        r"Checkpoint to calibrate.  \[default: home, the bundled one]",
         "--checkpoint",
         "-c",
         metavar="FILE|NAME",

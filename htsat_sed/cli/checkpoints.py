@@ -116,7 +116,7 @@ def pull(
     An interrupted download is resumed.
     The file is renamed into place after its SHA-256 has been verified.
 
-    If a host refuses, the error tells what to download manually; give that file with --file.
+    If a download fails, the error names the file to download manually; give that file with --file.
 
     Downloads are stored in $HTSAT_SED_HOME, or in the user's cache folder.
     """

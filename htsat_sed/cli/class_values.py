@@ -60,10 +60,10 @@ class Known:
             return
         hint = did_you_mean(label, self.labels)
         if not hint and len(self.labels) <= _FEW:
-            hint = f"; there are {' · '.join(self.labels)}"
+            hint = f"; its classes are {' · '.join(self.labels)}"
         elif not hint and self.checkpoint is not None:
             name = shlex.quote(self.checkpoint)
-            hint = f"; `htsat-sed checkpoints info {name} --labels` lists those there are"
+            hint = f"; `htsat-sed checkpoints info {name} --labels` lists its classes"
         raise UsageError(f"{source}: no class {label!r} in {self.of}{hint}")
 
     def check_values(self, classes: dict[str, dict[str, Any]], where: str = "") -> None:

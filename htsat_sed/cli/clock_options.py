@@ -23,14 +23,14 @@ class ClockOptions:
     panel: ClassVar[str] = CLOCK_TIMES
     timezone: str | None = option(
         None,
-        "Time zone, such as Europe/Berlin, UTC or +02:00: holds for times without a zone; other times are "
-        "converted to it.  \\[default: times as the recorder wrote them]",
+        "Time zone, such as Europe/Berlin, UTC or +02:00. Applies to times without a zone; other times "
+        "are converted to it.  \\[default: times as the recorder wrote them]",
         metavar="ZONE",
     )
     time_format: str | None = option(
         None,
-        "Pattern of the time in file names that are not recognised: %Y year, %m month, %d day, %H hour, %M "
-        "minute, %S second, as in '%d-%m-%Y_%Hh%M'; with a / it is matched with the path.",
+        "Pattern of the time in file names, if it is not recognised: %Y year, %m month, %d day, %H hour, "
+        "%M minute, %S second, as in '%d-%m-%Y_%Hh%M'. A pattern with / is matched against the path.",
         metavar="FORMAT",
     )
 
@@ -60,7 +60,7 @@ class ClockOptions:
 class ClockColumnOptions(ClockOptions):
     """The same, for outputs that have clock times where they are known."""
 
-    no_clock: bool = option(False, "Write no clock times.", "--no-clock")
+    no_clock: bool = option(False, "Do not write clock times.", "--no-clock")
 
     def starts(self, recordings: Sequence[Recording]) -> Mapping[str, Start]:
         """When recordings began, by name."""

@@ -59,8 +59,10 @@ def convert(
         str | None,
         typer.Option(
             metavar="clip_bce|clip_ce",
-            help="Loss of an official checkpoint: clip_bce for classes that occur together, clip_ce for "
-            "exactly one class per clip.  \\[default: clip_bce, or clip_ce for 50 classes (ESC-50)]",
+            help=(
+                "Loss of an official checkpoint: clip_bce if classes can occur together, clip_ce if a "
+                "clip has exactly one class.  \\[default: clip_bce, or clip_ce for 50 classes (ESC-50)]"
+            ),
         ),
     ] = None,
     post_processing: Annotated[
@@ -141,13 +143,13 @@ def export(
         ),
     ] = None,
     opset: Annotated[
-        int, typer.Option(metavar="N", min=17, max=20, help="Version of ONNX's operators.")
+        int, typer.Option(metavar="N", min=17, max=20, help="Version of the ONNX operator set.")
     ] = 17,
     audio: Annotated[
         Path | None,
         typer.Option(
             metavar="RECORDING",
-            help="Recording for the comparison of ONNX Runtime with torch.  \\[default: synthetic sound]",
+            help="Recording on which to compare ONNX Runtime with torch.  \\[default: synthetic sound]",
             show_default=False,
         ),
     ] = None,
@@ -158,7 +160,7 @@ def export(
     Outputs: presence (windows, 32, classes), clip (windows, classes), both scores in 0 to 1; embedding.
 
     The metadata contain labels, configuration, sample rate and window.
-    The file is written if ONNX Runtime and torch agree within 0.0001.
+    The file is written only if the scores of ONNX Runtime and torch agree within 0.0001.
 
     Needs pip install 'htsat-sed\[onnx]'.
     """
@@ -188,7 +190,7 @@ def export(
 
 def _check_suffix(target: Path, suffix: str) -> None:
     if target.suffix != suffix:
-        raise UsageError(f"wanted an output ending in {suffix}, got {target}")
+        raise UsageError(f"the name of the output must end in {suffix}, got {target}")
 
 
 def _check_target(target: Path, inputs: Iterable[Path | None], *, overwrite: bool) -> None:

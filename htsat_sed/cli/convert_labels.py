@@ -12,7 +12,7 @@ import typer
 from htsat_sed.cli.class_values import Known
 from htsat_sed.cli.clock_options import ClockOptions
 from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
-from htsat_sed.cli.options import OUTPUT, MessageOptions, OverwriteOptions
+from htsat_sed.cli.options import OUTPUT, SAFE_CELLS, MessageOptions, OverwriteOptions
 from htsat_sed.cli.terminal import remark, report, say
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.runs.outputs import check_apart
@@ -38,22 +38,23 @@ class LabelOptions:
     )
     out: Path = option(
         REQUIRED,
-        "Output file, whose suffix selects the format, or a folder for formats with one file per recording.",
+        "Output: a file for one table of all recordings, whose suffix selects the format; or a folder for "
+        "formats with one file per recording.",
         "--output",
         "-o",
         metavar="FILE|DIR",
     )
     format: str | None = option(
         None,
-        "tsv, csv, jsonl, rttm, parquet, raven-folder, kaleidoscope, label-studio, crowsetta, audioset: one "
-        "file for all; audacity, raven, textgrid, webvtt, elan, sonic-visualiser: one file per recording.  "
-        "\\[default: by the suffix of -o]",
+        "tsv, csv, jsonl, rttm, parquet, raven-folder, kaleidoscope, label-studio, crowsetta, audioset: "
+        "one file for all; audacity, raven, textgrid, webvtt, elan, sonic-visualiser: one file per "
+        "recording.  \\[default: from the suffix of -o]",
         "--format",
         "-f",
         metavar="FORMAT",
     )
     source: str | None = option(
-        None, "Format of LABELS.  \\[default: by their content]", "--from", metavar="FORMAT"
+        None, "Format of LABELS.  \\[default: detected from their content]", "--from", metavar="FORMAT"
     )
     audio: Path | None = option(
         None,
@@ -72,27 +73,29 @@ class FilterOptions:
     panel: ClassVar[str] = CHOICE
     only: list[str] | None = option(
         None,
-        "Keep only this class, by its name in the output; repeatable, or a file with one label per line.",
+        "Keep only this class, named as in the output: a label, or a file with one label per line. "
+        "Repeatable.",
         "--labels",
         metavar="LABEL|FILE",
     )
     class_map: str | None = option(
         None,
-        "Rename or merge classes by a class map, a TOML or CSV file; classes not in it are dropped.",
+        "Rename or merge classes with a class map: desed, or your own TOML or CSV file. Drops classes "
+        "that are not in it.",
         "--map",
         metavar="desed|FILE",
     )
-    keep_others: bool = option(False, "Keep classes that are not in --map.", "--keep-others")
+    keep_others: bool = option(False, "Keep classes that are not in --map, too.", "--keep-others")
     min_score: float = option(
         0.0, "Keep only events with at least this score.", min=0.0, max=1.0, metavar="SCORE"
     )
     include: list[str] | None = option(
         None,
-        "Keep only recordings that match this name of a file or folder, or path. Repeatable.",
+        "Keep only recordings that match this pattern: the name of a file or folder, or a path. Repeatable.",
         metavar="PATTERN",
     )
     exclude: list[str] | None = option(
-        None, "Leave out recordings that match this. Repeatable.", metavar="PATTERN"
+        None, "Skip recordings that match this pattern. Repeatable.", metavar="PATTERN"
     )
 
     def apply(self, table: Table) -> Table:
@@ -122,7 +125,7 @@ def convert(
         bool,
         typer.Option(
             "--safe-cells",
-            help="In CSV and TSV, put an apostrophe before cells that a spreadsheet would run as a formula.",
+            help=SAFE_CELLS,
             rich_help_panel=OUTPUT,
         ),
     ] = False,
@@ -266,12 +269,12 @@ def _of_known_duration(table: Table, durations: Mapping[str, float], audio: Path
     """
     if (unknown := table.keys() - durations.keys()) and audio is None:
         raise typer.BadParameter(
-            "name the folder of the recordings: Raven counts times through all of them, and the duration of "
-            f"{min(unknown)} is not known",
+            "give the folder of the recordings: times in a Raven table run through all of them, and the "
+            f"duration of {min(unknown)} is unknown",
             param_hint="--audio",
         )
     if unknown:
-        say("note", f"left out, as their duration is not known: {', '.join(sorted(unknown))}")
+        say("note", f"left out because their duration is unknown: {', '.join(sorted(unknown))}")
     return {name: events for name, events in table.items() if name not in unknown}
 
 

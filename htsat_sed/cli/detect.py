@@ -57,8 +57,8 @@ class OutputOptions:
     panel: ClassVar[str] = OUTPUT
     out: Path | None = option(
         None,
-        "Where to write: a file for one table of all recordings, whose suffix tells the format; a "
-        "folder for several formats, or for those with one file a recording.  \\[default: standard output]",
+        "Output: a file for one table of all recordings, whose suffix selects the format; or a folder for "
+        "several formats, or for formats with one file per recording.  \\[default: standard output]",
         "--output",
         "-o",
         metavar="FILE|DIR",
@@ -66,21 +66,22 @@ class OutputOptions:
     formats: list[str] | None = option(
         None,
         "tsv (DESED), csv (with scores), jsonl, rttm, parquet, raven-folder, kaleidoscope, label-studio, "
-        "crowsetta: one file for all; audacity, raven, textgrid, webvtt, elan, sonic-visualiser: one file a "
-        "recording. Repeatable.  \\[default: by the suffix of -o, else tsv]",
+        "crowsetta: one file for all; audacity, raven, textgrid, webvtt, elan, sonic-visualiser: one file "
+        "per recording. Repeatable.  \\[default: from the suffix of -o, else tsv]",
         "--format",
         "-f",
         metavar="FORMAT",
     )
     scores: Path | None = option(
         None,
-        "Also keep the presence maps here, a file each, for `htsat-sed evaluate` and `tune`.",
+        "Also write presence maps to this folder, one file per recording, for `htsat-sed evaluate` and "
+        "`tune`.",
         metavar="DIR",
     )
     skip_existing: bool = option(
         False,
-        "Leave out recordings whose files are there. So several processes, on several machines too, "
-        "can share the work. For formats with one file a recording.",
+        "Skip recordings whose output files exist, so that several processes or machines can share the "
+        "work. Only for formats with one file per recording.",
         "--skip-existing",
     )
 
@@ -93,7 +94,9 @@ class OutputOptions:
         if remote is None:
             return self, self.out
         if self.skip_existing:
-            raise typer.BadParameter("wanted an output on a disk; use --shard", param_hint="--skip-existing")
+            raise typer.BadParameter(
+                "works only with an output on a disk: use --shard instead", param_hint="--skip-existing"
+            )
         return replace(self, out=remote.path), remote.path
 
     def targets(self, recordings: Sequence[Recording], *, restart: bool) -> list[Target]:
@@ -359,7 +362,7 @@ def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[R
         by_suffix = [name for name, of in FORMATS.items() if of.ending == out.suffix.lower()]
         if out.suffix and not out.is_dir() and not by_suffix:
             raise typer.BadParameter(
-                f"cannot tell the format of {out}: name it with --format", param_hint="--output"
+                f"cannot determine the format of {out}: give --format", param_hint="--output"
             )
         formats = by_suffix[:1] if out.suffix and not out.is_dir() else ["tsv"]
         as_file = bool(out.suffix) and not out.is_dir()
@@ -368,7 +371,8 @@ def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[R
         as_file = len(formats) == 1 and (of.shared or out.suffix.lower() == of.ending) and not out.is_dir()
     if as_file and not FORMATS[formats[0]].shared and len(recordings) != 1:
         raise typer.BadParameter(
-            f"{formats[0]} has one file a recording: name a folder for {len(recordings)} of them",
+            f"{formats[0]} writes one file per recording: name a folder for the files of {len(recordings)} "
+            "recordings",
             param_hint="--output",
         )
     folder = out.parent if as_file else out
@@ -376,7 +380,7 @@ def _targets(out: Path | None, formats: list[str] | None, recordings: Sequence[R
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise HtsatSedError(
-            folder, "is a file or lies in one: wanted a folder; for a file, say --format"
+            folder, "is a file or lies in one: name a folder, or give --format to write a file"
         ) from error
     except OSError as error:
         raise HtsatSedError(folder, f"cannot be created: {error.strerror}") from error
@@ -410,11 +414,11 @@ def _on_standard_output(formats: list[str], recordings: Sequence[Recording]) -> 
     from htsat_sed.runs.event_files import STDOUT, Target
 
     if len(formats) > 1:
-        raise typer.BadParameter("several formats go to a folder: name it with -o", param_hint="--format")
+        raise typer.BadParameter("several formats need a folder: name it with -o", param_hint="--format")
     of = FORMATS[formats[0]]
     if of.lines is None or not (of.shared or len(recordings) == 1):
         raise typer.BadParameter(
-            f"{formats[0]} does not go to standard output: name a file or folder with -o",
+            f"{formats[0]} cannot be written to standard output: name a file or folder with -o",
             param_hint="--format",
         )
     return [Target(formats[0], STDOUT)]
@@ -422,14 +426,14 @@ def _on_standard_output(formats: list[str], recordings: Sequence[Recording]) -> 
 
 def _check_shareable(out: Path | None, targets: Sequence[Target]) -> None:
     """Refuse to leave recordings out of a table that is to hold all of them."""
-    wanted = "wanted a folder for formats with one file a recording"
+    wanted = "works only with a folder for formats with one file per recording"
     if out is None:
         raise typer.BadParameter(f"{wanted}: name it with -o", param_hint="--skip-existing")
     for target in targets:
         if target.is_table:
             raise typer.BadParameter(
-                f"{wanted}, and {target.format} is one for all: leave it out, a run that was stopped goes on "
-                "by itself",
+                f"{wanted}, but {target.format} is one file for all: omit it, as a stopped run resumes "
+                "without it",
                 param_hint="--skip-existing",
             )
 

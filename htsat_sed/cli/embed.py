@@ -57,13 +57,13 @@ class EmbedOptions:
     )
     window: float = option(
         2.5,
-        "Duration of the stretch of each embedding, rounded to whole tokens of 0.3125 s. The model computes "
-        "it from a window of 10 s.",
+        "Duration of the stretch that each embedding covers, rounded to whole tokens of 0.3125 s. The "
+        "model computes it from a 10 s window.",
         metavar="SECONDS",
     )
     stretch_hop: float | None = option(
         None,
-        "Step between stretches.  \\[default: as --window]",
+        "Step between stretches.  \\[default: same as --window]",
         "--hop",
         metavar="SECONDS",
     )
@@ -80,10 +80,11 @@ def embed(
     ray: RayOptions,
     messages: MessageOptions,
 ) -> None:
-    r"""Compute embeddings of recordings, for search and for programs of your own.
+    r"""Compute embeddings of recordings, for `htsat-sed search` and for your own programs.
 
-    An archive has a row for each stretch: filename, path, size and modified of the
-    file, start and duration (seconds), embedding (float16) and model (a hash).
+    An archive has a row for each stretch, with the columns filename, path, size and
+    modified (of the file), start and duration (seconds), embedding (float16) and
+    model (a hash).
     docs/archives.md shows how to read it.
     To resume a stopped run, give the same command again.
 
@@ -201,9 +202,10 @@ def _check_same(archive: Archive, kind: Kind) -> None:
     before, now = asdict(archive.kind), asdict(kind)
     unlike = [name for name in now if name != "checkpoints" and before[name] != now[name]]
     if unlike:
-        told = ", ".join(f"{name} {now[name]} was {before[name]}" for name in unlike)
+        told = ", ".join(f"{name} {before[name]}, now {now[name]}" for name in unlike)
         raise UsageError(
-            f"{archive.folder}: this archive differs in {told}: give the same, or name another --output"
+            f"{archive.folder}: this archive was made with other settings ({told}): give the same "
+            "settings, or name another --output"
         )
 
 
@@ -291,7 +293,11 @@ def _embedded(run: Run, archive: Archive, journal: Journal, kind: Kind) -> Itera
         path = paths[name]
         known = stamp(path)
         if not journal.done(name, known) or known is None:
-            say("warning", f"{path}: changed meanwhile, left out: give the command again", "yellow")
+            say(
+                "warning",
+                f"{path}: changed during the run and was left out: give the command again",
+                "yellow",
+            )
             continue
         # Another recording of this name, of another folder, is there already.
         unique = name if taken.get(name, path) == path else path

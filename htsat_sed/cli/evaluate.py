@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from htsat_sed.detection.presence import PresenceMap
     from htsat_sed.evaluation.report import Report
 
-HELP = """Score detections against reference labels: F1 of four kinds, PSDS, clip-level metrics.
+HELP = """Score detections against reference labels: four kinds of F1, PSDS, clip-level metrics.
 
 From events, with precision, recall and counts, per class, macro and micro:
 
 - intersection: F1 by overlap (DTC 0.5, GTC 0.5), as for HTS-AT
-- collar: event-based F1 (200 ms or 20 %), that of DCASE task 4
+- collar: event-based F1 (200 ms or 20 %), as in DCASE task 4
 - onset: the same without offsets
 - segment: F1 in segments of 1 s
 
@@ -64,7 +64,7 @@ Rules:
   listened to are scored
 - a.wav also matches a, a.flac and day/a.wav if only one of them exists
 
-Warnings count the recordings and events concerned. docs/evaluation.md explains each metric.
+Warnings state how many recordings and events they concern. docs/evaluation.md explains each metric.
 
 [bold]Examples[/bold]
 
@@ -195,18 +195,19 @@ def _check_usage(
     no_maps &= all(each.scores is None for each in files.systems())
     if no_maps and detector_options.events.given:
         raise typer.BadParameter(
-            "events are scored unchanged: --threshold and the like need --scores or --audio"
+            "ESTIMATED events are scored as they are: post-processing options such as --threshold need "
+            "--scores or --audio"
         )
     several = len(files.estimated or ()) > 1
     if several and (metric_options.check or metric_options.reliability or report_files.write_scores):
-        raise typer.BadParameter("--check, --reliability and --write-scores are for one ESTIMATED")
+        raise typer.BadParameter("--check, --reliability and --write-scores work with one ESTIMATED only")
     if several and metric_options.bootstrap == 0:
         raise typer.BadParameter(
-            "a comparison needs resamplings: wanted 1 or more, or no --bootstrap for 1000",
+            "a comparison needs at least 1 resampling; without --bootstrap it uses 1000",
             param_hint="--bootstrap",
         )
     if report_files.table is not None and not several:
-        raise typer.BadParameter("compares several ESTIMATED, got one", param_hint="--table")
+        raise typer.BadParameter("needs several ESTIMATED to compare, got one", param_hint="--table")
     make_sure_of(*report_files.paths)
     check_apart(report_files.paths, [*files.paths, *detector_options.files])
     check_replaceable(*report_files.paths, overwrite=overwrite)

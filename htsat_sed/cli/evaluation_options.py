@@ -44,26 +44,27 @@ class EvaluatedFiles:
     scores: Path | None = option(
         None,
         "Presence maps from `detect --scores`, or score files (one TSV per recording with onset, offset "
-        "and a column per class, as in sed_scores_eval): adds PSDS and clip-level metrics. "
-        "Without ESTIMATED, events come from these scores, by the options at the end.",
+        "and a column per class, as in sed_scores_eval): adds PSDS and clip-level metrics. Without "
+        "ESTIMATED, events are computed from these scores with the post-processing options below.",
         metavar="DIR",
     )
     audio: Path | None = option(
         None,
-        "Folder of the recordings of REFERENCE: compute their presence maps and events, by the options at "
-        "the end.",
+        "Folder of the recordings of REFERENCE, to compute their presence maps and events with the "
+        "options below.",
         metavar="DIR",
     )
     negatives: NegativesOption = None
     durations: Path | None = option(
         None,
         "Table with filename and duration in seconds; not needed with presence maps. Adds a warning about "
-        "events past the end; recordings that REFERENCE lacks count as ones without events.",
+        "events past the end of a recording; recordings that REFERENCE lacks count as recordings without "
+        "events.",
         metavar="TSV",
     )
     only: list[str] | None = option(
         None,
-        "Score only this class; repeatable.  \\[default: all of the reference]",
+        "Score only this class. Repeatable.  \\[default: all classes of the reference]",
         "--class",
         metavar="LABEL",
     )
@@ -77,9 +78,9 @@ class EvaluatedFiles:
         sides = (("ESTIMATED", self.estimated), ("--scores", self.scores), ("--audio", self.audio))
         given = [name for name, value in sides if value]
         if self.reference is None and (self.negatives is None or given):
-            raise typer.BadParameter("wanted REFERENCE, or --negatives alone")
+            raise typer.BadParameter("give REFERENCE, or --negatives alone")
         if self.reference is not None and (not given or (self.audio is not None and len(given) > 1)):
-            raise typer.BadParameter("wanted ESTIMATED, --scores, both of them, or --audio alone")
+            raise typer.BadParameter("give ESTIMATED, --scores or both, or --audio alone")
         if len(self.estimated or ()) > 1 and (self.scores is not None or self.negatives is not None):
             raise typer.BadParameter("several ESTIMATED are compared: omit --scores and --negatives")
 
@@ -110,18 +111,18 @@ class ToleranceOptions:
     offset_collar: float = option(0.2, "Collar-based F1: tolerance of offsets.", metavar="SECONDS")
     offset_share: float = option(
         0.2,
-        "Collar-based F1: tolerance of offsets as part of the reference duration, if that is more.",
+        "Collar-based F1: tolerance of offsets as a fraction of the reference duration, if that is more.",
         metavar="PART",
     )
     segment: float = option(1.0, "Segment-based F1: length of a segment.", metavar="SECONDS")
     dtc: float = option(
         0.5,
-        "Intersection-based F1: least part of an estimated event inside reference events.",
+        "Intersection-based F1: minimum fraction of an estimated event inside reference events.",
         metavar="PART",
     )
     gtc: float = option(
         0.5,
-        "Intersection-based F1: least part of a reference event inside estimated events.",
+        "Intersection-based F1: minimum fraction of a reference event inside estimated events.",
         metavar="PART",
     )
 
@@ -137,37 +138,39 @@ class MetricOptions:
     )
     psds_thresholds: int = option(
         0,
-        "PSDS: approximate the curve by N evenly spaced thresholds, as is usual with "
-        "psds_eval.  \\[default: exact, all scores that occur]",
+        "PSDS: approximate the curve by N evenly spaced thresholds, as usual with psds_eval.  \\[default: "
+        "exact, all scores that occur]",
         min=0,
         metavar="N",
         show_default=False,
     )
     pi_psds: bool = option(
         False,
-        "Also the post-processing independent PSDS (piPSDS): at each rate of false positives the best median "
-        "filter from 0 to 2 s, in steps of 0.2 s, and no other post-processing.",
+        "Also report the post-processing-independent PSDS (piPSDS): it uses the best median filter at "
+        "each false-positive rate, from 0 to 2 s in steps of 0.2 s, and no other post-processing.",
         "--pi-psds",
     )
     beta: float = option(
-        1.0, "Also an F-measure in which recall weighs B times as much as precision, such as 2.", metavar="B"
+        1.0,
+        "Also report an F-measure in which recall weighs B times as much as precision, such as 2.",
+        metavar="B",
     )
     details: bool = option(
         False,
-        "Also error rates, delay and duration error of found events, false positives per hour, "
-        "confusions, and from scores: ranked segments (mAP, AUC) and best thresholds.",
+        "Also report error rates, delay and duration error of found events, false positives per hour and "
+        "confusions; from scores, also ranked segments (mAP, AUC) and best thresholds.",
         "--details",
     )
     bootstrap: int | None = option(
         None,
-        "95 % intervals (BCa) from N resamplings of the recordings, such as 1000.  \\[default: none; 1000 to "
-        "compare several ESTIMATED]",
+        "Report 95 % intervals (BCa) from N resamplings of the recordings, such as 1000.  \\[default: "
+        "none; 1000 to compare several ESTIMATED]",
         min=0,
         metavar="N",
     )
     reliability: bool = option(
         False,
-        "Share of right events for each tenth of the score; false alarms count as wrong.",
+        "Report the share of right events in each tenth of the score range; false alarms count as wrong.",
         "--reliability",
     )
     check: bool = option(

@@ -98,9 +98,9 @@ def show(found: Report) -> None:
         if metric.classes:
             _show_classes(metric)
         if metric.left_out:
-            _note(metric.left_out, "in none or in all of the recordings, so without figures")
+            _note(metric.left_out, "in none or in all of the recordings, so not scored")
     if found.left_out:
-        _note(found.left_out, "without reference events: left out of every average")
+        _note(found.left_out, "without reference events: left out of the averages")
     if found.compared:
         _show_check(found)
 

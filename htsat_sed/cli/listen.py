@@ -45,7 +45,7 @@ class SourceOptions:
     panel: ClassVar[str] = "Source"
     source: str | None = argument(
         None,
-        "- for standard input; an address or device that FFmpeg reads (http, rtsp, ...); or a recording or "
+        "- for standard input; a URL or device that FFmpeg reads (http, rtsp, ...); or a recording or "
         "FIFO.  \\[default: the microphone]",
         metavar="[SOURCE]",
         show_default=False,
@@ -69,11 +69,11 @@ class SourceOptions:
         metavar="NAME",
     )
     reconnect: bool = option(
-        True, "Open an address again after its connection breaks; silence replaces the lost sound."
+        True, "Reconnect to a URL when its connection breaks; silence replaces the lost sound."
     )
     start: datetime | None = option(
         None,
-        "Start time of the sound, such as 2026-11-28T23:15:00.  \\[default: its arrival]",
+        "Start time of the sound, such as 2026-11-28T23:15:00.  \\[default: when it arrives]",
         metavar="TIME",
         formats=_TIMES,
     )
@@ -109,7 +109,8 @@ class DelayOptions:
     )
     latency: float | None = option(
         None,
-        "Longest delay of final events after their end.  \\[default: 1 s more than the shortest possible]",
+        "Maximum delay between the end of an event and its final report.  \\[default: 1 s more than the "
+        "shortest possible]",
         metavar="SECONDS",
     )
     when_behind: Literal["auto", "wait", "drop"] = option(
@@ -137,8 +138,8 @@ class DelayOptions:
         bound = least + 1.0 if self.latency is None else self.latency
         if bound < least:
             raise typer.BadParameter(
-                f"wanted at least {least:.2f} s: windows of {window:g} s, the hop of {tokens * step:g} s and "
-                f"{look_ahead:.2f} s of post-processing",
+                f"wanted at least {least:.2f} s, the sum of window ({window:g} s), hop ({tokens * step:g} "
+                f"s) and post-processing ({look_ahead:.2f} s)",
                 param_hint="--latency",
             )
         say(
@@ -164,7 +165,7 @@ class OutputOptions:
     post_roll: float = option(1.0, "Audio to keep after an event.", metavar="SECONDS", min=0.0, max=60.0)
     longest: float = option(
         60.0,
-        "Save at most this many seconds of an event, its last ones.",
+        "Save at most the last SECONDS of an event.",
         metavar="SECONDS",
         min=1.0,
         max=3600.0,
@@ -175,17 +176,15 @@ class OutputOptions:
         "--exec",
         metavar="COMMAND",
     )
-    webhook: list[str] | None = option(
-        None, "Post each event's JSON to this address. Repeatable.", metavar="URL"
-    )
+    webhook: list[str] | None = option(None, "Post each event's JSON to this URL. Repeatable.", metavar="URL")
     mqtt: list[str] | None = option(
         None,
-        "Publish each event's JSON under this topic; full form: mqtts://USER:PASSWORD@HOST:PORT/TOPIC. "
-        "Repeatable.",
+        "Publish each event's JSON under this MQTT topic; full form: "
+        "mqtts://USER:PASSWORD@HOST:PORT/TOPIC. Repeatable.",
         metavar="HOST/TOPIC",
     )
     notify: Literal["final", "begin", "all"] = option(
-        "final", "Reports for --exec, --webhook and --mqtt: final events, begun events, or all."
+        "final", "Events to report with --exec, --webhook and --mqtt: final events, begun events, or all."
     )
 
     def outboxes(self) -> list[Outbox]:
@@ -218,12 +217,12 @@ def listen(
     events: EventOptions,
     messages: MessageOptions,
 ) -> None:
-    """Detect sound events live, from a microphone, a pipe, an address or a device.
+    """Detect sound events live, from a microphone, a pipe, a URL or a device.
 
     Each event is reported when it begins, and again when it is final.
     Final events equal those of `htsat-sed detect --hop` on the saved recording.
     Ctrl-C and SIGTERM finish the ongoing events and exit with 130.
-    SIGHUP reads the files of --labels and --post-processing again.
+    SIGHUP reloads the files of --labels and --post-processing.
 
     [bold]Examples[/bold]
 

@@ -70,7 +70,7 @@ class LiveView:
                 table.add_row(Text(printable(self._labels[column])), _bar(score, "green"), f"{score:.2f}")
         state = f"{clock(counts.seconds)}  {counts.events} events"
         if counts.dropped:
-            state += f"  {counts.dropped} windows left out"
+            state += f"  {counts.dropped} windows skipped"
         table.add_row(Text(printable(self._source), style="dim"), Text(printable(state), style="dim"), "")
         return table
 

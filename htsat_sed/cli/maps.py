@@ -46,7 +46,9 @@ def matching_recordings(folder: Path, wanted: Collection[str]) -> list[Recording
     recordings = [replace(each, name=names[each.name]) for each in found if each.name in names]
     if not recordings:
         here, there = found[0].name, min(wanted, default="")
-        raise AudioError(folder, f"holds no recording of the reference: {here!r} is here, {there!r} there")
+        raise AudioError(
+            folder, f"holds no recording of the reference: the folder has {here!r}, the reference {there!r}"
+        )
     return recordings
 
 
@@ -82,7 +84,8 @@ def bundled_info(maps: Mapping[str, PresenceMap]) -> CheckpointInfo | None:
     if info is None or not maps or any(tuple(each.labels) != info.labels for each in maps.values()):
         return None
     what = (
-        f"post-processing of checkpoint {BUNDLED}, whose classes the presence maps have; -c selects another"
+        f"using the post-processing of checkpoint {BUNDLED}, which has the same classes as the presence "
+        "maps; -c selects another"
     )
     say("note", what, "")
     return info
@@ -136,6 +139,6 @@ def kept_maps_rules(detector_options: DetectorOptions, maps: Mapping[str, Presen
         Known(known, "these presence maps").check_values(values["classes"])
         if class_map is not None and not set(find_class_map(class_map).groups) & set(known):
             raise UsageError(
-                f"--map {class_map}: these presence maps have none of its classes, but {known[0]!r}"
+                f"--map {class_map}: these presence maps have none of its classes; they have {known[0]!r}"
             )
     return post_processing_of(info, class_map, detector_options.events.post_processing).override(values)

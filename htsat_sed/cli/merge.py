@@ -62,7 +62,7 @@ class MergeOptions:
     )
     scores: Path | None = option(
         None,
-        "Copy the presence maps here.  \\[default: no copy]",
+        "Copy the presence maps of the shards to this folder.  \\[default: no copy]",
         metavar="DIR",
     )
     replacing: OverwriteOptions = field(default_factory=OverwriteOptions)

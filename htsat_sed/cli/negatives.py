@@ -29,8 +29,9 @@ NegativesOption = Annotated[
         "--negatives",
         metavar="DIR|TSV",
         help="Recordings without the classes, or their presence maps: events in them are false alarms. A "
-        f"table ({TABLE} in the folder, or a TSV beside the recordings) may list them, with the columns "
-        "filename and event_labels: classes that may occur nevertheless, with | between them.",
+        f"table ({TABLE} in the folder, or a TSV beside the recordings) may list them in the columns "
+        "filename and event_labels; the latter names classes that may occur nevertheless, separated "
+        "by |.",
         show_default=False,
     ),
 ]

@@ -54,6 +54,12 @@ EVENTS = "From presence map to events"
 OUTPUT = "Output"
 MESSAGES = "Messages"
 
+# Help of an option that several groups have.
+SAFE_CELLS = (
+    "In CSV and TSV, put an apostrophe before names and labels that begin with = + - or @, so that "
+    "spreadsheets do not run them as formulas."
+)
+
 
 @dataclass(frozen=True)
 class RecordingOptions:
@@ -62,19 +68,19 @@ class RecordingOptions:
     panel: ClassVar[str] = RECORDINGS
     paths: list[str] = argument(
         REQUIRED,
-        "Recordings; folders, with their subfolders; patterns in quotes ('night/**/*.wav'); "
-        "addresses (s3://archive/2024/, https://host/a.wav); @list.txt with one of these a line; or - for "
-        "standard input.",
+        "Recordings: files; folders, searched with their subfolders; quoted patterns ('night/**/*.wav'); "
+        "URLs (s3://archive/2024/, https://host/a.wav); @list.txt, a file with one of these per line; or "
+        "- for standard input.",
         metavar="PATH",
     )
     include: list[str] | None = option(
         None,
-        "In folders, take only files that match this: a name of a file or folder ('*.flac'), or a path below "
-        "the folder ('2024*/**/dawn-*'). Repeatable.",
+        "In folders, read only files that match this pattern: the name of a file or folder ('*.flac'), or "
+        "a path relative to the folder ('2024*/**/dawn-*'). Repeatable.",
         metavar="PATTERN",
     )
     exclude: list[str] | None = option(
-        None, "In folders, leave out files that match this. Repeatable.", metavar="PATTERN"
+        None, "In folders, skip files that match this pattern. Repeatable.", metavar="PATTERN"
     )
 
     def find(self) -> tuple[list[Recording], list[HtsatSedError]]:
@@ -101,7 +107,7 @@ class ChannelOptions:
     )
     track: int | None = option(
         None,
-        "Audio track of a file with several, such as a film, from 1.  \\[default: the first]",
+        "Audio track to read, from 1, in files with several tracks, such as films.  \\[default: the first]",
         min=1,
         metavar="N",
     )
@@ -143,9 +149,16 @@ class EachChannelOptions(ChannelOptions):
             paths.
         """
         if self.each and scores is not None:
-            raise typer.BadParameter("presence maps are of one channel each", param_hint="--scores")
+            raise typer.BadParameter(
+                "a presence map holds one channel: omit it, or choose a channel with --channel",
+                param_hint="--scores",
+            )
         if self.each and "-" in [recording.path for recording in recordings]:
-            raise typer.BadParameter("standard input can be read once: name a file", param_hint="--channel")
+            raise typer.BadParameter(
+                "all reads a recording once per channel, and standard input can be read only once: name a "
+                "file",
+                param_hint="--channel",
+            )
 
     def number(self) -> int | None:
         """See `ChannelOptions.number`; None for all."""
@@ -159,47 +172,48 @@ class ExecutionOptions:
     panel: ClassVar[str] = MODEL
     device: str = option(
         "auto",
-        "Device of the model: auto, cpu, cuda, cuda:1 or mps; several of one kind take turns: cuda:0,cuda:1.",
+        "Device that runs the model: auto, cpu, cuda, cuda:1 or mps. Several devices of one kind process "
+        "batches in turn: cuda:0,cuda:1.",
         metavar="NAME",
     )
     batch_size: str = option(
         "auto",
-        "Windows per batch: a number, or auto for one that suits the device. It is halved if a batch does "
+        "Windows per batch: a number, or auto to suit the device. The number is halved if a batch does "
         "not fit into the device's memory.",
         metavar="N|auto",
     )
     runtime: str = option(
         "auto",
-        "Library that computes the model: torch, openvino, or onnx (ONNX Runtime, on a CPU); auto selects "
-        "OpenVINO on a CPU if it is installed, else torch. onnx needs pip install 'htsat-sed\\[onnx]'. "
-        "Scores agree to 0.0001.",
+        "Library that runs the model: torch, openvino, or onnx (ONNX Runtime, on a CPU). auto selects "
+        "OpenVINO on a CPU if it is installed, otherwise torch. onnx needs pip install "
+        "'htsat-sed\\[onnx]'. Scores of the three agree to 0.0001.",
         metavar="NAME",
     )
     precision: str = option(
         "float32",
-        "Precision of the model after the front end: float32, bfloat16, float16 or int8. bfloat16 is for "
-        "GPUs and for CPUs with AVX512_BF16 or AMX, float16 for GPUs; scores change by some hundredths at "
-        "most. int8 uses OpenVINO on a CPU, 1.6 to 2.5 times as fast as float32; prepare the checkpoint with "
-        "`htsat-sed checkpoints calibrate`.",
+        "Precision of the model after the front end: float32, bfloat16, float16 or int8. bfloat16 suits "
+        "GPUs, and CPUs with AVX512_BF16 or AMX; float16 runs on GPUs only. Both change scores by a few "
+        "hundredths at most. int8 uses OpenVINO on a CPU and is 1.6 to 2.5 times as fast as float32; "
+        "prepare the checkpoint with `htsat-sed checkpoints calibrate`.",
         metavar="TYPE",
     )
     threads: int | None = option(
         None,
-        "At most N threads compute on a CPU, and N read recordings: for several processes on one "
-        "machine.  \\[default: one per processor core]",
+        "Use at most N threads to compute on a CPU, and N to read recordings. Useful with several "
+        "processes on one machine.  \\[default: one per processor core]",
         min=1,
         metavar="N",
     )
     jobs: int | None = option(
         None,
-        "At most N recordings are read at once: fewer for a slow disk, more for a distant store.  "
-        "\\[default: as --threads]",
+        "Read at most N recordings at once: fewer for a slow disk, more for remote storage.  \\[default: "
+        "same as --threads]",
         min=1,
         metavar="N",
     )
     compile_model: bool = option(
         False,
-        "Compile the model with torch first, which can take minutes: for long runs on a GPU.",
+        "Compile the model with torch first. This can take minutes and is meant for long runs on a GPU.",
         "--compile",
     )
 
@@ -211,19 +225,20 @@ class EventOptions:
     panel: ClassVar[str] = EVENTS
     threshold: list[str] | None = option(
         None,
-        "An event has a score above this, 0 to 1; LABEL=SCORE for one class. Repeatable.  "
+        "An event is a run of scores above this, 0 to 1. LABEL=SCORE sets it for one class. Repeatable.  "
         "\\[default: the checkpoint's, else 0.5]",
         metavar="[LABEL=]SCORE",
     )
     threshold_low: list[str] | None = option(
         None,
-        "Hysteresis: an event extends as far as scores stay above this.  \\[default: the checkpoint's, "
-        "else the threshold]",
+        "Hysteresis: an event extends on both sides while scores stay above this.  \\[default: the "
+        "checkpoint's, else the threshold]",
         metavar="[LABEL=]SCORE",
     )
     median_filter: list[str] | None = option(
         None,
-        "Median filter over the scores before the threshold.  \\[default: the checkpoint's, else none]",
+        "Length of the median filter applied to scores before the threshold.  \\[default: the "
+        "checkpoint's, else none]",
         metavar="[LABEL=]SECONDS",
     )
     min_gap: list[str] | None = option(
@@ -233,8 +248,8 @@ class EventOptions:
     )
     edge_level: list[str] | None = option(
         None,
-        "Begin and end events between tokens, where scores cross this share of an event's mean score, "
-        "0 to 0.9.  \\[default: the checkpoint's, else 0, at the edges of tokens]",
+        "Place onsets and offsets between tokens, where scores cross this fraction of the event's mean "
+        "score, 0 to 0.9.  \\[default: the checkpoint's, else 0: at token edges]",
         metavar="[LABEL=]SHARE",
     )
     min_event: list[str] | None = option(
@@ -244,14 +259,14 @@ class EventOptions:
     )
     raw_scores: bool = option(
         False,
-        "Print the model's own scores, without the checkpoint's calibration. Thresholds always apply to "
-        "these scores.",
+        "Report the model's raw scores, without the checkpoint's calibration. Thresholds always apply to "
+        "raw scores.",
         "--raw-scores",
     )
     post_processing: Path | None = option(
         None,
-        "A file with these values, for all classes and for each, as `htsat-sed tune` writes it. It "
-        "overrides the checkpoint's own; the options above override it.",
+        "File with these values for all classes or single ones, as written by `htsat-sed tune`. It "
+        "overrides the checkpoint's values; the options above override the file.",
         metavar="TOML",
     )
 
@@ -303,35 +318,35 @@ class ModelOptions:
     checkpoint: list[str] | None = option(
         None,
         "A checkpoint file, a name that `htsat-sed checkpoints list` shows, or hf://owner/name on the "
-        "Hugging Face Hub. Given several times, the models make an ensemble: their scores are averaged.  "
-        "\\[default: home, the bundled one]",
+        "Hugging Face Hub. If given several times, the models form an ensemble: their scores are "
+        "averaged.  \\[default: home, the bundled one]",
         "--checkpoint",
         "-c",
         metavar="FILE|NAME",
     )
     class_map: str | None = option(
         None,
-        "Class map: desed joins AudioSet's 527 classes into DESED's 10, with the thresholds of the HTS-AT "
+        "Class map: desed merges AudioSet's 527 classes into DESED's 10, with the thresholds of HTS-AT's "
         "authors; or your own TOML or CSV file.",
         "--map",
         metavar="desed|FILE",
     )
     labels: list[str] | None = option(
         None,
-        "Keep only this class; repeat it for more, or name a file with one label a line.",
+        "Keep only this class: a label, or a file with one label per line. Repeatable.",
         "--labels",
         metavar="LABEL|FILE",
     )
     hop: float = option(
         10.0,
-        "Step between the 10 s windows; less than 10 makes them overlap, and overlapped scores are "
-        "averaged with most weight on the middle of a window. Rounded to whole tokens of 0.3125 s.",
+        "Step between the 10 s windows, rounded to whole tokens of 0.3125 s. Below 10, windows overlap, "
+        "and their scores are averaged with most weight on the middle of a window.",
         metavar="SECONDS",
     )
     shifts: int = option(
         1,
-        "Score each window N times, shifted by parts of a token (0.3125 s), and average on this finer grid: "
-        "onsets and offsets become more exact. Takes N times as long.",
+        "Score each window N times, each time shifted by a fraction of a token (0.3125 s), and average "
+        "the scores on this finer grid. Onsets and offsets become more exact; takes N times as long.",
         min=1,
         max=32,
         metavar="N",
@@ -341,7 +356,7 @@ class ModelOptions:
         None, "Sample rate of an official .ckpt, if the file does not contain it.", metavar="HZ"
     )
     label_file: Path | None = option(
-        None, "Names of the classes of an official .ckpt, one per line.", metavar="FILE"
+        None, "File with the class names of an official .ckpt, one per line.", metavar="FILE"
     )
 
     @property
@@ -440,7 +455,7 @@ class ModelOptions:
         if abs(detector.hop - self.hop) > 1e-6:
             say(
                 "note",
-                f"windows step by {detector.hop:g} s, the whole number of tokens nearest to {self.hop:g} s",
+                f"--hop {self.hop:g} is rounded to {detector.hop:g} s, a whole number of tokens",
             )
         return detector
 
@@ -508,7 +523,7 @@ class DetectorOptions:
         ]
         if unused:
             raise typer.BadParameter(
-                "nothing is detected here, so that this has no effect: leave it out, or give --audio",
+                "has no effect, because the model does not run: omit it, or give --audio",
                 param_hint=", ".join(unused),
             )
 
@@ -573,21 +588,21 @@ class RunOptions(OverwriteOptions):
     )
     safe_cells: bool = option(
         False,
-        "In CSV and TSV, put an apostrophe before names and labels that begin with = + - or @, so that "
-        "spreadsheets do not run them as formulas.",
+        SAFE_CELLS,
         "--safe-cells",
     )
 
     json_summary: Path | None = option(
         None,
-        "Write counts of recordings done, failed and damaged, and times, as JSON when the run ends.",
+        "When the run ends, write times and the numbers of recordings done, failed and damaged to this "
+        "file, as JSON.",
         "--json-summary",
         metavar="FILE",
     )
     metrics: Path | None = option(
         None,
-        "Write such counts for Prometheus about every 15 s: into the folder of the node exporter's textfile "
-        "collector.",
+        "About every 15 s, write the numbers of recordings done, failed and damaged for Prometheus. Put "
+        "the file into the folder of the node exporter's textfile collector.",
         metavar="FILE.prom",
     )
 
@@ -697,7 +712,7 @@ def opened_remote(out: Path | None, *, fetch: str | None = None) -> Iterator[Rem
         return
     from htsat_sed.runs.remote_output import RemoteOutput
 
-    with waiting_for(f"looking at {address}"):
+    with waiting_for(f"checking {address}"):
         remote = RemoteOutput(address, fetch=fetch)
     shown.places[str(remote.folder)] = remote.above
     with remote:
@@ -757,8 +772,8 @@ def own_rules(values: Mapping[str, Any] | None, class_map: ClassMap | None) -> P
     try:
         return default_post_processing(values, class_map)
     except UsageError as error:
-        mend = "give it others with `htsat-sed checkpoints convert --post-processing`"
-        raise UsageError(f"the checkpoint's own post-processing: {error}; {mend}") from error
+        mend = "replace it with `htsat-sed checkpoints convert --post-processing`"
+        raise UsageError(f"the checkpoint's post-processing is invalid: {error}; {mend}") from error
 
 
 def flat(post_processing: Mapping[str, Any]) -> dict[str, Any]:
@@ -780,7 +795,7 @@ def parse_channel(given: str) -> int | None:
         return None
     if not (given.isascii() and given.isdecimal() and int(given) > 0):
         raise typer.BadParameter(
-            f"wanted mix, or a channel by its number from 1 on, got {given!r}", param_hint="--channel"
+            f"wanted mix or a channel number from 1, got {given!r}", param_hint="--channel"
         )
     return int(given)
 
@@ -791,6 +806,6 @@ def parse_batch_size(given: str) -> int | Literal["auto"]:
         return "auto"
     if not (given.isdecimal() and int(given) > 0):
         raise typer.BadParameter(
-            f"wanted a number of windows, 1 or more, or auto, got {given!r}", param_hint="--batch-size"
+            f"wanted auto or a number of at least 1, got {given!r}", param_hint="--batch-size"
         )
     return int(given)

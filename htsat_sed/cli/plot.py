@@ -59,39 +59,42 @@ class PictureOptions:
     recording: str = argument(REQUIRED, "A recording of any format and length.", metavar="RECORDING")
     out: Path | None = option(
         None,
-        "The picture to be, whose suffix tells the format: .png, .svg or .pdf; or a folder for "
-        "it.  \\[default: RECORDING.png in the current folder, such as street.wav.png]",
+        "Output: a picture, whose suffix selects the format (.png, .svg or .pdf), or a folder for it.  "
+        "\\[default: RECORDING.png in the current folder, such as street.wav.png]",
         "--output",
         "-o",
         metavar="FILE|DIR",
     )
     reference: Path | None = option(
         None,
-        "Reference events to draw below the events found: strong labels (DESED TSV) or any other "
-        "format that detect writes. In a table of many recordings, this one is found by its name.",
+        "Reference events to draw below the events found: strong labels (DESED TSV) or any other format "
+        "that detect writes. In a table of several recordings, RECORDING is found by its name.",
         "--reference",
         "-r",
         metavar="FILE|DIR",
     )
-    start: float = option(0.0, "Begin here: seconds, min:s or h:min:s.", metavar="TIME", parser=_time)
+    start: float = option(
+        0.0, "Start of the range to draw: seconds, min:s or h:min:s.", metavar="TIME", parser=_time
+    )
     end: float | None = option(
         None,
-        "End here. The model runs on what the range needs alone.  \\[default: the recording's end]",
+        "End of the range. The model runs only on the windows that the range needs.  \\[default: the "
+        "recording's end]",
         metavar="TIME",
         parser=_time,
     )
     row: float | None = option(
         None,
-        "Duration of a strip; a longer range is drawn as several, one below the other.  "
-        "\\[default: up to 2 min one strip, else the round duration that makes at most 6]",
+        "Duration of a strip; a longer range is drawn as several strips.  \\[default: one strip up to 2 "
+        "min, otherwise a round duration that makes at most 6]",
         metavar="TIME",
         parser=_time,
     )
     classes: int = option(
         12,
-        "Show at most so many classes: those with reference events first, then those with events, "
-        "then those that score 0.1 or more, each by their highest score. With --labels, all of these "
-        "are shown.",
+        "Show at most N classes: first those with reference events, then those with events, then those "
+        "that score 0.1 or more, each group sorted by highest score. With --labels, all named classes are "
+        "shown.",
         min=1,
         metavar="N",
     )
@@ -103,7 +106,9 @@ class PictureOptions:
             typer.BadParameter: naming the option.
         """
         if self.recording == STDIN:
-            raise typer.BadParameter("a recording is read twice for its picture: name a file")
+            raise typer.BadParameter(
+                "plot reads a recording twice, and standard input can be read only once: name a file"
+            )
         if self.end is not None and not self.start < self.end:
             raise typer.BadParameter(
                 f"wanted a range that ends after its start, got {self.start:g} to {self.end:g} s",
@@ -129,8 +134,8 @@ def plot(
     the threshold (a line), the events found (blue) and reference events (orange).
 
     A long recording becomes several strips, one below the other, after an overview of the whole.
-    A strip leaves out classes without events or scores in it.
-    If there are more tokens than pixels, the highest score counts: short events stay visible.
+    A strip omits classes that have no events or scores in it.
+    If several tokens share a pixel, the highest score is drawn: short events stay visible.
 
     [bold]Examples[/bold]
 

@@ -29,9 +29,9 @@ class RayOptions:
     panel: ClassVar[str] = MODEL
     ray: str | None = option(
         None,
-        "Score on a Ray cluster: its address (host:port), auto for the cluster that this machine is part of, "
-        "or local to start one on this machine. Each GPU gets a worker, else each --threads "
-        "cores; name --device cuda if this machine has no GPU.  "
+        "Score on a Ray cluster: its address (host:port), auto for the cluster that this machine belongs "
+        "to, or local to start one on this machine. There is one worker per GPU, or without GPUs per "
+        "--threads cores. Give --device cuda if the cluster has GPUs but this machine has none.  "
         "\\[default: score in this process]",
         "--ray",
         metavar="local|ADDRESS",
@@ -51,10 +51,12 @@ class RayOptions:
         if self.ray is None:
             return
         if STDIN in [recording.path for recording in recordings]:
-            raise typer.BadParameter("workers cannot read standard input: name a file", param_hint="--ray")
+            raise typer.BadParameter(
+                "Ray workers cannot read standard input: name a file", param_hint="--ray"
+            )
         if execution.device not in ("auto", "cpu", "cuda"):
             raise typer.BadParameter(
-                f"with --ray wanted auto, cpu or cuda, got {execution.device!r}", param_hint="--device"
+                f"--ray supports auto, cpu and cuda, got {execution.device!r}", param_hint="--device"
             )
 
     @contextmanager

@@ -47,7 +47,7 @@ class PageOptions:
     panel: ClassVar[str] = "Page"
     out: Path = option(
         Path("report.html"),
-        "The page to write; or a folder for one page per recording and an index.",
+        "Output: a page for all recordings, or a folder for one page per recording and an index.",
         "--output",
         "-o",
         metavar="HTML|DIR",
@@ -61,8 +61,8 @@ class PageOptions:
     )
     scores: Path | None = option(
         None,
-        "Presence maps from `detect --scores`, or score files, of these recordings: the model is not run. "
-        "-c names the checkpoint whose classes they have.",
+        "Presence maps from `detect --scores`, or score files, of these recordings: used instead of "
+        "running the model. Name the checkpoint that computed them with -c.",
         metavar="DIR",
     )
     title: str | None = option(
@@ -75,7 +75,7 @@ class PageOptions:
         "else events.",
     )
     audio_limit: float = option(
-        12.0, "Most sound in a page; long events are shortened to fit.", min=0.0, metavar="MB"
+        12.0, "Maximum size of the sound in a page; long events are shortened to fit.", min=0.0, metavar="MB"
     )
     bit_rate: int = option(24, "Bit rate of the sound, in kbit/s.", min=6, max=256, metavar="KBIT")
     padding: float = option(
@@ -101,7 +101,9 @@ class PageOptions:
         from htsat_sed.report.links import INDEX
 
         if not self.folder and self.out.suffix.lower() not in (".html", ".htm"):
-            raise typer.BadParameter(f"a page is called .html, got {self.out}", param_hint="--output")
+            raise typer.BadParameter(
+                f"the name of a page must end in .html, got {self.out}", param_hint="--output"
+            )
         _make_folder(self.out if self.folder else self.out.parent)
         check_writable(self.out)
         if not self.folder:
@@ -120,11 +122,11 @@ def report(
     events: EventOptions,
     messages: MessageOptions,
 ) -> None:
-    """Make a page to view, play and correct the events of recordings.
+    """Make an HTML page to view, play and correct the events of recordings.
 
     The page is one file that any browser opens without a server or network.
     It shows the spectrogram, the scores and the events, and plays the sound.
-    Sliders change the thresholds and so the events.
+    Sliders change the thresholds, and the events change with them.
     Press keys to mark events as right or wrong; draw missed events.
     The page exports labels, and a review table that evaluate reads.
 
@@ -240,9 +242,12 @@ def _kept_maps(
     for each in recordings:
         kept = maps.get(theirs.get(each.name, ""))
         if kept is None:
-            found[each.path] = AnnotationError(folder, f"has no scores of {each.name}")
+            found[each.path] = AnnotationError(folder, f"has no scores for {each.name}")
         elif kept.labels != detector.labels:
-            reason = f"the scores of {each.name} have other classes than the checkpoint: name its own with -c"
+            reason = (
+                f"the scores of {each.name} have other classes than the checkpoint: name the one that "
+                "computed them with -c"
+            )
             found[each.path] = AnnotationError(folder, reason)
         else:
             found[each.path] = kept
@@ -275,7 +280,7 @@ def _with_maps(
             if abs(stream.duration - result.duration) > detector.config.token_seconds:
                 raise AudioError(
                     path,
-                    f"lasts {stream.duration:.2f} s, but its scores were made of {result.duration:.2f} s",
+                    f"lasts {stream.duration:.2f} s, but its scores cover {result.duration:.2f} s",
                 )
             yield path, result
         except HtsatSedError as error:

@@ -14,7 +14,7 @@ import typer
 
 from htsat_sed.cli.embed import in_torch
 from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
-from htsat_sed.cli.options import ChannelOptions, MessageOptions, ModelOptions, OverwriteOptions
+from htsat_sed.cli.options import SAFE_CELLS, ChannelOptions, MessageOptions, ModelOptions, OverwriteOptions
 from htsat_sed.cli.progress import waiting_for
 from htsat_sed.cli.terminal import clock, emit, output, remark
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError, counted
@@ -38,11 +38,11 @@ class SearchOptions:
     """What is searched for."""
 
     panel: ClassVar[str] = "Search"
-    folder: Path = argument(REQUIRED, "A folder that embed wrote.", metavar="ARCHIVE")
+    folder: Path = argument(REQUIRED, "Archive: a folder that `htsat-sed embed` wrote.", metavar="ARCHIVE")
     like: list[str] | None = option(
         None,
         "Find stretches that sound like this: a recording, or a stretch of it in seconds "
-        "(night.flac@12.5-15). Repeatable: the mean counts.",
+        "(night.flac@12.5-15). Repeatable: the mean of all is used.",
         metavar="RECORDING[@START-END]",
     )
     unlike: list[str] | None = option(
@@ -59,7 +59,7 @@ class SearchOptions:
     )
     count: int = option(20, "Number of results.", "--count", "-n", min=1, metavar="N")
     per_recording: int | None = option(
-        None, "Most results from one recording.  \\[default: all]", min=1, metavar="N"
+        None, "Maximum number of results from one recording.  \\[default: all]", min=1, metavar="N"
     )
     label: str = option("similar", "Label of the results.")
 
@@ -70,9 +70,9 @@ class SearchOptions:
             typer.BadParameter: naming the option.
         """
         if (self.cluster is None) == (not self.like):
-            raise typer.BadParameter("wanted --like, or --cluster: one of both", param_hint="--like")
+            raise typer.BadParameter("give either --like or --cluster", param_hint="--like")
         if self.cluster is not None and self.unlike:
-            raise typer.BadParameter("goes with --like alone", param_hint="--unlike")
+            raise typer.BadParameter("works only with --like", param_hint="--unlike")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ResultOptions(OverwriteOptions):
 
     out: Path | None = option(
         None,
-        "A table (.tsv, .csv, .jsonl, .parquet), best first in TSV and CSV; or, with --format, a "
+        "Output table (.tsv, .csv, .jsonl, .parquet), best first in TSV and CSV; or, with --format, a "
         "folder.  \\[default: standard output]",
         "--output",
         "-o",
@@ -89,15 +89,13 @@ class ResultOptions(OverwriteOptions):
     )
     format: str | None = option(
         None,
-        "A format of events, as for detect: audacity or raven write one file per recording.  \\[default: by "
-        "the suffix, else csv]",
+        "Format of the events, as for detect; audacity and raven, for example, write one file per "
+        "recording.  \\[default: from the suffix of -o, else csv]",
         "--format",
         "-f",
         metavar="NAME",
     )
-    safe_cells: bool = option(
-        False, "In CSV and TSV, stop spreadsheets from running names and labels as formulas.", "--safe-cells"
-    )
+    safe_cells: bool = option(False, SAFE_CELLS, "--safe-cells")
 
 
 @with_groups
@@ -107,11 +105,11 @@ def search(
     model: Annotated[ModelOptions, Without("hop", "shifts", "class_map", "labels", "label_file")],
     messages: MessageOptions,
 ) -> None:
-    """Find the stretches of an archive that sound like others, or group what sounds alike.
+    """Find the stretches of an archive that sound like a given sound, or group similar stretches.
 
     Queries are embedded by the model of the archive. Results are events, with the
     similarity as score, 1 for the same sound; plot, segments and report read them.
-    Stretches of a query itself are left out.
+    Results exclude the stretches of the query itself.
 
     [bold]Examples[/bold]
 
@@ -179,7 +177,7 @@ def _format(out: Path | None, format: str | None) -> str:
         return "csv"  # which has scores
     fitting = [name for name, of in FORMATS.items() if of.shared and of.suffix == out.suffix.lower()]
     if not fitting:
-        raise typer.BadParameter(f"cannot tell the format of {out}: name it with --format", param_hint="-o")
+        raise typer.BadParameter(f"cannot determine the format of {out}: give --format", param_hint="-o")
     return fitting[0]
 
 
@@ -189,7 +187,10 @@ def _check_output(out: Path | None, format: str, overwrite: bool) -> None:
 
     if out is None:
         if FORMATS[format].lines is None or not FORMATS[format].shared:
-            raise typer.BadParameter(f"{format} goes to a file or folder: name it with -o", param_hint="-f")
+            raise typer.BadParameter(
+                f"{format} cannot be written to standard output: name a file or folder with -o",
+                param_hint="-f",
+            )
     elif FORMATS[format].shared:
         check_files(out)
         check_replaceable(out, overwrite=overwrite)
@@ -217,8 +218,8 @@ def _check_model(folder: Path, kind: Kind, detector: Detector) -> None:
     own = "+".join(fingerprint(model) for model in detector.models)
     if own != kind.model:
         raise UsageError(
-            f"{folder}: was made with another model ({kind.model}, from {' + '.join(kind.checkpoints)}; this "
-            f"one is {own}): name that with --checkpoint, or embed the recordings anew"
+            f"{folder}: was made with another model ({kind.model}, from {' + '.join(kind.checkpoints)}; "
+            f"this one is {own}): give that one with --checkpoint, or embed the recordings again"
         )
 
 
@@ -236,9 +237,9 @@ def _embedded(detector: Detector, stretches: Sequence[tuple[str, float, float]])
         if isinstance(found, Exception):
             raise found
         if not len(found.vectors):
-            raise AudioError(path, f"ends at {found.duration:.2f} s, before the stretch that was asked for")
+            raise AudioError(path, f"ends at {found.duration:.2f} s, before the requested stretch")
         if not found.vectors.any():
-            raise AudioError(path, "is digital silence where it was asked for: nothing sounds like it")
+            raise AudioError(path, "is digital silence in the requested stretch: no sound to search for")
         queries.append(Query(found.vectors[0], os.path.realpath(path), start, end))
     return queries
 

@@ -51,14 +51,14 @@ class PlaceOptions:
     )
     report: Path | None = option(
         None,
-        "Page or folder that `htsat-sed report` made of these recordings: clips.csv gets a column page with "
-        "a link to each event.",
+        "Page or folder that `htsat-sed report` made of these recordings: adds a column page to "
+        "clips.csv, with a link to each event.",
         metavar="HTML|DIR",
     )
     overwrite: bool = option(
         False,
-        "Cut again if CLIPS has a clips.csv. Clips of the same name and clips.csv are replaced; other files "
-        "are kept.",
+        "Cut even if CLIPS has a clips.csv. It and clips of the same name are replaced; other files are "
+        "kept.",
         "--overwrite",
     )
 
@@ -76,18 +76,22 @@ class ChoiceOptions:
         "With --limit: the events with the highest scores, random events, or equal numbers of random events "
         "from each band of scores, to check how reliable scores are.",
     )
-    bands: int = option(10, "Equal bands of scores from 0 to 1, for bands.", min=1, metavar="N")
+    bands: int = option(
+        10, "For --choose bands: number of equal bands of scores from 0 to 1.", min=1, metavar="N"
+    )
     spread: bool = option(
-        False, "Take from the recordings in turn, so that no recording dominates.", "--spread"
+        False, "Take events from the recordings in turn, so that no recording dominates.", "--spread"
     )
     seed: int = option(0, "Random seed.")
     labels: list[str] | None = option(
         None,
-        "Only events of this class; repeatable, or a file with one label per line.",
+        "Cut only events of this class: a label, or a file with one label per line. Repeatable.",
         "--labels",
         metavar="LABEL|FILE",
     )
-    min_score: float = option(0.0, "Only events with at least this score.", min=0.0, max=1.0, metavar="SCORE")
+    min_score: float = option(
+        0.0, "Cut only events with at least this score.", min=0.0, max=1.0, metavar="SCORE"
+    )
 
     @property
     def choice(self) -> ClipChoice:
@@ -121,7 +125,7 @@ class ClipOptions:
     )
     channel: str = option(
         "all",
-        "Channels to keep: all, or the number of one, from 1.",
+        "Channels to keep: all, or one channel by its number from 1.",
         metavar="all|N",
     )
 
@@ -154,7 +158,7 @@ def segments(
     run: Annotated[RunOptions, Without("restart", "overwrite", "failures_table", "json_summary")],
     messages: MessageOptions,
 ) -> None:
-    """Cut events out of recordings, as clips to listen to.
+    """Cut events out of recordings as audio clips.
 
     Clips keep the sample rate, channels and bit depth of their recording.
     They are named RECORDING_ONSET_OFFSET_LABEL_SCORE, in a folder for each class.

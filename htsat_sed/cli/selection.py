@@ -40,7 +40,10 @@ class SelectionOptions:
         None, "Select recordings that began before this time, or time of day.", metavar="TIME"
     )
     min_duration: float = option(
-        0.0, "Leave out recordings that are shorter according to their headers.", min=0.0, metavar="SECONDS"
+        0.0,
+        "Skip recordings that are shorter than this according to their headers.",
+        min=0.0,
+        metavar="SECONDS",
     )
     limit: int | None = option(None, "Select at most N recordings, the first ones.", min=1, metavar="N")
     sample: bool = option(
@@ -131,7 +134,7 @@ def _within(since: str | None, until: str | None) -> Callable[[datetime], bool]:
     hours = [bool(re.fullmatch(r"\d{1,2}:\d\d(:\d\d)?", each.strip())) for each in given]
     if any(hours):
         if not all(hours):
-            raise UsageError("--since, --until: wanted two dates, or two times of day")
+            raise UsageError("--since, --until: give two dates, or two times of day")
         first = _hour(since) if since is not None else time.min
         last = _hour(until) if until is not None else time.max
         if first <= last:

@@ -21,21 +21,22 @@ class MixingOptions:
 
     recipe: str = argument(
         REQUIRED,
-        "Recipe, as for train: its data are mixed according to its section \\[soundscapes].",
+        "Recipe, as for train. Its clips are mixed according to its section \\[soundscapes].",
         metavar="RECIPE",
     )
     data: Path = option(REQUIRED, "Folder of the clips, as for train.", metavar="DIR")
     out: Path = option(
         REQUIRED,
-        "Folder without soundscapes, for audio/, reference.tsv and durations.tsv, as in DESED.",
+        "Output folder without earlier soundscapes. Receives audio/, reference.tsv and durations.tsv, as "
+        "in DESED.",
         "--output",
         "-o",
         metavar="DIR",
     )
-    count: int = option(100, "Number of soundscapes.", min=1, metavar="N")
+    count: int = option(100, "Number of soundscapes to mix.", min=1, metavar="N")
     fold: list[int] | None = option(
         None,
-        r"Only clips of this fold; repeatable.  \[default: folds that the recipe does not train on]",
+        r"Mix only clips of this fold. Repeatable.  \[default: folds that the recipe does not train on]",
         metavar="N",
     )
     seed: int = option(0, "Random seed of the soundscapes.", metavar="N")

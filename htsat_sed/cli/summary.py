@@ -43,13 +43,13 @@ class SeasonOptions:
     out: Path = option(REQUIRED, "Folder for the tables and pictures.", "--output", "-o", metavar="DIR")
     site: str | None = option(
         None,
-        "Regular expression for the site in a recording's name, such as '^[^_]+', or its first group.  "
-        "\\[default: the first folder, or the part before the date]",
+        "Regular expression that matches the site in a recording's name, such as '^[^_]+'. If it has "
+        "groups, the first one is the site.  \\[default: the first folder, or the part before the date]",
         metavar="PATTERN",
     )
     labels: list[str] | None = option(
         None,
-        "Count only this class; repeatable, or a file with one label per line.",
+        "Count only this class: a label, or a file with one label per line. Repeatable.",
         metavar="LABEL|FILE",
     )
     min_score: float = option(
@@ -67,8 +67,8 @@ class SeasonOptions:
     )
     report: Path | None = option(
         None,
-        "Folder that `htsat-sed report` made of these recordings: the tables get a column page with links to "
-        "the recordings of each count.",
+        "Folder that `htsat-sed report` made of these recordings: adds a column page to the tables, with "
+        "links to the recordings of each count.",
         metavar="DIR",
     )
 
@@ -119,10 +119,12 @@ def summary(
     from htsat_sed.summary.tables import table_paths, write_tables
 
     if (drawn.latitude is None) != (drawn.longitude is None):
-        raise typer.BadParameter("wanted both, or neither", param_hint="--latitude, --longitude")
+        raise typer.BadParameter("give both, or neither", param_hint="--latitude, --longitude")
     clock = clock_options.clock()
     if drawn.latitude is not None and clock.timezone is None:
-        raise typer.BadParameter("sunrise and sunset need a time zone", param_hint="--timezone")
+        raise typer.BadParameter(
+            "sunrise and sunset need a time zone: give --timezone", param_hint="--timezone"
+        )
     if drawn.latitude is not None:
         require_astral()
     link = _page_link(given)
@@ -161,7 +163,7 @@ def _page_link(given: SeasonOptions) -> Callable[[Period, Row], str] | None:
     if given.report is None:
         return None
     if not given.report.is_dir():
-        raise typer.BadParameter("wanted the folder of pages that report made", param_hint="--report")
+        raise typer.BadParameter("wanted a folder of pages made by `htsat-sed report`", param_hint="--report")
     links = ReportLinks(given.report, given.out)
 
     def link(period: Period, row: Row) -> str:
@@ -252,7 +254,9 @@ def _report_unknown(path: Path, without: Mapping[str, Sequence[str]], total: int
         if names:
             more = f" and {len(names) - _LISTED} more" if names[_LISTED:] else ""
             some = ", ".join(names[:_LISTED]) + more
-            reason = f"{len(names)} of {total} recordings are left out, as their {what} is unknown: {some}"
+            reason = (
+                f"{len(names)} of {total} recordings are left out because their {what} is unknown: {some}"
+            )
             errors.append(AnnotationError(path, f"{reason}; {remedies[what]}"))
             report(errors[-1])
     return errors
@@ -302,7 +306,7 @@ def _draw(pictures: Mapping[str, Path], season: Season, drawn: PictureOptions, c
     for label in labels:
         draw_heat_map(pictures[label], label, dates, hour_by_day(season, label, dates), zone=zone, sun=sun)
     if len(labels) > MOST_CURVES:
-        say("note", f"daily: only the {MOST_CURVES} classes with the most minutes, of {len(labels)}")
+        say("note", f"the daily plot shows the {MOST_CURVES} classes with the most minutes, of {len(labels)}")
     shares = {site: daily_shares(season, site, labels[:MOST_CURVES]) for site in season.effort}
     draw_daily_curves(pictures[""], shares, zone=zone, sun=(sun[0], sun[-1]) if sun else None)
 

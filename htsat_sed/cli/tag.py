@@ -60,22 +60,23 @@ class TagOptions:
     )
     top: int | None = option(
         None,
-        "Only the N highest classes of each recording.  \\[default: all; on a terminal 5]",
+        "Write only the N classes with the highest scores in each recording.  \\[default: all; on a "
+        "terminal 5]",
         min=1,
         metavar="N",
     )
     pool: Literal["max", "mean"] = option("max", "Pooling over the 10 s windows of a longer recording.")
     shifts: int = option(
         1,
-        "Average the scores of N copies of each window, cyclically shifted by some milliseconds; 10 for the "
-        "published figures on AudioSet. Takes N times as long.",
+        "Average the scores of N copies of each window, cyclically shifted by a few milliseconds; 10 "
+        "reproduces the published figures on AudioSet. Takes N times as long.",
         min=1,
         metavar="N",
     )
 
     raw_scores: bool = option(
         False,
-        "Write the model's raw scores, without the checkpoint's calibration.",
+        "Report the model's raw scores, without the checkpoint's calibration.",
         "--raw-scores",
     )
 
@@ -90,7 +91,8 @@ class TagOptions:
             raise typer.BadParameter("a wide table has all classes: omit --top or --wide", param_hint="--top")
         if self.out is not None and self.out.suffix.lower() in _OTHERS:
             raise typer.BadParameter(
-                f"tags are a CSV or TSV table, got {self.out}: name it .csv", param_hint="--output"
+                f"tags are written as CSV or TSV, got {self.out}: name a .csv or .tsv file",
+                param_hint="--output",
             )
         check_files(self.out)
 
@@ -128,7 +130,7 @@ def tag(
 
     Writes CSV with the columns filename, event_label and score, highest first.
     A recording shorter than 10 s is repeated, as in the official code; detect
-    adds silence instead, so that their scores may differ.
+    adds silence instead, so scores may differ.
     With -o, give the same command again to resume a stopped run.
 
     [bold]Examples[/bold]

@@ -35,13 +35,13 @@ class TeachOptions:
 
     clips: Path = argument(
         REQUIRED,
-        "A folder with a folder of clips for each class; or labels of recordings, in any format that "
+        "Folder with a subfolder of clips for each class; or labels of recordings, in any format that "
         "evaluate reads, with --audio.",
         metavar="CLIPS",
     )
-    out: Path = option(REQUIRED, "The checkpoint to write.", "--output", "-o", metavar="SAFETENSORS")
+    out: Path = option(REQUIRED, "Checkpoint to write.", "--output", "-o", metavar="SAFETENSORS")
     audio: Path | None = option(
-        None, "Folder of the recordings, if CLIPS are labels: events are cut out of them.", metavar="DIR"
+        None, "Folder of the recordings, if CLIPS are labels: the events are cut out of them.", metavar="DIR"
     )
     start: str = option(
         "home",
@@ -51,7 +51,9 @@ class TeachOptions:
         metavar="FILE|NAME",
     )
     head_only: bool = option(
-        False, "Train the head alone: several times as fast and less exact, for a first look.", "--head-only"
+        False,
+        "Train only the head: several times as fast but less accurate, for a first look.",
+        "--head-only",
     )
     keep_classes: bool = option(
         False,
@@ -61,41 +63,45 @@ class TeachOptions:
     )
     add: Path | None = option(
         None,
-        "A checkpoint of teach: train also on its clips.",
+        "Checkpoint made by teach: train also on its clips.",
         metavar="SAFETENSORS",
     )
     folds: int = option(
         3, "Number of models, each trained without one fold of the sources.", min=2, metavar="N"
     )
     min_precision: float = option(
-        0.75, "Least precision of events, where a threshold reaches it.", min=0.0, max=1.0
+        0.75,
+        "Minimum precision of events; thresholds are chosen to reach it where possible.",
+        min=0.0,
+        max=1.0,
     )
     false_alarms: float = option(
         10.0,
-        "Most false alarms per hour in negatives and synthetic sounds, of all classes together.",
+        "Maximum false alarms per hour in negatives and synthetic sounds, over all classes.",
         min=0.0,
         metavar="N",
     )
     caution: float = option(
         0.2,
-        "Without negatives, thresholds are raised as long as the F1 falls by no more than this part: fewer "
-        "false alarms, and fewer events found.",
+        "Without negatives, raise thresholds as long as the F1 falls by no more than this fraction: fewer "
+        "false alarms, but fewer events found.",
         min=0.0,
         max=1.0,
     )
     steps: int | None = option(
         None,
-        "Training steps of each fold; without effect with --head-only.  "
-        "\\[default: 50 to 160, by the number of clips]",
+        "Training steps per fold; no effect with --head-only.  \\[default: 50 to 160, depending on the "
+        "number of clips]",
         min=1,
     )
     seed: int = option(0, "Random seed.")
     run: Path | None = option(
         None,
-        "State, from which a stopped run resumes.  \\[default: the output with the suffix .run]",
+        "Folder for the state, from which a stopped run resumes.  \\[default: the output with the suffix "
+        ".run]",
         metavar="DIR",
     )
-    restart: bool = option(False, "Train anew, and replace the state in --run.", "--restart")
+    restart: bool = option(False, "Discard the state in --run and start again.", "--restart")
 
     panel: ClassVar[str] = "Options"
 
@@ -135,13 +141,13 @@ def teach(
 ) -> None:
     r"""Train a model on classes of your own, from a folder of clips for each class.
 
-    Ten clips a class are a beginning, twenty of different recordings are better.
-    Folders named _background or other hold sounds that are no events; without
-    them, synthetic sounds are used. Models are trained without a part of the
-    sources and validated on it; the checkpoint is the mean of their weights, with
-    thresholds for the wanted precision and calibrated scores.
-    To resume a stopped run, give the same command again. With --head-only and
-    --keep-classes, it begins anew.
+    Ten clips per class are enough to start; twenty from different recordings are
+    better. Put sounds that are not events into a folder named _background or other;
+    without one, synthetic sounds are used. Each model is trained without one fold of
+    the sources and validated on it. The checkpoint averages the weights of the models,
+    and has thresholds for the required precision and calibrated scores.
+    To resume a stopped run, give the same command again. With --head-only or
+    --keep-classes, it starts again.
 
     Needs the extra: pip install 'htsat-sed\[train]'.
 
@@ -175,10 +181,8 @@ def teach(
                 restart=options.restart,
             )
     except KeyboardInterrupt:
-        kept = f"goes on from what {options.folder} holds"
-        again = (
-            "begins anew, as nothing is kept of the training of a head alone" if options.head_alone else kept
-        )
+        kept = f"resumes from {options.folder}"
+        again = "starts again, because training only the head keeps no state" if options.head_alone else kept
         say("stopped", f"the same command {again}", "bold yellow")
         raise typer.Exit(130) from None
     except UsageError as error:
@@ -242,7 +246,7 @@ def _collection(options: TeachOptions) -> Collection:
         if not options.clips.exists():
             raise UsageError(f"{options.clips}: does not exist")
         raise UsageError(
-            f"{options.clips}: wanted a folder with a folder for each class, or labels with --audio"
+            f"{options.clips}: wanted a folder with a subfolder for each class, or labels with --audio"
         )
     if options.add is not None:
         for label, clips in from_tables(options.add.with_suffix(".run")).items():
@@ -284,7 +288,7 @@ def _show(collection: Collection, taught: Taught) -> None:
             "checkpoint is the mean of them. Intervals are 95 %, over sources."
         )
     else:
-        output.print("The model was trained on all clips: how well it finds others is unknown.")
+        output.print("The model was trained on all clips, so its accuracy on other recordings is unknown.")
 
 
 def _cells(figures: ClassFigures) -> list[str]:

@@ -25,7 +25,7 @@ _LISTED = 30  # failures in a summary
 _SCREEN = 20  # recordings whose messages are still on the screen at the end
 # Control characters, line separators, marks that reverse the direction of text, and bytes that are no text.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_CLOSED = "is closed: give it a place to go, or an --output"
+_CLOSED = "is closed: redirect it to a file, or give --output"
 _ALWAYS = ("error", "stopped")  # what --quiet leaves
 _LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:]+[-+][\d:]+ \[\d+\] ")  # how a line of a log begins
 

@@ -30,12 +30,12 @@ class TrainingOptions:
     out: Path = option(REQUIRED, "Checkpoint to write.", "--output", "-o", metavar="SAFETENSORS")
     recipe: str | None = argument(
         None,
-        "Data and settings of the training: a TOML file, or the name of a bundled recipe: audioset, esc50, "
-        "speech-commands, desed, home, and home-all, home-silent, home-silent-more and home-unheard, which "
-        "fine-tune it. docs/training.md describes recipes.",
+        "Data and settings of the training: a TOML file, or the name of a bundled recipe: audioset, "
+        "esc50, speech-commands, desed, home, and home-all, home-silent, home-silent-more and "
+        "home-unheard, which fine-tune home. docs/training.md describes recipes.",
         metavar="RECIPE",
     )
-    named: str | None = option(None, "The same, as an option.", "--recipe", metavar="RECIPE")
+    named: str | None = option(None, "RECIPE as an option.", "--recipe", metavar="RECIPE")
     run: Path | None = option(
         None,
         "Folder for state and log (metrics.csv; TensorBoard's, if installed). An interrupted run resumes "
@@ -56,24 +56,26 @@ class MachineOptions:
     """Hardware of the training."""
 
     panel: ClassVar[str] = "Machine"
-    device: str = option("auto", "auto, cpu, cuda, mps.", metavar="DEVICE")
+    device: str = option("auto", "Device to train on: auto, cpu, cuda or mps.", metavar="DEVICE")
     devices: int = option(
         1, "Processes per node, each with its own GPU (or share of the CPU).", metavar="N", min=1
     )
-    nodes: int = option(1, "Machines; start the command on each by SLURM or torchrun.", metavar="N", min=1)
+    nodes: int = option(
+        1, "Number of machines; start the command on each with SLURM or torchrun.", metavar="N", min=1
+    )
     precision: str = option(
-        "float32", "float32, or bfloat16 or float16 mixed with float32 weights.", metavar="TYPE"
+        "float32", "Precision: float32, or bfloat16 or float16 mixed with float32 weights.", metavar="TYPE"
     )
     accumulate: int = option(
         1,
-        "Accumulate each step over this many smaller batches, if the recipe's do not fit in memory.",
+        "Accumulate each step over N smaller batches, if the recipe's batches do not fit in memory.",
         metavar="N",
         min=1,
     )
     workers: int = option(1, "Processes per device that read, decode and mix recordings.", metavar="N", min=0)
     threads: int | None = option(
         None,
-        "At most N threads compute on a CPU.  \\[default: one per processor core]",
+        "Use at most N threads to compute on a CPU.  \\[default: one per processor core]",
         min=1,
         metavar="N",
     )
@@ -160,7 +162,7 @@ def train(options: TrainingOptions, machine: MachineOptions, messages: MessageOp
 def _check(options: TrainingOptions, machine: MachineOptions) -> None:
     """Check the options before training."""
     if (options.recipe is None) == (options.named is None):
-        raise typer.BadParameter("wanted one recipe: a file or a name", param_hint="RECIPE")
+        raise typer.BadParameter("give one recipe: a file or a name", param_hint="RECIPE")
     check_training(options.out, machine)
 
 

@@ -54,7 +54,9 @@ class TuningInputs:
 
     reference: Path | None = argument(None, "Strong labels, as for evaluate.", metavar="REFERENCE")
     scores: Path | None = option(None, "Presence maps from `detect --scores`, or score files.", metavar="DIR")
-    audio: Path | None = option(None, "Recordings, to compute presence maps.", metavar="DIR")
+    audio: Path | None = option(
+        None, "Folder of the recordings of REFERENCE, to compute their presence maps.", metavar="DIR"
+    )
     before: Path | None = option(
         None,
         "Previous values, instead of the checkpoint's; a class keeps them unless others are better.",
@@ -70,7 +72,7 @@ class TuningInputs:
             typer.BadParameter: both presence maps and recordings are given, or neither.
         """
         if (self.scores is None) == (self.audio is None):
-            raise typer.BadParameter("wanted either --scores or --audio")
+            raise typer.BadParameter("give either --scores or --audio")
         assert self.reference is not None
         return self.reference
 
@@ -88,7 +90,7 @@ class TunedFiles:
         metavar="TOML",
     )
     into: Path | None = option(
-        None, "Write a copy of the checkpoint (-c) with the values.", metavar="SAFETENSORS"
+        None, "Write a copy of the checkpoint (-c) with the values to this file.", metavar="SAFETENSORS"
     )
 
 
@@ -99,19 +101,21 @@ class SearchOptions:
     panel: ClassVar[str] = SEARCH
     metric: str = option(
         "intersection",
-        "Metric to maximise: F1 by intersection, collar or segment; psds1 or psds2: the exact PSDS, by "
-        "filters and gaps, with thresholds for the highest F1 by the criteria of the scenario.",
+        "Metric to maximise: intersection, collar or segment for that kind of F1; psds1 or psds2 to "
+        "choose filters and gaps for the exact PSDS, and thresholds for the highest F1 under the criteria "
+        "of that scenario.",
         metavar="METRIC",
     )
     method: str = option(
         "threshold",
-        "threshold (runs of high scores), change-points (boxes between changes, cSEBBs), or both (the better "
-        "for each class); threshold-alone keeps filters and gaps, needs fewer recordings and takes seconds.",
+        "threshold (runs of high scores), change-points (boxes between changes, cSEBBs), or both (the "
+        "better for each class); threshold-alone tunes only thresholds, needs fewer recordings and takes "
+        "seconds.",
         metavar="METHOD",
     )
     negatives: NegativesOption = None
     false_alarms_per_hour: float = option(
-        2.0, "With --negatives: limit of false alarms, for all classes together.", min=0.0, metavar="N"
+        2.0, "With --negatives: maximum false alarms per hour, over all classes.", min=0.0, metavar="N"
     )
     folds: int = option(5, "Folds of the cross-validation over recordings.", min=2, metavar="N")
     seed: int = option(0, "Random seed of the folds.", min=0, metavar="N")
@@ -156,8 +160,8 @@ class OneDetectorOptions:
     channels: ChannelOptions = ChannelOptions()
     precision: str = option(
         "float32",
-        "With --reviewed: wanted share of right events; the default is 0.9. With --audio: precision of the "
-        "model after the front end, float32, bfloat16, float16 or int8.",
+        "With --reviewed: required share of right events; the default is 0.9. With --audio: precision of "
+        "the model after the front end, float32, bfloat16, float16 or int8.",
         metavar="PART|TYPE",
         rich_help_panel=MODEL,
     )
@@ -169,7 +173,7 @@ class OneDetectorOptions:
         return replace(self.model, checkpoint=checkpoint, execution=execution).detector(self.channels)
 
 
-HELP = """Tune threshold, hysteresis, median filter, gap and shortest event of each class.
+HELP = """Tune threshold, hysteresis, median filter, minimum gap and minimum event of each class.
 
 The search for thresholds is exact; the other values are chosen from a few candidates.
 
@@ -182,13 +186,13 @@ The table shows each F1 three times:
 The gain is held out minus before, with its 95 % interval over recordings.
 
 With --reviewed, thresholds come from verdicts on events: for each class,
-the lowest threshold with the wanted precision, and the interval of the
-precision. For classes with too few verdicts, tune lists events to review
+the lowest threshold with the required precision, and the interval of the
+precision. For classes with too few verdicts, tune lists the events to review
 next.
 
 With --negatives, tune finds the highest F1 within --false-alarms-per-hour.
-A class without any values within the limit becomes silent; more
-negatives, or a higher limit, can prevent this.
+A class that no values keep within the limit becomes silent; more negatives,
+or a higher limit, can prevent this.
 
 [bold]Examples[/bold]
 
@@ -237,8 +241,8 @@ def tune(
     strong = read_events(reference)
     if reference.is_file() and read_heard(reference) is not None:
         logging.getLogger("htsat_sed").warning(
-            "%s: an index of clips, but tuning requires recordings that were listened to completely: events "
-            "that nobody listened to count as false positives",
+            "%s: is an index of clips, but tuning needs recordings that were listened to completely: "
+            "events that nobody listened to count as false positives",
             reference,
         )
     info = read_info(file) if file is not None else None

@@ -28,14 +28,17 @@ class ReviewOptions:
     panel: ClassVar[str] = "From a review"
     reviewed: Path | None = option(
         None,
-        "A review exported from a page of `htsat-sed report`, instead of REFERENCE: find for each class the "
-        "lowest threshold with the wanted --precision.",
+        "A review exported from a page of `htsat-sed report`, instead of REFERENCE: find the lowest "
+        "threshold of each class that reaches --precision.",
         "--reviewed",
         metavar="CSV",
     )
 
     next_events: Path | None = option(
-        None, "With --reviewed: write the events to review next to this table.", "--next", metavar="CSV"
+        None,
+        "With --reviewed: write a table of the events that you should review next.",
+        "--next",
+        metavar="CSV",
     )
 
     def check(self, reference: Path | None, others: Sequence[object]) -> None:
@@ -52,7 +55,7 @@ class ReviewOptions:
             raise typer.BadParameter("wanted either REFERENCE or --reviewed")
         if self.reviewed is not None and any(value is not None for value in others):
             raise typer.BadParameter(
-                "a review includes scores: --scores, --audio, --negatives and --into are for REFERENCE",
+                "a review includes scores: --scores, --audio, --negatives and --into need REFERENCE",
                 param_hint="--reviewed",
             )
         if self.reviewed is None and self.next_events is not None:

@@ -242,8 +242,11 @@ def test_what_fails_exits_with_1_and_one_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("export", "out.pt"), "wanted an output ending in .onnx, got out.pt"),
-        (("convert", "{official}", "out.ckpt"), "wanted an output ending in .safetensors, got out.ckpt"),
+        (("export", "out.pt"), "the name of the output must end in .onnx, got out.pt"),
+        (
+            ("convert", "{official}", "out.ckpt"),
+            "the name of the output must end in .safetensors, got out.ckpt",
+        ),
         (
             ("convert", "{official}", "o.safetensors", "--loss", "bce"),
             "wanted --loss clip_bce or clip_ce, got bce",

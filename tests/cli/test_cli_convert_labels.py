@@ -102,7 +102,7 @@ def test_a_raven_table_of_a_folder_needs_the_recordings(labels, run, tmp_path):
         tmp_path / "audio",
     )
     code, _, err = run(*arguments)
-    assert (code, "left out, as their duration is not known: silence.wav" in err) == (1, True)
+    assert (code, "left out because their duration is unknown: silence.wav" in err) == (1, True)
     assert list(read_events(tmp_path / "out.txt")) == ["a_20261025_013000.wav"]
 
 

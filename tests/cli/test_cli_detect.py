@@ -168,7 +168,7 @@ def test_an_impossible_value_of_a_checkpoint_says_where_it_is_from(
     code, _, err = run("detect", recordings, "-c", tmp_path / "c.safetensors")
     assert code == 2
     assert err.startswith(
-        "error: the checkpoint's own post-processing: wanted median_filter in seconds, 0 to 600"
+        "error: the checkpoint's post-processing is invalid: wanted median_filter in seconds, 0 to 600"
     )
 
 
@@ -225,7 +225,7 @@ def test_a_class_that_is_not_there_names_the_command_that_lists_them(
     save_checkpoint("my own.safetensors", HTSAT(config, tuple("abcdefghijk")))
     soundfile.write("a.wav", recording(1.0, RATE, 1), RATE)
     code, _, err = run("detect", "a.wav", "-c", "my own.safetensors", "--labels", "Unheard")
-    hint = "`htsat-sed checkpoints info 'my own.safetensors' --labels` lists those there are"
+    hint = "`htsat-sed checkpoints info 'my own.safetensors' --labels` lists its classes"
     assert (code, err) == (2, f"error: --labels: no class 'Unheard' in this model; {hint}\n")
 
 
@@ -253,10 +253,10 @@ def test_a_folder_without_recordings(run: Run, checkpoint: Path, tmp_path: Path)
             "--labels: no class 'Dog' in class map map; there are Pet",
         ),
         (["--format", "xml"], "wanted one of tsv, csv, jsonl"),
-        (["-f", "tsv", "-f", "csv"], "several formats go to a folder: name it with -o"),
-        (["-o", "events.xyz"], "cannot tell the format of events.xyz: name it with --format"),
+        (["-f", "tsv", "-f", "csv"], "several formats need a folder: name it with -o"),
+        (["-o", "events.xyz"], "cannot determine the format of events.xyz: give --format"),
         (["--hop", "12"], "wanted a hop of more than 0 and at most 10 s, got 12"),
-        (["--batch-size", "0"], "wanted a number of windows, 1 or more, or auto, got '0'"),
+        (["--batch-size", "0"], "wanted auto or a number of at least 1, got '0'"),
         (
             ["--map", "desed"],
             "joins classes that the model lacks: 'Car alarm' and 49 more; is the map for another model?",
@@ -417,7 +417,7 @@ def test_tag_writes_csv_or_tsv(
 
 def test_tag_is_a_table(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
     code, _, err = run("tag", recordings, "-c", checkpoint, "-o", tmp_path / "tags.parquet")
-    assert (code, "tags are a CSV or TSV table" in err, list(tmp_path.glob("tags*"))) == (2, True, [])
+    assert (code, "tags are written as CSV or TSV" in err, list(tmp_path.glob("tags*"))) == (2, True, [])
 
 
 def test_tag_writes_nothing_where_it_cannot(

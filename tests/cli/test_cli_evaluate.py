@@ -153,7 +153,7 @@ def test_presence_maps_with_the_thresholds_of_their_class_map(run: Run, maps: Pa
     (tmp_path / "other.toml").write_text('Pet = ["Dog", "Cat"]\n')
     code, _, err = run(labels, "--scores", maps, "--map", tmp_path / "other.toml")
     assert code == 2
-    assert err.endswith("other.toml: these presence maps have none of its classes, but 'Cat'\n")
+    assert err.endswith("other.toml: these presence maps have none of its classes; they have 'Cat'\n")
 
 
 def test_presence_maps_of_the_bundled_checkpoint_have_its_post_processing(run: Run, tmp_path: Path) -> None:
@@ -166,9 +166,7 @@ def test_presence_maps_of_the_bundled_checkpoint_have_its_post_processing(run: R
     (tmp_path / "maps").mkdir()
     write_presence_map(tmp_path / "maps" / "a.wav.npz", presence, filename="a.wav")
     labels = reference(tmp_path / "reference.tsv", "a.wav\t1.25\t5\tBark")
-    told = (
-        "note: post-processing of checkpoint home, whose classes the presence maps have; -c selects another\n"
-    )
+    told = "note: using the post-processing of checkpoint home, which has the same classes as the presence maps; -c selects another\n"
     one, other = (
         run(labels, "--scores", tmp_path / "maps"),
         run(labels, "--scores", tmp_path / "maps", "-c", "home"),
@@ -190,7 +188,7 @@ def test_class_without_reference_is_said_to_be_left_out(run: Run, maps: Path, tm
     code, out, err = run(labels, "--scores", maps, "--class", "Dog", "--class", "Horse")
     assert code == 0
     assert "macro f1: 100.00 %" in out
-    assert "note: Horse: without reference events: left out of every average" in err
+    assert "note: Horse: without reference events: left out of the averages" in err
 
 
 def test_micro_averages_stand_below_their_own_headings(run: Run, tmp_path: Path) -> None:
@@ -358,4 +356,9 @@ def test_options_of_detection_without_one_are_refused(
     labels = tmp_path / "labels.tsv"
     labels.write_text("filename\tonset\toffset\tevent_label\na.wav\t0\t1\tDog\n")
     code, out, err = run(labels, labels, *given)
-    assert (code, out, given[0] in err, "nothing is detected here" in err) == (2, "", True, True)
+    assert (code, out, given[0] in err, "has no effect, because the model does not run" in err) == (
+        2,
+        "",
+        True,
+        True,
+    )

@@ -209,7 +209,9 @@ def test_usage(run: Run, files: Path, tmp_path: Path, options: list[str], messag
 def test_standard_input_is_refused(run: Run) -> None:
     code, _, err = run("-")
     assert code == 2
-    assert "read twice for its picture: name a file" in " ".join(err.replace("│", " ").split())
+    assert "reads a recording twice, and standard input can be read only once" in " ".join(
+        err.replace("│", " ").split()
+    )
 
 
 def test_seconds() -> None:

@@ -200,7 +200,7 @@ def test_silence_is_nothing_to_calibrate_on(run: Run, checkpoint: Path, tmp_path
     assert (code, out, err) == (
         1,
         "",
-        f"error: {tmp_path / 'a.wav'}: contains no sound for the calibration\n",
+        f"error: {tmp_path / 'a.wav'}: contains no sound to calibrate on\n",
     )
     with pytest.raises(ValueError, match="wanted at least one window to calibrate on, got none"):
         calibrate(load_checkpoint(checkpoint), [])

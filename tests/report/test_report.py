@@ -194,7 +194,7 @@ def test_scores_that_do_not_fit_are_refused(run: Callable[..., tuple[int, str, s
     assert "home.flac have other classes than the checkpoint" in err
     write_score_file(tmp_path / "others", "street.flac", other)
     code, _, err = run("report", EXAMPLE, "-o", tmp_path / "a.html", "--scores", tmp_path / "others")
-    assert (code, "has no scores of home.flac" in err) == (1, True)
+    assert (code, "has no scores for home.flac" in err) == (1, True)
 
 
 @pytest.mark.flaky(reruns=2)

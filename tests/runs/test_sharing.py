@@ -87,7 +87,7 @@ def test_skip_existing_is_not_for_tables(run: Run, checkpoint: Path, few: Path, 
     for more in (["-o", tmp_path / "out.csv"], ["-o", tmp_path / "out", "-f", "webvtt", "-f", "csv"], []):
         code, _, err = run("detect", few, "-c", checkpoint, "--skip-existing", *more)
         assert code == 2
-        assert "wanted a folder for formats with one file a recording" in " ".join(
+        assert "works only with a folder for formats with one file per recording" in " ".join(
             err.replace("│", "").split()
         )
     folder = ("-o", tmp_path / "out", "-f", "webvtt", "--skip-existing", "--restart")

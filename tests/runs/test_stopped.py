@@ -211,7 +211,7 @@ def test_standard_output_that_is_closed(few: Path, checkpoint: Path) -> None:
     command = shlex.join([*PROGRAM, "detect", str(few), "-c", str(checkpoint)])
     done = subprocess.run(f"{command} >&-", shell=True, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
-    reason = "is closed: give it a place to go, or an --output"  # found before the first recording
+    reason = "is closed: redirect it to a file, or give --output"  # found before the first recording
     assert done.stderr == f"error: standard output: {reason}\n"
 
 

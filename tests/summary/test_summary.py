@@ -203,7 +203,9 @@ def test_recordings_that_do_not_count_are_named(run, tmp_path):
     (tmp_path / "d.tsv").write_text("filename\tduration\nmeadow/20260512_043000.WAV\t60\nunnamed.wav\t60\n")
     code, _, err = run("summary", events, "-o", out, "--durations", tmp_path / "d.tsv", "--pictures", "0")
     assert code == 1
-    assert "1 of 3 recordings are left out, as their start is unknown: unnamed.wav" in " ".join(err.split())
+    assert "1 of 3 recordings are left out because their start is unknown: unnamed.wav" in " ".join(
+        err.split()
+    )
     assert "their duration is unknown: river/20260513_233000.WAV" in " ".join(err.split())
     assert len((out / "effort.csv").read_text().splitlines()) == 2
     assert run("summary", events, "-o", out, "--latitude", "1")[0] == 2
