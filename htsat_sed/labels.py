@@ -178,7 +178,7 @@ class ClassMap:
             raise UsageError(f"class map {self.name}: wanted groups of at least one label each")
         for label, threshold in self.thresholds.items():
             if label not in groups:
-                raise UsageError(f"class map {self.name}: threshold for {label!r}, which is no group")
+                raise UsageError(f"class map {self.name}: threshold for {label!r}, which is not a group")
             if not 0.0 <= threshold <= 1.0:
                 raise UsageError(f"class map {self.name}: wanted threshold in [0, 1], got {threshold}")
         object.__setattr__(self, "groups", MappingProxyType(groups))

@@ -269,7 +269,7 @@ def _block(
         if len(data) == size and start > 0:  # the whole file, although a part was asked for
             data = data[start:end]
         if len(data) not in (end - start, size - start):
-            raise ConnectionError(f"{len(data)} bytes came instead of {end - start}")
+            raise ConnectionError(f"received {len(data)} bytes instead of {end - start}")
         return data
 
     return _patiently(address, read, beat)

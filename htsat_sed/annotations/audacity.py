@@ -54,7 +54,7 @@ def read_audacity(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
         One recording, named like the file without ``.txt`` or ``.BirdNET.results.txt``.
 
     Raises:
-        AnnotationError: the file cannot be read, a time is no number, or an offset is before its onset.
+        AnnotationError: the file cannot be read, a time is not a number, or an offset is before its onset.
     """
     recording = _SUFFIXES.sub("", Path(path).name)
     collected = Collected(path)

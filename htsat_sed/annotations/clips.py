@@ -127,5 +127,7 @@ def read_durations(path: str | os.PathLike[str]) -> dict[str, float]:
         if duration == 0.0:
             raise cells.error("duration is 0, wanted more")
         if durations.setdefault(filename, duration) != duration:
-            raise cells.error(f"duration {duration:g}, but {durations[filename]:g} before for {filename}")
+            raise cells.error(
+                f"duration {duration:g}, but an earlier line has {durations[filename]:g} for {filename}"
+            )
     return durations

@@ -86,7 +86,7 @@ class Row:
         """The number in a cell, 0 or more.
 
         Raises:
-            AnnotationError: it is no number, NaN, infinite or negative.
+            AnnotationError: it is not a number, NaN, infinite or negative.
         """
         return number(self.path, self.line, column, self.cells.get(column, ""), comma=self.comma)
 

@@ -56,7 +56,7 @@ def read_heard(path: str | os.PathLike[str]) -> dict[str, list[Event]] | None:
             if not all(isinstance(event.label, str) and event.onset >= 0.0 for event in events):
                 raise UsageError("out of range")
         except (ValueError, TypeError, OverflowError, RecursionError):
-            raise row.error(f"{HEARD} is no list of label, onset and offset: {cell!r:.60}") from None
+            raise row.error(f"{HEARD} is not a list of label, onset and offset: {cell!r:.60}") from None
         for event in events:
             collected.add(row.line, row.filename(), event)
     return collected.table() or None

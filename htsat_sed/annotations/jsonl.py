@@ -93,7 +93,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
 
 def _text(value: Any) -> str:
     if not (isinstance(value, str) and value):
-        raise UsageError(f"wanted a text, got {reprlib.repr(value)}")
+        raise UsageError(f"wanted a string, got {reprlib.repr(value)}")
     return value
 
 

@@ -102,12 +102,12 @@ def read_label_studio(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
                         raise AnnotationError(path, reason)
                     collected.add(place, filename, Event(onset, offset, unescape(label), certainty, own))
     except RecursionError as error:
-        raise AnnotationError(path, "is no Label Studio JSON: nested too deeply") from error
+        raise AnnotationError(path, "is not Label Studio JSON: nested too deeply") from error
     except json.JSONDecodeError as error:
-        raise AnnotationError(path, f"is no Label Studio JSON: {error}"[:300]) from error
+        raise AnnotationError(path, f"is not Label Studio JSON: {error}"[:300]) from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, StopIteration) as error:
         reason = f"task {place} has no recording, or no regions as Label Studio writes them"
-        reason = f"is no Label Studio JSON: {reason if place else error}"
+        reason = f"is not Label Studio JSON: {reason if place else error}"
         raise AnnotationError(path, reason[:300]) from error
     return collected.table()
 

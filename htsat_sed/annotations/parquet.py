@@ -98,7 +98,7 @@ def read_parquet(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
             continue
         score = 1.0 if score is None else score
         if not isinstance(score, int | float):
-            raise AnnotationError(path, f"line {line}: score is no number: {score!r:.60}")
+            raise AnnotationError(path, f"line {line}: score is not a number: {score!r:.60}")
         if not (isinstance(label, str) and _is_time(onset) and _is_time(offset)):
             found = f"{onset!r:.40}, {offset!r:.40}, {label!r:.60}"
             raise AnnotationError(path, f"line {line}: wanted seconds of 0 or more and a label, got {found}")
@@ -171,7 +171,7 @@ def check_size(
     Raises:
         AnnotationError: it has too many rows or too large pages.
         OSError: the file cannot be read.
-        UsageError: the footer or the head of a page cannot be understood.
+        UsageError: the footer or the head of a page cannot be parsed.
     """
     if metadata.num_rows > _FEW_ROWS + _ROWS_A_BYTE * Path(path).stat().st_size:
         reason = f"states {metadata.num_rows} rows, more than a file of its size can contain"
@@ -185,7 +185,7 @@ def check_size(
                 pages, total = pages + 1, total + size
                 if size > _LARGEST_PAGE or pages > _MOST_PAGES:
                     what = f"a page of {size} bytes" if pages <= _MOST_PAGES else f"{pages} pages"
-                    raise AnnotationError(path, f"states {what}: no writer of tables produces that")
+                    raise AnnotationError(path, f"states {what}, which no Parquet writer produces")
                 if most is not None and total > most:
                     raise AnnotationError(
                         path, f"would decompress to {total} bytes or more, wanted at most {most}"

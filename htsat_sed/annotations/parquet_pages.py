@@ -33,14 +33,14 @@ def column_chunks(file: BinaryIO, columns: Collection[int]) -> list[tuple[int, i
         columns: their numbers in the schema, from 0.
 
     Raises:
-        UsageError: the footer cannot be understood, or places pages outside the file.
+        UsageError: the footer cannot be parsed, or places pages outside the file.
     """
     end = file.seek(0, 2)
     file.seek(max(0, end - 8))
     last = file.read(8)
     length = int.from_bytes(last[:4], "little")
     if last[4:] != b"PAR1" or length > min(end - 8, _LONGEST_FOOTER):
-        raise UsageError("its end is not that of a Parquet file with a footer of 16 MB at most")
+        raise UsageError("does not end like a Parquet file with a footer of at most 16 MB")
     file.seek(end - 8 - length)
     footer = _Compact(file.read(length), "its footer").structure()
     chunks = []
@@ -67,14 +67,14 @@ def page_sizes(file: BinaryIO, start: int, end: int) -> Iterator[int]:
         end: where the last page ends.
 
     Raises:
-        UsageError: the head of a page cannot be understood.
+        UsageError: the head of a page cannot be parsed.
     """
     position = start
     while position < end:
         head, fields = _head(file, position, end)
         unpacked, packed = fields.get(_UNPACKED_SIZE, -1), fields.get(_PACKED_SIZE, -1)
         if unpacked < 0 or packed < 0:
-            raise UsageError(f"the head of its page at byte {position} states no size")
+            raise UsageError(f"its page header at byte {position} states no size")
         yield unpacked
         position += head.position + packed
 
@@ -83,7 +83,7 @@ def _head(file: BinaryIO, position: int, end: int) -> tuple[_Compact, dict[tuple
     """The head of a page, and its fields; a usual one without reading the page, too."""
     for longest in (_USUAL_HEAD, _LONGEST_HEAD):
         file.seek(position)
-        head = _Compact(file.read(min(longest, end - position)), "the head of one of its pages")
+        head = _Compact(file.read(min(longest, end - position)), "one of its page headers")
         try:
             return head, head.structure()
         except UsageError:
@@ -96,7 +96,7 @@ def _structures(values: list[Any]) -> Iterator[dict[tuple[int, int], Any]]:
     """The values of a list, which must be structures."""
     for value in values:
         if not isinstance(value, dict):
-            raise UsageError("its footer cannot be understood")
+            raise UsageError("its footer cannot be parsed")
         yield value
 
 
@@ -140,7 +140,7 @@ class _Compact:
                 raise UsageError(f"{self._what} is cut off")
             return [self._value(byte & 15, depth + 1) for _ in range(length)]
         if kind not in (_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY):
-            raise UsageError(f"{self._what} cannot be understood")
+            raise UsageError(f"{self._what} cannot be parsed")
         length = self._varint() if kind == _BINARY else 8 if kind == _DOUBLE else 1
         self.position += length
         return self._data[self.position - length : self.position]

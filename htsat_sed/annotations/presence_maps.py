@@ -250,12 +250,12 @@ def _members(path: str | os.PathLike[str], names: Iterable[str]) -> dict[str, ND
     except OSError as error:
         raise AnnotationError(path, f"cannot be read: {error.strerror or error}") from error
     except EOFError as error:
-        raise AnnotationError(path, "is no presence map: an array ends early") from error
+        raise AnnotationError(path, "is not a presence map: an array ends early") from error
     # The exceptions of zipfile and NumPy for invalid data are undocumented and vary.
     except Exception as error:
         reason = str(error.args[0]) if error.args else type(error).__name__
         raise AnnotationError(
-            path, f"is no presence map: {reason.splitlines()[0] if reason else 'empty'}"
+            path, f"is not a presence map: {reason.splitlines()[0] if reason else 'empty'}"
         ) from error
 
 
@@ -270,7 +270,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
         if version not in _HEADERS:
-            raise UsageError(f"{member.filename} is of NumPy's format {version}, wanted 1.0 or 2.0")
+            raise UsageError(f"{member.filename} has NumPy format {version}, wanted 1.0 or 2.0")
         shape, fortran_order, dtype = _HEADERS[version](file)
         count = math.prod(shape)
         size = member.file_size - file.tell()
@@ -296,4 +296,4 @@ def _metadata(path: str | os.PathLike[str], member: NDArray[Any]) -> dict[str, A
         reason = "nested too deeply"
     except (ValueError, KeyError, TypeError) as error:
         reason = str(error)
-    raise AnnotationError(path, f"is no presence map: its metadata: {reason}")
+    raise AnnotationError(path, f"is not a presence map: its metadata: {reason}")

@@ -129,7 +129,7 @@ def write_raven_folder(
         file.write("\t".join(names) + "\n")
         for each in recordings:
             if each.duration is None:
-                reason = "times in Raven's table run on through all recordings"
+                reason = "times in a Raven table run through all recordings"
                 raise UsageError(f"the duration of {each.filename} is unknown, but needed: {reason}")
             for onset, offset, event in timed(each.events, decimals=3):
                 selection += 1

@@ -68,7 +68,7 @@ def read_score_file(path: str | os.PathLike[str]) -> PresenceMap:
     """Read the scores of one recording.
 
     Raises:
-        AnnotationError: the file cannot be read, a cell is no number, a score is outside [0, 1], or tokens
+        AnnotationError: the file cannot be read, a cell is not a number, a score is outside [0, 1], or tokens
             have different durations or gaps.
     """
     path = Path(path)
@@ -79,13 +79,13 @@ def read_score_file(path: str | os.PathLike[str]) -> PresenceMap:
     except OSError as error:
         raise AnnotationError(path, f"cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise AnnotationError(path, f"is no score file: {error}") from error
+        raise AnnotationError(path, f"is not a score file: {error}") from error
     if header[:2] != _EDGES or len(header) < 3 or not rows:
         raise AnnotationError(path, "wanted columns onset, offset and one per class, and one row per token")
     try:
         table = np.loadtxt(rows, delimiter="\t", comments=None, ndmin=2)
     except ValueError as error:
-        raise AnnotationError(path, f"is no score file: {error}") from error
+        raise AnnotationError(path, f"is not a score file: {error}") from error
     if table.shape[1] != len(header):
         raise AnnotationError(path, f"has {table.shape[1]} columns below a header of {len(header)}")
     onset, offset, scores = table[:, 0], table[:, 1], table[:, 2:]

@@ -166,7 +166,7 @@ def number(path: str | os.PathLike[str], line: int, name: str, text: str, *, com
         comma: whether a decimal comma is allowed.
 
     Raises:
-        AnnotationError: it is no number in ASCII digits, NaN, infinite or negative.
+        AnnotationError: it is not a number in ASCII digits, NaN, infinite or negative.
     """
     value = signed_number(path, line, name, text, comma=comma)
     if value < 0.0:
@@ -181,7 +181,7 @@ def signed_number(
     plain = text.strip().replace(",", ".") if comma else text.strip()
     # float() also accepts 1_000 and digits of other scripts, which are more likely mistakes.
     if not _NUMBER.fullmatch(plain):
-        raise AnnotationError(path, f"line {line}: {name} is no number: {text!r:.60}")
+        raise AnnotationError(path, f"line {line}: {name} is not a number: {text!r:.60}")
     value = float(plain)
     if not math.isfinite(value):
         raise AnnotationError(path, f"line {line}: {name} is {plain:.40}, wanted 0 or more")

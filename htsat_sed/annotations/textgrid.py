@@ -103,7 +103,7 @@ def read_textgrid(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     try:
         kind, content = next(tokens)[1], next(tokens)[1]
         if not kind.startswith("ooTextFile") or content != "TextGrid":
-            raise AnnotationError(path, f"is no TextGrid but {kind} of {content}")
+            raise AnnotationError(path, f"is not a TextGrid but {kind} of {content}")
         _, _, exists = next(tokens), next(tokens), next(tokens)
         tiers = _count(next(tokens)[1]) if exists[1] == "<exists>" else 0
         for _ in range(tiers):
@@ -124,7 +124,7 @@ def read_textgrid(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     except StopIteration:
         raise AnnotationError(path, "is cut short: fewer tiers or intervals than announced") from None
     except ValueError as error:
-        raise AnnotationError(path, f"is no TextGrid: {error}") from error
+        raise AnnotationError(path, f"is not a TextGrid: {error}") from error
     return collected.table()
 
 

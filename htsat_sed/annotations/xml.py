@@ -35,7 +35,7 @@ def read_xml(path: str | os.PathLike[str], root: str) -> ElementTree.Element:
         # As bytes, since the declared encoding may differ from the one used for decoding.
         found = ElementTree.fromstring(text.encode("utf-8"), ElementTree.XMLParser(encoding="utf-8"))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise AnnotationError(path, f"is no XML: {error}") from error
+        raise AnnotationError(path, f"is not XML: {error}") from error
     if found.tag != root:
-        raise AnnotationError(path, f"is no {root} but {found.tag:.60}")
+        raise AnnotationError(path, f"is not {root} but {found.tag:.60}")
     return found

@@ -139,7 +139,9 @@ def open_prepared(archive: Archive, report: Report = lambda message: None) -> Pr
             np.savez(file, signature=np.array(signature), mean=mean, components=components)
         found = _read(vectors, values, signature)
     if found is None:
-        raise UsageError(f"{archive.folder}: another process changes this archive: search when it is done")
+        raise UsageError(
+            f"{archive.folder}: another process is changing this archive: search when it has finished"
+        )
     if len(found.vectors) <= EXACT:
         return found
     return Prepared(found.vectors, found.mean, found.components, _usearch(archive.folder, found, report))
@@ -194,7 +196,7 @@ def _usearch(folder: Path, prepared: Prepared, report: Report) -> Any:
     count, width = prepared.vectors.shape
     wanted = json.dumps([count, width, (folder / ".prepared.npz").stat().st_mtime_ns])
     if not (path.is_file() and stamp.is_file() and stamp.read_text() == wanted):
-        report(f"making an index of {count} stretches; this takes minutes, once")
+        report(f"building an index of {count} stretches; this takes minutes, but only once")
         index = usearch.Index(ndim=width, metric="ip", dtype="f16")
         for begin in range(0, count, 1 << 16):
             rows = np.array(prepared.vectors[begin : begin + (1 << 16)])

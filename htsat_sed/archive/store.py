@@ -37,7 +37,7 @@ _COLUMNS = ("filename", "path", "size", "modified", "start", "duration", "embedd
 _UNFOLDED, _UNFOLDED_A_BYTE = 16 << 20, 4  # limit on decompressed bytes: constant, and per byte of the file
 _MOST_DIMENSIONS = 1 << 16
 _NAMES = ["filename", "path", "model"]  # columns with few distinct values
-_NO_PART = "is no part of an archive that `htsat-sed embed` made"
+_NO_PART = "is not part of an archive made by `htsat-sed embed`"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,16 +127,16 @@ class Archive:
         self.folder = Path(folder)
         self._arrow, self._parquet = require_pyarrow(self.folder)
         if self.folder.exists() and not self.folder.is_dir():
-            raise AnnotationError(self.folder, "is a file: wanted the folder of an archive")
+            raise AnnotationError(self.folder, "is a file: name the folder of an archive")
         self.parts = sorted(self.folder.glob("part-*.parquet"))
         others = self.folder.is_dir() and any(not path.name.startswith(".") for path in _others(self.folder))
         if not self.parts and others:
-            raise AnnotationError(self.folder, "holds other files and no archive: name another folder")
+            raise AnnotationError(self.folder, "holds other files but no archive: name another folder")
         kinds = {path: self._kind(path) for path in self.parts}
         self.kind = next(iter(kinds.values()), None)
         for path, kind in kinds.items():
             if kind != self.kind:
-                raise AnnotationError(path, f"is of another model or window than {self.parts[0]}")
+                raise AnnotationError(path, f"was made with another model or window than {self.parts[0]}")
 
     def _kind(self, path: Path) -> Kind:
         metadata = self._read(path, self._parquet.read_metadata)

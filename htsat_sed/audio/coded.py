@@ -188,7 +188,7 @@ class Decoding(Source):
                 self._position += frame.samples / frame.sample_rate
                 yield frame.sample_rate, _values(frame)
         if self._container.format.name in _GUESSED and self._is_chance():
-            raise AudioError(self._path, "is no audio file: almost nothing in it can be decoded")
+            raise AudioError(self._path, "is not an audio file: almost nothing in it can be decoded")
         if failed:
             self.ending = "what follows cannot be decoded"
 
@@ -359,7 +359,7 @@ class Coded(Decoding):
             self._begin(links[0])
         except av.FFmpegError as error:
             stuck = isinstance(error, av.ExitError)
-            reason = f"yields nothing for {PATIENCE:g} s" if stuck else why_not_audio(head)
+            reason = f"yielded no data for {PATIENCE:g} s" if stuck else why_not_audio(head)
             raise AudioError(path, reason) from error
         self._format: str = self._container.format.name
         self._take_first(self._pieces())

@@ -123,7 +123,7 @@ def standard_input() -> Readable:
         AudioError: it is closed or a terminal.
     """
     if sys.stdin is None or sys.stdin.isatty():
-        raise AudioError("-", "standard input is closed or a terminal: pipe a recording in")
+        raise AudioError("-", "standard input is closed or a terminal: pipe a recording into it")
     raw: Readable = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
     return raw
 

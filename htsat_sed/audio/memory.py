@@ -56,7 +56,7 @@ class InMemory(os.PathLike[str]):
                 f"file object; got {type(sound).__name__}"
             )
         if sample_rate is not None:
-            raise UsageError("wanted no sample_rate: it is for samples only, a recording states its own")
+            raise UsageError("wanted no sample_rate: it is only for samples, and a recording states its own")
         self._name = "<file>" if hasattr(sound, "read") else "<bytes>"
 
     def __fspath__(self) -> str:
@@ -118,7 +118,7 @@ def _samples(sound: Any) -> NDArray[Any]:
         with np.errstate(over="ignore"):  # values beyond float32 are reported as invalid samples
             sound = sound.astype(np.float32)
     if sound.dtype.name not in _SUBTYPES:
-        raise UsageError(f"wanted samples of floating point, int16 or int32; got {sound.dtype}")
+        raise UsageError(f"wanted floating-point, int16 or int32 samples; got {sound.dtype}")
     samples: NDArray[Any] = sound.astype(
         sound.dtype.newbyteorder("="), copy=False
     )  # libsndfile requires native byte order

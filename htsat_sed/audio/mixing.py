@@ -72,7 +72,7 @@ class Mixer:
                 f"first at {first:.2f} s: use one of them, such as --channel 1"
             )
         if is_silent(self._peak) and not is_silent(self._peak_of_others):
-            found.append(f"its channel {self._channel} is silent, but another one is not")
+            found.append(f"its channel {self._channel} is silent, but another channel is not")
         return found
 
     def _note_peaks(self, channels: NDArray[np.float32]) -> None:

@@ -74,7 +74,8 @@ class Source(ABC):
                         yield np.zeros((self.channels, 0), np.float32)
                     if scale != 1.0:
                         self.damage.append(
-                            f"its floats are on the scale of integers: they are divided by {scale:.0f}"
+                            "its floating-point samples are on the scale of integers: they are divided by "
+                            f"{scale:.0f}"
                         )
             yield block if scale is None or scale == 1.0 else block / np.float32(scale)
 

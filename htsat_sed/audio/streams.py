@@ -104,7 +104,7 @@ class AudioStream:
             UsageError: not all blocks have been read yet.
         """
         if self._state != "exhausted":
-            raise UsageError(f"the duration of {self.path} is known when all its blocks have been read")
+            raise UsageError(f"the duration of {self.path} is known only after all its blocks have been read")
         return self._frames / self.source_rate
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -408,7 +408,7 @@ class _Beating(io.FileIO):
 def _open_regular(name: str, path: Path, beat: Callable[[], None]) -> io.BufferedReader:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        raise AudioError(name, "is a folder: wanted a recording")
+        raise AudioError(name, "is a folder: name a recording")
     if not stat.S_ISREG(mode):
         # A FIFO without a writer would never open, and no decoder can seek in one.
         raise AudioError(name, "is not a regular file: pipe the recording in and give - as its path")

@@ -102,7 +102,7 @@ class Watched:
                     continue
                 steps, beats = (steps + 1 if beats == self._beats else 0), self._beats
                 if steps >= _STEPS:
-                    raise AudioError(self._path, f"has yielded nothing for {PATIENCE:g} s: left out")
+                    raise AudioError(self._path, f"has yielded no data for {PATIENCE:g} s: left out")
             if self._items:
                 item = self._items.popleft()
                 self._changed.notify_all()
@@ -229,7 +229,7 @@ class WatchedCalls:
             except queue.Empty:
                 steps, beats = (steps + 1 if beats == self._beats else 0), self._beats
             if steps >= _STEPS:
-                raise AudioError(self._path, f"has yielded nothing for {PATIENCE:g} s: left out")
+                raise AudioError(self._path, f"has yielded no data for {PATIENCE:g} s: left out")
         if error is not None:
             raise error
         return value  # type: ignore[return-value]

@@ -90,7 +90,7 @@ def check_format(time_format: str) -> re.Pattern[str]:
     directives = parts[1::2]
     if unknown := sorted(set(directives) - set(_DIRECTIVES)):
         known = " ".join(f"%{each}" for each in _DIRECTIVES)
-        raise UsageError(f"--time-format: %{unknown[0]} is none of {known}")
+        raise UsageError(f"--time-format: %{unknown[0]} is not one of {known}")
     dated = {"j"} & set(directives) or ({"d"} <= set(directives) and {"m", "b", "B"} & set(directives))
     if not (dated and {"Y", "y"} & set(directives) and {"H", "I"} & set(directives)):
         raise UsageError(

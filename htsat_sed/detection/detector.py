@@ -635,8 +635,8 @@ class Detector:
         """Yield each recording with the scores of its windows, which must be consumed completely."""
         if os.getpid() != self._process:
             raise UsageError(
-                "this Detector was made before a fork, which its threads do not survive: make it in the "
-                "process that uses it, or start processes by spawn"
+                "this Detector was created before a fork, and its threads do not survive one: create it "
+                "in the process that uses it, or start processes with spawn"
             )
         rate = self.config.sample_rate
 
@@ -715,7 +715,7 @@ def _as_path(sound: Sound, sample_rate: int | None) -> AnyPath:
     if not isinstance(sound, str | os.PathLike):
         return InMemory(sound, sample_rate)
     if sample_rate is not None:
-        raise UsageError("wanted no sample_rate: it is for samples only, a recording states its own")
+        raise UsageError("wanted no sample_rate: it is only for samples, and a recording states its own")
     return sound
 
 

@@ -129,7 +129,8 @@ class Devices:
         except torch.OutOfMemoryError as error:
             if len(windows) == 1:
                 reason = (
-                    "has too little memory for a single window: end other programs on it, or use --device cpu"
+                    "has too little memory for a single window: stop other programs that use it, or give "
+                    "--device cpu"
                 )
                 raise HtsatSedError(str(ensemble.device), reason) from error
         # Outside the handler, since the exception keeps intermediate results alive.

@@ -152,12 +152,12 @@ def _same_task(first: HTSAT, other: HTSAT) -> list[int] | None:
     one, two = ((m.config.sample_rate, m.config.window_samples) for m in (first, other))
     if one != two:
         raise UsageError(
-            f"wanted models of one sample rate and window for an ensemble, got {one[0]} Hz with {one[1]} "
-            f"samples and {two[0]} Hz with {two[1]}"
+            f"wanted models with the same sample rate and window for an ensemble, got {one[0]} Hz with "
+            f"{one[1]} samples and {two[0]} Hz with {two[1]}"
         )
     if set(first.labels) != set(other.labels):
         odd = sorted(set(first.labels) ^ set(other.labels))
         raise UsageError(
-            f"wanted models of the same classes for an ensemble; only one of two knows {', '.join(odd[:3])}"
+            f"wanted models with the same classes for an ensemble; only one of two has {', '.join(odd[:3])}"
         )
     return None if first.labels == other.labels else [other.labels.index(label) for label in first.labels]

@@ -102,7 +102,7 @@ def compare(reports: Mapping[str, Report], settings: Settings) -> Comparison:
         raise UsageError("wanted at least two systems, and a bootstrap")
     if len({report.recordings for report in reports.values()}) > 1:
         numbers = ", ".join(f"{name} {report.recordings}" for name, report in reports.items())
-        raise UsageError(f"wanted the same recordings for all systems, got {numbers}")
+        raise UsageError(f"all systems must have the same recordings, got {numbers}")
     found = [
         each for other in others for each in _differences(reports[first], reports[other], other, settings)
     ]

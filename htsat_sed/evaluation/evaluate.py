@@ -109,7 +109,9 @@ def evaluate_strong(
         scored = {label for each in given.values() for label in each.labels}
         absent = [label for label in events.labels if label not in scored]
         lacking.add(
-            absent, "label", f"of the reference not in the presence maps ({some(absent)}): never found"
+            absent,
+            "label",
+            f"of the reference not in the presence maps ({some(absent)}): scored as never found",
         )
         lines += lacking.lines
         of_psds, rocs = score_psds(events, given, chosen, rules)

@@ -81,6 +81,6 @@ def _ends(one: _Parts, other: _Parts) -> bool:
 def _ambiguous(name: str, fitting: Iterable[str]) -> UsageError:
     first, second, *_ = fitting
     return UsageError(
-        f"wanted one recording for each name; {name!r} could be {first!r} or {second!r}: use the same names "
+        f"a name matches several recordings: {name!r} could be {first!r} or {second!r}: use the same names "
         "on both sides"
     )

@@ -80,7 +80,7 @@ def pair(
     wanted = present if labels is None else set(labels)
     scored = tuple(sorted(present & wanted))
     if not scored:
-        raise UsageError("wanted a reference with at least one event of the classes to be scored, got none")
+        raise UsageError("wanted a reference with at least one event of the scored classes, got none")
     check_names(reference, estimated)
     recordings = tuple(sorted(reference))
     remarks = Remarks()
@@ -186,8 +186,8 @@ def check_names(reference: Collection[str], estimated: Collection[str]) -> None:
     """
     if reference and estimated and not set(reference) & set(estimated):
         raise UsageError(
-            "wanted recordings that both sides have, got none: "
-            f"the reference has {min(reference)!r}, the other side {min(estimated)!r}"
+            f"reference and estimates have no recording in common: the reference has {min(reference)!r}, "
+            f"the estimates {min(estimated)!r}"
         )
 
 

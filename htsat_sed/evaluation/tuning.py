@@ -193,7 +193,7 @@ def tune(
     if metric == "psds1" or metric == "psds2":
         if limit is not None or method == "threshold-alone":
             raise UsageError(
-                "a PSDS does not depend on the threshold: give another method, and no limit of false alarms"
+                "PSDS does not depend on the threshold: give another method, and no limit of false alarms"
             )
         seconds = tuple(maps[name].duration for name in events.recordings)
         own_events = replace(of_labels(events, labels), durations=seconds)
@@ -306,9 +306,9 @@ def _labels(
     """
     missing = [name for name in events.recordings if name not in maps]
     if missing:
-        raise UsageError(f"wanted a presence map of every recording, got none of {missing[0]!r}")
+        raise UsageError(f"wanted a presence map of every recording, {missing[0]!r} has none")
     if len(events.recordings) < 2:
-        raise UsageError("wanted labels of at least 2 recordings for the cross-validation, got those of 1")
+        raise UsageError("the cross-validation needs labels of at least 2 recordings, got 1")
     if not 2 <= folds <= len(events.recordings):
         raise UsageError(f"wanted 2 to {len(events.recordings)} folds (recordings), got {folds}")
     heard = {label for name in events.recordings for label in maps[name].labels}
@@ -316,8 +316,8 @@ def _labels(
     left_out = tuple(label for label in events.labels if label not in heard)
     if not labels:
         raise UsageError(
-            f"wanted a class that the presence maps have; the reference has {some(left_out)}, "
-            f"they have {some(heard)}"
+            f"reference and presence maps have no class in common: the reference has {some(left_out)}, the "
+            f"presence maps {some(heard)}"
         )
     Remarks().add(
         left_out, "label", f"of the reference not in the presence maps ({some(left_out)}): left out"

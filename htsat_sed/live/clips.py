@@ -90,6 +90,6 @@ class Clips:
             self._broken = True
             return None
         if self._broken:
-            _logger.warning("%s: clips are written again; %d are missing", self._folder, self.failed)
+            _logger.warning("%s: writing clips again; %d are missing", self._folder, self.failed)
         self._broken = False
         return path

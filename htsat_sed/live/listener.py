@@ -264,7 +264,7 @@ class Listener:
         taken, hop = time.monotonic() - begun, self._hop / self._rate
         if taken > hop and counts.windows > 1 and not pace.drop:
             self._warn_behind(
-                f"a window takes {taken:.2f} s, longer than the hop of {hop:g} s: the source has to wait"
+                f"a window takes {taken:.2f} s, longer than the hop of {hop:g} s: the source must wait"
             )
         return scores
 

@@ -115,7 +115,7 @@ class Outbox(ABC):
         """Seconds to wait before the next attempt; logs failure and recovery."""
         if failed is None:
             if wait:
-                _logger.warning("%s: delivers again", self.name)
+                _logger.warning("%s: delivering again", self.name)
             return 0.0
         if not failed.again:
             _logger.warning("%s: %s", self.name, failed)
@@ -176,7 +176,7 @@ class Webhook(Outbox):
     def __init__(self, address: str) -> None:
         parts = urlsplit(address)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"--webhook: wanted an address such as https://host/path, got {address!r}")
+            raise UsageError(f"--webhook: wanted a URL such as https://host/path, got {address!r}")
         self._address = address
         super().__init__(f"webhook {parts.hostname}")
 

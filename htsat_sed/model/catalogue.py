@@ -108,7 +108,7 @@ def find_download(name: str) -> Download:
             return entry
     names = [entry.name for entry in CATALOGUE]
     hint = did_you_mean(name, names)
-    raise UsageError(f"no checkpoint {name!r} to download: known are {', '.join(names)}{hint}")
+    raise UsageError(f"no checkpoint {name!r} to download: available are {', '.join(names)}{hint}")
 
 
 def resolve_checkpoint(name_or_path: str | Path | None = None) -> Path:
@@ -191,7 +191,7 @@ def pull(
     except CheckpointError as error:
         raise CheckpointError(
             error.path,
-            f"{error.reason}. By hand: save {entry.file_name} from {entry.page} (sha256 {entry.sha256}), "
-            f"then run `htsat-sed checkpoints pull {entry.name} --file {entry.file_name}`",
+            f"{error.reason}. To download manually: save {entry.file_name} from {entry.page} (sha256 "
+            f"{entry.sha256}), then run `htsat-sed checkpoints pull {entry.name} --file {entry.file_name}`",
         ) from error
     return path

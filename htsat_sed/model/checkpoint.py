@@ -283,7 +283,7 @@ def _is_ours(path: str | Path) -> bool:
         return True
     if start.startswith((b"PK\x03\x04", b"\x80\x02")):  # zip archive, or a bare pickle of old PyTorch
         return False
-    raise CheckpointError(path, "is no checkpoint: neither safetensors nor a PyTorch file")
+    raise CheckpointError(path, "is not a checkpoint: neither safetensors nor a PyTorch file")
 
 
 def _read_ours(path: str | Path, *, with_arrays: bool) -> tuple[CheckpointInfo, Arrays]:
@@ -343,7 +343,7 @@ def _parse(path: str | Path, entry: str, *, dtype: str, parameters: int) -> Chec
             raise UsageError("wanted post_processing and provenance to be tables")
         check_label_set(labels)
         if len(labels) != config.classes:
-            raise UsageError(f"wanted {config.classes} labels, one a class, got {len(labels)}")
+            raise UsageError(f"wanted {config.classes} labels, one per class, got {len(labels)}")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(path, f"its description is broken: {error}") from error
     return CheckpointInfo(
@@ -383,11 +383,11 @@ def _agreeing(
     for name, given in options.items():
         if given is not None and given != getattr(info.config, name):
             raise UsageError(
-                f"{name} {given} contradicts the checkpoint, which says {getattr(info.config, name)}: "
-                "leave it out, it is for official checkpoints"
+                f"{name} {given} contradicts the checkpoint, which says {getattr(info.config, name)}: omit "
+                "it, it is only for official checkpoints"
             )
     if labels is not None and tuple(labels) != info.labels:
-        raise UsageError("labels contradict the checkpoint's own: leave them out")
+        raise UsageError("labels contradict the checkpoint's own: omit them")
     return info
 
 
@@ -399,7 +399,7 @@ def _read_official(
         known = config.classes == len(audioset_labels())
         labels = audioset_labels() if known else [f"class_{i:03d}" for i in range(config.classes)]
     if len(labels) != config.classes:
-        raise UsageError(f"wanted {config.classes} labels, one a class of {path}, got {len(labels)}")
+        raise UsageError(f"wanted {config.classes} labels, one per class of {path}, got {len(labels)}")
     numbers = {key: array.numel() for key, array in arrays.items() if "running_" not in key}
     info = CheckpointInfo(
         kind="official",
@@ -455,13 +455,15 @@ def _check_values(path: str | Path, arrays: Arrays) -> None:
                 raise CheckpointError(path, f"{key} holds a negative variance")
         elif array.is_floating_point() and max(-least, most) > _LARGEST_WEIGHT:
             largest = max(-least, most)
-            raise CheckpointError(path, f"{key} holds {largest:.3g}, which no training gives")
+            raise CheckpointError(path, f"{key} holds {largest:.3g}, which no training produces")
 
 
 def _check_same_model(path: str | Path, model: HTSAT, first_path: str | Path, first: HTSAT) -> None:
     for field in fields(HTSATConfig):
         here, there = getattr(model.config, field.name), getattr(first.config, field.name)
         if here != there:
-            raise CheckpointError(path, f"has {field.name} {here}, {first_path} has {there}: no average")
+            raise CheckpointError(
+                path, f"has {field.name} {here}, {first_path} has {there}: cannot be averaged"
+            )
     if model.labels != first.labels:
-        raise CheckpointError(path, f"has other labels than {first_path}: no average")
+        raise CheckpointError(path, f"has other labels than {first_path}: cannot be averaged")

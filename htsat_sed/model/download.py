@@ -92,7 +92,9 @@ def download(
             found = file_sha256(part)
             if found != sha256:
                 part.unlink()
-                raise CheckpointError(path, f"{url} gave another file: sha256 {found}, wanted {sha256}")
+                raise CheckpointError(
+                    path, f"{url} sent another file: its sha256 is {found}, wanted {sha256}"
+                )
             part.replace(path)
     except _Refused as error:
         raise CheckpointError(path, f"{url} {error}") from error
@@ -110,9 +112,7 @@ def _alone(part: Path) -> Iterator[None]:
         with lock.open("ab") as file:
             while not _locked(file):
                 if not reported:
-                    _logger.warning(
-                        "%s: another process downloads it; waiting for that", part.with_suffix("")
-                    )
+                    _logger.warning("%s: another process is downloading it; waiting", part.with_suffix(""))
                     reported = True
                 time.sleep(_WAITING)
             with suppress(FileNotFoundError):  # finished or removed meanwhile
@@ -156,7 +156,7 @@ def adopt(source: str | Path, path: Path, *, sha256: str) -> None:
     """
     found = file_sha256(source)
     if found != sha256:
-        raise CheckpointError(source, f"is not the file wanted: sha256 {found}, wanted {sha256}")
+        raise CheckpointError(source, f"is another file: its sha256 is {found}, wanted {sha256}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with Path(source).open("rb") as original, whole_file(path, "wb") as copy:
@@ -177,7 +177,7 @@ def _fetch_all(
         try:
             if _fetch(url, file, size=size, progress=progress):
                 return
-            error: Exception = ConnectionError("the connection broke off")
+            error: Exception = ConnectionError("the connection was lost")
         except urllib.error.HTTPError as failure:
             failure.close()
             if failure.code not in (408, 429, 500, 502, 503, 504):
@@ -231,5 +231,5 @@ def _broken_off(part: Path, error: Exception) -> str:
     """Describe in one line why a download stopped, and the size of its unfinished file."""
     cause = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
     there = part.stat().st_size if part.exists() else 0
-    kept = f"; {there} bytes are kept, the next try goes on from there" if there else ""
+    kept = f"; {there} bytes are kept, and the next attempt resumes from there" if there else ""
     return f"cannot be downloaded: {cause}{kept}"

@@ -175,7 +175,7 @@ class HTSAT(nn.Module):
         self.config = config
         self.labels = labels if labels is not None else tuple(f"class_{i:03d}" for i in range(config.classes))
         if len(self.labels) != config.classes:
-            raise UsageError(f"wanted {config.classes} labels, one a class, got {len(self.labels)}")
+            raise UsageError(f"wanted {config.classes} labels, one per class, got {len(self.labels)}")
         check_label_set(self.labels)
         self.post_processing: dict[str, Any] | None = None
         self.provenance: dict[str, Any] = {}

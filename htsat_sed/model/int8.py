@@ -139,8 +139,8 @@ def load_int8(model: HTSAT) -> openvino.Model:
     if not path.is_file():
         raise CheckpointError(
             path,
-            "not there: this checkpoint is not calibrated for int8 yet; run `htsat-sed checkpoints calibrate "
-            "RECORDINGS` once, with the same -c",
+            "does not exist: this checkpoint is not calibrated for int8 yet; run `htsat-sed checkpoints "
+            "calibrate RECORDINGS` once, with the same -c",
         )
     for each in (path.parent, path):
         _refuse_others(each)
@@ -149,12 +149,12 @@ def load_int8(model: HTSAT) -> openvino.Model:
             about = json.loads(file.metadata()[_ENTRY])
             weights = file.get_tensor("weights")
         if (about["format"], about["model"]) != (FORMAT, path.stem):
-            raise UsageError("of another model or another version of htsat-sed")
+            raise UsageError("made from another model or by another version of htsat-sed")
         return openvino.Core().read_model(about["graph"].encode(), openvino.Tensor(weights))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            path, f"is a broken int8 core, calibrate the checkpoint anew: {reason}"
+            path, f"is a broken int8 core, calibrate the checkpoint again: {reason}"
         ) from error
 
 

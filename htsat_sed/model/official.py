@@ -82,8 +82,8 @@ def read_official(
         if part in prefix:
             raise CheckpointError(
                 path,
-                f"is a {name} model: it has no trained detection head, so it cannot detect events; "
-                "it is only good to start training from",
+                f"is a {name} model: it has no trained detection head, so it cannot detect events; it can "
+                "only be a starting checkpoint for training",
             )
     if prefix not in ("sed_model.", ""):
         raise CheckpointError(path, f"holds an HTS-AT under the unknown prefix {prefix!r}, not 'sed_model.'")
@@ -152,7 +152,10 @@ def _htsat_arrays(path: str | Path, arrays: Arrays) -> tuple[str, Arrays]:
     prefixes = [key.removesuffix(_FIRST) for key in arrays if key.endswith(_FIRST)]
     if not prefixes:
         if any(key.startswith("audio_model.audio_encoder.") for key in arrays):
-            raise CheckpointError(path, "is a CLAP model as transformers saves it: no detector, and not read")
+            raise CheckpointError(
+                path,
+                "is a CLAP model in the format of transformers, which is not supported, and not a detector",
+            )
         raise CheckpointError(path, f"is not an HTS-AT: holds {shortened(list(arrays))}")
     prefix = min(prefixes, key=len)
     others = [key for key in arrays if not key.startswith(prefix)]
@@ -194,7 +197,7 @@ def _sample_rate(path: str | Path, mel: Tensor | None, *, given: int | None) -> 
     told = next((rate for rate in _SAMPLE_RATES if _is_mel_bank_of(mel, rate)), None)
     if given is None and told is None:
         raise CheckpointError(
-            path, "its mel matrix is that of no usual sample rate at 50 to 14000 Hz: state the sample rate"
+            path, "its mel matrix matches no usual sample rate at 50 to 14000 Hz: give --sample-rate"
         )
     if given is not None and told != given:
         belongs = f"that of {told} Hz" if told else "of unknown origin"

@@ -48,8 +48,7 @@ def openvino_core(graph: openvino.Model, batch_size: int, *, precision: str = "f
         if not (has_bfloat16() and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")):
             name = core.get_property("CPU", "FULL_DEVICE_NAME")
             raise UsageError(
-                f"bfloat16 on a CPU needs AVX512_BF16 or AMX, which this one ({name}) does not have: "
-                "choose float32"
+                f"bfloat16 on a CPU needs AVX512_BF16 or AMX, which this CPU ({name}) lacks: choose float32"
             )
     compiling = threading.Lock()
 

@@ -51,18 +51,20 @@ class Execution:
         """Validate the values, and check that some device supports their combination."""
         runtimes = ("auto", *get_args(Runtime))
         if self.runtime not in runtimes:
-            raise UsageError(f"wanted a runtime of {', '.join(runtimes)}; got {self.runtime!r}")
+            raise UsageError(f"wanted a runtime, one of {', '.join(runtimes)}; got {self.runtime!r}")
         if self.precision not in get_args(Precision):
             raise UsageError(
-                f"wanted a precision of {', '.join(get_args(Precision))}; got {self.precision!r}"
+                f"wanted a precision, one of {', '.join(get_args(Precision))}; got {self.precision!r}"
             )
         if self.precision == "int8" and (self.compile or self.runtime not in ("auto", "openvino")):
             what = "compile" if self.compile else f"the runtime {self.runtime}"
-            raise UsageError(f"int8 is for the runtime openvino, got {what}")
+            raise UsageError(f"int8 needs the runtime openvino, got {what}")
         possible = {"onnx": ("float32",), "openvino": ("float32", "bfloat16", "int8")}.get(self.runtime)
         if possible is not None and (self.precision not in possible or self.compile):
             what = "compile" if self.compile else self.precision
-            raise UsageError(f"{what} is not for the runtime {self.runtime}: choose --runtime torch, or auto")
+            raise UsageError(
+                f"the runtime {self.runtime} does not support {what}: choose --runtime torch, or auto"
+            )
 
     def on(self, device: torch.device) -> Runtime:
         """Return the runtime to use on a device.
@@ -71,7 +73,7 @@ class Execution:
             ValueError: the device does not support these values, or a package is missing.
         """
         if self.precision == "float16" and device.type == "cpu":
-            raise UsageError("float16 is for GPUs: choose bfloat16 or float32 on a CPU")
+            raise UsageError("float16 runs on GPUs only: choose bfloat16 or float32 on a CPU")
         int8 = self.precision == "int8"
         if self.runtime == "auto" and not int8:
             fit = device.type == "cpu" and not self.compile
@@ -80,7 +82,7 @@ class Execution:
         if runtime in _PACKAGES:
             package, what = _PACKAGES[runtime], "int8" if int8 else f"the runtime {runtime}"
             if device.type != "cpu":
-                raise UsageError(f"{what} is for the CPU, got the device {device}")
+                raise UsageError(f"{what} runs on CPUs only, got the device {device}")
             require(package, purpose=what, extra=runtime)
         return runtime
 

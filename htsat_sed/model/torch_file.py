@@ -106,7 +106,7 @@ def check_plain(path: str | Path, arrays: Arrays) -> None:
         total += array.numel() * array.element_size()
     size = Path(path).stat().st_size
     if total > size:
-        reason = f"its arrays would unfold to {total} bytes, but the file has {size}: they repeat or overlap"
+        reason = f"its arrays would expand to {total} bytes, but the file has {size}: they repeat or overlap"
         raise CheckpointError(path, reason)
 
 

@@ -231,7 +231,7 @@ class Journal:
                 raise UsageError(
                     f"{self.path}: the unfinished run of {len(self._done)} recordings here differs in "
                     f"{_differences(before, settings)}. Give the same values to resume it, --restart to "
-                    "begin anew, or another --output"
+                    "start again, or another --output"
                 )
             restart = True
         if before is None or restart:
@@ -307,9 +307,9 @@ class Journal:
                 return
             raise UsageError(
                 f"{self.path}: the unfinished run here is of an earlier version of htsat-sed: finish it "
-                "with that version, or give --restart to begin anew"
+                "with that version, or give --restart to start again"
             )
-        reason = f"is no journal of this version ({FORMAT}): move it away, or name another --output"
+        reason = f"is not a journal of this version ({FORMAT}): move it away, or name another --output"
         raise UsageError(f"{self.path}: {reason}")
 
     def _write(self, entry: dict[str, Any]) -> None:

@@ -14,13 +14,13 @@ from htsat_sed.whole_file import sha256_before_naming, whole_file
 # Name behind "htsat_sed_", type, help, and the entry of `Run.summary`.
 _METRICS = (
     ("recordings", "gauge", "Recordings of the run.", "recordings"),
-    ("recordings_done", "gauge", "Recordings that are done, by earlier runs too.", "done"),
-    ("recordings_done_before", "gauge", "Recordings that an earlier run had done.", "done_before"),
+    ("recordings_done", "gauge", "Recordings that are done, including those of earlier runs.", "done"),
+    ("recordings_done_before", "gauge", "Recordings that earlier runs had done.", "done_before"),
     ("recordings_failed", "gauge", "Paths and recordings that failed.", "failed"),
     ("recordings_damaged", "gauge", "Recordings that were read, but are truncated or damaged.", "damaged"),
     ("audio_seconds_total", "counter", "Seconds of sound that this run decoded.", "audio_seconds"),
     ("run_seconds_total", "counter", "Seconds since the run started.", "seconds"),
-    ("run_complete", "gauge", "1 if the run has ended and its output is whole.", "complete"),
+    ("run_complete", "gauge", "1 if the run has ended and its output is complete.", "complete"),
     ("run_start_timestamp_seconds", "gauge", "When the run started.", "started"),
     ("run_updated_timestamp_seconds", "gauge", "When these values were written.", "updated"),
 )
@@ -36,11 +36,13 @@ def check_metrics(path: Path | None) -> None:
     if path is None:
         return
     if path.suffix != ".prom":
-        raise UsageError(f"--metrics: wanted a name in .prom, which the node exporter reads, got {path}")
+        raise UsageError(
+            f"--metrics: the name must end in .prom for the node exporter to read it, got {path}"
+        )
     if path.is_file():
         with path.open("rb") as file:
             if file.read(len(_BEGIN)) not in (b"", _BEGIN):
-                raise UsageError(f"{path}: is there, and holds no metrics of htsat-sed: name another file")
+                raise UsageError(f"{path}: exists, but does not hold metrics of htsat-sed: name another file")
 
 
 def write_metrics(path: Path, summary: Mapping[str, Any]) -> None:

@@ -25,7 +25,9 @@ def check_files(*outputs: Path | None) -> None:
         if path.is_dir():
             raise HtsatSedError(path, "is a folder: name a file")
         if has_audio_suffix(str(path)):
-            raise HtsatSedError(path, "is named like a recording, which would be lost: name another output")
+            raise HtsatSedError(
+                path, "has the suffix of a recording, which could be lost: name another output"
+            )
         if not path.absolute().parent.is_dir():
             raise HtsatSedError(path, "cannot be written: its folder does not exist")
         check_writable(path)
@@ -57,7 +59,7 @@ def _refuse_remote(path: Path) -> None:
     """Refuse an address where only a disk will do: `Path` would make a folder of its protocol."""
     if (address := as_address(path)) is not None:
         raise HtsatSedError(
-            address, "cannot be written: of the outputs, --output of detect, tag and embed can be an address"
+            address, "cannot be written: only the --output of detect, tag and embed can be a URL"
         )
 
 
@@ -88,11 +90,11 @@ def check_apart(outputs: Iterable[Path | None], inputs: Iterable[str | Path | No
         if path is None:
             continue
         if (known := _identity(path)) in there:
-            raise HtsatSedError(there[known], "is among what is read: name another output")
+            raise HtsatSedError(there[known], "is also an input: name another output")
         if os.path.isdir(path):  # noqa: PTH112, Path.is_dir raises where a folder above is closed
             for output in there.values():
                 if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(path)):
-                    raise HtsatSedError(output, f"lies in {path}, which is read: name another output")
+                    raise HtsatSedError(output, f"lies in the input {path}: name another output")
 
 
 def _identity(path: str | Path) -> tuple[int, int] | None:

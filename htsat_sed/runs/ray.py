@@ -133,7 +133,10 @@ class Worker:
         from htsat_sed import __version__
 
         if task.version != __version__:
-            return UsageError(f"htsat-sed {task.version} started the run, a worker has {__version__}")
+            return UsageError(
+                f"htsat-sed {task.version} started the run, but a worker has {__version__}: install the "
+                "same version on all machines"
+            )
         ready: Future[None] = Future()
         threading.Thread(target=self._work, args=(task, ready), name="pipeline", daemon=True).start()
         try:

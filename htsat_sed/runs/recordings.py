@@ -127,7 +127,7 @@ def _expand(
         elif os.path.lexists(path):
             yield from _existing(path, kept, failures)
         elif path == LIST:
-            failures.append(AudioError(path, "is no list file: write @ followed by its path"))
+            failures.append(AudioError(path, "is not a list file: write @ followed by its path"))
         elif path.startswith(LIST):
             yield from _listed(Path(path.removeprefix(LIST)), kept, failures)
         elif glob.has_magic(path):
@@ -247,7 +247,7 @@ def _listed(path: Path, kept: Callable[[str], bool], failures: list[HtsatSedErro
     text = data.decode("utf-16", "replace") if utf_16 else data.decode("utf-8-sig", "surrogateescape")
     del data  # a list may have millions of lines
     if "\0" in text:
-        failures.append(AudioError(path, "is no list of recordings: wanted one path per line"))
+        failures.append(AudioError(path, "is not a list of recordings: wanted one path per line"))
         return
     lines = (line[0].rstrip("\r") for line in re.finditer(r"[^\n]+", text))
     lines = (line for line in lines if line.strip() and not line.startswith("#"))

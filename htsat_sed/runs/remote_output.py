@@ -70,7 +70,9 @@ class RemoteOutput:
     def __init__(self, address: str, *, fetch: str | None = None) -> None:
         protocol, _, place = address.partition("://")
         if protocol not in STORES:
-            raise UsageError(f"{address}: outputs go to a disk, or to one of {', '.join(sorted(STORES))}")
+            raise UsageError(
+                f"{address}: outputs can be written to a disk, or to one of {', '.join(sorted(STORES))}"
+            )
         if not (place := place.strip("/")):
             raise UsageError(f"{address}: names no bucket")
         self.above, _, name = address.rstrip("/").rpartition("/")
@@ -153,7 +155,7 @@ class RemoteOutput:
         for path in outputs:
             if path is not None and self.holds(path):
                 raise UsageError(
-                    f"{self.address_of(path)}: is there already: name another output, or say --overwrite"
+                    f"{self.address_of(path)}: exists already: name another output, or give --overwrite"
                 )
 
     def start(self, journal: Path) -> None:

@@ -127,7 +127,7 @@ class Run:
                 journal.close()
                 raise UsageError(
                     f"{journal.path}: the unfinished run here is of {journal.resumed} other recordings. "
-                    "Give the same to resume it, --restart to begin anew, or another --output"
+                    "Give the same to resume it, --restart to start again, or another --output"
                 )
             if journal.resumed > kept:
                 note += f"; {journal.resumed - kept} more in the journal are not part of this run"

@@ -212,7 +212,7 @@ class ShardFile:
                 [(str(name), str(reason)) for name, reason in first["failures"]],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise HtsatSedError(path, f"is no shard file of this version ({FORMAT})") from error
+            raise HtsatSedError(path, f"is not a shard file of this version ({FORMAT})") from error
 
     def recordings(self) -> Iterator[Done]:
         """Yield the recordings of the shard in order.

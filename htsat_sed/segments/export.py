@@ -119,7 +119,9 @@ def locate(names: Sequence[str], audio: Path) -> tuple[dict[str, Path], list[Aud
     """
     if audio.is_file():
         if len(names) > 1:
-            raise UsageError(f"{audio} is one recording, but the table has {len(names)}: give their folder")
+            raise UsageError(
+                f"{audio} is one recording, but the table has {len(names)}: give the folder of the recordings"
+            )
         return dict.fromkeys(names, audio), []
     below, failures = find_recordings(audio)
     known: dict[str, list[Path]] = {}

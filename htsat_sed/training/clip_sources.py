@@ -132,12 +132,10 @@ def from_folder(folder: Path) -> dict[str, list[tuple[Path, str]]]:
         label = "" if name.lower() in NEGATIVES else name
         found[label].append((path, Path(*below.parts[1:])))
     if not set(found) - {""}:
-        raise AnnotationError(folder, "holds no folder with recordings: wanted a folder for each class")
+        raise AnnotationError(folder, "holds no folder with recordings: wanted a subfolder for each class")
     if loose:
         lie = "lies" if loose == 1 else "lie"
-        _logger.warning(
-            "%s: %s %s in no folder of a class; left out", folder, counted(loose, "recording"), lie
-        )
+        _logger.warning("%s: %s %s not in a class folder; left out", folder, counted(loose, "recording"), lie)
     _warn_of_numbers(found)
     for each in sorted(folder.iterdir()):
         name = normal(each.name)
@@ -276,7 +274,9 @@ def from_tables(run: Path) -> dict[str, list[tuple[Path, str]]]:
     found: dict[str, dict[Path, str]] = defaultdict(dict)
     tables = sorted(run.glob("fold-*/clips.tsv"))
     if not tables:
-        raise AnnotationError(run, "holds no run of teach: wanted the folder that it left beside its output")
+        raise AnnotationError(
+            run, "holds no run of teach: wanted the run folder beside the checkpoint that teach wrote"
+        )
     for table in tables:
         for row in read_rows(table, ("filename", "label", "source")):
             found[row.text("label")][Path(row.filename())] = row.text("source")

@@ -207,10 +207,12 @@ def _warn(collection: Collection) -> None:
         own = collection.of(label)
         sources = {clip.source for clip in own}
         if len(own) == 1:
-            _logger.warning("%s: one clip, which is trained on: how well it is found is unknown", label)
+            _logger.warning(
+                "%s: only one clip, which is used for training: the accuracy of this class is unknown", label
+            )
         elif len(sources) == 1:
             _logger.warning(
-                "%s: all %d clips are of one source (%s), so that the figures below are too good",
+                "%s: all %d clips are of one source (%s), so the figures below are too high",
                 label,
                 len(own),
                 *sources,
@@ -227,10 +229,12 @@ def _warn(collection: Collection) -> None:
     if not common and len(rates) > 1:
         told = ", ".join(f"{label} {'/'.join(map(str, sorted(own)))}" for label, own in rates.items())
         _logger.warning(
-            "the sample rates differ by class (%s Hz): a model may tell the rate rather than the sound", told
+            "the sample rates differ by class (%s Hz): a model may learn the rate rather than the sound", told
         )
     if len(collection.labels) == 1 and not collection.of(""):
-        _logger.warning("there is one class and nothing else: put other sounds into a folder _background")
+        _logger.warning(
+            "there is one class and nothing else: put other sounds into a folder named _background"
+        )
 
 
 def write_tables(collection: Collection, folder: Path, *, without: int) -> None:

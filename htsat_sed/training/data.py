@@ -201,9 +201,7 @@ def _audioset(table: Path, audio: Path) -> Iterator[Clip]:
         except ValueError as error:
             raise AnnotationError(table, f"line {line}: wanted video, start, end and codes") from error
         except KeyError as error:
-            raise AnnotationError(
-                table, f"line {line}: {error.args[0]} is none of AudioSet's codes"
-            ) from error
+            raise AnnotationError(table, f"line {line}: {error.args[0]} is not an AudioSet code") from error
         stems = [stem.removeprefix("Y") for stem in stems]
         path = next((by_stem[stem] for stem in stems if stem in by_stem), audio / f"{video}.wav")
         yield Clip(path, labels)

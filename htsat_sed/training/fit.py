@@ -255,7 +255,7 @@ def restore(training: Training, path: Path) -> int:
         training.on_load_checkpoint(state)
         return int(state["global_step"])
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise CheckpointError(path, "is of another model: give --restart, or another --run") from error
+        raise CheckpointError(path, "belongs to another model: give --restart, or another --run") from error
 
 
 class _Keeper(Callback):  # type: ignore[misc]

@@ -177,7 +177,7 @@ class SoundscapeRecipe:
                 raise UsageError(f"wanted {name} of at least 0, got {getattr(self, name)}")
         for name in ("background", "silent"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UsageError(f"wanted {name} to be a chance in [0, 1], got {getattr(self, name)}")
+                raise UsageError(f"wanted {name} to be a probability in [0, 1], got {getattr(self, name)}")
         for name in ("floor_db", "event_db", "reverberation", "direct_db", "gain_db", "background_db"):
             low, *high = getattr(self, name)
             if len(high) != 1 or high[0] < low:

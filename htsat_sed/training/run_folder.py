@@ -32,7 +32,7 @@ LAST, BEST, FINISHED, METRICS = "last.ckpt", "best.ckpt", "finished.json", "metr
 _RECIPE, _DATA, _LOCK = "recipe.json", "data.json", "lock"
 _FILES = (LAST, BEST, FINISHED, METRICS, _RECIPE, _DATA)
 _FOLDERS = ("tensorboard",)
-_MEND = "give --restart to train anew, or name another -o or --run"
+_MEND = "give --restart to train again, or name another -o or --run"
 
 # Variables of torchrun, Lightning and SLURM; only in the first process is each of them 0 or unset.
 _RANKS = ("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "SLURM_PROCID")
@@ -213,7 +213,9 @@ def _locked(run: Path) -> Iterator[None]:
         if not _lock(file):
             file.seek(0)
             by = f" (process {number})" if (number := file.read().strip()) else ""
-            raise HtsatSedError(run, f"another process trains here{by}: wait for it, or name another --run")
+            raise HtsatSedError(
+                run, f"another process is training here{by}: wait for it, or name another --run"
+            )
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()

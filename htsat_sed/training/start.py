@@ -61,7 +61,9 @@ def start_model(
     model.load_state_dict(own | taken)
     model.post_processing = None if whole is None else whole.post_processing
     new = [name for name in own if name not in taken]
-    _logger.info("start %s: %d of %d arrays taken, new are %s", start, len(taken), len(own), _short(new))
+    _logger.info(
+        "start %s: %d of %d arrays loaded; newly initialised: %s", start, len(taken), len(own), _short(new)
+    )
     return model
 
 
@@ -134,9 +136,9 @@ def from_timm(arrays: Mapping[str, Tensor], name: str) -> Encoder:
                 ours[f"backbone.{key}"] = array
         width = len(ours["backbone.patch_embed.proj.bias"])
     except (KeyError, IndexError) as error:
-        raise CheckpointError(TIMM + name, "is no Swin transformer with four stages") from error
+        raise CheckpointError(TIMM + name, "is not a Swin transformer with four stages") from error
     if 0 in depths:
-        raise CheckpointError(TIMM + name, "is no Swin transformer with four stages")
+        raise CheckpointError(TIMM + name, "is not a Swin transformer with four stages")
     return Encoder(width, tuple(depths), tuple(heads), ours)
 
 

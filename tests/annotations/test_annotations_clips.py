@@ -42,7 +42,7 @@ def test_durations(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        ("", "line 3: duration is no number: ''"),
+        ("", "line 3: duration is not a number: ''"),
         ("0", "line 3: duration is 0, wanted more"),
         ("nan", "line 3: duration is nan, wanted 0 or more"),
         ("11", "line 3: duration 11, but 10 before for a.wav"),

@@ -21,9 +21,9 @@ def test_label_tracks_by_audacity(tmp_path, caplog):
         ("0.5\t\n", "line 1: wanted tab-separated onset, offset and label"),
         ("0.5 1.0 Dog\n", "line 1: wanted tab-separated onset, offset and label"),
         ("2.5\t1.0\tDog\n", "line 1: offset 1 is before onset 2.5"),
-        ("1_0\t2\tDog\n", "line 1: onset is no number: '1_0'"),
-        ("\u0661\t2\tDog\n", "line 1: onset is no number: '\u0661'"),
-        ("0.5\tx\tDog\n", "line 1: offset is no number: 'x'"),
+        ("1_0\t2\tDog\n", "line 1: onset is not a number: '1_0'"),
+        ("\u0661\t2\tDog\n", "line 1: onset is not a number: '\u0661'"),
+        ("0.5\tx\tDog\n", "line 1: offset is not a number: 'x'"),
     ],
 )
 def test_broken_label_tracks_are_errors(tmp_path, text, reason):
@@ -69,7 +69,7 @@ def test_a_selection_table_of_many_recordings_counts_from_the_file_offset(tmp_pa
         ("Selection  Begin Time (s)  Species\n1  2  x\n", "its cells are not separated by tabs"),
         (f"{SEVEN}\tSpecies\n1\tx\t1\t1\t2\t0\t1\t\n", "line 2: no label"),
         (f"{SEVEN}\tSpecies\n1\tx\t1\t2\t1\t0\t1\ty\n", r"line 2: End Time 1 is before Begin Time 2"),
-        (f"{SEVEN}\tSpecies\n1\tx\n", r"line 2: Begin Time \(s\) is no number: ''"),
+        (f"{SEVEN}\tSpecies\n1\tx\n", r"line 2: Begin Time \(s\) is not a number: ''"),
     ],
 )
 def test_broken_selection_tables_are_errors(tmp_path, text, reason):
@@ -83,7 +83,7 @@ def test_broken_selection_tables_are_errors(tmp_path, text, reason):
         ("{", "Expecting property name"),
         ("[]", "list indices"),
         ('{"events": []}', "lacks 'filename'"),
-        ('{"filename": "", "events": []}', "wanted a text, got ''"),
+        ('{"filename": "", "events": []}', "wanted a string, got ''"),
         ('{"filename": "a"}', "lacks 'events'"),
         (
             '{"filename": "a", "events": [{"onset": "0", "offset": 1, "label": "x"}]}',
@@ -93,7 +93,7 @@ def test_broken_selection_tables_are_errors(tmp_path, text, reason):
             '{"filename": "a", "events": [{"onset": NaN, "offset": 1, "label": "x"}]}',
             "wanted seconds of 0 or more",
         ),
-        ('{"filename": "a", "events": [{"onset": 0, "offset": 1, "label": 3}]}', "wanted a text, got 3"),
+        ('{"filename": "a", "events": [{"onset": 0, "offset": 1, "label": 3}]}', "wanted a string, got 3"),
     ],
 )
 def test_broken_json_lines_are_errors(tmp_path, line, reason):

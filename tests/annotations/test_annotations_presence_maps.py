@@ -131,7 +131,7 @@ def members(**changed):
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"scores": None}, "is no presence map: There is no item named 'scores.npy' in the archive"),
+        ({"scores": None}, "is not a presence map: There is no item named 'scores.npy' in the archive"),
         ({"scores": MAP.scores.astype(np.float64)}, "scores are float64 and labels <U8, wanted float32"),
         ({"scores": MAP.scores[:, :1]}, r"wanted scores of shape \(T, 2\), .*got \(3, 1\)"),
         ({"scores": MAP.scores * np.float32(np.nan)}, r"has scores that are NaN or outside \[0, 1\]"),
@@ -141,9 +141,9 @@ def members(**changed):
         ({"token_seconds": np.array(0.0)}, "wanted token_seconds > 0"),
         (
             {"labels": np.array(MAP.labels, dtype=object)},
-            "is no presence map: labels.npy has .* bytes, not .* of object",
+            "is not a presence map: labels.npy has .* bytes, not .* of object",
         ),
-        ({"metadata": np.array("{}")}, "is no presence map: its metadata: 'format'"),
+        ({"metadata": np.array("{}")}, "is not a presence map: its metadata: 'format'"),
         ({"metadata": np.array('{"format": "other"}')}, "its metadata: format 'other', wanted 'htsat-sed"),
     ],
 )
@@ -182,7 +182,7 @@ def test_headers_that_promise_what_is_not_there_take_no_memory(tmp_path, name, s
     with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive, archive.open(f"{name}.npy", "w") as member:
         text = repr({"descr": dtype, "fortran_order": False, "shape": shape})
         member.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + bytes(8))
-    with pytest.raises(AnnotationError, match=r"a\.npz: is no presence map: ") as raised:
+    with pytest.raises(AnnotationError, match=r"a\.npz: is not a presence map: ") as raised:
         read_presence_map(tmp_path / "a.npz")
     assert "\n" not in raised.value.reason
 
@@ -192,7 +192,7 @@ def test_headers_that_promise_what_is_not_there_take_no_memory(tmp_path, name, s
 )
 def test_metadata_of_any_content_is_one_line(tmp_path, metadata):
     np.savez(tmp_path / "a.npz", **members(metadata=np.array(metadata)))
-    with pytest.raises(AnnotationError, match=r"a\.npz: is no presence map: its metadata: "):
+    with pytest.raises(AnnotationError, match=r"a\.npz: is not a presence map: its metadata: "):
         read_presence_map(tmp_path / "a.npz")
 
 
@@ -215,7 +215,7 @@ def test_a_truncated_file_is_an_error(tmp_path, cut):
     path = tmp_path / "a.npz"
     write_presence_map(path, MAP, filename="a.wav")
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(AnnotationError, match="is no presence map"):
+    with pytest.raises(AnnotationError, match="is not a presence map"):
         read_presence_map(path)
 
 
@@ -225,20 +225,20 @@ def test_a_changed_byte_is_noticed(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(MAP.scores.tobytes())] ^= 1
     path.write_bytes(data)
-    with pytest.raises(AnnotationError, match="is no presence map: Bad CRC-32"):
+    with pytest.raises(AnnotationError, match="is not a presence map: Bad CRC-32"):
         read_presence_map(path)
 
 
 def test_files_of_other_kinds_are_errors(tmp_path):
     np.save(tmp_path / "a.npy", MAP.scores)
-    with pytest.raises(AnnotationError, match="is no presence map: File is not a zip file"):
+    with pytest.raises(AnnotationError, match="is not a presence map: File is not a zip file"):
         read_presence_map(tmp_path / "a.npy")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in ("scores", "labels", "token_seconds", "duration", "metadata"):
             archive.writestr(f"{name}.npy", "not an array")
     (tmp_path / "b.npz").write_bytes(buffer.getvalue())
-    with pytest.raises(AnnotationError, match="is no presence map"):
+    with pytest.raises(AnnotationError, match="is not a presence map"):
         read_presence_map(tmp_path / "b.npz")
     with pytest.raises(AnnotationError, match="cannot be read: No such file"):
         read_presence_map(tmp_path / "missing.npz")

@@ -68,7 +68,7 @@ def test_decimal_commas_between_semicolons_only(tmp_path):
         "a.wav": [Event(0.5, 1.25, "Dog")]
     }
     assert fails(tmp_path, "filename\tonset\toffset\tevent_label\na.wav\t0,5\t1,25\tDog\n") == (
-        "line 2: onset is no number: '0,5'"
+        "line 2: onset is not a number: '0,5'"
     )
 
 
@@ -116,8 +116,8 @@ def test_events_without_length_are_dropped_and_counted(tmp_path, caplog):
     ("row", "reason"),
     [
         (("a.wav", "3", "2.5", "Dog"), "line 2: offset 2.5 is before onset 3"),
-        (("a.wav", "x", "1", "Dog"), "line 2: onset is no number: 'x'"),
-        (("a.wav", "0", "1s", "Dog"), "line 2: offset is no number: '1s'"),
+        (("a.wav", "x", "1", "Dog"), "line 2: onset is not a number: 'x'"),
+        (("a.wav", "0", "1s", "Dog"), "line 2: offset is not a number: '1s'"),
         (("a.wav", "nan", "1", "Dog"), "line 2: onset is nan, wanted 0 or more"),
         (("a.wav", "0", "inf", "Dog"), "line 2: offset is inf, wanted 0 or more"),
         (("a.wav", "-0.1", "1", "Dog"), "line 2: onset is -0.1, wanted 0 or more"),
@@ -140,7 +140,7 @@ def test_an_error_names_file_and_line(tmp_path, row, reason):
 
 def test_the_line_is_the_one_in_the_file(tmp_path):
     text = 'filename\tonset\toffset\tevent_label\n\n"a\nb.wav"\t0\t1\tDog\na.wav\tx\t1\tDog\n'
-    assert fails(tmp_path, text) == "line 5: onset is no number: 'x'"
+    assert fails(tmp_path, text) == "line 5: onset is not a number: 'x'"
 
 
 def test_missing_columns_are_named_beside_those_there(tmp_path):

@@ -57,7 +57,7 @@ def test_what_is_written_is_what_is_read(tmp_path_factory, labels, filenames, da
         ("filename,event_label,score\na,Dog,1\na,Dog,1\n", "line 3: Dog of a is given twice"),
         ("filename,event_label,score\na,,1\n", "line 2: no event_label"),
         ("filename,Dog\na,1.5\n", "line 2: score is 1.5, wanted 0 to 1"),
-        ("filename,Dog,Cat\na,1\n", "line 2: Cat is no number: ''"),
+        ("filename,Dog,Cat\na,1\n", "line 2: Cat is not a number: ''"),
         ("file,Dog\na,1\n", "lacks the columns filename; it has file, Dog"),
     ],
 )

@@ -81,7 +81,7 @@ def test_other_tables_know_the_same_names_and_labels(tmp_path):
 
 @pytest.mark.parametrize("text", ["1_000", "\u0661\u0662", "1e", "0x1", "", "1 000", "--1", "1,5"])
 def test_only_plain_numbers_are_times(tmp_path, text):
-    with pytest.raises(AnnotationError, match=r"line 2: offset is no number: "):
+    with pytest.raises(AnnotationError, match=r"line 2: offset is not a number: "):
         read_events(write(tmp_path / "e.tsv", f"filename\tonset\toffset\tevent_label\na\t0\t{text}x\tDog\n"))
     with pytest.raises(AnnotationError, match=r"line 2: offset"):
         read_events(write(tmp_path / "e.tsv", f"filename\tonset\toffset\tevent_label\na\t0\t{text}\tDog\n"))
@@ -303,5 +303,5 @@ def test_labels_parted_by_a_guess_are_reported(tmp_path, caplog):
 
 def test_a_map_with_a_broken_array_is_one_line(tmp_path):
     shutil.copy(LABELS / "npz_45.npz", tmp_path)
-    with pytest.raises(AnnotationError, match=r"npz_45\.npz: is no presence map: an array ends early"):
+    with pytest.raises(AnnotationError, match=r"npz_45\.npz: is not a presence map: an array ends early"):
         read_presence_map(tmp_path / "npz_45.npz")

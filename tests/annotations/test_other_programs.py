@@ -137,7 +137,7 @@ def test_exports_of_label_studio(tmp_path):
     "text", ["[1]", "[{}]", "[", '[{"data": {}}]', '[{"data": {"audio": "a"}, "annotations": 3}]']
 )
 def test_what_is_no_label_studio_json(tmp_path, text):
-    with pytest.raises(AnnotationError, match=r"x\.json: is no Label Studio JSON"):
+    with pytest.raises(AnnotationError, match=r"x\.json: is not Label Studio JSON"):
         read_events(write(tmp_path / "x.json", text), "label-studio")
 
 
@@ -192,7 +192,7 @@ def test_tables_of_birdnet_analyzer(tmp_path):
     assert read_events(write(one, f"{header}\n")) == {"a": []}
     track = write(tmp_path / "a.BirdNET.results.txt", "3.0\t6.0\tTurdus merula_Blackbird\t0.8123\n")
     assert read_events(track) == {"a": [Event(3.0, 6.0, "Turdus merula_Blackbird", 0.8123)]}
-    with pytest.raises(AnnotationError, match="line 2: Confidence is no number"):
+    with pytest.raises(AnnotationError, match="line 2: Confidence is not a number"):
         read_events(write(one, f"{header}\n3.0,6.0,Turdus merula,Blackbird,high\n"))
 
 

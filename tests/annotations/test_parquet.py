@@ -39,7 +39,7 @@ def test_parquet_by_pandas(tmp_path):
     with pytest.raises(AnnotationError, match="line 1: wanted seconds of 0 or more and a label"):
         read_events(tmp_path / "e.parquet")
     pd.DataFrame(rows | {"score": ["x"]}).to_parquet(tmp_path / "e.parquet")
-    with pytest.raises(AnnotationError, match="line 1: score is no number: 'x'"):
+    with pytest.raises(AnnotationError, match="line 1: score is not a number: 'x'"):
         read_events(tmp_path / "e.parquet")
     pd.DataFrame({"filename": ["a.wav"]}).to_parquet(tmp_path / "e.parquet")
     with pytest.raises(
@@ -194,8 +194,8 @@ def test_a_footer_that_two_readers_would_take_for_different_ones_is_refused():
         (0x76, 39, *data_page): "places pages outside the file",
         (*size,): "places pages outside the file",
         (0x19, 0xF5, 0xFF, 0xFF, 0x03, *size): "is cut off",
-        (0x1B, *size): "cannot be understood",
-        (*[0x19, 0x19] * 3, *[0x19] * 20): "cannot be understood",
+        (0x1B, *size): "cannot be parsed",
+        (*[0x19, 0x19] * 3, *[0x19] * 20): "cannot be parsed",
     }.items():
         with pytest.raises(UsageError, match=words):
             chunks(wrong)

@@ -70,7 +70,10 @@ def test_textgrids_by_tgt(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('File type = "ooTextFile"\nObject class = "Pitch 1"\n', "is no TextGrid but ooTextFile of Pitch 1"),
+        (
+            'File type = "ooTextFile"\nObject class = "Pitch 1"\n',
+            ("is not a TextGrid but ooTextFile of Pitch 1"),
+        ),
         ('File type = "ooTextFile"\n', "is cut short"),
         (
             'File type = "ooTextFile"\nObject class = "TextGrid"\n0 1 <exists> 1 "IntervalTier" "a"',
@@ -82,7 +85,7 @@ def test_textgrids_by_tgt(tmp_path):
         ),
         (
             'File type = "ooTextFile"\nObject class = "TextGrid"\n0 1 <exists> "many"',
-            "is no TextGrid: invalid",
+            "is not a TextGrid: invalid",
         ),
         (
             'File type = "ooTextFile"\nObject class = "TextGrid"\n0 1\n<exists> 1\n"IntervalTier" "a" 0 1 1\n2 1 "x"',

@@ -136,7 +136,7 @@ def test_an_archive_refuses_parts_that_it_did_not_write(tmp_path: Path, change: 
     Archive(folder).add(KIND, [embedded("a.wav", [[1, 0, 0, 0], [0, 1, 0, 0]])])
     path = folder / "part-00000.parquet"
     table = pq.read_table(path)
-    reason = "no part of an archive"
+    reason = "not part of an archive"
     if change == "long texts":  # 100 MB in a few kB
         long = pa.array([f"{i}" + 50_000_000 * "a" for i in range(2)])
         pq.write_table(table.set_column(1, "path", long), path, compression="zstd", use_dictionary=False)

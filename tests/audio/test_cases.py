@@ -45,7 +45,11 @@ def first_sound(samples: np.ndarray) -> float:
         ("flac_rate_changes.flac", 3.0, None),
         ("chained_ogg_channels_change.ogg", 16.0, None),
         ("film_audio_4s_late.mp4", 20.0, None),
-        ("float_int_scale.wav", 3.0, "its floats are on the scale of integers: they are divided by 32768"),
+        (
+            "float_int_scale.wav",
+            3.0,
+            ("its floating-point samples are on the scale of integers: they are divided by 32768"),
+        ),
     ],
 )
 def test_length_and_defect(name: str, seconds: float, defect: str | None) -> None:
@@ -389,7 +393,7 @@ def test_floats_on_the_scale_of_integers(scale: float, divisor: int, tmp_path: P
     silence = np.zeros((6 * RATE, 2), "f4")  # the first block says nothing
     path = write(tmp_path / "b.wav", np.concatenate([silence, np.rint(samples * scale)]), subtype="FLOAT")
     _, _, defect = heard(path)
-    assert defect == f"its floats are on the scale of integers: they are divided by {divisor}"
+    assert defect == f"its floating-point samples are on the scale of integers: they are divided by {divisor}"
     np.testing.assert_allclose(read(path, RATE)[6 * RATE :], wanted, atol=2 / scale + 1e-6)
 
 
@@ -398,7 +402,7 @@ def test_integer_scale_is_noticed_after_near_silence(tmp_path: Path) -> None:
     quiet, loud = rng.integers(-1, 2, 6 * RATE), np.rint(9_000 * np.sin(np.arange(RATE) / 9.0))
     soundfile.write(tmp_path / "a.wav", np.concatenate([quiet, loud]), RATE, subtype="FLOAT")
     samples, _, defect = heard(tmp_path / "a.wav")
-    assert defect == "its floats are on the scale of integers: they are divided by 32768"
+    assert defect == "its floating-point samples are on the scale of integers: they are divided by 32768"
     assert np.abs(samples[: 5 * 32_000]).max() < 1e-4
 
 

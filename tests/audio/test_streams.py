@@ -120,7 +120,7 @@ def test_a_recording_is_read_once_and_then_knows_its_duration(tmp_path):
     path = write(tmp_path / "a.wav", noise(1_000), 8_000)
     with open_recording(path, 16_000) as stream:
         assert stream.expected_duration == 0.125
-        with pytest.raises(ValueError, match="is known when all its blocks have been read"):
+        with pytest.raises(ValueError, match="is known only after all its blocks have been read"):
             _ = stream.duration
         assert sum(len(block) for block in stream.blocks()) == 2_000
         with pytest.raises(
@@ -249,7 +249,7 @@ def test_standard_input_that_is_no_recording_leaves_nothing_behind(data, monkeyp
 
 def test_standard_input_that_is_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
-    with pytest.raises(AudioError, match="standard input is closed or a terminal: pipe a recording in"):
+    with pytest.raises(AudioError, match="standard input is closed or a terminal: pipe a recording into it"):
         open_recording("-", 32_000)
 
 
@@ -264,7 +264,7 @@ def test_missing_file(tmp_path):
 
 def test_folder_with_the_name_of_a_recording(tmp_path):
     (tmp_path / "a.wav").mkdir()
-    with pytest.raises(AudioError, match="is a folder: wanted a recording"):
+    with pytest.raises(AudioError, match="is a folder: name a recording"):
         open_recording(tmp_path / "a.wav", 32_000)
 
 

@@ -26,7 +26,7 @@ def test_a_recording_that_never_delivers_is_left(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(time_limit, "PATIENCE", 0.2)
     with pytest.raises(AudioError) as error:
         read(fifo, RATE)
-    assert str(error.value) == f"{fifo}: has yielded nothing for 0.2 s: left out"
+    assert str(error.value) == f"{fifo}: has yielded no data for 0.2 s: left out"
     with fifo.open("wb"):  # lets the thread that was left behind end
         pass
 
@@ -46,7 +46,7 @@ def test_a_recording_that_stops_to_deliver_is_left(tmp_path: Path, monkeypatch: 
     with open_recording(path, RATE) as stream:
         blocks = stream.blocks()
         assert len(next(blocks)) > 4 * RATE
-        with pytest.raises(AudioError, match="has yielded nothing for 1 s: left out"):
+        with pytest.raises(AudioError, match="has yielded no data for 1 s: left out"):
             list(blocks)
         released.set()
 

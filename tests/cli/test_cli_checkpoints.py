@@ -210,13 +210,13 @@ def test_average(run: Run, ours: Path, tmp_path: Path):
             ("info", "home"),
             "home: this installation has no bundled checkpoint: give one with -c, or get one ",
         ),
-        (("info", "{labels}"), "{labels}: is no checkpoint: neither safetensors nor a PyTorch file"),
+        (("info", "{labels}"), "{labels}: is not a checkpoint: neither safetensors nor a PyTorch file"),
         (("average", "{ours}", "{official}", "-o", "out.safetensors"), "{official}: has other labels than "),
         (
             ("convert", "{official}", "none/out.safetensors"),
             "none/out.safetensors: cannot be written: its folder",
         ),
-        (("pull", "audioset", "--file", "{labels}"), "{labels}: is not the file wanted: sha256 "),
+        (("pull", "audioset", "--file", "{labels}"), "{labels}: is another file: its sha256 is "),
     ],
 )
 def test_what_fails_exits_with_1_and_one_line(
@@ -253,7 +253,7 @@ def test_what_fails_exits_with_1_and_one_line(
         ),
         (
             ("convert", "{official}", "o.safetensors", "--labels", "{labels}"),
-            "wanted 3 labels, one a class of ",
+            "wanted 3 labels, one per class of ",
         ),
         (
             ("convert", "{ours}", "o.safetensors", "--sample-rate", "16000"),
@@ -262,7 +262,7 @@ def test_what_fails_exits_with_1_and_one_line(
         (("average", "{ours}", "-o", "o.safetensors"), "wanted at least two checkpoints to average, got 1"),
         (
             ("pull", "audiosat"),
-            "no checkpoint 'audiosat' to download: known are audioset, audioset-pseldnets; ",
+            "no checkpoint 'audiosat' to download: available are audioset, audioset-pseldnets; ",
         ),
     ],
 )

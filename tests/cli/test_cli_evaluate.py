@@ -263,7 +263,7 @@ def test_names_that_do_not_fit(run: Run, maps: Path, tmp_path: Path, monkeypatch
     labels = reference(tmp_path / "reference.tsv", "day/c.wav\t0\t2.5\tDog")
     code, out, err = run(labels, "--scores", maps)
     assert (code, out) == (1, "")
-    assert err.endswith("got none: the reference has 'day/c.wav', the other side 'a.wav'\n")
+    assert err.endswith("in common: the reference has 'day/c.wav', the estimates 'a.wav'\n")
     code, out, err = run(labels, "--audio", DESED.parents[1] / "data")
     assert (code, out) == (1, "")
     monkeypatch.setitem(sys.modules, "htsat_sed.detection.detector", None)  # told before a model is loaded

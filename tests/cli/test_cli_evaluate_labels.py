@@ -52,8 +52,8 @@ def test_labels_that_a_rule_mends(
     [
         (HEADER + "a.wav\t2\t1\tDog\n", "line 2: offset 1 is before onset 2"),
         ("filename\toffset\tonset\tevent_label\na.wav\t0\t1\tDog\n", "line 2: offset 0 is before onset 1"),
-        (LABELS + "\na.wav\tsoon\t1\tDog\n", "line 5: onset is no number: 'soon'"),
-        (LABELS + "a.wav\t0,5\t1\tDog\n", "line 4: onset is no number: '0,5'"),
+        (LABELS + "\na.wav\tsoon\t1\tDog\n", "line 5: onset is not a number: 'soon'"),
+        (LABELS + "a.wav\t0,5\t1\tDog\n", "line 4: onset is not a number: '0,5'"),
         (LABELS + "a.wav\tnan\t1\tDog\n", "line 4: onset is nan, wanted 0 or more"),
         (LABELS + "a.wav\t-1\t1\tDog\n", "line 4: onset is -1, wanted 0 or more"),
         (LABELS + "a.wav\t1\t\tDog\n", "line 4: offset empty: wanted all of onset, offset and event_label"),
@@ -72,9 +72,9 @@ def test_labels_that_a_rule_mends(
         ("filename\tduration\na.wav\t10\n", "lacks the columns onset, offset, event_label"),
         ("filename,event_label,score\na.wav,Dog,0.9\n", "lacks the columns onset, offset"),
         ("", "is empty, wanted a table with the columns filename, onset, offset, event_label"),
-        (HEADER, "wanted a reference with at least one event of the classes to be scored, got none"),
+        (HEADER, "wanted a reference with at least one event of the scored classes, got none"),
         (HEADER + "a.wav\t\t\t\n", "wanted a reference with at least one event of the classes to be scored"),
-        (HEADER + "x.wav\t0\t1\tDog\n", "the reference has 'x.wav', the other side 'a.wav'"),
+        (HEADER + "x.wav\t0\t1\tDog\n", "the reference has 'x.wav', the estimates 'a.wav'"),
         (bytes(range(128, 256)), "line 1: not UTF-8 text, save it as UTF-8"),
     ],
 )
@@ -142,4 +142,4 @@ def test_label_files_know_no_audio_suffix(run: Run, tmp_path: Path) -> None:
     labels = _reference(tmp_path / "two.tsv", "a.wav\t0\t2.5\tDog", "a.flac\t0\t1\tDog")
     code, out, err = run("evaluate", labels, tmp_path / "a.txt")
     assert (code, out) == (1, "")
-    assert f"error: {labels}: wanted one recording for each name; 'a' could be 'a.flac' or 'a.wav'" in err
+    assert f"error: {labels}: a name matches several recordings: 'a' could be 'a.flac' or 'a.wav'" in err

@@ -13,8 +13,8 @@ from htsat_sed.runs.outputs import check_apart
 Run = Callable[..., tuple[int, str, str]]
 TREE = Path(__file__).parents[2]
 
-READ = "is among what is read: name another output"
-AUDIO = "is named like a recording, which would be lost: name another output"
+READ = "is also an input: name another output"
+AUDIO = "has the suffix of a recording, which could be lost: name another output"
 TWICE = "would be written twice"
 
 
@@ -65,7 +65,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
         (
             "evaluate reference.tsv tracks --json tracks/home.flac.txt",
             "tracks/home.flac.txt",
-            "lies in tracks, which is read: name another output",
+            "lies in the input tracks: name another output",
         ),
         ("evaluate reference.tsv reference.tsv --json new --csv new", "new", TWICE),
         ("tune reference.tsv --audio . -o reference.tsv", "reference.tsv", READ),

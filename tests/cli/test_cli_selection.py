@@ -182,6 +182,6 @@ def test_a_silent_channel_is_warned_about(tmp_path, run, model):
     sound = np.zeros((RATE, 2))
     sound[:, 0] = 0.1 * np.random.default_rng(1).normal(size=RATE)
     soundfile.write(tmp_path / "a.wav", sound, RATE)
-    warning = "its channel 2 is silent, but another one is not"
+    warning = "its channel 2 is silent, but another channel is not"
     assert warning in " ".join(run("detect", tmp_path / "a.wav", "--channel", "2", "-c", model)[2].split())
     assert "warning" not in run("detect", tmp_path / "a.wav", "--channel", "1", "-c", model)[2]

@@ -126,7 +126,7 @@ def test_ensemble_is_the_mean(tmp_path: Path) -> None:
     both = Detector([tiny(0), shuffled]).presence_map(path)
     assert both.labels == LABELS
     np.testing.assert_allclose(both.scores, (one.scores + other.scores[:, ::-1]) / 2, rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="same classes for an ensemble; only one of two knows Bird, Cat"):
+    with pytest.raises(ValueError, match="same classes for an ensemble; only one of two has Bird, Cat"):
         Detector([tiny(), tiny(0, ("Dog", "Bird", "Rain", "Speech"))])
 
 

@@ -118,7 +118,7 @@ def test_an_argument_of_another_type_is_named(wrong: dict[str, Any]) -> None:
         (np.zeros(100), 44_100.5, "wanted a whole sample_rate of 1000 to 768000 Hz, got 44100.5"),
         (np.zeros((2, 44_100)), 44_100, r"wanted samples of shape .*got \(2, 44100\): transpose it"),
         (np.zeros((2, 2, 2)), 44_100, "wanted samples of shape"),
-        (np.zeros(100, complex), 44_100, "wanted samples of floating point, int16 or int32; got complex128"),
+        (np.zeros(100, complex), 44_100, "wanted floating-point, int16 or int32 samples; got complex128"),
         (b"RIFF", 44_100, "wanted no sample_rate"),
         ("a.wav", 44_100, "wanted no sample_rate"),
         (io.StringIO("text"), None, "wanted a file object in binary mode"),

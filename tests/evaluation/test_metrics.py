@@ -78,11 +78,11 @@ def test_rules_of_pairing(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("reference", "estimated", "message"),
     [
-        ({"a": []}, {}, "at least one event of the classes to be scored, got none"),
+        ({"a": []}, {}, "at least one event of the scored classes, got none"),
         (
             {"a.wav": [Event(0, 1, "Dog")]},
             {"b.wav": []},
-            "the reference has 'a.wav', the other side 'b.wav'",
+            "the reference has 'a.wav', the estimates 'b.wav'",
         ),
     ],
 )

@@ -111,7 +111,7 @@ def test_the_live_view_shows_level_classes_and_events(
         (["-", "--latency", "3"], "wanted at least "),
         (["-", "--raw", "mp3"], "wanted raw samples as one of"),
         (["-", "--input", "1"], "selects a microphone"),
-        (["-", "--webhook", "nowhere"], "--webhook: wanted an address"),
+        (["-", "--webhook", "nowhere"], "--webhook: wanted a URL"),
         (["-", "--hop", "11"], "wanted a hop of more than 0 and at most 10 s"),
         (["-", "--labels", "Dug"], "no class 'Dug'"),
         (["http://h/", "--raw", "u8"], "raw samples come from standard input"),

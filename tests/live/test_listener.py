@@ -159,7 +159,7 @@ def test_a_full_disk_costs_the_clip_alone(
     assert clips.failed == 2
     assert [record.message for record in caplog.records if "clips" in record.message] == [
         f"{finals_path(tmp_path, finals[0])}: cannot be written: No space left on device; events are reported without clips",
-        f"{tmp_path}: clips are written again; 2 are missing",
+        f"{tmp_path}: writing clips again; 2 are missing",
     ]
 
 

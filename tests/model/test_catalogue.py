@@ -137,7 +137,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(host: Host, home: Path):
 
 def test_a_later_call_goes_on_with_what_an_earlier_one_left(host: Host, home: Path):
     host.cut_after = [300_000, 0]
-    with pytest.raises(CheckpointError, match="the connection broke off; 300000 bytes are kept"):
+    with pytest.raises(CheckpointError, match="the connection was lost; 300000 bytes are kept"):
         pull(host.entry(), attempts=2, pause=0.0)
     assert names(home) == ["thing.ckpt.part"]
     host.asked.clear()
@@ -175,7 +175,7 @@ def test_a_part_longer_than_the_file_is_thrown_away(host: Host, home: Path):
 def test_a_wrong_file_never_gets_the_name(host: Host, home: Path):
     host.content = CONTENT[:-1] + b"!"
     found = hashlib.sha256(host.content).hexdigest()
-    with pytest.raises(CheckpointError, match=f"gave another file: sha256 {found}, wanted"):
+    with pytest.raises(CheckpointError, match=f"sent another file: its sha256 is {found}, wanted"):
         pull(host.entry())
     assert names(home) == []
 
@@ -193,7 +193,7 @@ def test_a_web_page_instead_of_the_file_says_what_to_do_by_hand(host: Host, home
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     assert str(caught.value) == (
         f"{home / 'thing.ckpt'}: {host.url} answers with a web page instead of the file (a quota or a "
-        "confirmation). By hand: save thing.ckpt from https://example.org/thing "
+        "confirmation). To download manually: save thing.ckpt from https://example.org/thing "
         f"(sha256 {sha256}), then run `htsat-sed checkpoints pull thing --file thing.ckpt`"
     )
     assert host.asked == [None]
@@ -202,7 +202,9 @@ def test_a_web_page_instead_of_the_file_says_what_to_do_by_hand(host: Host, home
 @pytest.mark.parametrize(("status", "reason"), [(403, "Forbidden"), (404, "Not Found")])
 def test_a_refusal_is_final(host: Host, home: Path, status: int, reason: str):
     host.statuses = [status]
-    with pytest.raises(CheckpointError, match=f"answers {status} {reason}. By hand: save thing.ckpt from"):
+    with pytest.raises(
+        CheckpointError, match=f"answers {status} {reason}. To download manually: save thing.ckpt from"
+    ):
         pull(host.entry())
     assert len(host.asked) == 1
 
@@ -251,7 +253,7 @@ def test_a_file_fetched_by_hand_is_taken_over(host: Host, home: Path, tmp_path: 
 def test_a_file_fetched_by_hand_must_be_the_right_one(host: Host, home: Path, tmp_path: Path):
     (tmp_path / "page.html").write_bytes(b"<html>")
     with pytest.raises(
-        CheckpointError, match=r"page.html: is not the file wanted: sha256 [0-9a-f]{64}, wanted"
+        CheckpointError, match=r"page.html: is another file: its sha256 is [0-9a-f]{64}, wanted"
     ):
         pull(host.entry(), file=tmp_path / "page.html")
     with pytest.raises(CheckpointError, match="none: cannot be read: No such file"):
@@ -364,4 +366,4 @@ def test_two_at_once_download_once(host: Host, home: Path, caplog: pytest.LogCap
     assert (home / "thing.ckpt").read_bytes() == CONTENT
     assert names(home) == ["thing.ckpt"]
     assert host.asked == [None]
-    assert caplog.messages == [f"{home / 'thing.ckpt'}: another process downloads it; waiting for that"]
+    assert caplog.messages == [f"{home / 'thing.ckpt'}: another process is downloading it; waiting"]

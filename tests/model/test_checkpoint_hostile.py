@@ -247,8 +247,8 @@ def test_official_arrays_of_impossible_shapes(tmp_path: Path, change: dict[str, 
         ("bn0.running_var", -1.0, "bn0.running_var holds a negative variance"),
         ("bn0.running_var", torch.inf, "bn0.running_var holds NaN or infinity"),
         ("tscam_conv.bias", torch.nan, "tscam_conv.bias holds NaN or infinity"),
-        ("backbone.layers.2.blocks.0.mlp.fc1.weight", 1e30, "holds 1e[+]30, which no training gives"),
-        ("bn0.weight", 1e38, "bn0.weight holds 1e[+]38, which no training gives"),
+        ("backbone.layers.2.blocks.0.mlp.fc1.weight", 1e30, "holds 1e[+]30, which no training produces"),
+        ("bn0.weight", 1e38, "bn0.weight holds 1e[+]38, which no training produces"),
     ],
 )
 def test_weights_that_compute_nothing(tmp_path: Path, name: str, value: float, reason: str) -> None:
@@ -282,7 +282,7 @@ def test_the_largest_weights_that_load_compute_numbers(tmp_path: Path, level: fl
         (["Dog", "Cat", "Rain", "\ud800"], "wanted labels of valid Unicode"),
         (["Dog", "Cat", "Rain", "Dog"], "wanted distinct labels, got 'Dog' twice"),
         (["Dog", "Cat", "Rain", 3], "wanted labels of text, got 3"),
-        (["Dog", "Cat", "Rain"], "wanted 4 labels, one a class, got 3"),
+        (["Dog", "Cat", "Rain"], "wanted 4 labels, one per class, got 3"),
     ],
 )
 def test_labels_that_name_nothing(tmp_path: Path, labels: list[Any], reason: str) -> None:

@@ -78,7 +78,7 @@ def test_what_trainers_leave_in_a_file_does_no_harm(
     ("content", "reason"),
     [
         (b"", "is empty"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(40), "is no checkpoint: neither safetensors nor a PyTorch file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "is not a checkpoint: neither safetensors nor a PyTorch file"),
         (b"RIFF\x00\x00\x00\x00WAVEfmt ", "is no checkpoint"),
         (b"<html>", "is no checkpoint"),
         (b"PK\x03\x04" + bytes(100), "cannot be read as a PyTorch checkpoint"),

@@ -118,10 +118,10 @@ def test_a_model_finds_its_own_calibration_alone(run: Run, checkpoint: Path) -> 
     ):
         Inference(model, CPU, Execution(precision="int8"))
     shutil.copy(own, int8_path(model))
-    with pytest.raises(CheckpointError, match="calibrate the checkpoint anew: of another model"):
+    with pytest.raises(CheckpointError, match="calibrate the checkpoint again: made from another model"):
         load_int8(model)
     int8_path(model).write_bytes(b"torn")
-    with pytest.raises(CheckpointError, match="is a broken int8 core, calibrate the checkpoint anew: "):
+    with pytest.raises(CheckpointError, match="is a broken int8 core, calibrate the checkpoint again: "):
         load_int8(model)
 
 
@@ -173,8 +173,8 @@ def test_what_is_missing_is_told_in_one_line(
     path = int8_path(load_checkpoint(checkpoint))
     assert (code, out) == (1, "")
     assert err == (
-        f"error: {path}: not there: this checkpoint is not calibrated for int8 yet; run `htsat-sed checkpoints "
-        "calibrate RECORDINGS` once, with the same -c\n"
+        f"error: {path}: does not exist: this checkpoint is not calibrated for int8 yet; run `htsat-sed "
+        "checkpoints calibrate RECORDINGS` once, with the same -c\n"
     )
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, err = run("checkpoints", "calibrate", EXAMPLE)

@@ -148,7 +148,7 @@ def test_impossible_waveforms_are_refused(shape: tuple[int, ...], message: str) 
 
 
 def test_labels_must_be_one_a_class() -> None:
-    with pytest.raises(ValueError, match="wanted 4 labels, one a class, got 2"):
+    with pytest.raises(ValueError, match="wanted 4 labels, one per class, got 2"):
         HTSAT(TINY, ("a", "b"))
     with pytest.raises(ValueError, match="wanted distinct labels, got 'a' twice"):
         HTSAT(TINY, ("a", "b", "c", "a"))

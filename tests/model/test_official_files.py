@@ -74,7 +74,7 @@ def test_other_labels_are_given_or_numbered(tiny_state: dict[str, Tensor], tmp_p
     write_lightning(tmp_path / "a.ckpt", tiny_state)
     assert load_checkpoint(tmp_path / "a.ckpt").labels == ("class_000", "class_001", "class_002", "class_003")
     assert load_checkpoint(tmp_path / "a.ckpt", labels=["a", "b", "c", "d"]).labels == ("a", "b", "c", "d")
-    with pytest.raises(ValueError, match=r"wanted 4 labels, one a class of .*a\.ckpt, got 1"):
+    with pytest.raises(ValueError, match=r"wanted 4 labels, one per class of .*a\.ckpt, got 1"):
         load_checkpoint(tmp_path / "a.ckpt", labels=["a"])
     with pytest.raises(ValueError, match="distinct"):
         load_checkpoint(tmp_path / "a.ckpt", labels=["a", "b", "c", "a"])
@@ -110,7 +110,7 @@ def test_options_state_what_the_arrays_do_not(
 def test_a_mel_matrix_of_no_usual_rate(tiny_state: dict[str, Tensor], tmp_path: Path):
     state = tiny_state | {"sed_model.logmel_extractor.melW": torch.ones(513, 64)}
     write_lightning(tmp_path / "a.ckpt", state)
-    with pytest.raises(CheckpointError, match="its mel matrix is that of no usual sample rate"):
+    with pytest.raises(CheckpointError, match="its mel matrix matches no usual sample rate"):
         read_info(tmp_path / "a.ckpt")
     assert read_info(tmp_path / "a.ckpt", sample_rate=32_000).config == TINY
 
@@ -226,7 +226,7 @@ def test_clap_has_no_head_but_an_encoder(
 
 def test_clap_of_transformers(tmp_path: Path):
     torch.save({"audio_model.audio_encoder.norm.weight": torch.zeros(3)}, tmp_path / "clap.bin")
-    with pytest.raises(CheckpointError, match="is a CLAP model as transformers saves it"):
+    with pytest.raises(CheckpointError, match="is a CLAP model in the format of transformers"):
         load_checkpoint(tmp_path / "clap.bin")
 
 

@@ -133,9 +133,7 @@ def test_bfloat16_on_a_processor_without_it_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     for asked in ("auto", "openvino"):
         execution = Execution(runtime=asked, precision="bfloat16")
-        with pytest.raises(
-            UsageError, match=r"needs AVX512_BF16 or AMX, which this one \(.+\) does not have"
-        ):
+        with pytest.raises(UsageError, match=r"needs AVX512_BF16 or AMX, which this CPU \(.+\) lacks"):
             Detector(fresh(SINGLE_LABEL), device="cpu", execution=execution)
     Detector(fresh(SINGLE_LABEL), device="cpu", execution=Execution(runtime="torch", precision="bfloat16"))
 
@@ -172,16 +170,16 @@ def test_auto_is_openvino_on_a_cpu_where_it_is_installed(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"runtime": "tflite"}, "wanted a runtime of auto, torch, openvino, onnx; got 'tflite'"),
+        ({"runtime": "tflite"}, "wanted a runtime, one of auto, torch, openvino, onnx; got 'tflite'"),
         ({"precision": "int4"}, "wanted a precision of float32, bfloat16, float16, int8; got 'int4'"),
-        ({"runtime": "openvino", "precision": "float16"}, "float16 is not for the runtime openvino"),
-        ({"runtime": "onnx", "precision": "bfloat16"}, "bfloat16 is not for the runtime onnx"),
-        ({"runtime": "onnx", "compile": True}, "compile is not for the runtime onnx"),
+        ({"runtime": "openvino", "precision": "float16"}, "the runtime openvino does not support float16"),
+        ({"runtime": "onnx", "precision": "bfloat16"}, "the runtime onnx does not support bfloat16"),
+        ({"runtime": "onnx", "compile": True}, "the runtime onnx does not support compile"),
         (
             {"runtime": "onnx", "precision": "int8"},
-            "int8 is for the runtime openvino, got the runtime onnx",
+            "int8 needs the runtime openvino, got the runtime onnx",
         ),
-        ({"precision": "int8", "compile": True}, "int8 is for the runtime openvino, got compile"),
+        ({"precision": "int8", "compile": True}, "int8 needs the runtime openvino, got compile"),
     ],
 )
 def test_what_does_not_go_together_is_refused(values: dict[str, str], message: str) -> None:
@@ -190,11 +188,11 @@ def test_what_does_not_go_together_is_refused(values: dict[str, str], message: s
 
 
 def test_what_a_device_cannot_do_is_refused() -> None:
-    with pytest.raises(ValueError, match="float16 is for GPUs: choose bfloat16 or float32 on a CPU"):
+    with pytest.raises(ValueError, match="float16 runs on GPUs only: choose bfloat16 or float32 on a CPU"):
         Execution(precision="float16").on(CPU)
-    with pytest.raises(ValueError, match="the runtime openvino is for the CPU, got the device cuda"):
+    with pytest.raises(ValueError, match="the runtime openvino runs on CPUs only, got the device cuda"):
         Execution(runtime="openvino").on(torch.device("cuda"))
-    with pytest.raises(ValueError, match="int8 is for the CPU, got the device cuda"):
+    with pytest.raises(ValueError, match="int8 runs on CPUs only, got the device cuda"):
         Execution(precision="int8").on(torch.device("cuda"))
 
 

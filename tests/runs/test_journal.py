@@ -99,7 +99,7 @@ def test_other_settings_are_refused_with_the_choice_spelt_out(path: Path) -> Non
     assert str(refused.value) == (
         f"{path}: the unfinished run of 2 recordings here differs in threshold: 0.3 was 0.5; "
         'labels: ["Dog"] was ["Dog", "Cat"]; map: desed was none. Give the same values to resume it, '
-        "--restart to begin anew, or another --output"
+        "--restart to start again, or another --output"
     )
     assert path.read_bytes() == before
     with Journal(path, others, restart=True) as journal:
@@ -175,7 +175,9 @@ def test_another_file_is_not_overwritten(tmp_path: Path) -> None:
         "[]\n",
     ):
         (tmp_path / "journal").write_text(text)
-        with pytest.raises(ValueError, match=r"journal: is no journal of this version \(2\): move it away"):
+        with pytest.raises(
+            ValueError, match=r"journal: is not a journal of this version \(2\): move it away"
+        ):
             Journal(tmp_path / "journal", SETTINGS, restart=True)
         assert (tmp_path / "journal").read_text() == text
 

@@ -149,10 +149,10 @@ def test_a_store_that_takes_nothing_is_one_line_before_any_work(
 
     assert "s3://no-such-bucket/a.csv" in (line := refused("s3://no-such-bucket/a.csv"))
     assert "bucket" in line
-    assert "outputs go to a disk" in refused("https://example.org/a.csv", code=2)
+    assert "outputs can be written to a disk" in refused("https://example.org/a.csv", code=2)
     assert "names no bucket" in refused("s3://", code=2)
     assert "use --shard" in refused(f"{bucket.address}/a", "-f", "audacity", "--skip-existing", code=2)
-    assert "can be an address" in refused(f"{bucket.address}/a.csv", "--scores", "s3://archive/maps")
+    assert "can be a URL" in refused(f"{bucket.address}/a.csv", "--scores", "s3://archive/maps")
     bucket.concerned, bucket.busy = (lambda request: request.startswith("PUT")), 1_000_000
     assert "cannot be written" in (line := refused(f"{bucket.address}/a.csv"))
     bucket.busy = 0

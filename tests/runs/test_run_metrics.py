@@ -97,7 +97,7 @@ def test_a_disk_that_is_full_for_metrics_alone_ends_no_run(
 
 
 def test_metrics_replace_nothing_else(run: Run, checkpoint: Path, few: Path, tmp_path: Path) -> None:
-    files = (("a.txt", "", "wanted a name in .prom"), ("b.prom", "other 1\n", "holds no metrics"))
+    files = (("a.txt", "", "the name must end in .prom"), ("b.prom", "other 1\n", "does not hold metrics"))
     for name, text, part in files:
         (tmp_path / name).write_text(text)
         command = ("detect", few, "-c", checkpoint, "-o", tmp_path / "a.csv", "--metrics", tmp_path / name)

@@ -333,7 +333,7 @@ def test_a_recording_that_stops_to_deliver_is_left(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(time_limit, "PATIENCE", 0.5)
     monkeypatch.setattr(time_limit, "_CLOSING", 0.01)
     clips = [(Event(1, 2, "Dog"), tmp_path / "first.wav"), (Event(4, 9, "Dog"), tmp_path / "second.wav")]
-    with pytest.raises(AudioError, match=r"has yielded nothing for 0\.5 s: left out"):
+    with pytest.raises(AudioError, match=r"has yielded no data for 0\.5 s: left out"):
         cut_recording(path, clips, ClipSettings())
     released.set()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.flac", "first.wav"]

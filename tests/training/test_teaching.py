@@ -327,8 +327,8 @@ def test_a_stopped_run_says_whether_it_goes_on(
     monkeypatch.setattr(teaching, "teach", stopped)
     code, _, err = run("teach", clips, "-o", tmp_path / "a.safetensors", *option)
     assert code == 130
-    assert ("begins anew" in " ".join(err.split())) == bool(option)
-    assert ("goes on from" in " ".join(err.split())) != bool(option)
+    assert ("starts again" in " ".join(err.split())) == bool(option)
+    assert ("resumes from" in " ".join(err.split())) != bool(option)
 
 
 def test_negatives_in_which_a_class_was_found_are_listed(clips: Path) -> None:

@@ -143,7 +143,7 @@ def test_two_trainings_in_one_folder(data: Path, tmp_path: Path) -> None:
     )
     assert other.stdout is not None
     assert other.stdout.readline() == b"held\n"
-    with pytest.raises(HtsatSedError, match=r"another process trains here \(process \d+\)"):
+    with pytest.raises(HtsatSedError, match=r"another process is training here \(process \d+\)"):
         fit(MIXED, data, run=run, machine=CPU)
     other.kill()
     other.wait()
@@ -514,7 +514,7 @@ def test_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("epochs = ", "not a recipe: Invalid value"),
         ("[soundscapes]\nevents = [0.5]", "wanted events to be probabilities that sum to 1"),
         ("[soundscapes]\ngain_db = [1.0, 0.0]", "wanted gain_db to be a range"),
-        ("[soundscapes]\nsilent = 1.5", "wanted silent to be a chance"),
+        ("[soundscapes]\nsilent = 1.5", "wanted silent to be a probability"),
         (
             "[[data]]\nkind = 'clips'\n[[validation]]\nkind = 'negatives'",
             r"wanted \[\[validation\]\] data of another kind than negatives",
