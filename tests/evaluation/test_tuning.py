@@ -212,7 +212,7 @@ def test_classes_that_no_map_has_are_left_out(caplog: pytest.LogCaptureFixture) 
         "1 label of the reference not in the presence maps (Horse): left out"
     ]
     only = {name: [Event(0.0, 1.0, "Horse")] for name in reference}
-    with pytest.raises(ValueError, match="the reference has Horse, they have Cat, Dog"):
+    with pytest.raises(ValueError, match="the reference has Horse, the presence maps Cat, Dog"):
         tune(pair(only, {}), maps)
 
 

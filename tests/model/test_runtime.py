@@ -171,7 +171,7 @@ def test_auto_is_openvino_on_a_cpu_where_it_is_installed(monkeypatch: pytest.Mon
     ("values", "message"),
     [
         ({"runtime": "tflite"}, "wanted a runtime, one of auto, torch, openvino, onnx; got 'tflite'"),
-        ({"precision": "int4"}, "wanted a precision of float32, bfloat16, float16, int8; got 'int4'"),
+        ({"precision": "int4"}, "wanted a precision, one of float32, bfloat16, float16, int8; got 'int4'"),
         ({"runtime": "openvino", "precision": "float16"}, "the runtime openvino does not support float16"),
         ({"runtime": "onnx", "precision": "bfloat16"}, "the runtime onnx does not support bfloat16"),
         ({"runtime": "onnx", "compile": True}, "the runtime onnx does not support compile"),
