@@ -45,7 +45,7 @@ def test_durations(tmp_path):
         ("", "line 3: duration is not a number: ''"),
         ("0", "line 3: duration is 0, wanted more"),
         ("nan", "line 3: duration is nan, wanted 0 or more"),
-        ("11", "line 3: duration 11, but 10 before for a.wav"),
+        ("11", "line 3: duration 11, but an earlier line has 10 for a.wav"),
     ],
 )
 def test_durations_that_cannot_be(tmp_path, cell, reason):
