@@ -73,7 +73,7 @@ def test_labels_that_a_rule_mends(
         ("filename,event_label,score\na.wav,Dog,0.9\n", "lacks the columns onset, offset"),
         ("", "is empty, wanted a table with the columns filename, onset, offset, event_label"),
         (HEADER, "wanted a reference with at least one event of the scored classes, got none"),
-        (HEADER + "a.wav\t\t\t\n", "wanted a reference with at least one event of the classes to be scored"),
+        (HEADER + "a.wav\t\t\t\n", "wanted a reference with at least one event of the scored classes"),
         (HEADER + "x.wav\t0\t1\tDog\n", "the reference has 'x.wav', the estimates 'a.wav'"),
         (bytes(range(128, 256)), "line 1: not UTF-8 text, save it as UTF-8"),
     ],

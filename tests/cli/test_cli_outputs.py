@@ -151,5 +151,5 @@ def test_a_file_for_labels_of_several_recordings_is_refused(run: Run, folder: Pa
     shutil.copy(folder / "home.flac", folder / "audio" / "b.flac")
     code, _, err = run("detect", "audio", *how.split())
     assert code == 2
-    assert "name a folder for 2 of them" in " ".join(err.replace("│", " ").split())
+    assert "name a folder for the files of 2 recordings" in " ".join(err.replace("│", " ").split())
     assert not list(folder.glob("labels.*txt"))

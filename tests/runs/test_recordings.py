@@ -126,7 +126,7 @@ def test_what_stands_for_nothing_says_so(tree: Path) -> None:
     (tree / "empty").mkdir()
     (tree / "bare.txt").write_text("# nothing\n")
     (tree / "sound.txt").write_bytes(b"RIFF\0\0\0\0WAVE")
-    assert failure("@").startswith("@: is no list file")
+    assert failure("@").startswith("@: is not a list file")
     assert failure("empty") == "empty: holds no recordings: no file here has an audio suffix"
     assert failure("night/*.WAV").startswith("night/*.WAV: matches nothing: no file in night ")
     assert failure("nigth/*.wav").startswith("nigth/*.wav: matches nothing: the folder nigth ")
@@ -140,7 +140,7 @@ def test_what_stands_for_nothing_says_so(tree: Path) -> None:
     assert failure("@none.txt") == "none.txt: the list cannot be read: No such file or directory"
     assert failure("@night") == "night: the list cannot be read: Is a directory"
     assert failure("@bare.txt").startswith("bare.txt: lists no recordings")
-    assert failure("@sound.txt").startswith("sound.txt: is no list of recordings: ")
+    assert failure("@sound.txt").startswith("sound.txt: is not a list of recordings: ")
 
 
 def test_odd_files_are_listed_and_not_opened(tree: Path) -> None:

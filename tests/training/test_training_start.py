@@ -25,12 +25,12 @@ def test_start_from_another_checkpoint(tmp_path: Path, caplog: pytest.LogCapture
     assert new.config.embed_dim == 16
     assert torch.equal(new.backbone.norm.weight, old.backbone.norm.weight)
     assert new.tscam_conv.weight.shape[0] == 2
-    assert "new are tscam_conv.weight, tscam_conv.bias" in caplog.text
+    assert "newly initialised: tscam_conv.weight, tscam_conv.bias" in caplog.text
     assert new.post_processing is None
     part = start_model(HTSATConfig(classes=2), ("c", "a"), start)
     assert torch.equal(part.tscam_conv.weight, old.tscam_conv.weight[[2, 0]])
     assert part.post_processing == {"threshold": 0.3}
-    assert "new are none" in caplog.text
+    assert "newly initialised: none" in caplog.text
     with pytest.raises(CheckpointError):
         start_model(config, ("a", "b", "c"), str(tmp_path / "none.safetensors"))
 
