@@ -188,7 +188,7 @@ def detect(
     selection: SelectionOptions,
     messages: MessageOptions,
 ) -> None:
-    """Find sound events in recordings: what sounds, from when to when.
+    """Detect sound events in recordings: the class, onset and offset of each event.
 
     detect cuts recordings of any length, rate and channel count into 10 s windows. The model
     scores every class in every 0.3125 s of a window. An event is a run of smoothed scores above

@@ -51,6 +51,8 @@ _logger = logging.getLogger("htsat_sed")
 Maps = Mapping[str, PresenceMap]
 Tags = Mapping[str, Mapping[str, float]]
 
+_NOT_COMPLETELY_HEARD = "they require recordings that were listened to completely"
+
 
 def evaluate_strong(
     reference: Table,
@@ -98,11 +100,7 @@ def evaluate_strong(
     rocs: dict[str, Curve] = {}
     clips: ClipScores | None = None
     if given and heard is not None:
-        lines += (
-            _warned(
-                "no PSDS or clip-level metrics: they require recordings that were listened to completely"
-            ),
-        )
+        lines += (_warned(f"no PSDS or clip-level metrics: {_NOT_COMPLETELY_HEARD}"),)
         given = {}
     if given:
         lacking = Remarks()
