@@ -19,7 +19,7 @@ from pathlib import Path
 
 from htsat_sed.annotations.text import CONTROL, Collected, escape, logger, number, read_text, timed, unescape
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import AnnotationError
+from htsat_sed.errors import AnnotationError, UsageError
 
 SUFFIX = ".TextGrid"
 
@@ -129,9 +129,9 @@ def read_textgrid(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
 
 
 def _count(text: str) -> int:
-    """A number of tiers or intervals; `ValueError` for any other text."""
+    """A number of tiers or intervals; `UsageError` for any other text."""
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise ValueError(f"wanted a number of tiers or intervals, got {text:.40}")
+        raise UsageError(f"wanted a number of tiers or intervals, got {text:.40}")
     return int(text)
 
 

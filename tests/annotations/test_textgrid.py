@@ -85,7 +85,7 @@ def test_textgrids_by_tgt(tmp_path):
         ),
         (
             'File type = "ooTextFile"\nObject class = "TextGrid"\n0 1 <exists> "many"',
-            "is not a TextGrid: invalid",
+            "is not a TextGrid: wanted a number of tiers or intervals",
         ),
         (
             'File type = "ooTextFile"\nObject class = "TextGrid"\n0 1\n<exists> 1\n"IntervalTier" "a" 0 1 1\n2 1 "x"',

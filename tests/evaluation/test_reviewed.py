@@ -149,7 +149,7 @@ def test_tune_takes_a_review(run: Callable[..., tuple[int, str, str]], tmp_path:
     assert code == 0
     assert "too few verdicts" in shown
     assert "review next: Purr: b 0:03.00 (0.80)" in err
-    assert f"{following}: 1 events to review next" in err
+    assert f"{following}: 1 event to review next" in err
     rules = PostProcessing().override(read_post_processing(out))
     assert set(rules.classes) == {"Dog"}
     own = rules.of("Dog")
