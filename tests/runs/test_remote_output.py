@@ -112,7 +112,7 @@ def test_objects_of_others_stay(run: Run, checkpoint: Path, folder: Path, bucket
     s3fs.S3FileSystem().pipe_file(f"{bucket.name}/a.csv", b"not ours")
     command = ("detect", folder, *BATCH, "-c", checkpoint, "-o", f"{bucket.address}/a.csv")
     code, _, err = run(*command)
-    assert (code, "a.csv: is there already" in err, err.count("\n")) == (2, True, 1)
+    assert (code, "a.csv: exists already" in err, err.count("\n")) == (2, True, 1)
     assert bucket.files("") == {"a.csv": b"not ours"}
     assert run(*command, "--overwrite")[0] == 1
     assert s3fs.S3FileSystem().cat_file(f"{bucket.name}/a.csv").startswith(b"filename")
