@@ -180,7 +180,7 @@ def test_values_for_events_that_are_there_already_are_refused(run: Run, tmp_path
     labels = reference(tmp_path / "reference.tsv", "a.wav\t0\t2.5\tDog")
     code, out, err = run(labels, labels, "--threshold", "0.9")
     assert (code, out) == (2, "")
-    assert "events are scored unchanged" in " ".join(err.replace("│", "").split())
+    assert "events are scored as they are" in " ".join(err.replace("│", "").split())
 
 
 def test_class_without_reference_is_said_to_be_left_out(run: Run, maps: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_summary_goes_over_no_recording(run: Run, checkpoint: Path, tmp_path: 
     plant(tmp_path, ["a.wav"], silent=True)
     before = (tmp_path / "a.wav").read_bytes()
     code, _, err = run("detect", tmp_path / "a.wav", "-c", checkpoint, "--json-summary", tmp_path / "a.wav")
-    assert (code, "named like a recording" in err) == (1, True)
+    assert (code, "has the suffix of a recording" in err) == (1, True)
     assert (tmp_path / "a.wav").read_bytes() == before
 
 
