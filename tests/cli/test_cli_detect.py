@@ -243,7 +243,10 @@ def test_a_folder_without_recordings(run: Run, checkpoint: Path, tmp_path: Path)
         (["--threshold", "Dgo=0.3"], "no class 'Dgo' in this model; did you mean 'Dog'?"),
         (["--threshold", "1.5"], "wanted threshold in [0, 1], got 1.5"),
         (["--labels", "Bird"], "--labels: no class 'Bird' in this model; its classes are Dog · Cat · Rain"),
-        (["--labels", "{folder}/labels.txt"], "labels.txt: no class 'Hen' in this model; its classes are Dog"),
+        (
+            ["--labels", "{folder}/labels.txt"],
+            "labels.txt: no class 'Hen' in this model; its classes are Dog",
+        ),
         (
             ["--labels", "{folder}/labels.csv"],
             "the row of 'Baby cry' has more cells than columns: put a label",
