@@ -62,7 +62,7 @@ def read_recorded(path: str | os.PathLike[str]) -> dict[str, Recorded]:
                 duration = float(str(given))
                 if not 0.0 <= duration < math.inf:
                     raise UsageError(f"wanted a duration of 0 s or more, got {duration}")
-        except (ValueError, OverflowError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise AnnotationError(path, f"line {line}: {error}") from error
         found[names.of(name)] = Recorded(start, duration)
     return found

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 import typer
 
 from htsat_sed.cli.groups import REQUIRED, argument, option, with_groups
-from htsat_sed.cli.options import MessageOptions
+from htsat_sed.cli.options import MessageOptions, OverwriteOptions
 from htsat_sed.cli.progress import TrainingProgress
 from htsat_sed.cli.terminal import remark, say
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.libraries import require
 from htsat_sed.runs.outputs import check_apart, check_files
+from htsat_sed.runs.written import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from htsat_sed.training.fit import Machine
@@ -103,7 +104,9 @@ class MachineOptions:
 
 
 @with_groups
-def train(options: TrainingOptions, machine: MachineOptions, messages: MessageOptions) -> None:
+def train(
+    options: TrainingOptions, overwrite: OverwriteOptions, machine: MachineOptions, messages: MessageOptions
+) -> None:
     r"""Train a model from weak or strong labels, or on soundscapes mixed from clips.
 
     Weak labels suffice for a model that localises events in time.
@@ -135,8 +138,10 @@ def train(options: TrainingOptions, machine: MachineOptions, messages: MessageOp
     path = find_recipe(options.recipe or options.named or "")
     recipe = read_recipe(path)
     check_apart([out], [path, recipe.start])
+    if first:
+        check_replaceable(out, overwrite=overwrite.overwrite)
     try:
-        with TrainingProgress(recipe.epochs, shown=first) as progress:
+        with recording_outputs(out), TrainingProgress(recipe.epochs, shown=first) as progress:
             model = fit(
                 recipe,
                 options.data,

@@ -56,9 +56,19 @@ def is_replaceable(path: Path) -> bool:
 
 
 @contextmanager
-def recording_outputs() -> Iterator[None]:
-    """Record each file that `whole_file` writes in the block."""
-    with sha256_before_naming(_record):
+def recording_outputs(*only: Path) -> Iterator[None]:
+    """Record the files that `whole_file` writes in the block.
+
+    Args:
+        only: files to record; none for all that are written.
+    """
+    wanted = {os.path.realpath(path) for path in only}
+
+    def record(target: Path, digest: str) -> None:
+        if not wanted or str(target) in wanted:
+            _record(target, digest)
+
+    with sha256_before_naming(record):
         yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -210,6 +211,18 @@ def fits_shared_memory(batch_bytes: int, *, readers: int, memory: Path = Path("/
         return 2 * batch_bytes * readers * (_PREFETCHED + 1) < shutil.disk_usage(memory).free
     except OSError:
         return False
+
+
+def can_have_workers() -> bool:
+    """Return whether worker processes can be synchronised: their locks lie in shared memory.
+
+    Some containers have none, or one that is read-only.
+    """
+    try:
+        multiprocessing.get_context().Lock()
+    except (OSError, ImportError):
+        return False
+    return True
 
 
 def pack(batch: Any) -> list[Any]:

@@ -24,7 +24,14 @@ from htsat_sed.evaluation.tables import pair
 from htsat_sed.evaluation.tuning import tune
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
-from htsat_sed.training.batches import Batches, Deal, ValidationBatches, fits_shared_memory, loader
+from htsat_sed.training.batches import (
+    Batches,
+    Deal,
+    ValidationBatches,
+    can_have_workers,
+    fits_shared_memory,
+    loader,
+)
 from htsat_sed.training.examples import (
     Series,
 )
@@ -48,6 +55,8 @@ from htsat_sed.whole_file import remove_unfinished, whole_file
 _FOLDS = 5  # cross-validation folds of the tuning
 
 StepProgress = Callable[[int, int, Mapping[str, float]], None]
+
+_logger = logging.getLogger("htsat_sed")
 
 # Lightning's warnings about settings that are intended here.
 _EXPECTED = (
@@ -206,9 +215,14 @@ def _train(
     )
     batches = Batches(series.parts, size=recipe.batch_size, deal=deal)
     validation = ValidationBatches(series.validation, size=recipe.batch_size)
+    workers = machine.workers if machine.workers and can_have_workers() else 0
+    if workers < machine.workers:
+        _logger.warning(
+            "/dev/shm is not writable: the training process reads the recordings, as with --workers 0"
+        )
     shared = fits_shared_memory(
         recipe.batch_size * 4 * window_of(recipe).samples,  # a validation batch, the larger kind
-        readers=2 * machine.workers * machine.devices,  # for training and validation
+        readers=2 * workers * machine.devices,  # for training and validation
     )
     with warnings.catch_warnings():
         for known in _EXPECTED:
@@ -216,8 +230,8 @@ def _train(
         try:
             trainer.fit(
                 training,
-                loader(batches, workers=machine.workers, shared=shared),
-                loader(validation, workers=machine.workers, shared=shared) if series.validation else None,
+                loader(batches, workers=workers, shared=shared),
+                loader(validation, workers=workers, shared=shared) if series.validation else None,
                 ckpt_path=state,
                 weights_only=True,
             )

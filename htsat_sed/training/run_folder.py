@@ -32,6 +32,7 @@ LAST, BEST, FINISHED, METRICS = "last.ckpt", "best.ckpt", "finished.json", "metr
 _RECIPE, _DATA, _LOCK = "recipe.json", "data.json", "lock"
 _FILES = (LAST, BEST, FINISHED, METRICS, _RECIPE, _DATA)
 _FOLDERS = ("tensorboard",)
+_CONTENT, _MOST_CONTENTS = 1024, 20_000  # bytes of a recording that are compared, and recordings
 _MEND = "give --restart to train again, or name another -o or --run"
 
 # Variables of torchrun, Lightning and SLURM; only in the first process is each of them 0 or unset.
@@ -100,11 +101,13 @@ def describe(
         folder: folder that the tables are relative to; the description does not depend on its location.
 
     Returns:
-        Classes; number of clips and SHA-256 of labels and file sizes of each part; SHA-256 of the start.
+        Classes; number of clips and SHA-256 of labels, file sizes and samples of the contents of each part;
+        SHA-256 of the start.
     """
     tables = []
     for part, clips in parts:
         table, recordings = hashlib.sha256(), hashlib.sha256()
+        contents = _contents(clips)
         for clip in clips:
             name = str(clip.path).removeprefix(str(folder))
             values = [_plain(getattr(clip, f.name)) for f in fields(clip) if f.name != "path"]
@@ -117,6 +120,7 @@ def describe(
                 "clips": len(clips),
                 "labels": table.hexdigest(),
                 "recordings": recordings.hexdigest(),
+                "contents": contents,
             }
         )
     described: dict[str, Any] = {"classes": list(labels), "tables": tables}
@@ -124,6 +128,21 @@ def describe(
         with resolve_checkpoint(start).open("rb") as file:
             described["start"] = hashlib.file_digest(file, "sha256").hexdigest()
     return described
+
+
+def _contents(clips: Sequence[Clip]) -> str:
+    """Return a hash of some bytes from the middle of each recording, or of about 20 000 of them.
+
+    A recording that was normalised or cleaned often has the same size as before.
+    """
+    paths = list(dict.fromkeys(clip.path for clip in clips))
+    found = hashlib.sha256()
+    for path in paths[:: max(1, len(paths) // _MOST_CONTENTS)]:
+        with suppress(OSError), path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _CONTENT) // 2)
+            found.update(file.read(_CONTENT))
+    return found.hexdigest()
 
 
 def _plain(value: object) -> object:
@@ -143,17 +162,29 @@ def _compare(run: Path, plan: Mapping[str, Any]) -> None:
     before, now = _read(run / _DATA, plan[_DATA]), plan[_DATA]
     if before != now:
         try:
+            _without_contents(before, now)
+            if before == now:
+                return
             what = ", ".join(_changed(before, now)) or "tables"
         except (AttributeError, KeyError, TypeError) as error:
             raise AnnotationError(run / _DATA, f"cannot be read: {_MEND}") from error
         raise AnnotationError(run, f"holds a run on other data ({what} differ): {_MEND}")
 
 
+def _without_contents(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Leave hashes of contents out where a run of an earlier version has none."""
+    for old, new in zip(before["tables"], now["tables"], strict=False):
+        if "contents" not in old:
+            new.pop("contents")
+
+
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """Yield the names of the parts of the data that differ, for a message."""
     yield from (name for name in ("classes", "start") if before.get(name) != now.get(name))
     for old, new in zip(before["tables"], now["tables"], strict=False):
-        of = [key for key in ("labels", "recordings") if old[key] != new[key]]
+        of = ["labels"] * (old["labels"] != new["labels"])
+        if any(old[key] != new[key] for key in ("recordings", "contents") if key in new):
+            of.append("recordings")
         if of:
             yield f"{' and '.join(of)} of {new['table']}"
 
@@ -161,7 +192,7 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 def _read(path: Path, default: Any) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AnnotationError(path, f"cannot be read: {_MEND}") from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from htsat_sed.annotations import read_events
+from htsat_sed.annotations.recorded import read_recorded
 from htsat_sed.errors import AnnotationError
 
 HEADER = "filename\tonset\toffset\tevent_label\n"
@@ -69,3 +70,10 @@ def test_a_broken_file_of_a_folder_is_not_left_out(suffix: str, tmp_path: Path) 
     (tmp_path / f"b.wav{suffix}").write_text("<html>" + " " * 5000)
     with pytest.raises(AnnotationError, match=r"b\.wav"):
         read_events(tmp_path)
+
+
+def test_a_clock_time_with_an_onset_that_is_no_number(tmp_path: Path) -> None:
+    row = {"filename": "a.wav", "begin": "2026-05-12T04:30:00", "onset": [1], "events": []}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(AnnotationError, match=r"a\.jsonl: line 1: "):
+        read_recorded(tmp_path / "a.jsonl")

@@ -1,6 +1,7 @@
 """Whole runs of training: every recipe, stopped and resumed, in several processes, by the command."""
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -94,9 +95,16 @@ def test_a_run_on_changed_data_is_refused_and_restarts(data: Path, tmp_path: Pat
     again = fit(recipe, folder, run=run, machine=CPU, restart=True)
     assert again.provenance == once.provenance
     assert torch.equal(again.tscam_conv.weight, once.tscam_conv.weight)
-    write(folder / "audio" / "3.wav", 1.5)  # under the same name
-    with pytest.raises(AnnotationError, match=r"on other data \(recordings of weak.tsv differ\)"):
-        fit(recipe, folder, run=run, machine=CPU)
+    for seconds, frequency in ((1.5, 440.0), (1.0, 7000.0)):  # another length; the same size, another sound
+        write(folder / "audio" / "3.wav", seconds, frequency=frequency)
+        with pytest.raises(AnnotationError, match=r"on other data \(recordings of weak.tsv differ\)"):
+            fit(recipe, folder, run=run, machine=CPU)
+    write(folder / "audio" / "3.wav", 1.0, frequency=600.0)  # as it was
+    known = json.loads((run / "data.json").read_text())
+    for part in known["tables"]:
+        part.pop("contents")  # as in a run of an earlier version
+    (run / "data.json").write_text(json.dumps(known))
+    fit(recipe, folder, run=run, machine=CPU)
 
 
 def test_a_folder_that_is_no_run_is_refused(data: Path, tmp_path: Path) -> None:
@@ -111,7 +119,7 @@ def test_a_folder_that_is_no_run_is_refused(data: Path, tmp_path: Path) -> None:
 def test_a_damaged_run_folder_is_one_line(name: str, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     fit(MIXED, data, run=run, machine=CPU)
-    for damaged in ("{", "[]", "3"):
+    for damaged in ("{", "[]", "3", "[" * 100_000):
         (run / name).write_text(damaged)
         with pytest.raises(HtsatSedError, match=r"give --restart"):
             fit(MIXED, data, run=run, machine=CPU)
@@ -188,7 +196,8 @@ def test_a_disk_that_fills_while_saving_costs_no_state(data: Path, tmp_path: Pat
     not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("unshare") is None,
     reason="needs root to mount a small /dev/shm",
 )
-def test_readers_need_no_shared_memory(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["size=1m", "ro"])
+def test_readers_need_no_shared_memory(how: str, data: Path, tmp_path: Path) -> None:
     """Eight examples take 10 MB; of 1 MB of shared memory a reader would wait for more, for ever."""
     (tmp_path / "r.toml").write_text(
         "epochs = 1\nepoch_examples = 16\nbatch_size = 8\n[[data]]\nkind = 'weak'\ntable = 'weak.tsv'\n"
@@ -196,7 +205,7 @@ def test_readers_need_no_shared_memory(data: Path, tmp_path: Path) -> None:
     )
     out = tmp_path / "o.safetensors"
     train = f"train {tmp_path / 'r.toml'} --data {data} -o {out} --device cpu --workers 1"
-    mount = "mount -t tmpfs -o size=1m tmpfs /dev/shm"
+    mount = f"mount -t tmpfs -o {how} tmpfs /dev/shm"
     if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True).returncode:
         pytest.skip("no file system may be mounted here")
     done = subprocess.run(
@@ -475,6 +484,15 @@ def test_command(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert info.dtype == "float16"
     assert info.provenance["data"] == [{"kind": "clips", "table": "", "folds": [1, 2], "clips": 4}]
     assert isinstance(load_checkpoint(out), HTSAT)
+    assert sorted(p.name for p in tmp_path.rglob(".htsat-sed.outputs")) == [".htsat-sed.outputs"]
+    whole = out.read_bytes()
+    for content, options, code in ((whole, "", 0), (b"mine", "", 2), (b"mine", " --overwrite", 0)):
+        out.write_bytes(content)
+        monkeypatch.setattr(sys, "argv", (command + options).split())
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert (stopped.value.code or 0) == code
+        assert out.read_bytes() == (content if code else whole)
 
 
 @pytest.mark.parametrize(
