@@ -112,10 +112,10 @@ def check_label_set(labels: Iterable[object]) -> None:
             raise UsageError(
                 f"wanted labels of at most {_LONGEST_LABEL} characters, got {label[:20]!r}… of {len(label)}"
             )
-        if not any(unicodedata.category(character)[0] not in "CZ" for character in label):
-            raise UsageError(f"wanted labels with a name, got the blank {label!r}")
         if any("\ud800" <= character <= "\udfff" for character in label):
             raise UsageError(f"wanted labels of valid Unicode, got {label!r}")
+        if not any(unicodedata.category(character)[0] not in "CZ" for character in label):
+            raise UsageError(f"wanted labels with a name, got the blank {label!r}")
         if normal(label) in seen:
             raise UsageError(f"wanted distinct labels, got {label!r} twice")
         seen.add(normal(label))

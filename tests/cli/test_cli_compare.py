@@ -115,12 +115,12 @@ def test_folders_of_presence_maps_and_of_score_files_are_systems(run: Run, tmp_p
     [
         ("onset\toffset\tDog\n0\t1\t0.5\n2\t3\t0.5\n", "line 2"),
         ("onset\toffset\tDog\n0\t1\t1.5\n", "outside"),
-        ("onset\toffset\tDog\n0\t1\tx\n", "no score file"),
+        ("onset\toffset\tDog\n0\t1\tx\n", "not a score file"),
         ("onset\toffset\tDog\n0\t0\t0.5\n", "after its onset"),
         ("onset\toffset\tDog\n", "one row per token"),
         ("", "one row per token"),
         ("onset\toffset\tDog\n0\t1\t0.5\t0.5\n", "4 columns below a header of 3"),
-        ("onset\toffset\tDog\n0\t1\t0.5\n1\t2\n", "no score file"),
+        ("onset\toffset\tDog\n0\t1\t0.5\n1\t2\n", "not a score file"),
     ],
 )
 def test_score_files_that_are_none(text: str, reason: str, tmp_path: Path) -> None:

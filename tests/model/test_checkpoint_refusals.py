@@ -79,8 +79,8 @@ def test_what_trainers_leave_in_a_file_does_no_harm(
     [
         (b"", "is empty"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "is not a checkpoint: neither safetensors nor a PyTorch file"),
-        (b"RIFF\x00\x00\x00\x00WAVEfmt ", "is no checkpoint"),
-        (b"<html>", "is no checkpoint"),
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", "is not a checkpoint"),
+        (b"<html>", "is not a checkpoint"),
         (b"PK\x03\x04" + bytes(100), "cannot be read as a PyTorch checkpoint"),
         (b"\x80\x02" + bytes(100), "cannot be read as a PyTorch checkpoint"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{" + bytes(20), "is a broken safetensors file"),

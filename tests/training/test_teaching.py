@@ -105,7 +105,12 @@ def test_warnings_name_what_is_wrong(tmp_path: Path, caplog: pytest.LogCaptureFi
     soundfile.write(tmp_path / "Same" / "copy.wav", tone(900.0, rate=16_000), 16_000)
     found = collect(from_folder(tmp_path), sample_rate=RATE, folds=3)
     assert [clip.fold for clip in found.of("One")] == [0]
-    for part in ("One: one clip", "Same: 3 clips of 3 sources", "sample rates differ", "the same samples as"):
+    for part in (
+        "One: only one clip",
+        "Same: 3 clips of 3 sources",
+        "sample rates differ",
+        "the same samples as",
+    ):
         assert part in caplog.text
 
 
@@ -222,7 +227,7 @@ def test_from_a_folder_to_a_checkpoint(run: Run, clips: Path, start: Path, tmp_p
     code, shown, err = run(*command)
     assert code == 1  # a clip could not be read, and the rest went on
     assert "broken.wav" in err
-    assert "One: one clip" in err
+    assert "One: only one clip" in err
     assert "One: 1 clip of 1 source" in " ".join(err.split())
     assert "negatives: 1 clip" in err
     assert "false alarms in synthetic sounds" in shown
