@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from htsat_sed.cli.terminal import output, say
+from htsat_sed.errors import counted
 from htsat_sed.runs.outputs import check_files
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _sha256(path: Path) -> str:
 def show(found: Report) -> None:
     """Print an evaluation: each metric with its averages, then its classes."""
     if found.recordings:
-        output.print(f"{found.recordings} recordings", style="bold")
+        output.print(counted(found.recordings, "recording"), style="bold")
     for metric in found.metrics:
         output.print()
         output.print(metric.title, style="bold", soft_wrap=True)
