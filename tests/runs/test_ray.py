@@ -250,7 +250,8 @@ def test_a_node_lost_and_a_driver_killed_the_bytes_are_those_of_one_process(
     run: Run, checkpoint: Path, cluster: Any, tmp_path: Path
 ) -> None:
     folder = tmp_path / "recordings"
-    plant(folder, [f"{i:03d}.wav" for i in range(80)])
+    # On a busy machine, the worker of the second node may take a minute to start.
+    plant(folder, [f"{i:03d}.wav" for i in range(200)])
     (folder / "010 cut.wav").write_bytes((folder / "010.wav").read_bytes()[:20_000])
     (folder / "020 empty.wav").write_bytes(b"")
     command = ("detect", folder, *SLOW, "-c", checkpoint)
