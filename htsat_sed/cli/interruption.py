@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a command ends within two seconds, and says how to go on."""
+"""Ctrl-C, SIGTERM and SIGHUP: a command ends within two seconds and prints how to resume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.segment import ControlType
 from htsat_sed.cli.terminal import errors, say
 
 _PATIENCE = 1.5  # seconds in which a command can put its affairs in order
-# SIGHUP comes where a terminal or a connection is closed; Windows has none.
+# Closing a terminal or a connection sends SIGHUP; Windows has none.
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 

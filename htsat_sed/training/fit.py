@@ -32,9 +32,7 @@ from htsat_sed.training.batches import (
     fits_shared_memory,
     loader,
 )
-from htsat_sed.training.examples import (
-    Series,
-)
+from htsat_sed.training.examples import Series
 from htsat_sed.training.module import MONITOR, PROGRESS, Training
 from htsat_sed.training.recipe import Recipe
 from htsat_sed.training.run_data import RunData, read_tables, series_of, window_of
