@@ -160,7 +160,8 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and the learning rate schedule, which changes every step."""
-        optimiser = make_optimiser(self.model, self.recipe)
+        bfloat16 = self._trainer is not None and self.trainer.precision == "bf16-mixed"
+        optimiser = make_optimiser(self.model, self.recipe, bfloat16=bfloat16)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._factor)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -209,12 +210,13 @@ class Training(lightning.LightningModule):  # type: ignore[misc]
                 _logger.warning("%s: %s; left out (%d so far)", path, reason, len(self.broken))
 
 
-def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimiser(model: nn.Module, recipe: Recipe, *, bfloat16: bool = False) -> torch.optim.Optimizer:
     """Make the optimiser of a recipe over all weights that are not frozen.
 
     Args:
         model: model to train.
         recipe: sets optimiser, learning rate, weight decay and frozen weights.
+        bfloat16: Muon orthogonalises in bfloat16.
 
     Raises:
         ValueError: an entry of `Recipe.frozen` matches no weight.
@@ -233,8 +235,9 @@ def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": layers, "weight_decay": recipe.weight_decay},
         {"params": others, "weight_decay": rest, "orthogonal": False},
     ]
-    kind = Muon if recipe.optimiser == "muon" else torch.optim.AdamW
-    return kind(groups, lr=recipe.learning_rate)
+    if recipe.optimiser == "muon":
+        return Muon(groups, lr=recipe.learning_rate, bfloat16=bfloat16)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
 
 
 def paper_factor(epoch: int) -> float:

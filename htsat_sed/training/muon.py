@@ -32,10 +32,14 @@ class Muon(torch.optim.Optimizer):
             group; AdamW updates all other parameters.
         lr: learning rate.
         weight_decay: decoupled weight decay of groups that do not set their own.
+        bfloat16: orthogonalise in bfloat16, like the first source; otherwise in the type of the weights.
     """
 
-    def __init__(self, params: ParamsT, *, lr: float, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, params: ParamsT, *, lr: float, weight_decay: float = 0.0, bfloat16: bool = False
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "orthogonal": True})
+        self.bfloat16 = bfloat16
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -54,20 +58,24 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    rule = _muon if group["orthogonal"] and parameter.ndim == 2 else _adam
-                    update = rule(parameter.grad, self.state[parameter])
+                    state = self.state[parameter]
+                    if group["orthogonal"] and parameter.ndim == 2:
+                        update = _muon(parameter.grad, state, bfloat16=self.bfloat16)
+                    else:
+                        update = _adam(parameter.grad, state)
                     parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
                     parameter.sub_(update, alpha=group["lr"])
         return loss
 
 
-def _muon(gradient: Tensor, state: dict[str, Any]) -> Tensor:
+def _muon(gradient: Tensor, state: dict[str, Any], *, bfloat16: bool) -> Tensor:
     """Compute Muon's update, scaled to a root mean square of about 0.2 as AdamW's."""
     if not state:
         state["momentum"] = torch.zeros_like(gradient)
     momentum: Tensor = state["momentum"]
     momentum.lerp_(gradient, 1.0 - _MOMENTUM)
-    update = orthogonal(gradient.lerp(momentum, _MOMENTUM))
+    update = gradient.lerp(momentum, _MOMENTUM)
+    update = orthogonal(update.bfloat16() if bfloat16 else update).to(gradient.dtype)
     return update.mul_(0.2 * max(update.shape) ** 0.5)
 
 
@@ -88,7 +96,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """Bring the singular values of a matrix near 1 with five Newton-Schulz iterations.
 
     Args:
-        matrix: (rows, columns), float32 or float64.
+        matrix: (rows, columns), floating point.
 
     Returns:
         (rows, columns) with the same singular vectors; a new tensor.

@@ -1,5 +1,6 @@
 """Muon: the same steps as torch's own optimisers take."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -20,11 +21,12 @@ def stepped(optimiser: type, start: Tensor, gradients: list[Tensor], **settings:
     return parameter.detach()
 
 
-def test_matrices_are_torchs_muon() -> None:
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_matrices_are_torchs_muon(bfloat16: bool) -> None:
     torch.manual_seed(0)
     for shape in ((24, 8), (8, 24), (16, 16)):
         start, gradients = torch.randn(shape), [torch.randn(shape) for _ in range(4)]
-        found = stepped(Muon, start, gradients)
+        found = stepped(Muon, start, gradients, bfloat16=bfloat16)
         wanted = stepped(torch.optim.Muon, start, gradients, adjust_lr_fn="match_rms_adamw")
         moved = (wanted - start).norm()
         assert (found - wanted).norm() < 0.02 * moved  # torch iterates in bfloat16
