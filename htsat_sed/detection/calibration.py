@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit
 
 from htsat_sed.post_processing import PostProcessing
 
@@ -38,13 +37,14 @@ class Calibration(NamedTuple):
         changed = (self.slope != 1.0) | (self.offset != 0.0)
         if not changed.any():
             return scores
-        calibrated = expit(self.slope * logits(scores) + self.offset)
+        calibrated = 0.5 + 0.5 * np.tanh(0.5 * (self.slope * logits(scores) + self.offset))
         return np.where(changed, calibrated, scores).astype(np.float32)
 
 
 def logits(scores: NDArray[np.float32]) -> NDArray[np.float64]:
     """Compute the logits of scores in [0, 1]; scores of 0 and 1 give large finite values."""
-    found: NDArray[np.float64] = logit(scores.astype(np.float64).clip(_CLOSEST, 1.0 - _CLOSEST))
+    p = scores.astype(np.float64).clip(_CLOSEST, 1.0 - _CLOSEST)
+    found: NDArray[np.float64] = np.log(p) - np.log1p(-p)
     return found
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
 from htsat_sed.detection.event_arrays import SLACK
+
+_BLOCK = 1 << 22  # scores that are sorted at once, to limit memory
 
 
 def median_filter_tokens(seconds: float, token_seconds: float) -> int:
@@ -27,8 +29,12 @@ def smooth(scores: NDArray[np.float32], *, widths: Sequence[int]) -> NDArray[np.
         (T, K) smoothed scores.
     """
     smoothed = scores.copy()
-    of_class = np.asarray(widths)
-    for width in set(widths) - {1}:
-        columns = of_class == width
-        smoothed[:, columns] = median_filter(scores[:, columns], size=(width, 1), mode="reflect")
+    for width in set(widths) - {1} if len(scores) else ():
+        columns = np.flatnonzero(np.asarray(widths) == width)
+        mirrored = np.pad(scores[:, columns], ((width // 2, width // 2), (0, 0)), mode="symmetric")
+        around = sliding_window_view(mirrored, width, axis=0)
+        rows = max(1, _BLOCK // (len(columns) * width))
+        for first in range(0, len(scores), rows):
+            part = np.partition(around[first : first + rows], width // 2, axis=-1)
+            smoothed[first : first + rows, columns] = part[..., width // 2]
     return smoothed

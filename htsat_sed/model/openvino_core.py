@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from htsat_sed.errors import UsageError
 from htsat_sed.model.openvino_import import openvino
 from htsat_sed.model.torch_core import Core
 
+_ALONE = 8  # windows that the first stream computes while a second would be compiled
 _STREAMS = 8  # windows at once; each stream needs memory for packed weights (150 MB for the full-size model)
 
 
@@ -22,7 +25,7 @@ def openvino_core(graph: openvino.Model, batch_size: int, *, precision: str = "f
     """Make the core of a model for OpenVINO, with as many threads as torch.
 
     The windows of a batch are computed in parallel, each in its own stream: a separately compiled graph.
-    Streams are compiled one by one, the second when the first is busy. OpenVINO's own streams
+    Streams are compiled one by one, all but the first only after enough windows. OpenVINO's own streams
     (``NUM_STREAMS`` above 1) are not used: its threads build graphs concurrently and share packed weights
     under a key that contains an address. In 1 of 150 processes (OpenVINO 2026.4), one stream had a wrong
     tensor for the life of the process.
@@ -51,24 +54,26 @@ def openvino_core(graph: openvino.Model, batch_size: int, *, precision: str = "f
                 f"bfloat16 on a CPU needs AVX512_BF16 or AMX, which this CPU ({name}) lacks: choose float32"
             )
     compiling = threading.Lock()
+    free: queue.LifoQueue[openvino.InferRequest] = queue.LifoQueue()
+    begun, unmade = count(), iter(range(streams))
 
-    def stream() -> openvino.InferRequest:
+    def make_stream() -> None:
         with compiling:
-            return core.compile_model(graph, "CPU", settings).create_infer_request()
+            if next(unmade, None) is not None:
+                free.put(core.compile_model(graph, "CPU", settings).create_infer_request())
 
-    ready = [stream()]  # compile the first now, so that errors appear early
-    own = threading.local()
+    make_stream()  # the first now, so that errors appear early
     executor = ThreadPoolExecutor(streams, "openvino")  # starts a thread if all others are busy
 
     def logits(window: NDArray[np.float32]) -> NDArray[np.float32]:
-        request: Any = getattr(own, "request", None)
-        if request is None:
-            try:
-                request = own.request = ready.pop()
-            except IndexError:
-                request = own.request = stream()
-        found: NDArray[np.float32] = request.infer({0: window[None]}, share_inputs=True)[0]
-        return found
+        if next(begun) >= _ALONE and free.empty():
+            make_stream()
+        request: Any = free.get()
+        try:
+            found: NDArray[np.float32] = request.infer({0: window[None]}, share_inputs=True)[0]
+            return found
+        finally:
+            free.put(request)
 
     def core_of(logmel: Tensor) -> Tensor:
         return torch.from_numpy(np.concatenate(list(executor.map(logits, logmel.contiguous().numpy()))))

@@ -164,7 +164,7 @@ def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and torch.is_grad_enabled():
         # torch trains its fused attention in float32 here, which takes 3 to 7 times as long.
         logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias
-        return (logits.softmax(-1) @ v).transpose(1, 2)
+        return cast(Tensor, logits.softmax(-1) @ v).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
 from htsat_sed.detection.events import (
     Event,
@@ -63,6 +64,15 @@ def test_median_filter_fills_and_removes_single_tokens() -> None:
     found = find_events(scores, PostProcessing(median_filter=3.0))
     # (9 9)9 1 9 1 1 9 1(1) in medians of three: 9 9 9 1 1 1 1 1
     assert spans(found) == [(0, 3, "a")]
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 2, 7, 200])
+def test_median_filter_is_scipys(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("htsat_sed.detection.median_filter._BLOCK", 100)  # in several parts
+    scores = np.random.default_rng(0).random((tokens, 5), np.float32)
+    widths = (1, 3, 9, 3, 41)
+    wanted = [ndimage.median_filter(scores[:, k], w, mode="reflect") for k, w in enumerate(widths)]
+    assert np.array_equal(smooth(scores, widths=widths), np.stack(wanted, axis=1))
 
 
 def test_median_filter_mirrors_the_ends() -> None:
