@@ -36,7 +36,7 @@ from htsat_sed import load_checkpoint
 from htsat_sed.model.catalogue import resolve_checkpoint
 from htsat_sed.model.htsat import FRAMES, HTSAT, IMAGE_SIDE, PATCH, TOKENS, HTSATConfig, stretch
 from htsat_sed.model.runtime import Execution, Inference, Precision, Runtime
-from htsat_sed.model.torch_core import Core, CoreModule
+from htsat_sed.model.torch_core import Core, CoreModule, has_bfloat16
 
 MATMUL_SIDE = 2048
 MATMULS = 4  # of a round, which should not be much shorter than what it is compared with
@@ -92,7 +92,7 @@ def cores(model: HTSAT, batch_size: int) -> dict[str, Callable[[], Core]]:
 
     found: dict[str, Callable[[], Core]] = {"torch": lambda: made("torch")}
     if importlib.util.find_spec("openvino") is not None:
-        from htsat_sed.model.openvino_core import has_bfloat16, openvino_core
+        from htsat_sed.model.openvino_core import openvino_core
 
         found["openvino"] = lambda: made("openvino")
         found["converted"] = lambda: openvino_core(converted(model), batch_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
@@ -23,7 +23,7 @@ from htsat_sed.runs.written import check_replaceable, recording_outputs
 if TYPE_CHECKING:
     from htsat_sed.training.clip_figures import ClassFigures
     from htsat_sed.training.collection import Collection
-    from htsat_sed.training.fit import StepProgress
+    from htsat_sed.training.fit import Machine, StepProgress
     from htsat_sed.training.teaching import Taught, TeachingOptions
 
 _LISTED = 10  # false alarms, confusions, and clips that look mislabelled
@@ -90,7 +90,7 @@ class TeachOptions:
     )
     steps: int | None = option(
         None,
-        "Training steps per fold; no effect with --head-only.  \\[default: 50 to 160, depending on the "
+        "Training steps per fold; no effect with --head-only.  \\[default: 45 to 160, depending on the "
         "number of clips]",
         min=1,
     )
@@ -132,11 +132,25 @@ class TeachOptions:
         )
 
 
+@dataclass(frozen=True)
+class TeachMachineOptions(MachineOptions):
+    """Hardware of the training, as fast as it can."""
+
+    precision: str = option(
+        "auto", "Precision: float32, bfloat16, float16 or auto, as in train.", metavar="TYPE"
+    )
+
+    @property
+    def machine(self) -> Machine:
+        """The options as `Machine`; the workers of a short training need whole cores."""
+        return replace(super().machine, yields=True)
+
+
 @with_groups
 def teach(
     options: TeachOptions,
     overwrite: OverwriteOptions,
-    machine: Annotated[MachineOptions, Without("devices", "nodes", "accumulate")],
+    machine: Annotated[TeachMachineOptions, Without("devices", "nodes", "accumulate")],
     messages: MessageOptions,
 ) -> None:
     r"""Train a model on classes of your own, from a folder of clips for each class.
@@ -169,6 +183,8 @@ def teach(
         report(failure)
     for line in _counts(collection):
         remark(line)
+    if not options.head_alone and machine.machine.chosen_precision == "bf16-mixed":
+        remark("precision: bfloat16")
     try:
         with recording_outputs(), _FoldProgress("head" if options.head_alone else "model") as progress:
             taught = teach_model(

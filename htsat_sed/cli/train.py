@@ -20,7 +20,7 @@ from htsat_sed.runs.written import check_replaceable, recording_outputs
 if TYPE_CHECKING:
     from htsat_sed.training.fit import Machine
 
-PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed", "auto": "auto"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ class MachineOptions:
         1, "Number of machines; start the command on each with SLURM or torchrun.", metavar="N", min=1
     )
     precision: str = option(
-        "float32", "Precision: float32, or bfloat16 or float16 mixed with float32 weights.", metavar="TYPE"
+        "float32",
+        "Precision: float32; bfloat16 or float16, mixed with float32 weights; auto: bfloat16 if the device "
+        "has instructions for it, else float32.",
+        metavar="TYPE",
     )
     accumulate: int = option(
         1,

@@ -88,9 +88,13 @@ class LogMel(nn.Module):
                 f"wanted more than {self.n_fft // 2} samples a waveform, got {waveforms.shape[1]}: "
                 "pad with zeros"
             )
+        whole = waveforms.device.type != "cpu" or torch.compiler.is_compiling()
         with torch.autocast(waveforms.device.type, enabled=False):
-            spectrum = torch.stft(
-                waveforms.float(), self.n_fft, self.hop_length, window=self.window, return_complex=True
-            )
-            power = spectrum.abs().square()
-            return 10.0 * torch.log10((power.mT @ self.mel_bank).clamp(min=_FLOOR))
+            # On a CPU one waveform at a time, whose spectrum fits the cache.
+            parts = torch.split(waveforms.float(), max(1, len(waveforms)) if whole else 1)
+            return torch.cat([self._decibels(part) for part in parts])
+
+    def _decibels(self, waveforms: Tensor) -> Tensor:
+        spectrum = torch.stft(waveforms, self.n_fft, self.hop_length, window=self.window, return_complex=True)
+        power = spectrum.abs().square()
+        return 10.0 * torch.log10((power.mT @ self.mel_bank).clamp(min=_FLOOR))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from htsat_sed.errors import UsageError
 from htsat_sed.model.openvino_import import openvino
-from htsat_sed.model.torch_core import Core
+from htsat_sed.model.torch_core import Core, has_bfloat16
 
 _ALONE = 8  # windows that the first stream computes while a second would be compiled
 _STREAMS = 8  # windows at once; each stream needs memory for packed weights (150 MB for the full-size model)
@@ -79,15 +79,6 @@ def openvino_core(graph: openvino.Model, batch_size: int, *, precision: str = "f
         return torch.from_numpy(np.concatenate(list(executor.map(logits, logmel.contiguous().numpy()))))
 
     return core_of
-
-
-def has_bfloat16() -> bool:
-    """Return whether this processor has instructions for bfloat16 matrix products: AVX512_BF16 or AMX.
-
-    OpenVINO's own report cannot be used: it lists bfloat16 for every processor with AVX-512.
-    """
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _shares(threads: int, batch_size: int) -> tuple[int, int]:

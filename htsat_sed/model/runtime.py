@@ -135,7 +135,12 @@ class Inference:
     @torch.inference_mode()
     def presence_scores(self, waveforms: Tensor) -> Tensor:
         """Compute presence scores (B, 32, K) float32 of whole windows (B, samples)."""
-        return self._model.scores(self._core(core_input(self._model, waveforms)))
+        return self._model.scores(self.presence_logits(waveforms))
+
+    @torch.inference_mode()
+    def presence_logits(self, waveforms: Tensor) -> Tensor:
+        """Compute presence logits (B, 32, K) float32 of whole windows (B, samples)."""
+        return self._core(core_input(self._model, waveforms))
 
     @torch.inference_mode()
     def embeddings(self, waveforms: Tensor) -> Tensor:

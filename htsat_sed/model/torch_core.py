@@ -52,3 +52,12 @@ def torch_core(model: HTSAT, device: torch.device, dtype: torch.dtype, *, compil
             return module(logmel).float()
 
     return core
+
+
+def has_bfloat16() -> bool:
+    """Return whether this processor has instructions for bfloat16 matrix products: AVX512_BF16 or AMX.
+
+    OpenVINO's own report cannot be used: it lists bfloat16 for every processor with AVX-512.
+    """
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))

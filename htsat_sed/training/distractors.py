@@ -130,12 +130,13 @@ class _Maker:
     def _band(self) -> Signal:
         """Return noise of unit RMS around a random frequency, with a random bandwidth and slope."""
         size = next_fast_len(self.samples, real=True)
-        frequency = np.maximum(rfftfreq(size, 1.0 / self.rate), 20.0)
+        frequency = np.maximum(rfftfreq(size, 1.0 / self.rate), 20.0).astype(np.float32)
         octaves = np.log2(frequency / self._log_uniform(60.0, 0.4 * self.rate))
         shape = np.exp(
             -0.5 * (octaves / self.rng.uniform(0.5, 4.0)) ** 2 - self.rng.uniform(0.0, 0.7) * octaves
         )
-        noise: Signal = irfft(rfft(self.rng.standard_normal(size)) * shape, size)[: self.samples]
+        white = rfft(self.rng.standard_normal(size, np.float32))
+        noise = irfft(white * shape.astype(np.float32), size)[: self.samples].astype(np.float64)
         return np.asarray(noise / (np.sqrt(np.mean(noise**2)) + 1e-12))
 
     def _level(self) -> Signal:
@@ -195,9 +196,13 @@ def _add(track: Signal, sound: Signal, place: int) -> None:
 
 def _harmonics(phase: Signal, weights: Signal) -> Signal:
     """Sum weighted sines of the multiples of a phase, with the Chebyshev recurrence."""
-    double, before, now = 2.0 * np.cos(phase), np.zeros_like(phase), np.sin(phase)
-    total: Signal = weights[0] * now
-    for weight in weights[1:]:
-        before, now = now, double * now - before
-        total = total + weight * now
-    return total
+    double = (2.0 * np.cos(phase)).astype(np.float32)  # twice as fast as float64
+    now = np.sin(phase).astype(np.float32)
+    before, term = np.zeros_like(now), np.empty_like(now)
+    total = np.float32(weights[0]) * now
+    for weight in weights[1:].astype(np.float32):
+        np.multiply(double, now, out=term)
+        term -= before
+        before, now, term = now, term, before
+        total += np.multiply(weight, now, out=term)
+    return total.astype(np.float64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -209,7 +210,8 @@ class DistractorSeries:
         return Example(samples, nothing[0].copy(), nothing, (), unknown=window.unknown(()))
 
 
-def distractor_backgrounds(window: ExampleShape, *, seed: int) -> list[Background]:
+@lru_cache(maxsize=1)  # all folds use the same
+def distractor_backgrounds(window: ExampleShape, *, seed: int) -> Sequence[Background]:
     """Make 40 distractors, each as long as a window, as backgrounds of soundscapes."""
     return [
         Background(as_int16(distractor(seed, i, samples=window.samples, sample_rate=window.sample_rate)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +25,7 @@ from htsat_sed.evaluation.tables import pair
 from htsat_sed.evaluation.tuning import tune
 from htsat_sed.model.checkpoint import save_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
+from htsat_sed.model.torch_core import has_bfloat16
 from htsat_sed.training.batches import (
     Batches,
     Deal,
@@ -76,10 +78,13 @@ class Machine:
         device: Lightning's accelerator: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         devices: processes per node, each with its own device.
         nodes: number of machines; a cluster's launcher runs the same command on each.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        precision: ``32-true``, ``bf16-mixed``, ``16-mixed``, or ``auto`` for ``bf16-mixed`` where the device
+            multiplies in bfloat16, else ``32-true``.
         accumulate: batches per step, whose gradients are averaged. `Recipe.batch_size` counts the examples of
             all of them.
         workers: data-loading processes per device.
+        yields: leave one of torch's threads to each worker. With few processor cores, one thread that waits
+            for a worker delays all others.
     """
 
     device: str = "auto"
@@ -88,11 +93,20 @@ class Machine:
     precision: str = "32-true"
     accumulate: int = 1
     workers: int = 1
+    yields: bool = False
 
     @property
     def has_gpu(self) -> bool:
         """Whether the run uses CUDA GPUs."""
         return self.device in ("cuda", "gpu") or (self.device == "auto" and torch.cuda.is_available())
+
+    @property
+    def chosen_precision(self) -> str:
+        """The precision, never ``auto``."""
+        if self.precision != "auto":
+            return self.precision
+        able = torch.cuda.is_bf16_supported() if self.has_gpu else self.device != "mps" and has_bfloat16()
+        return "bf16-mixed" if able else "32-true"
 
 
 def fit(
@@ -188,7 +202,7 @@ def _train(
         num_nodes=machine.nodes,
         strategy="ddp" if several else "auto",
         sync_batchnorm=several and machine.has_gpu,  # for CPUs, see Training.on_after_backward
-        precision=machine.precision,
+        precision=machine.chosen_precision,
         accumulate_grad_batches=machine.accumulate,
         max_steps=steps,
         gradient_clip_val=recipe.gradient_clip,
@@ -222,7 +236,7 @@ def _train(
         recipe.batch_size * 4 * window_of(recipe).samples,  # a validation batch, the larger kind
         readers=2 * workers * machine.devices,  # for training and validation
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threads_left(workers if machine.yields else 0):
         for known in _EXPECTED:
             warnings.filterwarnings("ignore", message=known)
         try:
@@ -246,6 +260,17 @@ def _train(
         with whole_file(run / FINISHED) as file:
             json.dump(ended, file)
     trainer.strategy.barrier()
+
+
+@contextmanager
+def threads_left(others: int) -> Iterator[None]:
+    """Compute with as many fewer of torch's threads as other processes need, at least one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - others))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def restore(training: Training, path: Path) -> int:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from htsat_sed.evaluation.tables import pair
 from htsat_sed.evaluation.threshold_curves import ThresholdCurves, between
 from htsat_sed.evaluation.tuning import tune
 from htsat_sed.model.htsat import HTSAT, TOKENS
+from htsat_sed.model.runtime import Inference
 from htsat_sed.training.collection import Collection, Labelled
 from htsat_sed.training.data import Clip
 from htsat_sed.training.distractors import distractor
@@ -93,31 +96,35 @@ def score_held_out(
     """
     events: dict[str, list[Event]] = {}
     soundscapes: dict[str, Scored] = {}
-    for name, own, scored in _soundscapes(collection, models, mix, seed):
-        events[name], soundscapes[name] = own, scored
-    tested = [clip for clip in collection.clips if clip.fold and (len(models) > 1 or not clip.label)]
-    pairs = [(clip, _score_clip(models[(clip.fold - 1) % len(models)], clip)) for clip in tested]
+    scorers = [_Scorer(model) for model in models]
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for name, own, scored in _soundscapes(collection, scorers, mix, seed, pool):
+            events[name], soundscapes[name] = own, scored
+        tested = [clip for clip in collection.clips if clip.fold and (len(models) > 1 or not clip.label)]
+        scores = pool.map(lambda clip: scorers[(clip.fold - 1) % len(models)].clip(clip), tested)
+        pairs = list(zip(tested, scores, strict=True))
+        distractors = _distractors(scorers, seed, pool)
     return HeldOut(
         events,
         soundscapes,
         [each for each in pairs if each[0].label],
         [each for each in pairs if not each[0].label],
-        _distractors(models, seed),
+        distractors,
     )
 
 
 def _soundscapes(
-    collection: Collection, models: Sequence[HTSAT], mix: SoundscapeRecipe, seed: int
+    collection: Collection, scorers: Sequence[_Scorer], mix: SoundscapeRecipe, seed: int, pool: Executor
 ) -> Iterator[tuple[str, list[Event], Scored]]:
     """Yield name, reference events and scores of each soundscape."""
-    for number, model in enumerate(models, 1):
-        config = model.config
-        own = [as_clip(c) for c in collection.clips if len(models) == 1 or c.fold == number]
+    for number, scorer in enumerate(scorers, 1):
+        config, labels = scorer.model.config, scorer.model.labels
+        own = [as_clip(c) for c in collection.clips if len(scorers) == 1 or c.fold == number]
         sources = read_sources(own, sample_rate=config.sample_rate)
         if not sources:
             continue
         shape = ExampleShape(
-            sample_rate=config.sample_rate, samples=config.window_samples, tokens=TOKENS, labels=model.labels
+            sample_rate=config.sample_rate, samples=config.window_samples, tokens=TOKENS, labels=labels
         )
         mixed = Soundscapes(
             sources,
@@ -127,22 +134,32 @@ def _soundscapes(
             backgrounds=read_backgrounds(own, sample_rate=config.sample_rate),
         )
         series = SoundscapeSeries(mixed, shape)
-        for i in range(-(-_SOUNDSCAPES // len(models))):
-            example = series[i]
-            yield f"{number}-{i:05d}", list(example.events or ()), score(model, example.waveform)
+        made = partial(_soundscape, series, scorer)
+        for i, (events, scored) in enumerate(pool.map(made, range(-(-_SOUNDSCAPES // len(scorers))))):
+            yield f"{number}-{i:05d}", events, scored
 
 
-def _distractors(models: Sequence[HTSAT], seed: int) -> dict[str, Scored]:
+def _soundscape(series: SoundscapeSeries, scorer: _Scorer, number: int) -> tuple[list[Event], Scored]:
+    example = series[number]
+    return list(example.events or ()), scorer.samples(example.waveform)
+
+
+def _distractors(scorers: Sequence[_Scorer], seed: int, pool: Executor) -> dict[str, Scored]:
     """Score distractors that no model was trained on."""
-    found = {}
-    for number, model in enumerate(models, 1):
-        config = model.config
-        for i in range(-(-_DISTRACTORS // len(models))):
-            samples = distractor(
-                seed + 1000 + number, i, samples=config.window_samples, sample_rate=config.sample_rate
-            )
-            found[f"distractor {number}-{i:05d}"] = score(model, samples)
+    found: dict[str, Scored] = {}
+    for number, scorer in enumerate(scorers, 1):
+        scored = pool.map(
+            partial(_distractor, scorer, seed + 1000 + number), range(-(-_DISTRACTORS // len(scorers)))
+        )
+        found |= {f"distractor {number}-{i:05d}": own for i, own in enumerate(scored)}
     return found
+
+
+def _distractor(scorer: _Scorer, seed: int, number: int) -> Scored:
+    config = scorer.model.config
+    return scorer.samples(
+        distractor(seed, number, samples=config.window_samples, sample_rate=config.sample_rate)
+    )
 
 
 def alarms_per_hour(silent: Sequence[Scored], rules: PostProcessing) -> float | None:
@@ -166,31 +183,37 @@ def as_clip(clip: Labelled) -> Clip:
     return Clip(clip.path, frozenset([clip.label]) if clip.label else frozenset(), events)
 
 
-def _score_clip(model: HTSAT, clip: Labelled) -> Scored:
-    return score(model, read(clip.path, model.config.sample_rate))
-
-
-@torch.inference_mode()
-def score(model: HTSAT, samples: NDArray[np.float32]) -> Scored:
-    """Score a recording in windows that do not overlap.
+class _Scorer:
+    """A model that scores recordings on the CPU, in windows that do not overlap.
 
     Args:
-        model: model in evaluation mode.
-        samples: (n,) mono samples in [-1, 1] at the model's sample rate.
-
-    Returns:
-        Token scores of all windows in sequence, and the highest clip-level score of each class.
+        model: model in evaluation mode; a reference is kept.
     """
-    config = model.config
-    length = config.window_samples
-    count = max(1, math.ceil(len(samples) / length))
-    padded = np.pad(samples, (0, count * length - len(samples))).reshape(count, length)
-    outputs = [model(torch.from_numpy(window[None])) for window in padded]
-    presence = np.concatenate([model.scores(out.presence_logits)[0].numpy() for out in outputs])
-    clip = np.stack([model.scores(out.clip_logits)[0].numpy() for out in outputs]).max(axis=0)
-    tokens = max(1, math.ceil(len(samples) * TOKENS / length))
-    duration = len(samples) / config.sample_rate
-    return Scored(PresenceMap(presence[:tokens], model.labels, config.token_seconds, duration), clip)
+
+    def __init__(self, model: HTSAT) -> None:
+        self.model = model
+        self._inference = Inference(model, torch.device("cpu"))
+
+    def clip(self, clip: Labelled) -> Scored:
+        """Score a clip; raises AudioError if it cannot be read."""
+        return self.samples(read(clip.path, self.model.config.sample_rate))
+
+    def samples(self, samples: NDArray[np.float32]) -> Scored:
+        """Score (n,) mono samples in [-1, 1] at the model's sample rate.
+
+        Returns:
+            Token scores of all windows in sequence, and the highest clip-level score of each class.
+        """
+        config = self.model.config
+        length = config.window_samples
+        count = max(1, math.ceil(len(samples) / length))
+        padded = np.pad(samples, (0, count * length - len(samples))).reshape(count, length)
+        logits = self._inference.presence_logits(torch.from_numpy(padded))
+        presence = self.model.scores(logits).flatten(0, 1).numpy()
+        clip = self.model.scores(logits.mean(dim=1)).amax(dim=0).numpy()
+        tokens = max(1, math.ceil(len(samples) * TOKENS / length))
+        duration = len(samples) / config.sample_rate
+        return Scored(PresenceMap(presence[:tokens], self.model.labels, config.token_seconds, duration), clip)
 
 
 def choose_post_processing(

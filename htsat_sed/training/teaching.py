@@ -46,7 +46,7 @@ from htsat_sed.training.recipe import DataRecipe, ModelRecipe, Recipe, Soundscap
 from htsat_sed.whole_file import remove_unfinished
 
 BATCH = 16
-_STEPS = 50, 160  # fewest and most steps of a fold
+_STEPS = 45, 160  # fewest and most steps of a fold
 _STEPS_PER_CLIP = 0.15
 # A few clips do not improve the lower half of a trained encoder; its gradients take half the time of a step.
 _FROZEN = ("relative_position_bias_table", "bn0", "patch_embed", "layers.0.", "layers.1.")
@@ -64,7 +64,7 @@ class TeachingOptions:
         precision: wanted precision of events, in [0, 1]; ignored for a class if no threshold reaches it.
         false_alarms: upper limit of false alarms per hour of negatives and distractors, over all classes.
         caution: part of the F1 to give up for fewer false alarms if there are no negatives, in [0, 1].
-        steps: training steps per fold; None for 50 to 160, depending on the number of clips.
+        steps: training steps per fold; None for 45 to 160, depending on the number of clips.
         seed: random seed.
     """
 
@@ -221,7 +221,7 @@ def make_recipe(collection: Collection, options: TeachingOptions, data: Path) ->
         data: folder with the tables of the fold, see `write_tables`.
     """
     steps = options.steps or round(
-        min(max(_STEPS[0], _STEPS_PER_CLIP * len(collection.clips) + 38), _STEPS[1])
+        min(max(_STEPS[0], _STEPS_PER_CLIP * len(collection.clips) + 33), _STEPS[1])
     )
     # Soundscapes have exact onsets and offsets; unmixed clips keep the original level and noise.
     clips = DataRecipe(kind="clips", table="clips.tsv", audio=".", mix=True, share=0.75)

@@ -80,7 +80,7 @@ def test_openvino_scores_a_window_the_same_in_any_company() -> None:
 def test_bfloat16_stays_close_and_gives_float32(name: runtime.Runtime) -> None:
     if name == "openvino":
         pytest.importorskip("openvino")
-        from htsat_sed.model.openvino_core import has_bfloat16
+        from htsat_sed.model.torch_core import has_bfloat16
 
         if not has_bfloat16():
             pytest.skip("this processor does not compute in bfloat16")
@@ -98,7 +98,7 @@ def test_a_run_says_that_it_computes_in_bfloat16(
 ) -> None:
     """The bundled checkpoint hears the same events; scores move by less than 0.001 on average."""
     pytest.importorskip("openvino")
-    from htsat_sed.model.openvino_core import has_bfloat16
+    from htsat_sed.model.torch_core import has_bfloat16
 
     if not has_bfloat16():
         pytest.skip("this processor does not compute in bfloat16")

@@ -20,6 +20,7 @@ from htsat_sed.training.clip_figures import FIGURES, ClassFigures, ScoredClip, a
 from htsat_sed.training.clip_sources import from_folder, from_labels, from_tables, source_of
 from htsat_sed.training.collection import active_part, collect, write_tables
 from htsat_sed.training.data import read_clips
+from htsat_sed.training.fit import Machine, threads_left
 from htsat_sed.training.recipe import DataRecipe, find_recipe
 from htsat_sed.training.teaching import mean_of, write_all_tables
 
@@ -304,6 +305,28 @@ def test_an_encoder_of_clap_is_a_start(run: Run, clips: Path, tmp_path: Path) ->
     assert not torch.equal(
         model.state_dict()[f"backbone.{trained}"], renamed[f"module.audio_branch.{trained}"]
     )
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_is_bfloat16_where_the_processor_has_it(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("htsat_sed.training.fit.has_bfloat16", lambda: able)
+    assert Machine(device="cpu", precision="auto").chosen_precision == ("bf16-mixed" if able else "32-true")
+    assert Machine(device="mps", precision="auto").chosen_precision == "32-true"
+    assert Machine(device="cpu", precision="16-mixed").chosen_precision == "16-mixed"
+
+
+def test_workers_get_whole_cores_while_training() -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for others, left in ((0, 3), (2, 1), (5, 1)):
+            with threads_left(others):
+                assert torch.get_num_threads() == left
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_threads_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
