@@ -1,4 +1,4 @@
-"""How long each runtime takes until the first score.
+"""How long a fresh process takes until its first events, and each runtime until its first score.
 
 python bench/start.py [--repeats 7]
 """
@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -18,11 +22,22 @@ from htsat_sed.model.catalogue import resolve_checkpoint
 from htsat_sed.model.htsat import HTSAT, HTSATConfig
 from htsat_sed.model.runtime import Execution, Inference
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "home.flac"
+FIRST = f"""
+import soundfile
+from htsat_sed import Detector
+samples, rate = soundfile.read({str(EXAMPLE)!r}, dtype="float32")
+assert Detector("home").detect(samples, sample_rate=rate)
+"""
+
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--repeats", type=int, default=7)
     repeats = arguments.parse_args().repeats
+    print(f"fresh process, all threads, processor time, medians of {repeats}")
+    for what, code in (("import torch", "import torch"), ("first events of an array", FIRST)):
+        print(f"{what:25s} {statistics.median(fresh_process(code) for _ in range(repeats)):.2f} s")
     torch.set_num_threads(1)
     models = {"bundled": load_checkpoint(resolve_checkpoint()), "full size": HTSAT(HTSATConfig()).eval()}
     print(f"one window, one thread, processor time, medians of {repeats}")
@@ -34,6 +49,14 @@ def main() -> None:
                 turn()
                 taken.append(time.process_time() - start)
             print(f"{name:10s} {runtime:10s} {statistics.median(taken[1:]):.2f} s")
+
+
+def fresh_process(code: str) -> float:
+    """Return the processor time, in seconds, of Python that runs some code in a new process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", code], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def ways(model: HTSAT) -> dict[str, Callable[[], object]]:

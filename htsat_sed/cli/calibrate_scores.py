@@ -23,8 +23,8 @@ from htsat_sed.cli.options import (
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import output, remark, report
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
-from htsat_sed.runs.outputs import check_apart, check_files
-from htsat_sed.runs.written import check_replaceable, recording_outputs
+from htsat_sed.runs.output_checks import check_apart, check_files
+from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from htsat_sed.cli.calibrate import calibrate
+from htsat_sed.cli.calibrate_int8 import calibrate
 from htsat_sed.cli.calibrate_scores import calibrate_scores
 from htsat_sed.cli.convert_checkpoints import average, convert, export
 from htsat_sed.cli.groups import with_groups

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from htsat_sed.cli.calibrate import first_windows
+from htsat_sed.cli.calibrate_int8 import first_windows
 from htsat_sed.cli.groups import with_groups
 from htsat_sed.cli.options import OverwriteOptions
 from htsat_sed.cli.terminal import remark
 from htsat_sed.errors import UsageError
 from htsat_sed.libraries import require
-from htsat_sed.runs.outputs import check_apart, check_files
-from htsat_sed.runs.written import check_replaceable, recording_outputs
+from htsat_sed.runs.output_checks import check_apart, check_files
+from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 
 Float16 = Annotated[
     bool,

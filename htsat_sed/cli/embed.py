@@ -28,7 +28,7 @@ from htsat_sed.cli.progress import RecordingsProgress, waiting_for
 from htsat_sed.cli.ray_options import RayOptions
 from htsat_sed.cli.terminal import remark, say, summarise
 from htsat_sed.errors import HtsatSedError, UsageError
-from htsat_sed.runs.outputs import check_writable
+from htsat_sed.runs.output_checks import check_writable
 from htsat_sed.runs.recordings import Recording
 from htsat_sed.runs.run import Results, Run, RunOfShard, beside, failures_place, open_journal
 from htsat_sed.whole_file import make_folder

@@ -17,8 +17,8 @@ from htsat_sed.cli.negatives import NegativeMaps, false_alarm_metrics, false_out
 from htsat_sed.cli.options import DetectorOptions, MessageOptions, OverwriteOptions
 from htsat_sed.cli.terminal import report
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
-from htsat_sed.runs.outputs import check_apart
-from htsat_sed.runs.written import check_replaceable
+from htsat_sed.runs.output_checks import check_apart
+from htsat_sed.runs.output_hashes import check_replaceable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set

@@ -11,7 +11,7 @@ import typer
 from htsat_sed.cli.evaluation_report import write_csv, write_json
 from htsat_sed.cli.groups import argument, option
 from htsat_sed.cli.negatives import NegativesOption
-from htsat_sed.runs.written import recording_outputs
+from htsat_sed.runs.output_hashes import recording_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

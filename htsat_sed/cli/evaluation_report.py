@@ -12,7 +12,7 @@ import typer
 
 from htsat_sed.cli.terminal import output, say
 from htsat_sed.errors import counted
-from htsat_sed.runs.outputs import check_files
+from htsat_sed.runs.output_checks import check_files
 
 if TYPE_CHECKING:
     from htsat_sed.evaluation.report import Metric, Report, Score

@@ -18,9 +18,9 @@ from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.tag import TagOptions, is_row, write_tags
 from htsat_sed.cli.terminal import remark, say
 from htsat_sed.errors import HtsatSedError, UsageError
-from htsat_sed.runs.outputs import check_apart, check_files
+from htsat_sed.runs.output_checks import check_apart, check_files
+from htsat_sed.runs.output_hashes import check_replaceable, is_replaceable, recording_outputs
 from htsat_sed.runs.run import failures_place, open_journal
-from htsat_sed.runs.written import check_replaceable, is_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from htsat_sed.archive.store import Kind

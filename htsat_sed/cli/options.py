@@ -35,10 +35,10 @@ from htsat_sed.cli.progress import RecordingsProgress, waiting_for
 from htsat_sed.cli.terminal import log_to, report, say, shown
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.remote import as_address
-from htsat_sed.runs.outputs import check_apart, check_files
+from htsat_sed.runs.output_checks import check_apart, check_files
+from htsat_sed.runs.output_hashes import check_replaceable
 from htsat_sed.runs.recordings import Recording, files_read, find_all
 from htsat_sed.runs.run import Run, RunOfShard, beside, failures_place, open_journal
-from htsat_sed.runs.written import check_replaceable
 
 if TYPE_CHECKING:
     from htsat_sed.detection.detector import Detector

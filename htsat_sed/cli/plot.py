@@ -16,9 +16,9 @@ from htsat_sed.cli.options import ChannelOptions, EventOptions, MessageOptions, 
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import clock, remark, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
-from htsat_sed.runs.outputs import check_writable
+from htsat_sed.runs.output_checks import check_writable
+from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 from htsat_sed.runs.recordings import STDIN
-from htsat_sed.runs.written import check_replaceable, recording_outputs
 from htsat_sed.whole_file import make_folder
 
 if TYPE_CHECKING:

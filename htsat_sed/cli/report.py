@@ -25,10 +25,10 @@ from htsat_sed.cli.options import (
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import remark, summarise
 from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError, UsageError
-from htsat_sed.runs.outputs import check_apart, check_writable
+from htsat_sed.runs.output_checks import check_apart, check_writable
+from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 from htsat_sed.runs.recordings import STDIN, Recording
 from htsat_sed.runs.run import Results, Run
-from htsat_sed.runs.written import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from htsat_sed.audio import AudioStream, Window

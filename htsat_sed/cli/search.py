@@ -18,8 +18,8 @@ from htsat_sed.cli.options import SAFE_CELLS, ChannelOptions, MessageOptions, Mo
 from htsat_sed.cli.progress import waiting_for
 from htsat_sed.cli.terminal import clock, emit, output, remark
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError, counted
-from htsat_sed.runs.outputs import check_files, check_writable
-from htsat_sed.runs.written import check_replaceable, recording_outputs
+from htsat_sed.runs.output_checks import check_files, check_writable
+from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from htsat_sed.archive.nearest import Hit, Prepared, Query

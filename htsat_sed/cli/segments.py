@@ -16,7 +16,7 @@ from htsat_sed.cli.options import ChannelOptions, MessageOptions, RunOptions, pa
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import remark, report
 from htsat_sed.errors import AudioError, HtsatSedError
-from htsat_sed.runs.outputs import check_apart
+from htsat_sed.runs.output_checks import check_apart
 
 if TYPE_CHECKING:
     from htsat_sed.detection.events import Event

@@ -16,8 +16,8 @@ from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_group
 from htsat_sed.cli.options import MessageOptions, OverwriteOptions
 from htsat_sed.cli.terminal import remark, report, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, counted
-from htsat_sed.runs.outputs import check_apart
-from htsat_sed.runs.written import check_replaceable, recording_outputs
+from htsat_sed.runs.output_checks import check_apart
+from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from htsat_sed.annotations import Table

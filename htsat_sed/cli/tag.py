@@ -29,9 +29,9 @@ from htsat_sed.cli.ray_options import RayOptions
 from htsat_sed.cli.selection import SelectionOptions
 from htsat_sed.cli.terminal import emit, output, summarise
 from htsat_sed.errors import HtsatSedError
-from htsat_sed.runs.outputs import check_files
+from htsat_sed.runs.output_checks import check_files
+from htsat_sed.runs.output_hashes import recording_outputs
 from htsat_sed.runs.run import Results, Run
-from htsat_sed.runs.written import recording_outputs
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,8 +17,8 @@ from htsat_sed.cli.progress import RecordingsProgress, TrainingProgress, waiting
 from htsat_sed.cli.terminal import output, remark, report, say
 from htsat_sed.cli.train import MachineOptions, check_training
 from htsat_sed.errors import HtsatSedError, UsageError, counted
-from htsat_sed.runs.outputs import check_apart
-from htsat_sed.runs.written import check_replaceable, recording_outputs
+from htsat_sed.runs.output_checks import check_apart
+from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from htsat_sed.training.clip_figures import ClassFigures

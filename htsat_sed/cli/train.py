@@ -14,8 +14,8 @@ from htsat_sed.cli.progress import TrainingProgress
 from htsat_sed.cli.terminal import remark, say
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.libraries import require
-from htsat_sed.runs.outputs import check_apart, check_files
-from htsat_sed.runs.written import check_replaceable, recording_outputs
+from htsat_sed.runs.output_checks import check_apart, check_files
+from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from htsat_sed.training.fit import Machine

@@ -26,8 +26,8 @@ from htsat_sed.cli.tune_reviewed import (
     write_thresholds,
 )
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
-from htsat_sed.runs.outputs import check_apart, check_files
-from htsat_sed.runs.written import check_replaceable, recording_outputs
+from htsat_sed.runs.output_checks import check_apart, check_files
+from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set

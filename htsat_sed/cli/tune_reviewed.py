@@ -106,7 +106,7 @@ def write_thresholds(
     The review and the printed table have calibrated scores. `detect` compares thresholds with presence
     scores, before calibration. The file has these, and a comment with the other one where they differ.
     """
-    from htsat_sed.runs.written import recording_outputs
+    from htsat_sed.runs.output_hashes import recording_outputs
     from htsat_sed.whole_file import whole_file
 
     fitted = [each for each in found if each.threshold is not None]
@@ -136,7 +136,7 @@ def _presence(threshold: float, own: PostProcessing) -> float:
 def write_next(found: Sequence[ClassThreshold], path: Path) -> None:
     """List the events to hear next as a table of events."""
     from htsat_sed.annotations import write_table
-    from htsat_sed.runs.written import recording_outputs
+    from htsat_sed.runs.output_hashes import recording_outputs
 
     events: dict[str, list[Event]] = {}
     for each in found:

@@ -17,7 +17,7 @@ from htsat_sed.annotations import FORMATS, PresenceMapWriter, path_of
 from htsat_sed.clock import Start
 from htsat_sed.detection.events import Event
 from htsat_sed.errors import HtsatSedError, UsageError
-from htsat_sed.runs.written import is_replaceable
+from htsat_sed.runs.output_hashes import is_replaceable
 from htsat_sed.whole_file import make_folder, whole_file
 
 if TYPE_CHECKING:

@@ -39,8 +39,8 @@ from htsat_sed.remote import (
     upload,
     write_bytes,
 )
+from htsat_sed.runs.output_hashes import RECORD
 from htsat_sed.runs.run import beside
-from htsat_sed.runs.written import RECORD
 
 _EVERY = 30.0  # seconds between copies
 _ROUNDS = 5  # of attempts to copy the last files, `_EVERY` apart

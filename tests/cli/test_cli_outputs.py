@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from htsat_sed.errors import HtsatSedError
-from htsat_sed.runs.outputs import check_apart
+from htsat_sed.runs.output_checks import check_apart
 
 Run = Callable[..., tuple[int, str, str]]
 TREE = Path(__file__).parents[2]

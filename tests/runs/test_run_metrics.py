@@ -12,7 +12,7 @@ from htsat_sed.errors import HtsatSedError
 from htsat_sed.runs import metrics
 from htsat_sed.runs import run as runs
 from htsat_sed.runs.metrics import write_metrics
-from htsat_sed.runs.written import RECORD
+from htsat_sed.runs.output_hashes import RECORD
 
 parser = pytest.importorskip("prometheus_client.parser", reason="prometheus_client is not installed")
 

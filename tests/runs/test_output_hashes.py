@@ -10,7 +10,7 @@ import pytest
 from planted import BATCH, Run
 
 from htsat_sed.runs import event_files
-from htsat_sed.runs.written import RECORD, check_replaceable, is_replaceable, recording_outputs
+from htsat_sed.runs.output_hashes import RECORD, check_replaceable, is_replaceable, recording_outputs
 from htsat_sed.whole_file import whole_file
 
 
@@ -127,7 +127,7 @@ def test_what_an_output_needs_is_checked_before_the_first_recording(
         patch.setitem(sys.modules, "pyarrow", None)
         code, _, err = run("detect", few, "-c", checkpoint, "-o", tmp_path / "events.parquet")
         assert (code, "pyarrow" in err, len(err.splitlines())) == (2, True, 1)
-    monkeypatch.setattr("htsat_sed.runs.outputs.TemporaryFile", full)
+    monkeypatch.setattr("htsat_sed.runs.output_checks.TemporaryFile", full)
     for command in (
         ["detect", few, "-c", checkpoint, "-o", tmp_path / "out.csv"],
         ["detect", few, "-c", checkpoint, "-f", "tsv", "--scores", tmp_path / "maps"],
