@@ -105,7 +105,7 @@ def test_every_room_has_its_place() -> None:
         ),
         (
             "from htsat_sed import Detector, Event, PostProcessing, PresenceMap, load_checkpoint",
-            ["pandas", "matplotlib", "lightning", "torchaudio", "torch.utils.tensorboard"],
+            ["pandas", "matplotlib", "lightning", "torchaudio", "torch.utils.tensorboard", "scipy"],
         ),
     ],
 )

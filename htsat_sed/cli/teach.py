@@ -15,7 +15,7 @@ from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_group
 from htsat_sed.cli.options import MessageOptions, OverwriteOptions
 from htsat_sed.cli.progress import RecordingsProgress, TrainingProgress, waiting_for
 from htsat_sed.cli.terminal import output, remark, report, say
-from htsat_sed.cli.train import MachineOptions, check_training
+from htsat_sed.cli.train import PRECISION, MachineOptions, check_training, remark_precision
 from htsat_sed.errors import HtsatSedError, UsageError, counted
 from htsat_sed.runs.output_checks import check_apart
 from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
@@ -134,15 +134,13 @@ class TeachOptions:
 
 @dataclass(frozen=True)
 class TeachMachineOptions(MachineOptions):
-    """Hardware of the training, as fast as it can."""
+    """Hardware options, with defaults for a short training."""
 
-    precision: str = option(
-        "auto", "Precision: float32, bfloat16, float16 or auto, as in train.", metavar="TYPE"
-    )
+    precision: str = option("auto", PRECISION, metavar="TYPE")
 
     @property
     def machine(self) -> Machine:
-        """The options as `Machine`; the workers of a short training need whole cores."""
+        """The options as `Machine`; each worker gets a core of its own."""
         return replace(super().machine, yields=True)
 
 
@@ -183,8 +181,8 @@ def teach(
         report(failure)
     for line in _counts(collection):
         remark(line)
-    if not options.head_alone and machine.machine.chosen_precision == "bf16-mixed":
-        remark("precision: bfloat16")
+    if not options.head_alone:
+        remark_precision(machine)
     try:
         with recording_outputs(), _FoldProgress("head" if options.head_alone else "model") as progress:
             taught = teach_model(

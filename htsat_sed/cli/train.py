@@ -20,6 +20,10 @@ from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 if TYPE_CHECKING:
     from htsat_sed.training.fit import Machine
 
+PRECISION = (
+    "Precision: float32; bfloat16 or float16, mixed with float32 weights; auto: bfloat16 if the device has "
+    "instructions for it, else float32."
+)
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed", "auto": "auto"}
 
 
@@ -66,8 +70,7 @@ class MachineOptions:
     )
     precision: str = option(
         "float32",
-        "Precision: float32; bfloat16 or float16, mixed with float32 weights; auto: bfloat16 if the device "
-        "has instructions for it, else float32.",
+        PRECISION,
         metavar="TYPE",
     )
     accumulate: int = option(
@@ -135,6 +138,8 @@ def train(
 
     machine.limit_threads()
     first = is_first_process()
+    if first:
+        remark_precision(machine)
     # Only the first of several processes logs.
     logging.getLogger("htsat_sed").setLevel(logging.INFO if first else logging.ERROR)
     out = options.out
@@ -172,6 +177,14 @@ def _check(options: TrainingOptions, machine: MachineOptions) -> None:
     if (options.recipe is None) == (options.named is None):
         raise typer.BadParameter("give one recipe: a file or a name", param_hint="RECIPE")
     check_training(options.out, machine)
+
+
+def remark_precision(machine: MachineOptions) -> None:
+    """Report a precision other than float32."""
+    chosen = machine.machine.chosen_precision
+    name = next(name for name, value in PRECISIONS.items() if value == chosen)
+    if name != "float32":
+        remark(f"precision: {name}")
 
 
 def check_training(out: Path, machine: MachineOptions) -> None:

@@ -37,7 +37,7 @@ class Calibration(NamedTuple):
         changed = (self.slope != 1.0) | (self.offset != 0.0)
         if not changed.any():
             return scores
-        calibrated = 0.5 + 0.5 * np.tanh(0.5 * (self.slope * logits(scores) + self.offset))
+        calibrated = np.exp(-np.logaddexp(0.0, -(self.slope * logits(scores) + self.offset)))
         return np.where(changed, calibrated, scores).astype(np.float32)
 
 

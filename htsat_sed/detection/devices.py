@@ -107,7 +107,7 @@ class Devices:
             return
         threads = torch.get_num_threads()
         lanes = math.gcd(threads, self.batch_size)  # equal parts, since sizes affect the last bits
-        executor = _lanes(lanes, threads)
+        executor = start_lanes(lanes, threads)
 
         def launch(windows: list[Samples]) -> Callable[[], Scores]:
             ensemble, size = next(self._turns), -(-len(windows) // lanes)
@@ -149,16 +149,16 @@ class Devices:
         return lambda: np.concatenate([part() for part in parts])
 
 
-def _lanes(count: int, threads: int) -> ThreadPoolExecutor:
+def start_lanes(count: int, threads: int) -> ThreadPoolExecutor:
     """Start threads that compute in parallel, each with its share of torch's threads."""
     with _settling:
-        return _settled_lanes(count, threads)
+        return _lanes(count, threads)
 
 
 _settling = threading.Lock()  # torch's number of threads is a global setting
 
 
-def _settled_lanes(count: int, threads: int) -> ThreadPoolExecutor:
+def _lanes(count: int, threads: int) -> ThreadPoolExecutor:
     executor = ThreadPoolExecutor(count, "model")
     begun = threading.Barrier(count + 1)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from htsat_sed.detection.event_arrays import SLACK
 
-_BLOCK = 1 << 22  # scores that are sorted at once, to limit memory
+_BLOCK = 1 << 22  # scores that are partitioned at a time, to limit memory
 
 
 def median_filter_tokens(seconds: float, token_seconds: float) -> int:
@@ -29,7 +29,9 @@ def smooth(scores: NDArray[np.float32], *, widths: Sequence[int]) -> NDArray[np.
         (T, K) smoothed scores.
     """
     smoothed = scores.copy()
-    for width in set(widths) - {1} if len(scores) else ():
+    if not len(scores):
+        return smoothed
+    for width in set(widths) - {1}:
         columns = np.flatnonzero(np.asarray(widths) == width)
         mirrored = np.pad(scores[:, columns], ((width // 2, width // 2), (0, 0)), mode="symmetric")
         around = sliding_window_view(mirrored, width, axis=0)

@@ -88,11 +88,11 @@ class LogMel(nn.Module):
                 f"wanted more than {self.n_fft // 2} samples a waveform, got {waveforms.shape[1]}: "
                 "pad with zeros"
             )
-        whole = waveforms.device.type != "cpu" or torch.compiler.is_compiling()
         with torch.autocast(waveforms.device.type, enabled=False):
-            # On a CPU one waveform at a time, whose spectrum fits the cache.
-            parts = torch.split(waveforms.float(), max(1, len(waveforms)) if whole else 1)
-            return torch.cat([self._decibels(part) for part in parts])
+            if waveforms.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[no-untyped-call,attr-defined]
+                return self._decibels(waveforms.float())
+            # On a CPU, one waveform at a time: its spectrum fits in the cache.
+            return torch.cat([self._decibels(one) for one in torch.split(waveforms.float(), 1)])
 
     def _decibels(self, waveforms: Tensor) -> Tensor:
         spectrum = torch.stft(waveforms, self.n_fft, self.hop_length, window=self.window, return_complex=True)

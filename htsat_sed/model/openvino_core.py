@@ -17,7 +17,7 @@ from htsat_sed.errors import UsageError
 from htsat_sed.model.openvino_import import openvino
 from htsat_sed.model.torch_core import Core, has_bfloat16
 
-_ALONE = 8  # windows that the first stream computes while a second would be compiled
+_ALONE = 8  # windows that one stream computes in about the time that compiling a second takes
 _STREAMS = 8  # windows at once; each stream needs memory for packed weights (150 MB for the full-size model)
 
 
@@ -25,10 +25,10 @@ def openvino_core(graph: openvino.Model, batch_size: int, *, precision: str = "f
     """Make the core of a model for OpenVINO, with as many threads as torch.
 
     The windows of a batch are computed in parallel, each in its own stream: a separately compiled graph.
-    Streams are compiled one by one, all but the first only after enough windows. OpenVINO's own streams
-    (``NUM_STREAMS`` above 1) are not used: its threads build graphs concurrently and share packed weights
-    under a key that contains an address. In 1 of 150 processes (OpenVINO 2026.4), one stream had a wrong
-    tensor for the life of the process.
+    Streams are compiled one by one: the first at once, another when all are busy, but not during the first
+    `_ALONE` windows. OpenVINO's own streams (``NUM_STREAMS`` above 1) are not used: its threads build graphs
+    concurrently and share packed weights under a key that contains an address. In 1 of 150 processes
+    (OpenVINO 2026.4), one stream had a wrong tensor for the life of the process.
 
     Args:
         graph: graph from `openvino_graph` or `load_int8`.
@@ -57,18 +57,22 @@ def openvino_core(graph: openvino.Model, batch_size: int, *, precision: str = "f
     free: queue.LifoQueue[openvino.InferRequest] = queue.LifoQueue()
     begun, unmade = count(), iter(range(streams))
 
-    def make_stream() -> None:
+    def new_stream() -> openvino.InferRequest | None:
         with compiling:
-            if next(unmade, None) is not None:
-                free.put(core.compile_model(graph, "CPU", settings).create_infer_request())
+            if next(unmade, None) is None:
+                return None
+            return core.compile_model(graph, "CPU", settings).create_infer_request()
 
-    make_stream()  # the first now, so that errors appear early
+    free.put(new_stream())  # the first now, so that errors appear early
     executor = ThreadPoolExecutor(streams, "openvino")  # starts a thread if all others are busy
 
     def logits(window: NDArray[np.float32]) -> NDArray[np.float32]:
-        if next(begun) >= _ALONE and free.empty():
-            make_stream()
-        request: Any = free.get()
+        number = next(begun)
+        request: Any
+        try:
+            request = free.get_nowait()
+        except queue.Empty:
+            request = (new_stream() if number >= _ALONE else None) or free.get()
         try:
             found: NDArray[np.float32] = request.infer({0: window[None]}, share_inputs=True)[0]
             return found

@@ -185,11 +185,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the MLP to (B, tokens, C); the shape does not change."""
-        if (
-            not _in_pieces(x)
-            or x.requires_grad
-            or (self.fc1.weight.requires_grad and torch.is_grad_enabled())
-        ):
+        trained = x.requires_grad or any(p.requires_grad for p in self.parameters())
+        if (trained and torch.is_grad_enabled()) or not _in_pieces(x):
             return cast(Tensor, self.fc2(F.gelu(self.fc1(x))))
         # A few rows at a time, so that the hidden layer stays in the processor's cache.
         y = torch.empty_like(x)

@@ -136,7 +136,7 @@ class _Maker:
             -0.5 * (octaves / self.rng.uniform(0.5, 4.0)) ** 2 - self.rng.uniform(0.0, 0.7) * octaves
         )
         white = rfft(self.rng.standard_normal(size, np.float32))
-        noise = irfft(white * shape.astype(np.float32), size)[: self.samples].astype(np.float64)
+        noise = irfft(white * shape, size)[: self.samples].astype(np.float64)
         return np.asarray(noise / (np.sqrt(np.mean(noise**2)) + 1e-12))
 
     def _level(self) -> Signal:

@@ -210,7 +210,7 @@ class DistractorSeries:
         return Example(samples, nothing[0].copy(), nothing, (), unknown=window.unknown(()))
 
 
-@lru_cache(maxsize=1)  # all folds use the same
+@lru_cache(maxsize=1)  # shared by all folds
 def distractor_backgrounds(window: ExampleShape, *, seed: int) -> Sequence[Background]:
     """Make 40 distractors, each as long as a window, as backgrounds of soundscapes."""
     return [

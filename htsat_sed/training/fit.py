@@ -83,8 +83,8 @@ class Machine:
         accumulate: batches per step, whose gradients are averaged. `Recipe.batch_size` counts the examples of
             all of them.
         workers: data-loading processes per device.
-        yields: leave one of torch's threads to each worker. With few processor cores, one thread that waits
-            for a worker delays all others.
+        yields: compute with one thread fewer per worker, which leaves it a core. On few cores, a thread that
+            shares its core with a worker holds up all others.
     """
 
     device: str = "auto"
@@ -102,10 +102,13 @@ class Machine:
 
     @property
     def chosen_precision(self) -> str:
-        """The precision, never ``auto``."""
+        """The precision, with ``auto`` resolved for the device."""
         if self.precision != "auto":
             return self.precision
-        able = torch.cuda.is_bf16_supported() if self.has_gpu else self.device != "mps" and has_bfloat16()
+        if self.has_gpu:
+            able = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            able = self.device != "mps" and has_bfloat16()
         return "bf16-mixed" if able else "32-true"
 
 
@@ -264,9 +267,9 @@ def _train(
 
 @contextmanager
 def threads_left(others: int) -> Iterator[None]:
-    """Compute with as many fewer of torch's threads as other processes need, at least one."""
+    """Reduce torch's threads by `others` inside the block, but to half at least."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - others))
+    torch.set_num_threads(max(1, threads // 2, threads - others))
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from htsat_sed.audio import read
+from htsat_sed.detection.devices import start_lanes
 from htsat_sed.detection.events import Event, PostProcessing, find_events
 from htsat_sed.detection.presence import PresenceMap
 from htsat_sed.evaluation.class_scores import Choice
@@ -36,6 +37,7 @@ from htsat_sed.training.recipe import SoundscapeRecipe
 from htsat_sed.training.soundscapes import Soundscapes, read_backgrounds, read_sources
 
 _SOUNDSCAPES, _DISTRACTORS = 72, 72  # over all folds
+_BATCH = 8  # windows
 _DTC = 0.5  # detection tolerance: least part of a correct event that reference events cover
 
 
@@ -97,7 +99,8 @@ def score_held_out(
     events: dict[str, list[Event]] = {}
     soundscapes: dict[str, Scored] = {}
     scorers = [_Scorer(model) for model in models]
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    threads = torch.get_num_threads()
+    with start_lanes(threads, threads) as pool:
         for name, own, scored in _soundscapes(collection, scorers, mix, seed, pool):
             events[name], soundscapes[name] = own, scored
         tested = [clip for clip in collection.clips if clip.fold and (len(models) > 1 or not clip.label)]
@@ -208,7 +211,8 @@ class _Scorer:
         length = config.window_samples
         count = max(1, math.ceil(len(samples) / length))
         padded = np.pad(samples, (0, count * length - len(samples))).reshape(count, length)
-        logits = self._inference.presence_logits(torch.from_numpy(padded))
+        parts = torch.split(torch.from_numpy(padded), _BATCH)
+        logits = torch.cat([self._inference.presence_logits(part) for part in parts])
         presence = self.model.scores(logits).flatten(0, 1).numpy()
         clip = self.model.scores(logits.mean(dim=1)).amax(dim=0).numpy()
         tokens = max(1, math.ceil(len(samples) * TOKENS / length))

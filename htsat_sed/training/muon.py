@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
             group; AdamW updates all other parameters.
         lr: learning rate.
         weight_decay: decoupled weight decay of groups that do not set their own.
-        bfloat16: orthogonalise in bfloat16, like the first source; otherwise in the type of the weights.
+        bfloat16: orthogonalise in bfloat16, as the first source does; otherwise in the type of the weights.
     """
 
     def __init__(

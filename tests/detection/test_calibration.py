@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import expit, logit
 
 from htsat_sed.detection.calibration import Calibration, clip_calibration
 from htsat_sed.detection.events import find_events
@@ -23,6 +24,15 @@ def test_the_logit_is_scaled_and_moved() -> None:
     np.testing.assert_allclose(found, [16 / 17, 0.75, 2 / 3], rtol=1e-6)
     assert found.dtype == np.float32
     assert clip_calibration([PostProcessing(), PostProcessing(**DOG)]).offset.tolist() == [0.0, np.log(3.0)]
+
+
+@pytest.mark.parametrize(("slope", "offset"), [(2.0, -2.0), (0.1, 3.0), (100.0, 100.0)])
+def test_calibration_is_exact_for_the_lowest_and_highest_scores(slope: float, offset: float) -> None:
+    scores = np.geomspace(1e-6, 0.5, 40, dtype=np.float32)
+    scores = np.concatenate([scores, 1.0 - scores])
+    found = Calibration(np.array([slope]), np.array([offset])).apply(scores[:, None])[:, 0]
+    wanted = expit(slope * logit(scores.astype(np.float64)) + offset)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-40)
 
 
 @given(

@@ -50,3 +50,11 @@ def test_filters_have_their_peaks_evenly_on_the_mel_scale_and_equal_areas() -> N
     high = slaney_bank(sample_rate=32_000, n_fft=3200, bands=1, fmin=1000.0, fmax=6400.0)
     peak = 1000.0 * 6.4**0.5
     assert abs(10.0 * float(high[:, 0].argmax()) - peak) <= 10.0
+
+
+def test_a_waveform_does_not_depend_on_its_batch() -> None:
+    frontend = LogMel(sample_rate=32_000, n_fft=1024, hop_length=320, mel_bands=64, fmin=50.0, fmax=14_000.0)
+    waveforms = torch.from_numpy(np.stack([recording(0.5, 32_000, seed) for seed in (0, 1, 2)]))
+    found = frontend(waveforms)
+    assert torch.equal(found, torch.cat([frontend(one[None]) for one in waveforms]))
+    torch.testing.assert_close(found, frontend._decibels(waveforms), atol=1e-5, rtol=0.0)

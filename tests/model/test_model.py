@@ -9,7 +9,7 @@ from golden.reference_state import parameter
 from rule_made import golden, golden_config, golden_recording
 
 from htsat_sed.model.htsat import HTSAT, HTSATConfig, fold, stretch
-from htsat_sed.model.swin import window_order
+from htsat_sed.model.swin import MLP, _attend, window_order
 
 GOLDENS = ["audioset_10s", "audioset_5s_repeat", "scv2_16k", "small_ce"]
 TINY = HTSATConfig(classes=4, embed_dim=16, depths=(1, 2, 1, 1), heads=(1, 2, 2, 4))
@@ -58,6 +58,41 @@ def test_training_mode_computes_the_same_without_its_noise() -> None:
     assert with_gradient.clip_logits.requires_grad
     for fast, plain in zip(shortcuts, with_gradient, strict=True):
         torch.testing.assert_close(fast, plain.detach(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("biases", [1, 6], ids=["one bias", "a bias for each window"])
+def test_training_in_bfloat16_attends_as_float32_does(biases: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        qkv, bias = torch.randn(6, 64, 3, 2, 24), torch.randn(biases, 2, 64, 64)
+    found, gradients = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        own = qkv.to(dtype).detach().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            found.append(_attend(own, bias.to(dtype)))
+        found[-1].square().sum().backward()
+        gradients.append(own.grad)
+    assert found[1].dtype == torch.bfloat16
+    for exact, rough in (found, gradients):
+        assert (rough.float() - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("frozen", ["fc1.weight", "fc1", "fc2"])
+def test_a_part_of_an_mlp_can_be_frozen(frozen: str) -> None:
+    mlp = MLP(8, 16)
+    x = torch.randn(1, 5000, 8)  # more rows than a block without gradients
+    mlp.requires_grad_(True)
+    mlp(x).sum().backward()
+    wanted = {name: p.grad.clone() for name, p in mlp.named_parameters() if p.grad is not None}
+    mlp.zero_grad()
+    for name, own in mlp.named_parameters():
+        own.requires_grad_(not name.startswith(frozen))
+    mlp(x).sum().backward()
+    for name, own in mlp.named_parameters():
+        if name.startswith(frozen):
+            assert own.grad is None
+        else:
+            torch.testing.assert_close(own.grad, wanted[name])
 
 
 def test_kept_bias_follows_its_table() -> None:

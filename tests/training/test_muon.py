@@ -29,7 +29,8 @@ def test_matrices_are_torchs_muon(bfloat16: bool) -> None:
         found = stepped(Muon, start, gradients, bfloat16=bfloat16)
         wanted = stepped(torch.optim.Muon, start, gradients, adjust_lr_fn="match_rms_adamw")
         moved = (wanted - start).norm()
-        assert (found - wanted).norm() < 0.02 * moved  # torch iterates in bfloat16
+        # torch iterates in bfloat16
+        assert (found - wanted).norm() < (1e-5 if bfloat16 else 0.02) * moved
         assert (found - start).norm() > 0.5 * moved
 
 

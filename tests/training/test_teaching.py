@@ -315,16 +315,33 @@ def test_auto_is_bfloat16_where_the_processor_has_it(able: bool, monkeypatch: py
     assert Machine(device="cpu", precision="16-mixed").chosen_precision == "16-mixed"
 
 
-def test_workers_get_whole_cores_while_training() -> None:
+def test_a_short_training_is_in_bfloat16_and_leaves_cores_to_its_workers() -> None:
+    from htsat_sed.cli.teach import TeachMachineOptions
+    from htsat_sed.cli.train import MachineOptions
+
+    own, usual = TeachMachineOptions().machine, MachineOptions().machine
+    assert (own.precision, own.yields) == ("auto", True)
+    assert (usual.precision, usual.yields) == ("32-true", False)
+
+
+def test_auto_is_not_an_emulated_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert Machine(precision="auto").chosen_precision == "32-true"
+
+
+def test_threads_are_left_to_workers() -> None:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(3)
+    torch.set_num_threads(4)
     try:
-        for others, left in ((0, 3), (2, 1), (5, 1)):
+        for others, left in ((0, 4), (1, 3), (2, 2), (5, 2)):
             with threads_left(others):
                 assert torch.get_num_threads() == left
-            assert torch.get_num_threads() == 3
+            assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(before)
 
