@@ -21,7 +21,7 @@ from htsat_sed.training.clip_sources import from_folder, from_labels, from_table
 from htsat_sed.training.collection import active_part, collect, write_tables
 from htsat_sed.training.data import read_clips
 from htsat_sed.training.fit import Machine, threads_left
-from htsat_sed.training.recipe import DataRecipe, find_recipe
+from htsat_sed.training.recipe import DataRecipe, SoundscapeRecipe, find_recipe
 from htsat_sed.training.teaching import mean_of, write_all_tables
 
 RATE = 32_000
@@ -403,3 +403,30 @@ def test_a_folder_without_recordings_is_named(clips: Path, caplog) -> None:
     assert [record.getMessage() for record in caplog.records] == [
         f"{clips / 'Chainsaw'}: holds no recordings; the model will not have this class"
     ]
+
+
+def test_threads_leave_held_out_scores_and_their_order(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(held_out, "_SOUNDSCAPES", 6)
+    monkeypatch.setattr(held_out, "_DISTRACTORS", 4)
+    collection = collect(from_folder(clips), sample_rate=RATE, folds=2)
+    models = [by_rule(HTSAT(TINY, collection.labels), seed=seed).eval() for seed in (1, 2)]
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 4):
+            torch.set_num_threads(threads)
+            found.append(held_out.score_held_out(collection, models, SoundscapeRecipe(), seed=0))
+    finally:
+        torch.set_num_threads(before)
+    one, four = found
+    assert len(one.soundscapes) == 6
+    assert list(one.soundscapes) == list(four.soundscapes)
+    assert list(one.distractors) == list(four.distractors)
+    assert one.events == four.events
+    assert [clip for clip, _ in one.clips] == [clip for clip, _ in four.clips]
+    pairs = [*zip(one.soundscapes.values(), four.soundscapes.values(), strict=True)]
+    pairs += [*zip((s for _, s in one.clips), (s for _, s in four.clips), strict=True)]
+    for a, b in pairs:
+        np.testing.assert_allclose(a.presence_map.scores, b.presence_map.scores, atol=1e-5)
+        np.testing.assert_allclose(a.clip, b.clip, atol=1e-5)
