@@ -36,8 +36,8 @@ class TrainingOptions:
     recipe: str | None = argument(
         None,
         "Data and settings of the training: a TOML file, or the name of a bundled recipe: audioset, "
-        "esc50, speech-commands, desed, home, and home-all, home-silent, home-silent-more and "
-        "home-unheard, which fine-tune home. docs/training.md describes recipes.",
+        "esc50, speech-commands, desed, home, and home-all, home-silent and home-silent-more, which "
+        "fine-tune home. docs/training.md describes recipes.",
         metavar="RECIPE",
     )
     named: str | None = option(None, "RECIPE as an option.", "--recipe", metavar="RECIPE")
