@@ -245,11 +245,11 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("teach-bench"))
     parser.add_argument("--start-steps", type=int, default=240)
     parser.add_argument("--rows", nargs="*", default=ROWS, choices=ROWS)
-    parser.add_argument("--precision", default="32-true", help="of training: 32-true or bf16-mixed")
+    parser.add_argument("--precision", default="auto", help="of training: auto, 32-true or bf16-mixed")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder, elsewhere = arguments.output, arguments.elsewhere
-    machine = Machine(device="cpu", workers=0, precision=arguments.precision)
+    machine = Machine(device="cpu", precision=arguments.precision, yields=True)
     if not (folder / "clips").is_dir():
         lay_out(arguments.homesounds, folder)
     start = folder / "start" / "start.safetensors"

@@ -175,10 +175,14 @@ def teach(
     with waiting_for("loading"):
         from htsat_sed.training.teaching import teach as teach_model
     machine.limit_threads()
+    if not options.head_alone and not options.restart and any(options.folder.glob("fold-*/state")):
+        remark(f"resumes from {options.folder}")
     check_apart([options.out], [options.clips, options.audio, options.start, options.add])
     collection = _collection(options)
     for failure in collection.failures:
         report(failure)
+    if collection.failures:
+        remark(f"left out: {counted(len(collection.failures), 'clip')}")
     for line in _counts(collection):
         remark(line)
     if not options.head_alone:
@@ -201,7 +205,7 @@ def teach(
         raise typer.Exit(130) from None
     except UsageError as error:
         raise HtsatSedError(options.clips, str(error)) from error
-    _show(collection, taught)
+    _show(collection, taught, limit=options.false_alarms)
     remark(f"{options.out}: {counted(len(taught.model.labels), 'class', 'classes')}")
     raise typer.Exit(1 if collection.failures else 0)
 
@@ -269,7 +273,7 @@ def _collection(options: TeachOptions) -> Collection:
         return collect(found, sample_rate=rate, folds=options.folds, progress=bar.done)
 
 
-def _show(collection: Collection, taught: Taught) -> None:
+def _show(collection: Collection, taught: Taught, *, limit: float) -> None:
     """How each class is found in clips that the models were not trained on."""
     from rich.table import Table
 
@@ -287,9 +291,20 @@ def _show(collection: Collection, taught: Taught) -> None:
         )
     output.print(table)
     output.print(means(taught.figures))
-    for what, alarms in (("negatives", taught.false_alarms), ("synthetic sounds", taught.synthetic_alarms)):
-        if alarms is not None:
-            output.print(f"false alarms in {what}: {alarms:.1f} an hour")
+    if taught.false_alarms is not None:
+        seconds = taught.negative_seconds
+        number = round(taught.false_alarms * seconds / 3600.0)
+        output.print(
+            f"false alarms in negatives: {number} in {seconds:.0f} s, {taught.false_alarms:.1f} an hour"
+        )
+    if taught.synthetic_alarms is not None:
+        output.print(f"false alarms in synthetic sounds: {taught.synthetic_alarms:.1f} an hour")
+    if max(taught.false_alarms or 0.0, taught.synthetic_alarms or 0.0) > limit:
+        say(
+            "warning",
+            f"more false alarms than {limit:g} an hour: no thresholds in use reach the limit",
+            "yellow",
+        )
     for clip, label, score, _ in taught.alarms[:_LISTED]:
         output.print(f"found in a negative: {clip.path}: {label} {score:.2f}")
     for one, other, count in taught.confusions[:_LISTED]:

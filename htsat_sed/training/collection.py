@@ -208,7 +208,8 @@ def _warn(collection: Collection) -> None:
         sources = {clip.source for clip in own}
         if len(own) == 1:
             _logger.warning(
-                "%s: only one clip, which is used for training: the accuracy of this class is unknown", label
+                "%s: only one clip, used for training: its accuracy is unknown, its threshold not tuned",
+                label,
             )
         elif len(sources) == 1:
             _logger.warning(

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from htsat_sed.detection.devices import start_lanes
 from htsat_sed.model.htsat import CHUNKS, HTSAT, TOKENS, HTSATConfig, fold, stretch
 from htsat_sed.post_processing import PostProcessing
 from htsat_sed.training.fit import StepProgress
@@ -45,12 +46,19 @@ def train_head(recipe: Recipe, data: Path, progress: StepProgress) -> HTSAT:
     shares = np.array([share for _, share in series.parts])
     part_of = np.random.default_rng(recipe.seed).choice(len(shares), _EXAMPLES, p=shares / shares.sum())
     features, targets = [], []
-    for number, part in enumerate(part_of):
-        example = series.parts[part][0][number]
+
+    def made(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        example = series.parts[part_of[number]][0][number]
         with torch.inference_mode():
-            features.append(_features(model, torch.from_numpy(example.waveform)[None]))
-        targets.append(torch.from_numpy(example.tokens))
-        progress(number + 1, _EXAMPLES, {})
+            own = _features(model, torch.from_numpy(example.waveform)[None])
+        return own, torch.from_numpy(example.tokens)
+
+    threads = torch.get_num_threads()
+    with start_lanes(threads, threads) as pool:
+        for done, (feature, target) in enumerate(pool.map(made, range(_EXAMPLES)), 1):
+            features.append(feature)
+            targets.append(target)
+            progress(done, _EXAMPLES, {})
     _fit_head(model.tscam_conv, torch.cat(features).clone(), (torch.stack(targets) > 0.5).float())
     return model
 

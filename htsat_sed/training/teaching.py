@@ -96,6 +96,7 @@ class Taught:
         event_f1: event F1 by class on soundscapes, see `choose_post_processing`.
         false_alarms: false alarms per hour of negatives; None without negatives.
         synthetic_alarms: false alarms per hour of distractors.
+        negative_seconds: duration of the negatives.
     """
 
     model: HTSAT
@@ -106,6 +107,7 @@ class Taught:
     event_f1: Mapping[str, float]
     false_alarms: float | None
     synthetic_alarms: float | None
+    negative_seconds: float
 
 
 def teach(
@@ -209,6 +211,7 @@ def _taught(
         event_f1=event_f1,
         false_alarms=alarms_per_hour([own for _, own in held_out.negatives], rules),
         synthetic_alarms=alarms_per_hour(list(held_out.distractors.values()), rules),
+        negative_seconds=sum(own.presence_map.duration for _, own in held_out.negatives),
     )
 
 
