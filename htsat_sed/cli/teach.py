@@ -302,7 +302,7 @@ def _show(collection: Collection, taught: Taught, *, limit: float) -> None:
     if max(taught.false_alarms or 0.0, taught.synthetic_alarms or 0.0) > limit:
         say(
             "warning",
-            f"more false alarms than {limit:g} an hour: no thresholds in use reach the limit",
+            f"above the limit of {limit:g} false alarms an hour: add background or raise --min-precision",
             "yellow",
         )
     for clip, label, score, _ in taught.alarms[:_LISTED]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from htsat_sed.errors import UsageError
+from htsat_sed.model.swin import in_pieces
 
 _FLOOR = 1e-10  # lower limit of the power before the logarithm: -100 dB
 _SLANEY_HERTZ = 200.0 / 3.0  # one mel below 1 kHz
@@ -89,9 +90,9 @@ class LogMel(nn.Module):
                 "pad with zeros"
             )
         with torch.autocast(waveforms.device.type, enabled=False):
-            if waveforms.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[no-untyped-call,attr-defined]
+            if not in_pieces(waveforms):
                 return self._decibels(waveforms.float())
-            # On a CPU, one waveform at a time: its spectrum fits in the cache.
+            # One waveform at a time: its spectrum fits in the cache.
             return torch.cat([self._decibels(one) for one in torch.split(waveforms.float(), 1)])
 
     def _decibels(self, waveforms: Tensor) -> Tensor:

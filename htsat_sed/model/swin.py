@@ -144,7 +144,7 @@ class WindowAttention(nn.Module):
         bias = self.bias().to(qkv.dtype)
         if self.mask is None:  # windows fold into the batch: one bias for all
             y = _attend(qkv.flatten(0, 1), bias)
-        elif _in_pieces(x):  # item by item: no copy of q, k, v, and each item fits the cache
+        elif in_pieces(x):  # item by item: no copy of q, k, v, and each item fits the cache
             y = torch.stack([_attend(item, bias) for item in qkv.unbind()])
         else:  # windows fold into the heads: the bias of each window broadcasts over the batch
             q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
@@ -168,7 +168,7 @@ def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2)
 
 
-def _in_pieces(x: Tensor) -> bool:
+def in_pieces(x: Tensor) -> bool:
     """Return whether to process a batch in pieces: on a CPU, unless torch compiles or traces the model."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[no-untyped-call,attr-defined]
         return False
@@ -186,7 +186,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the MLP to (B, tokens, C); the shape does not change."""
         trained = x.requires_grad or any(p.requires_grad for p in self.parameters())
-        if (trained and torch.is_grad_enabled()) or not _in_pieces(x):
+        if (trained and torch.is_grad_enabled()) or not in_pieces(x):
             return cast(Tensor, self.fc2(F.gelu(self.fc1(x))))
         # A few rows at a time, so that the hidden layer stays in the processor's cache.
         y = torch.empty_like(x)
