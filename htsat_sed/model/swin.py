@@ -55,6 +55,27 @@ def _relative_position(window: int) -> Tensor:
     return down * (2 * window - 1) + right
 
 
+class _Reordered(torch.autograd.Function):
+    """Permutation of tokens, whose gradient is one too; torch would add, as if an index could come twice."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
+        ctx.save_for_backward(order)
+        return x.index_select(1, order)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (order,) = ctx.saved_tensors
+        return gradient.index_select(1, order.argsort()), None
+
+
+def reordered(x: Tensor, order: Tensor) -> Tensor:
+    """Reorder the tokens of (B, tokens, C) by a permutation (tokens,): token n comes from place order[n]."""
+    if x.requires_grad and torch.is_grad_enabled():
+        return cast(Tensor, _Reordered.apply(x, order))
+    return x.index_select(1, order)
+
+
 class DropPath(nn.Module):
     """Drops a residual branch for whole items of the batch with probability `p` while training."""
 
@@ -138,7 +159,7 @@ class WindowAttention(nn.Module):
         """Attend within windows: (B, tokens, C) to the same shape, both in window order."""
         batch, tokens, dim = x.shape
         if self.order is not None:
-            x = x[:, self.order]
+            x = reordered(x, self.order)
         windows, n = tokens // self.window_tokens, self.window_tokens
         qkv = self.qkv(x).view(batch, windows, n, 3, self.heads, dim // self.heads)
         bias = self.bias().to(qkv.dtype)
@@ -151,7 +172,7 @@ class WindowAttention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1)[None])
             y = y.view(batch, windows, self.heads, n, -1).transpose(2, 3)
         y = cast(Tensor, self.proj(y.reshape(batch, tokens, dim)))
-        return y if self.inverse_order is None else y[:, self.inverse_order]
+        return y if self.inverse_order is None else reordered(y, self.inverse_order)
 
 
 def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
@@ -237,7 +258,8 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Merge tokens: (B, tokens, C) to (B, tokens / 4, 2C)."""
         batch, tokens, dim = x.shape
-        return cast(Tensor, self.reduction(self.norm(x[:, self.squares].view(batch, tokens // 4, 4 * dim))))
+        squares = reordered(x, self.squares).view(batch, tokens // 4, 4 * dim)
+        return cast(Tensor, self.reduction(self.norm(squares)))
 
 
 class Stage(nn.Module):
@@ -290,7 +312,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Embed images: (B, 1, side * patch, side * patch) to (B, side * side, dim)."""
-        return cast(Tensor, self.norm(self.proj(image).flatten(2).transpose(1, 2)[:, self.order]))
+        return cast(Tensor, self.norm(reordered(self.proj(image).flatten(2).transpose(1, 2), self.order)))
 
 
 class Swin(nn.Module):

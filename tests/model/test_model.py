@@ -9,7 +9,7 @@ from golden.reference_state import parameter
 from rule_made import golden, golden_config, golden_recording
 
 from htsat_sed.model.htsat import HTSAT, HTSATConfig, fold, stretch
-from htsat_sed.model.swin import MLP, _attend, window_order
+from htsat_sed.model.swin import MLP, _attend, reordered, window_order
 
 GOLDENS = ["audioset_10s", "audioset_5s_repeat", "scv2_16k", "small_ce"]
 TINY = HTSATConfig(classes=4, embed_dim=16, depths=(1, 2, 1, 1), heads=(1, 2, 2, 4))
@@ -126,6 +126,20 @@ def test_nothing_derived_is_in_the_state_dict() -> None:
         key for key in keys if "frontend" in key or "order" in key or "mask" in key or "position_in" in key
     }
     assert "backbone.layers.1.blocks.0.attn.relative_position_bias_table" in keys
+
+
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_reordering_and_its_gradient_equal_those_of_indexing(contiguous: bool) -> None:
+    order = torch.tensor([2, 0, 3, 1])
+    kept = torch.arange(24.0).view(2, 4, 3) if contiguous else torch.arange(24.0).view(2, 3, 4).mT
+    found = {}
+    for name, reorder in (("ours", reordered), ("torch", lambda x, order: x[:, order])):
+        x = kept.clone().requires_grad_()
+        y = reorder(x, order)
+        (y * torch.arange(24.0).view_as(y)).sum().backward()  # another weight for each value
+        assert x.grad is not None
+        found[name] = (y.tolist(), x.grad.tolist())
+    assert found["ours"] == found["torch"]
 
 
 def test_window_order_of_a_small_grid() -> None:
