@@ -5,9 +5,10 @@ python bench/home.py card --data data/ -o work/      score the bundled checkpoin
 python bench/home.py unheard --data data/ -o work/   the same as `make` without fold 4, scored on fold 4
 
 `data/` holds homesounds/ and elsewhere/. `make` and `unheard` train for 12 670 steps each, of which they
-share the first 2800: over three hours each on two cores with AMX, half a day without. What lies in the work
-folder already is not made again, and an interrupted training resumes. `--part 0.01` takes a hundredth of the
-steps and soundscapes, to try the commands.
+share the first 2800: over two hours each on two cores with bfloat16 instructions and `--processes 2`, half a
+day without. `--first` is a checkpoint that has half of the first 2800 behind it. What lies in the work folder
+already is not made again, and an interrupted training resumes. `--part 0.01` takes a hundredth of the steps
+and soundscapes, to try the commands.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,12 @@ class Bench:
         work: where results go.
         device: to train and detect on.
         part: of the steps and soundscapes, in (0, 1].
+        processes: to train in.
     """
 
-    def __init__(self, data: Path, work: Path, device: str, part: float) -> None:
+    def __init__(self, data: Path, work: Path, device: str, part: float, processes: int) -> None:
         self.data, self.work, self.device, self.part = data.resolve(), work.resolve(), device, part
+        self.processes = processes
         self.options = ["--device", device]
         self.work.mkdir(parents=True, exist_ok=True)
         elsewhere = self.data / "elsewhere"
@@ -73,36 +76,52 @@ class Bench:
             subprocess.run([sys.executable, "-m", "htsat_sed", *command[1:]], cwd=self.work, check=True)
         return path
 
-    def train(self, name: str, folds: tuple[int, ...], *, start: str = "") -> str:
+    def train(self, name: str, folds: tuple[int, ...], *, start: str = "", epochs: int = 0) -> str:
         """Train by a recipe on some folds of homesounds, without validation; return the result's name."""
         result = f"{name}{suffix(folds)}.safetensors"
         if (self.work / result).exists():
             return result
-        recipe = read_recipe(RECIPES / f"{name}.toml")
+        print("training", name, "on folds", *folds, flush=True)
+        # In a program of its own, which each process of the training starts anew.
+        stage = Stage(name, folds, start, epochs)
+        command = [sys.executable, __file__, "stage", "--stage", json.dumps(asdict(stage))]
+        command += ["--data", self.data, "-o", self.work, "--device", self.device]
+        command += ["--part", str(self.part), "--processes", str(self.processes)]
+        subprocess.run(list(map(str, command)), check=True)
+        return result
+
+    def fit(self, stage: Stage) -> None:
+        """Train one stage, in this process and, where asked for, others."""
+        recipe = read_recipe(RECIPES / f"{stage.recipe}.toml")
         parts = tuple(
-            part if part.kind == "negatives" else replace(part, folds=folds) for part in recipe.data
+            part if part.kind == "negatives" else replace(part, folds=tuple(stage.folds))
+            for part in recipe.data
         )
-        at_once = recipe.epochs if self.part < 1.0 else 1
+        epochs = stage.epochs or recipe.epochs
+        at_once = epochs if self.part < 1.0 else 1
         recipe = replace(
             recipe,
-            start=start and str(self.work / start),
+            start=stage.start and str(self.work / stage.start),
             data=parts,
             validation=(),
             tune=False,
-            epochs=recipe.epochs // at_once,
+            epochs=epochs // at_once,
             epoch_examples=max(32, round(self.part * at_once * recipe.epoch_examples)),
         )
-        print("training", name, "on folds", *folds, flush=True)
+        if self.processes > 1 and self.device == "cpu":
+            torch.set_num_threads(max(1, torch.get_num_threads() // self.processes))
+        name = f"{stage.recipe}{suffix(tuple(stage.folds))}"
         fit(
             recipe,
             self.data / "homesounds" if all(part.kind != "negatives" for part in parts) else self.data,
-            run=self.work / f"{name}{suffix(folds)}.run",
-            machine=Machine(device=self.device, precision="auto"),
+            run=self.work / f"{name}.run",
+            machine=Machine(
+                device=self.device, devices=self.processes, precision="auto", workers=int(self.processes == 1)
+            ),
             progress=_shown,
-            out=self.work / result,
+            out=self.work / f"{name}.safetensors",
             dtype=torch.float16,
         )
-        return result
 
     def soundscapes(self, name: str, count: int, seed: int, folds: tuple[int, ...]) -> tuple[object, ...]:
         """Soundscapes of some folds; the arguments by which commands find them."""
@@ -121,6 +140,23 @@ class Bench:
         return {metric["name"]: metric for metric in json.loads(path.read_text())["metrics"]}
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One training.
+
+    Attributes:
+        recipe: name of its recipe.
+        folds: of homesounds.
+        start: file in the work folder to begin from, or empty.
+        epochs: if not 0, instead of the recipe's.
+    """
+
+    recipe: str
+    folds: tuple[int, ...]
+    start: str = ""
+    epochs: int = 0
+
+
 def suffix(folds: tuple[int, ...]) -> str:
     return "" if folds == ALL else f"-{''.join(map(str, folds))}"
 
@@ -130,10 +166,13 @@ def _shown(step: int, steps: int, _: object) -> None:
         print(f"{step} of {steps} steps", flush=True)
 
 
-def make(bench: Bench, folds: tuple[int, ...]) -> str:
+def make(bench: Bench, folds: tuple[int, ...], first: Path | None) -> str:
     """Train, tune and calibrate a checkpoint like the bundled one on some folds; return its file."""
-    first = bench.train("home", (1, 2, 3))
-    every = bench.train("home-all", folds, start=first)
+    if first is None:
+        begun = bench.train("home", (1, 2, 3))
+    else:
+        begun = bench.train("home", (1, 2, 3), start=str(first.resolve()), epochs=14)
+    every = bench.train("home-all", folds, start=begun)
     silent = bench.train("home-silent", folds, start=every)
     more = bench.train("home-silent-more", folds, start=silent)
     end = f"{suffix(folds)}.safetensors"
@@ -181,9 +220,9 @@ def card(bench: Bench, checkpoint: str) -> None:
     reliability(one)
 
 
-def unheard(bench: Bench) -> None:
+def unheard(bench: Bench, first: Path | None) -> None:
     """Print how a model that was not trained on fold 4 scores on it, and on the folds of its training."""
-    checkpoint = make(bench, (1, 2, 3))
+    checkpoint = make(bench, (1, 2, 3), first)
     heard = bench.soundscapes("heard-123", 300, 42, (1, 2, 3))
     fourth = bench.soundscapes("fold4", 400, 43, (4,))
     found = {
@@ -217,20 +256,25 @@ def show(found: dict[str, dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("make", "card", "unheard"))
+    parser.add_argument("what", choices=("make", "card", "unheard", "stage"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("-c", "--checkpoint", default="home")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--part", type=float, default=1.0)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--first", type=Path)
+    parser.add_argument("--stage", type=json.loads, help="one training, as JSON; the other commands use it")
     given = parser.parse_args()
-    bench = Bench(given.data, given.output, given.device, given.part)
-    if given.what == "make":
-        make(bench, ALL)
+    bench = Bench(given.data, given.output, given.device, given.part, given.processes)
+    if given.what == "stage":
+        bench.fit(Stage(**given.stage))
+    elif given.what == "make":
+        make(bench, ALL, given.first)
     elif given.what == "card":
         card(bench, given.checkpoint)
     else:
-        unheard(bench)
+        unheard(bench, given.first)
 
 
 if __name__ == "__main__":
