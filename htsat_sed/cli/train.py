@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -88,11 +89,13 @@ class MachineOptions:
     )
 
     def limit_threads(self) -> None:
-        """Hold this process to `threads`."""
+        """Hold this process, and those that train with it, to `threads` each."""
         if self.threads is not None:
             import torch
 
             torch.set_num_threads(self.threads)
+            # Without it, Lightning divides the cores among several processes.
+            os.environ["OMP_NUM_THREADS"] = str(self.threads)
 
     @property
     def machine(self) -> Machine:

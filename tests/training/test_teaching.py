@@ -1,5 +1,6 @@
 """Own classes from a folder of clips: what is collected, how it is dealt into folds, what comes out."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -353,9 +354,12 @@ def test_threads_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
 
     set_to: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")  # further processes read it
     MachineOptions().limit_threads()
+    assert os.environ["OMP_NUM_THREADS"] == "8"
     MachineOptions(threads=3).limit_threads()
     assert set_to == [3]
+    assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
 @pytest.mark.parametrize("option", [(), ("--head-only",), ("--keep-classes",)])
