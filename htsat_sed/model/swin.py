@@ -55,8 +55,11 @@ def _relative_position(window: int) -> Tensor:
     return down * (2 * window - 1) + right
 
 
-class _Reordered(torch.autograd.Function):
-    """Permutation of tokens, whose gradient is one too; torch would add, as if an index could come twice."""
+class _Reorder(torch.autograd.Function):
+    """Permutes tokens. The gradient is the inverse permutation.
+
+    torch's indexing accumulates gradients instead, since an index may repeat, which is slower on CPUs.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor) -> Tensor:
@@ -69,10 +72,10 @@ class _Reordered(torch.autograd.Function):
         return gradient.index_select(1, order.argsort()), None
 
 
-def reordered(x: Tensor, order: Tensor) -> Tensor:
-    """Reorder the tokens of (B, tokens, C) by a permutation (tokens,): token n comes from place order[n]."""
+def reorder(x: Tensor, order: Tensor) -> Tensor:
+    """Permute the tokens of (B, tokens, C): token n of the result is token order[n] of `x`."""
     if x.requires_grad and torch.is_grad_enabled():
-        return cast(Tensor, _Reordered.apply(x, order))
+        return cast(Tensor, _Reorder.apply(x, order))
     return x.index_select(1, order)
 
 
@@ -159,7 +162,7 @@ class WindowAttention(nn.Module):
         """Attend within windows: (B, tokens, C) to the same shape, both in window order."""
         batch, tokens, dim = x.shape
         if self.order is not None:
-            x = reordered(x, self.order)
+            x = reorder(x, self.order)
         windows, n = tokens // self.window_tokens, self.window_tokens
         qkv = self.qkv(x).view(batch, windows, n, 3, self.heads, dim // self.heads)
         bias = self.bias().to(qkv.dtype)
@@ -172,7 +175,7 @@ class WindowAttention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1)[None])
             y = y.view(batch, windows, self.heads, n, -1).transpose(2, 3)
         y = cast(Tensor, self.proj(y.reshape(batch, tokens, dim)))
-        return y if self.inverse_order is None else reordered(y, self.inverse_order)
+        return y if self.inverse_order is None else reorder(y, self.inverse_order)
 
 
 def _attend(qkv: Tensor, bias: Tensor) -> Tensor:
@@ -258,7 +261,7 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Merge tokens: (B, tokens, C) to (B, tokens / 4, 2C)."""
         batch, tokens, dim = x.shape
-        squares = reordered(x, self.squares).view(batch, tokens // 4, 4 * dim)
+        squares = reorder(x, self.squares).view(batch, tokens // 4, 4 * dim)
         return cast(Tensor, self.reduction(self.norm(squares)))
 
 
@@ -312,7 +315,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Embed images: (B, 1, side * patch, side * patch) to (B, side * side, dim)."""
-        return cast(Tensor, self.norm(reordered(self.proj(image).flatten(2).transpose(1, 2), self.order)))
+        return cast(Tensor, self.norm(reorder(self.proj(image).flatten(2).transpose(1, 2), self.order)))
 
 
 class Swin(nn.Module):

@@ -9,7 +9,7 @@ from golden.reference_state import parameter
 from rule_made import golden, golden_config, golden_recording
 
 from htsat_sed.model.htsat import HTSAT, HTSATConfig, fold, stretch
-from htsat_sed.model.swin import MLP, _attend, reordered, window_order
+from htsat_sed.model.swin import MLP, _attend, reorder, window_order
 
 GOLDENS = ["audioset_10s", "audioset_5s_repeat", "scv2_16k", "small_ce"]
 TINY = HTSATConfig(classes=4, embed_dim=16, depths=(1, 2, 1, 1), heads=(1, 2, 2, 4))
@@ -133,9 +133,9 @@ def test_reordering_and_its_gradient_equal_those_of_indexing(contiguous: bool) -
     order = torch.tensor([2, 0, 3, 1])
     kept = torch.arange(24.0).view(2, 4, 3) if contiguous else torch.arange(24.0).view(2, 3, 4).mT
     found = {}
-    for name, reorder in (("ours", reordered), ("torch", lambda x, order: x[:, order])):
+    for name, permute in (("ours", reorder), ("torch", lambda x, order: x[:, order])):
         x = kept.clone().requires_grad_()
-        y = reorder(x, order)
+        y = permute(x, order)
         (y * torch.arange(24.0).view_as(y)).sum().backward()  # another weight for each value
         assert x.grad is not None
         found[name] = (y.tolist(), x.grad.tolist())
