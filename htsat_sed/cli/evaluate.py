@@ -121,6 +121,8 @@ def _evaluate(
 
     settings = metric_options.settings
     given = _read(files)
+    if metric_options.reliability:
+        _check_scores(files, given)
     maps = _presence_maps(files, given, detector_options)
     found = Report(0, ())
     if files.reference is not None:
@@ -211,6 +213,8 @@ def _check_usage(
     make_sure_of(*report_files.paths)
     check_apart(report_files.paths, [*files.paths, *detector_options.files])
     check_replaceable(*report_files.paths, overwrite=overwrite)
+    if metric_options.reliability and files.reference is None:
+        raise typer.BadParameter("--reliability needs REFERENCE")
     if metric_options.check:
         from htsat_sed.evaluation.check import require
 
@@ -264,6 +268,14 @@ def _read(files: EvaluatedFiles) -> _Given:
         read_tags(estimated) if estimated is not None and tagged else None,
         read_durations(files.durations) if files.durations is not None else {},
     )
+
+
+def _check_scores(files: EvaluatedFiles, given: _Given) -> None:
+    """Refuse estimated events without scores, all of which would count as 1."""
+    scores = {event.score for own in (given.events or {}).values() for event in own}
+    if scores == {1.0}:
+        what = "has no scores, which --reliability needs: `htsat-sed detect -f csv` writes them"
+        raise AnnotationError(str(next(iter(files.estimated or ()))), what)
 
 
 def _reference(path: Path) -> tuple[dict[str, list[Event]] | None, Mapping[str, Set[str]]]:

@@ -206,7 +206,9 @@ class ReportFiles:
         None, "Write a row for each metric, class and figure.", "--csv", metavar="FILE"
     )
     plot: Path | None = option(
-        None, "Write a picture (png, svg, pdf): F1 of each class, and the PSD-ROC.", metavar="FILE"
+        None,
+        "Write a picture (png, svg, pdf): F1 of each class, the PSD-ROC and, with --reliability, its table.",
+        metavar="FILE",
     )
 
     table: Path | None = option(

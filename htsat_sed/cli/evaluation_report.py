@@ -113,7 +113,8 @@ def _show_classes(metric: Metric) -> None:
     _, _, what = metric.name.partition("_by_")
     table.add_column(what or "class", no_wrap=True, min_width=max(map(len, metric.classes)))
     for name in next(iter(metric.classes.values())):
-        table.add_column(_SHORT.get(name, figure_name(name)), justify="right")
+        unit = ", %" if in_percent(name) and name not in _PERCENT else ""
+        table.add_column(_SHORT.get(name, figure_name(name)) + unit, justify="right")
     for label, figures in metric.classes.items():
         table.add_row(label, *("-" if v is None else metric_figure(name, v) for name, v in figures.items()))
     if metric.totals and metric.name != "clip":

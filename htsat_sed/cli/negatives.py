@@ -68,7 +68,7 @@ def negative_maps(place: Path, make_detector: Callable[[], Detector]) -> Negativ
     from htsat_sed.annotations import read_presence_maps
     from htsat_sed.annotations.folders import files_below
     from htsat_sed.annotations.presence_maps import SUFFIX
-    from htsat_sed.evaluation.tables import Remarks, same_names
+    from htsat_sed.evaluation.tables import Remarks, same_names, some
 
     folder, file, table = _place(place)
     detected = next(files_below(folder, SUFFIX), None) is None
@@ -85,6 +85,9 @@ def negative_maps(place: Path, make_detector: Callable[[], Detector]) -> Negativ
     if not maps and table:
         raise AnnotationError(file, f"none of its {len(table)} recordings is below {folder}")
     Remarks().add([name for name in table if name not in maps], "negative", "of the table missing: left out")
+    listed = {label for own in table.values() for label in own.possible | own.present}
+    unknown = listed - {label for each in maps.values() for label in each.labels}
+    Remarks().add(sorted(unknown), "label", f"in {file} that no class has: ignored ({some(unknown)})")
     return NegativeMaps(maps, table, detected, failures)
 
 

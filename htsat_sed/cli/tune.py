@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from htsat_sed.model.checkpoint import CheckpointInfo
 
 METHODS = ("threshold", "change-points", "both", "threshold-alone")
+DEFAULT_LIMIT = 2.0  # false alarms per hour
 METRICS = ("intersection", "collar", "segment", "psds1", "psds2")
 OUTPUT = "Output"
 SEARCH = "Search"
@@ -114,24 +115,29 @@ class SearchOptions:
         metavar="METHOD",
     )
     negatives: NegativesOption = None
-    false_alarms_per_hour: float = option(
-        2.0, "With --negatives: maximum false alarms per hour, over all classes.", min=0.0, metavar="N"
+    false_alarms_per_hour: float | None = option(
+        None,
+        "With --negatives: maximum false alarms per hour of all tuned classes together.  \\[default: 2]",
+        min=0.0,
+        metavar="N",
     )
     folds: int = option(5, "Folds of the cross-validation over recordings.", min=2, metavar="N")
     seed: int = option(0, "Random seed of the folds.", min=0, metavar="N")
     tolerances: ToleranceOptions = ToleranceOptions()
 
     def __post_init__(self) -> None:
-        """Check the names of metric and method.
+        """Check the names of metric and method, and that the limit has negatives.
 
         Raises:
-            typer.BadParameter: a name is unknown.
+            typer.BadParameter: a name is unknown, or there are no negatives.
         """
         for name, value, known in (("method", self.method, METHODS), ("metric", self.metric, METRICS)):
             if value not in known:
                 raise typer.BadParameter(
                     f"wanted one of {', '.join(known)}; got {value!r}", param_hint=f"--{name}"
                 )
+        if self.false_alarms_per_hour is not None and self.negatives is None:
+            raise typer.BadParameter("needs --negatives", param_hint="--false-alarms-per-hour")
 
     @property
     def settings(self) -> Settings:
@@ -261,6 +267,8 @@ def tune(
     if files.into is not None:
         _write_checkpoint(found, search.metric, checkpoint, files.into)
     _show(found, search.metric)
+    if limit is not None:
+        _warn_of_untuned(limit, found.labels, old)
     raise typer.Exit(1 if failures else 0)
 
 
@@ -323,7 +331,8 @@ def _presence_maps(
     from htsat_sed.evaluation.false_alarm_limit import Limit
 
     quiet = negative_maps(search.negatives, detector)
-    limit = Limit(maps=quiet.maps, table=quiet.table, per_hour=search.false_alarms_per_hour)
+    per_hour = DEFAULT_LIMIT if search.false_alarms_per_hour is None else search.false_alarms_per_hour
+    limit = Limit(maps=quiet.maps, table=quiet.table, per_hour=per_hour)
     return maps, limit, failures + quiet.failures
 
 
@@ -368,6 +377,27 @@ def _check_labels(wanted: Set[str], maps: Mapping[str, PresenceMap], info: Check
         lacking = f"the presence maps have a class {odd[0]!r} that the checkpoint lacks"
         reason = f"{lacking}: give the one that computed them with -c"
         raise typer.BadParameter(reason, param_hint="--into")
+
+
+def _warn_of_untuned(limit: Limit, tuned: Sequence[str], rules: PostProcessing) -> None:
+    """Warn of false alarms of classes without labels: they keep their values, and the limit ignores them."""
+    from htsat_sed.detection.events import find_events
+    from htsat_sed.evaluation.false_alarms import count_false_alarms
+
+    others = sorted({label for each in limit.maps.values() for label in each.labels} - set(tuned))
+    events = {name: find_events(each, rules) for name, each in limit.maps.items()}
+    durations = {name: each.duration for name, each in limit.maps.items()}
+    false = count_false_alarms(events, durations, limit.table, others)
+    (rate,), _ = false.overall()
+    if rate:
+        numbers = zip(others, false.events.sum(axis=0), strict=True)
+        named = ", ".join(f"{label} ({number:.0f})" for label, number in numbers if number)
+        say(
+            "warning",
+            f"classes without labels are not tuned, and raise {rate:.1f} false alarms per hour more: "
+            f"{named}; raise their thresholds with `detect --threshold LABEL=SCORE`",
+            "yellow",
+        )
 
 
 def _show(found: Tuning, metric: str) -> None:

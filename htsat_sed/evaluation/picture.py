@@ -37,7 +37,7 @@ def draw_report(report: Report, path: Path) -> None:
     reliability = next((m for m in report.metrics if m.name == "reliability_by_score"), None)
     panels = bool(by_class) + bool(report.psd_rocs) + (reliability is not None)
     if not panels:
-        raise UsageError("a picture needs event-based metrics or PSDS, got only clip-level metrics")
+        raise UsageError("a picture needs event-based metrics or PSDS, got neither")
     classes = len(by_class[0].classes) if by_class else 0
     height = min(max(4.2, 1.2 + 0.16 * classes * len(by_class)), _HIGHEST)
     figure = Figure(figsize=(6.4 * panels, height), layout="constrained")

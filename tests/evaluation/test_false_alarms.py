@@ -243,3 +243,36 @@ def test_tune_command_with_negatives(
     rules = PostProcessing().override(read_post_processing(tmp_path / "tuned.toml"))
     events = {name: find_events(each, rules) for name, each in quiet.items()}
     assert sum(map(len, events.values())) <= 2
+
+
+def test_tuning_warns_of_false_alarms_that_it_cannot_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference, maps = heard(1, 6, active=0.1)
+    cats = {name: [event for event in own if event.label == "Cat"] for name, own in reference.items()}
+    write_events(tmp_path / "reference.tsv", cats, "tsv")
+    silence = np.zeros((32, 2), np.float32)
+    barking = silence.copy()
+    barking[4:12, 1] = 1.0
+    for folder, own in (("maps", maps), ("quiet", {"a.wav": silence, "b.wav": barking})):
+        (tmp_path / folder).mkdir()
+        for name, each in own.items():
+            whole = each if isinstance(each, PresenceMap) else PresenceMap(each, ("Cat", "Dog"), STEP, 10.0)
+            write_presence_map(tmp_path / folder / f"{name}.npz", whole, filename=name)
+    (tmp_path / "quiet" / "clips.tsv").write_text("filename\tevent_labels\na.wav\tdog\nb.wav\t\n")
+    command = f"htsat-sed tune {tmp_path}/reference.tsv --scores {tmp_path}/maps -o {tmp_path}/tuned.toml"
+    monkeypatch.setattr(sys, "argv", f"{command} --negatives {tmp_path}/quiet".split())
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert not stopped.value.code
+    warned = " ".join(capsys.readouterr().err.split())
+    assert (
+        "classes without labels are not tuned, and raise 180.0 false alarms per hour more: Dog (1);" in warned
+    )
+    assert "1 label in" in warned
+    assert "that no class has: ignored (dog)" in warned
+    monkeypatch.setattr(sys, "argv", f"{command} --false-alarms-per-hour 1 --overwrite".split())
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "needs --negatives" in capsys.readouterr().err

@@ -72,3 +72,16 @@ def test_command_prints_and_draws_it(
         main()
     assert len((tmp_path / "r.png").read_bytes()) < len(with_it)
     assert "reliability" not in (tmp_path / "r.json").read_text()
+
+
+def test_events_without_scores_have_no_reliability(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, events in (("reference", REFERENCE), ("events", ESTIMATED)):
+        write_events(tmp_path / f"{name}.tsv", events, "tsv")
+    command = ["htsat-sed", "evaluate", *(str(tmp_path / f"{n}.tsv") for n in ("reference", "events"))]
+    monkeypatch.setattr(sys, "argv", [*command, "--reliability"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert "events.tsv: has no scores, which --reliability needs" in " ".join(capsys.readouterr().err.split())
