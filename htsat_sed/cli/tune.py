@@ -25,7 +25,7 @@ from htsat_sed.cli.tune_reviewed import (
     write_next,
     write_thresholds,
 )
-from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
+from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError, counted
 from htsat_sed.runs.output_checks import check_apart, check_files
 from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 
@@ -449,7 +449,8 @@ def _false_alarms_line(found: tuple[FalseAlarms, FalseAlarms, FalseAlarms]) -> s
         (rate,), (share,) = each.overall()
         words.append(f"{name} {rate:.1f} an hour, {100 * share:.2f} % of the time")
     hours = found[0].durations.sum() / 3600.0
-    return f"false alarms in {len(found[0].recordings)} negatives, {hours:.2f} h: {'; '.join(words)}"
+    negatives = counted(len(found[0].recordings), "negative")
+    return f"false alarms in {negatives}, {hours:.2f} h: {'; '.join(words)}"
 
 
 # Heading -> value of `PostProcessing`.

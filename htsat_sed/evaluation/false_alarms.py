@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from htsat_sed.annotations.negatives import Negative
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import UsageError
+from htsat_sed.errors import UsageError, counted
 from htsat_sed.evaluation.bootstrap import Resampling
 from htsat_sed.evaluation.counts import Floats, ratio
 from htsat_sed.evaluation.report import Metric, Settings
@@ -163,7 +163,7 @@ def _metric(
     draws = Resampling.of(len(found.recordings), settings)
     figures = zip(("per_hour", "time"), found.overall(draws.weights), strict=True)
     headline = {key: draws.score(values) for key, values in figures}
-    title = f"{title} in {len(found.recordings)} negatives, {hours:.2f} h"
+    title = f"{title} in {counted(len(found.recordings), 'negative')}, {hours:.2f} h"
     return Metric(name, title, {"recordings": len(found.recordings), "hours": hours}, headline, classes)
 
 
