@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,8 @@ def show(found: Report) -> None:
         output.print(metric.title, style="bold", soft_wrap=True)
         for name, score in metric.headline.items():
             output.print(f"  {figure_name(name)}: {_figure(name, score)}", soft_wrap=True)
+        if metric.name == "false_alarms":
+            metric = _with_false_alarms(metric)
         if metric.classes:
             _show_classes(metric)
         if metric.left_out:
@@ -104,6 +107,15 @@ def show(found: Report) -> None:
         _note(found.left_out, "without reference events: left out of the averages")
     if found.compared:
         _show_check(found)
+
+
+def _with_false_alarms(metric: Metric) -> Metric:
+    """The classes that raise false alarms, most first; the others only as a number."""
+    number = {label: own["false_alarms"] or 0.0 for label, own in metric.classes.items()}
+    raised = {label: metric.classes[label] for label in sorted(number, key=lambda each: -number[each])}
+    raised = {label: own for label, own in raised.items() if number[label]}
+    output.print(f"  classes without false alarms: {len(number) - len(raised)} of {len(number)}")
+    return replace(metric, classes=raised)
 
 
 def _show_classes(metric: Metric) -> None:

@@ -102,7 +102,12 @@ def test_command_with_presence_maps(
         return [headline[name]["value"] for name in ("per_hour", "time")]
 
     assert figures(maps) == [360.0, 0.25]
-    assert "false alarms in 2 negatives, 0.01 h" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "false alarms in 2 negatives, 0.01 h" in out
+    assert "classes without false alarms: 1 of 2" in out
+    assert [line.split() for line in out.splitlines() if line.startswith((" Cat", " Dog"))] == [
+        ["Dog", "2", "360.0", "25.00"]
+    ]
     (maps / "clips.tsv").write_text("filename\tevent_labels\na.wav\tDog\nb.wav\t\nc.wav\t\n")
     assert figures(maps) == [180.0, 0.125]
     assert "1 negative of the table missing" in capsys.readouterr().err
