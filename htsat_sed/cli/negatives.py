@@ -79,7 +79,7 @@ def negative_maps(place: Path, make_detector: Callable[[], Detector]) -> Negativ
             known = same_names(maps, table)
             maps = {name: each for name, each in known.items() if name in table}
     else:
-        recordings, failures = _recordings(folder, table)
+        recordings, failures = _recordings(folder, table, whole=place.is_dir())
         maps, failed = detected_maps(make_detector(), recordings)
         failures += failed
     if not maps and table:
@@ -102,7 +102,7 @@ def negative_recordings(place: Path) -> tuple[list[Recording], Mapping[str, Nega
         AudioError: there is no such folder, or nothing in it.
     """
     folder, _, table = _place(place)
-    recordings, failures = _recordings(folder, table)
+    recordings, failures = _recordings(folder, table, whole=place.is_dir())
     return recordings, table, failures
 
 
@@ -117,12 +117,19 @@ def _place(place: Path) -> tuple[Path, Path, Mapping[str, Negative]]:
     return folder, file, read_negatives(file) if file.is_file() else {}
 
 
-def _recordings(folder: Path, table: Mapping[str, Negative]) -> tuple[list[Recording], list[HtsatSedError]]:
+def _recordings(
+    folder: Path, table: Mapping[str, Negative], *, whole: bool
+) -> tuple[list[Recording], list[HtsatSedError]]:
+    """The recordings of a folder, or those of its table, which may be meant for the `whole` folder."""
+    from htsat_sed.evaluation.tables import Remarks
     from htsat_sed.runs.recordings import find_all
 
-    if table:
-        return matching_recordings(folder, table), []
     recordings, failures = find_all([str(folder)])
+    if table:
+        listed = matching_recordings(folder, table)
+        others = len(recordings) - len(listed) if whole else 0
+        Remarks().add(range(others), "recording", f"of {folder} missing in its {TABLE}: left out")
+        return listed, []
     if not recordings:
         raise failures[0] if failures else AudioError(folder, "holds no recordings")
     return recordings, failures

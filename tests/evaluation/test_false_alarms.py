@@ -131,7 +131,9 @@ def test_command_with_presence_maps(
     assert "none of its 1 recordings is below" in capsys.readouterr().err
 
 
-def test_command_detects_in_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_detects_in_recordings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "street").mkdir()
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "street" / "a.wav", 0.1 * rng.standard_normal(32_000), 32_000)
@@ -143,6 +145,11 @@ def test_command_detects_in_recordings(tmp_path: Path, monkeypatch: pytest.Monke
     assert read["post_processing"]["threshold"] == 1e-6
     (tmp_path / "street" / "b.wav").write_bytes(b"no audio")
     assert run(monkeypatch, *options) == 1
+    (tmp_path / "street" / "clips.tsv").write_text("filename\tevent_labels\na.wav\t\n")
+    capsys.readouterr()
+    assert run(monkeypatch, *options) == 0
+    assert "1 recording of" in (err := " ".join(capsys.readouterr().err.split()))
+    assert "missing in its clips.tsv: left out" in err
 
 
 STEP = 0.3125
