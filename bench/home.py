@@ -233,9 +233,10 @@ def card(bench: Bench, checkpoint: str) -> None:
     for label, own in found["present"]["classes"].items():
         print(f"{label}, {own['recordings']:.0f} recordings, {own['seconds']:.0f} s:", end=" ")
         print(f"{100 * own['found_time']:.1f} % found")
-    print("\n| kind | recordings | share of time, % |\n|---|---|---|")
-    for kind, own in found["false_alarms_by_kind"]["classes"].items():
-        print(f"| {kind} | {own['recordings']:.0f} | {100 * own['time']:.1f} |")
+    print("\n| kind | recordings | seconds | time with false alarms, % |\n|---|---|---|---|")
+    kinds = found["false_alarms_by_kind"]["classes"]
+    for kind, own in sorted(kinds.items(), key=lambda each: -each[1]["seconds"]):
+        print(f"| {kind} | {own['recordings']:.0f} | {own['seconds']:.0f} | {100 * own['time']:.1f} |")
     reliability(found)
 
 

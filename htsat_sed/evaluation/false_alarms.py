@@ -183,6 +183,7 @@ def _figures(found: FalseAlarms) -> dict[str, float | None]:
     (rate,), (share,) = found.overall()
     return {
         "recordings": float(len(found.recordings)),
+        "seconds": float(found.durations.sum()),
         "false_alarms": float(found.events.sum()),
         "per_hour": float(rate),
         "time": float(share),
