@@ -274,7 +274,7 @@ def _check_scores(files: EvaluatedFiles, given: _Given) -> None:
     """Refuse estimated events without scores, all of which would count as 1."""
     scores = {event.score for own in (given.events or {}).values() for event in own}
     if scores == {1.0}:
-        what = "has no scores, which --reliability needs: `htsat-sed detect -f csv` writes them"
+        what = "has no scores below 1, which --reliability needs: `htsat-sed detect -f csv` writes scores"
         raise AnnotationError(str(next(iter(files.estimated or ()))), what)
 
 
