@@ -84,4 +84,6 @@ def test_events_without_scores_have_no_reliability(
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 1
-    assert "events.tsv: has no scores below 1, which --reliability needs" in " ".join(capsys.readouterr().err.split())
+    assert "events.tsv: has no scores below 1, which --reliability needs" in " ".join(
+        capsys.readouterr().err.split()
+    )
