@@ -385,12 +385,8 @@ class Coded(Decoding):
         options = {"protocol_whitelist": "subfile,file", **container_options(), **self._options}
         whole = link == (0, os.fstat(self._file.fileno()).st_size)
         part = "" if whole else f"subfile,,start,{link[0]},end,{link[1]},,:"
-        container = av.open(
-            f"{part}file:{self._file.name}",
-            "r",
-            options=options,
-            metadata_errors="replace",
-            timeout=(PATIENCE, PATIENCE),
+        container = open_container(
+            f"{part}file:{self._file.name}", options=options, timeout=(PATIENCE, PATIENCE)
         )
         self._stack.enter_context(container)
         self._attach(container)
@@ -433,6 +429,20 @@ class Coded(Decoding):
             self.promised = self._link_begin + self._lead + length
         else:
             self.promised = None
+
+
+# PyAV 18 raises an error on metadata that is not UTF-8, unless told otherwise; PyAV 19 never does.
+_PYAV_18 = int(av.__version__.partition(".")[0]) < 19
+_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV_18 else {}
+
+
+def open_container(file: Any, **options: Any) -> Any:
+    """`av.open` for reading, whose containers may have metadata in any encoding.
+
+    Raises:
+        av.FFmpegError: FFmpeg cannot open it.
+    """
+    return av.open(file, "r", **options, **_LENIENT)
 
 
 def container_options() -> dict[str, str]:

@@ -28,6 +28,7 @@ from htsat_sed.audio.coded import (
     Decoding,
     Piece,
     container_options,
+    open_container,
 )
 from htsat_sed.audio.headers import UNCOMPRESSED, Header, Layout, read_header
 from htsat_sed.audio.signatures import (
@@ -287,7 +288,7 @@ class Streamed(Decoding):
 
     def _begin(self) -> None:
         self._link = _Link(self._pipe, self._mark)
-        self._attach(av.open(self._link, "r", options=self._options, metadata_errors="replace"))
+        self._attach(open_container(self._link, options=self._options))
 
     def _is_chance(self) -> bool:
         few = self._bytes_decoded < LEAST_SHARE * (self._passed + self._link.passed)

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import av
 import numpy as np
 
-from htsat_sed.audio.coded import PATIENCE, Decoding, Piece, audio_decoders
+from htsat_sed.audio.coded import PATIENCE, Decoding, Piece, audio_decoders, open_container
 from htsat_sed.errors import AudioError
 
 _LATEST = 0.1  # seconds of audio in a block
@@ -60,12 +60,10 @@ class Remote(Decoding):
         stack.callback(lambda: self._container.close())
 
     def _open(self) -> None:
-        container = av.open(
+        container = open_container(
             self._path,
-            "r",
             format=self._kind,
             options={"codec_whitelist": audio_decoders()},
-            metadata_errors="replace",
             timeout=(PATIENCE, PATIENCE),
         )
         try:

@@ -303,5 +303,7 @@ def test_labels_parted_by_a_guess_are_reported(tmp_path, caplog):
 
 def test_a_map_with_a_broken_array_is_one_line(tmp_path):
     shutil.copy(LABELS / "npz_45.npz", tmp_path)
-    with pytest.raises(AnnotationError, match=r"npz_45\.npz: is not a presence map: an array ends early"):
+    # From Python 3.13 on, zipfile refuses the file itself.
+    reason = "(an array ends early|Overlapped entries)"
+    with pytest.raises(AnnotationError, match=rf"npz_45\.npz: is not a presence map: {reason}"):
         read_presence_map(tmp_path / "npz_45.npz")
