@@ -3,11 +3,13 @@
 python bench/home.py make --data data/ -o work/  train, tune and calibrate it anew
 python bench/home.py card --data data/ -o work/  print the figures of its card (minutes)
 
-`data/` holds homesounds/ and elsewhere/; the script writes three tables to elsewhere/. Training takes 12 670
-steps: about two hours on two cores with bfloat16 instructions (fastest with `--processes 2`), half a day
-without. `--first FILE` replaces the first 1400 steps: FILE is a checkpoint trained for as many on the same
-folds, such as the first home.safetensors in the history of this repository. Repeat a command to resume it.
-`--part 0.01` is a trial with 1 % of the steps and soundscapes.
+`make` writes work/home-bundled.safetensors. `card` scores the bundled checkpoint; for yours, add
+`-c work/home-bundled.safetensors`. `data/` holds homesounds/ and elsewhere/; the script writes three tables
+to elsewhere/. Training takes 12 670 steps: about two hours on two cores with bfloat16 instructions (fastest
+with `--processes 2`), half a day without.
+`--first FILE` replaces the first half of home.toml's 2800 steps: FILE is a checkpoint trained for as many on
+the same folds, such as the first home.safetensors in the history of this repository. Repeat a command to
+resume it. `--part 0.01` is a trial with 1 % of the steps and soundscapes.
 """
 
 from __future__ import annotations
@@ -19,12 +21,16 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
+from htsat_sed.annotations.strong import read_strong_labels
+from htsat_sed.model.catalogue import resolve_checkpoint
 from htsat_sed.model.checkpoint import load_checkpoint, save_checkpoint
 from htsat_sed.post_processing import PostProcessing
 from htsat_sed.training.fit import Machine, fit
@@ -33,7 +39,7 @@ from htsat_sed.training.recipe import read_recipe
 RECIPES = Path(__file__).parents[1] / "recipes"
 TRAINED, HELD_OUT = (1, 2, 3), (4,)  # folds of homesounds
 REST_EPOCHS = 14  # of the 28 in home.toml, after --first
-# For `tune`, which keeps the edge level, and must not know the values that came with --first.
+# Starting values for `tune`: the defaults with an edge level, so that the values in --first have no effect.
 UNTUNED = """\
 threshold = 0.5
 threshold_low = 0.5
@@ -58,7 +64,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One training.
+    """A training run.
 
     Attributes:
         recipe: name of its recipe.
@@ -76,7 +82,7 @@ class Stage:
 
 
 class Bench:
-    """Runs trainings and commands in a work folder.
+    """Runs training stages and commands in a work folder.
 
     Args:
         data: holds homesounds/ and elsewhere/.
@@ -101,7 +107,7 @@ class Bench:
         settings.write_text(wanted)
 
     def write_tables(self) -> None:
-        """Write the tables of elsewhere, and the values to tune from."""
+        """Write the tables of elsewhere, and the starting values for `tune`."""
         (self.work / "untuned.toml").write_text(UNTUNED)
         elsewhere = self.data / "elsewhere"
         labels = elsewhere / "labels.tsv"
@@ -180,7 +186,9 @@ class Bench:
         return "--negatives", self.data / "elsewhere" / table
 
     def evaluate(self, name: str, on: tuple[object, ...], checkpoint: str) -> dict[str, Any]:
-        result = f"{Path(checkpoint).stem}-{name}.json"
+        # Named after the weights, so that figures of another checkpoint are not taken for these.
+        weights = hashlib.sha256(resolve_checkpoint(checkpoint).read_bytes()).hexdigest()[:8]
+        result = f"{Path(checkpoint).stem}-{weights}-{name}.json"
         given = (*on, *self.negatives("fold4.tsv"), "-c", checkpoint, "--reliability", "--bootstrap", 1000)
         files = ("--json", result, "--plot", f"{Path(result).stem}.png")
         path = self.run(result, "evaluate", *given, *files, "--device", self.device)
@@ -221,14 +229,14 @@ def make(bench: Bench, first: Path | None) -> None:
 
 
 def card(bench: Bench, checkpoint: str) -> None:
-    """Print the tables of the card: known and held-out sources, negatives, reliability.
+    """Print the tables of the card: training and held-out sources, negatives, reliability.
 
     Both columns have the same negatives (fold 4 of elsewhere), which the calibration also used.
     """
     known = bench.soundscapes("known", 300, 42, TRAINED)
     fourth = bench.soundscapes("held-out", 400, 43, HELD_OUT)
     found = bench.evaluate("held-out", fourth, checkpoint)
-    show({"known sources": bench.evaluate("known", known, checkpoint), "held-out sources": found})
+    show({"training sources": bench.evaluate("known", known, checkpoint), "held-out sources": found})
     time = found["false_alarms"]["headline"]["time"]
     print("\nfalse alarms cover", *(f"{100 * time[name]:.1f} %" for name in ("value", "low", "high")))
     for label, own in found["present"]["classes"].items():
@@ -238,10 +246,20 @@ def card(bench: Bench, checkpoint: str) -> None:
     kinds = found["false_alarms_by_kind"]["classes"]
     for kind, own in sorted(kinds.items(), key=lambda each: -each[1]["seconds"]):
         print(f"| {kind} | {own['recordings']:.0f} | {own['seconds']:.0f} | {100 * own['time']:.1f} |")
-    print("\n| class | intersection-based F1, held-out sources, % |\n|---|---|")
+    print("\n| class | held-out sources | intersection-based F1, % |\n|---|---|---|")
+    numbers = held_out_sources(bench.data / "homesounds")
     for label, own in sorted(found["intersection"]["classes"].items(), key=lambda each: -each[1]["f1"]):
-        print(f"| {label} | {100 * own['f1']:.0f} |")
+        print(f"| {label} | {numbers[label]} | {100 * own['f1']:.0f} |")
     reliability(found)
+
+
+def held_out_sources(homesounds: Path) -> Counter[str]:
+    """Count the held-out sources of each class: sources of clips, and meetings for speech."""
+    clips = pd.read_csv(homesounds / "clips.tsv", sep="\t")
+    pairs = clips[clips["fold"].isin(HELD_OUT)][["label", "source"]].drop_duplicates()
+    meetings = read_strong_labels(homesounds / "speech.tsv")
+    held_out = sum(i % 4 + 1 in HELD_OUT for i in range(len(meetings)))  # as data of kind "strong"
+    return Counter(pairs["label"]) + Counter({"Speech": held_out})
 
 
 def reliability(found: dict[str, Any]) -> None:
@@ -250,7 +268,7 @@ def reliability(found: dict[str, Any]) -> None:
     for interval, own in found["reliability_by_score"]["classes"].items():
         print(f"| {interval} | {own['events']:.0f} | {100 * own['right_share']:.0f} |")
     error = found["reliability_by_score"]["headline"]["calibration_error"]["value"]
-    print(f"\nmean difference between score and share of right events: {error:.3f}")
+    print(f"\ncalibration error: {error:.3f}")
 
 
 def show(found: dict[str, dict[str, Any]]) -> None:
@@ -269,15 +287,15 @@ def show(found: dict[str, dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("make", "card", "stage"))
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("-c", "--checkpoint", default="home", help="for card")
+    parser.add_argument("what", metavar="make|card", choices=("make", "card", "stage"))
+    parser.add_argument("--data", type=Path, required=True, help="folder with homesounds/ and elsewhere/")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="work folder, for all results")
+    parser.add_argument("-c", "--checkpoint", default="home", help="for card (default: the bundled one)")
     parser.add_argument("--first", type=Path, help="for make: checkpoint to start from")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--part", type=float, default=1.0)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--stage", type=json.loads, help="for stage, which the other commands use: a Stage")
+    parser.add_argument("--device", default="auto", help="to train and detect on (default: auto)")
+    parser.add_argument("--part", type=float, default=1.0, help="fraction of steps and soundscapes")
+    parser.add_argument("--processes", type=int, default=1, help="number of training processes")
+    parser.add_argument("--stage", type=json.loads, help=argparse.SUPPRESS)  # of `stage`, which `make` runs
     given = parser.parse_args()
     bench = Bench(given.data, given.output, given.device, given.part, given.processes)
     if given.what == "stage":

@@ -157,7 +157,7 @@ def teach(
     better. Put sounds that are not events into a folder named _background or other;
     without one, synthetic sounds are used. Each model is trained without one fold of
     the sources and validated on it. The checkpoint averages the weights of the models,
-    and has thresholds for the required precision and calibrated scores.
+    and has thresholds for the target precision and calibrated scores.
     To resume a stopped run, give the same command again. With --head-only or
     --keep-classes, it starts again.
 

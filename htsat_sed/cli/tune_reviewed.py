@@ -1,4 +1,4 @@
-"""`htsat-sed tune --reviewed`: thresholds with a wanted precision, from a review."""
+"""`htsat-sed tune --reviewed`: thresholds with a target precision, from a review."""
 
 from __future__ import annotations
 

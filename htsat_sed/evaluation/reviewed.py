@@ -1,4 +1,4 @@
-"""Thresholds for a wanted precision, from reviewed events.
+"""Thresholds for a target precision, from reviewed events.
 
 The probability that an event is right comes from a logistic regression of the verdicts on the logit of the
 score, and does not decrease with the score. All classes are fitted together first, with weak normal priors
@@ -43,7 +43,7 @@ _EXTREME = 1e-4  # scores are clipped to this distance from 0 and 1
 
 @dataclass(frozen=True)
 class ClassThreshold:
-    """The lowest threshold of a class with the wanted precision.
+    """The lowest threshold of a class with the target precision.
 
     Attributes:
         label: class.
@@ -78,11 +78,11 @@ class ClassThreshold:
 def precision_thresholds(
     reviewed: Sequence[Reviewed], precision: float, *, seed: int = 0
 ) -> list[ClassThreshold]:
-    """For each class, the lowest threshold with the wanted precision.
+    """For each class, the lowest threshold with the target precision.
 
     Args:
         reviewed: detected events; those without a verdict or with ``unsure`` do not enter the fit.
-        precision: wanted precision, more than 0 and less than 1.
+        precision: target precision, more than 0 and less than 1.
         seed: random seed of the interval.
 
     Raises:

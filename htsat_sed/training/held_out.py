@@ -234,7 +234,7 @@ def choose_post_processing(
     Args:
         held_out: scores to tune on.
         labels: classes.
-        precision: wanted precision of events, in [0, 1]; ignored for a class if no threshold reaches it.
+        precision: target precision of events, in [0, 1]; ignored for a class if no threshold reaches it.
         false_alarms: upper limit of false alarms per hour of negatives and distractors, over all classes.
         caution: part of the F1 to give up for higher thresholds if there are no negatives, in [0, 1]. Real
             surroundings contain more sounds that resemble a class than distractors do.

@@ -61,7 +61,7 @@ class TeachingOptions:
         start: checkpoint or encoder, see `start_model`; empty for random weights.
         head_only: freeze the encoder and train only the head.
         keep_classes: keep the classes of `start`, whose scores do not change; implies `head_only`.
-        precision: wanted precision of events, in [0, 1]; ignored for a class if no threshold reaches it.
+        precision: target precision of events, in [0, 1]; ignored for a class if no threshold reaches it.
         false_alarms: upper limit of false alarms per hour of negatives and distractors, over all classes.
         caution: part of the F1 to give up for fewer false alarms if there are no negatives, in [0, 1].
         steps: training steps per fold; None for 45 to 160, depending on the number of clips.

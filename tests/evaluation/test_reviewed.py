@@ -1,4 +1,4 @@
-"""Thresholds with a wanted precision, from verdicts."""
+"""Thresholds with a target precision, from verdicts."""
 
 from __future__ import annotations
 
