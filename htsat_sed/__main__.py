@@ -1,5 +1,24 @@
-"""``python -m htsat_sed`` is ``htsat-sed``."""
+"""The program ``htsat-sed``, also as ``python -m htsat_sed``."""
 
-from htsat_sed.cli import program
+from __future__ import annotations
 
-program()
+import sys
+from typing import NoReturn
+
+from htsat_sed.libraries import failed_library
+
+
+def program() -> NoReturn:
+    """Run the command line; end with one line if a library that it needs from the start cannot be loaded."""
+    try:
+        from htsat_sed import cli
+    except (Exception, SystemExit) as error:
+        found = failed_library(error)
+        if found is None or "--debug" in sys.argv:
+            raise
+        sys.exit(f"error: {found}")
+    cli.program()
+
+
+if __name__ == "__main__":
+    program()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,8 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (BROKEN, REASON),
         ("raise RuntimeError('of another\\nrelease')", "(of another release)"),
         ("from numpy import nothing_like_it", "(cannot import name 'nothing_like_it' from 'numpy'"),
-        ("import nothing_like_it", "(No module named 'nothing_like_it')"),
-        ("import json.nothing", "(No module named 'json.nothing')"),
         ("class A: pass\nA.nothing", "(type object 'A' has no attribute 'nothing')"),
+        ("def broken(:", "(invalid syntax"),
     ],
 )
 def test_whatever_an_import_raises_is_the_library_s(
@@ -54,7 +54,40 @@ def test_whatever_an_import_raises_is_the_library_s(
     assert found is not None
     assert found.path == "broken_library"
     assert str(found).startswith(f"broken_library: this library cannot be loaded {reason}")
-    assert str(found).endswith(": pip install --upgrade --force-reinstall broken_library")
+    assert str(found).endswith(": pip install --force-reinstall broken_library")
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (ModuleNotFoundError("No module named 'pytz'", name="pytz"), "pip install pytz"),
+        (ModuleNotFoundError("No module named 'PIL'", name="PIL"), "pip install pillow"),
+        (ImportError("old", name="av"), "pip install 'av>=18.1'"),
+        (
+            ImportError("damaged", name="torch"),
+            "torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu",
+        ),
+        (ImportError("damaged", name="numpy"), "pip install --force-reinstall --no-deps numpy==2.9.0"),
+    ],
+)
+def test_the_remedy_changes_nothing_but_the_library(
+    monkeypatch: pytest.MonkeyPatch, error: ImportError, remedy: str
+) -> None:
+    installed = {"av": "12.3.0", "torch": "2.13.0+cpu", "numpy": "2.9.0"}
+    monkeypatch.setattr(metadata, "version", installed.__getitem__)
+    monkeypatch.setattr(metadata, "packages_distributions", dict)
+    monkeypatch.setattr(
+        metadata, "requires", lambda _: ["torch>=2.13", "av>=18.1", 'numpy<2.4; extra == "x"']
+    )
+    assert str(failed_library(error)).endswith(remedy)
+
+
+def test_a_module_that_a_library_lacks_is_installed(library: Callable[[str, str], None]) -> None:
+    library("half_library", "import nothing_like_it")
+    with pytest.raises(ModuleNotFoundError) as raised:
+        importlib.import_module("half_library")
+    found = str(failed_library(raised.value))
+    assert found.endswith("cannot be loaded (No module named 'nothing_like_it'): pip install nothing_like_it")
 
 
 def test_other_exceptions_have_no_library() -> None:
@@ -88,6 +121,8 @@ def test_require_names_what_is_missing() -> None:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
+        ("typer", ["--version"]),
+        ("rich", ["detect", "a.wav"]),
         ("torch", ["detect", "a.wav"]),
         ("av", ["detect", "a.wav"]),
         ("numpy", ["evaluate", "a.tsv", "a.tsv"]),

@@ -140,6 +140,7 @@ def main() -> None:
     exits with 70.
     """
     use_utf8()
+    os.environ.pop("MPLBACKEND", None)  # that of a notebook, for its own process
     debug = "--debug" in sys.argv
     if "" in sys.argv[1:]:
         report(UsageError("an argument is empty: is a shell variable unset?"))
@@ -204,6 +205,8 @@ def program() -> NoReturn:
         main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):  # of a library
+            report(UsageError(end.code))
     except KeyboardInterrupt:
         code = 130
     except BaseException:

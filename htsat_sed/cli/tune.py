@@ -121,7 +121,9 @@ class SearchOptions:
         min=0.0,
         metavar="N",
     )
-    folds: int = option(5, "Folds of the cross-validation over recordings.", min=2, metavar="N")
+    folds: int = option(
+        5, "Folds of the cross-validation over recordings, at most one per recording.", min=2, metavar="N"
+    )
     seed: int = option(0, "Random seed of the folds.", min=0, metavar="N")
     tolerances: ToleranceOptions = ToleranceOptions()
 
@@ -192,7 +194,7 @@ The table shows each F1 three times:
 The gain is held out minus before, with its 95 % interval over recordings.
 
 With --reviewed, thresholds come from verdicts on events: for each class,
-the lowest threshold with the required precision, and the interval of the
+the lowest threshold with the target precision, and the interval of the
 precision. For classes with too few verdicts, tune lists the events to review
 next.
 
@@ -281,7 +283,7 @@ def _tune_reviewed(
     out: Path | None,
     seed: int,
 ) -> None:
-    """Thresholds with the wanted precision, from a review."""
+    """Thresholds with the target precision, from a review."""
     from htsat_sed.model.catalogue import resolve_checkpoint
     from htsat_sed.model.checkpoint import read_info
 
@@ -362,7 +364,7 @@ def _search(
             method=search.method,  # type: ignore[arg-type]
             settings=settings,
             before=before,
-            folds=search.folds,
+            folds=max(2, min(search.folds, len(events.recordings))),
             seed=search.seed,
             limit=limit,
             progress=progress.done,

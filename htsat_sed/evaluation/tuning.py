@@ -310,7 +310,7 @@ def _labels(
     if len(events.recordings) < 2:
         raise UsageError("the cross-validation needs labels of at least 2 recordings, got 1")
     if not 2 <= folds <= len(events.recordings):
-        raise UsageError(f"wanted 2 to {len(events.recordings)} folds (recordings), got {folds}")
+        raise UsageError(f"wanted 2 to {len(events.recordings)} folds, the number of recordings; got {folds}")
     heard = {label for name in events.recordings for label in maps[name].labels}
     labels = tuple(label for label in events.labels if label in heard)
     left_out = tuple(label for label in events.labels if label not in heard)

@@ -72,15 +72,23 @@ CATALOGUE = (
 
 
 def checkpoint_folder() -> Path:
-    """Return the folder of downloads: $HTSAT_SED_HOME, or ``htsat-sed`` in the user's cache folder."""
-    if home := os.environ.get("HTSAT_SED_HOME"):
-        return Path(home).expanduser()
-    if sys.platform == "win32":
-        cache = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    else:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Return the folder of downloads: $HTSAT_SED_HOME, or ``htsat-sed`` in the user's cache folder.
+
+    Raises:
+        ValueError: neither exists, because the user has no home folder.
+    """
+    try:
+        if home := os.environ.get("HTSAT_SED_HOME"):
+            return Path(home).expanduser()
+        if sys.platform == "win32":
+            cache = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+        elif sys.platform == "darwin":
+            cache = Path.home() / "Library" / "Caches"
+        else:
+            cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        reason = "the user has no home folder: set HTSAT_SED_HOME to a folder for checkpoints"
+        raise UsageError(reason) from error
     return Path(cache) / "htsat-sed"
 
 

@@ -9,20 +9,25 @@ precision or compiled, in OpenVINO also in bfloat16 or int8. Scores are always f
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from htsat_sed.errors import UsageError
-from htsat_sed.libraries import require
+from htsat_sed.libraries import failed_library, require
 from htsat_sed.model.htsat import HTSAT, HTSATOutput
 from htsat_sed.model.torch_core import Core, core_input, torch_core
 
 Runtime = Literal["torch", "openvino", "onnx"]
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
+
+_logger = logging.getLogger(__name__)
 
 _PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime"}
 
@@ -77,7 +82,8 @@ class Execution:
         int8 = self.precision == "int8"
         if self.runtime == "auto" and not int8:
             fit = device.type == "cpu" and not self.compile
-            return "openvino" if fit and importlib.util.find_spec("openvino") is not None else "torch"
+            there = fit and importlib.util.find_spec("openvino") is not None
+            return "openvino" if there and _openvino_loads() else "torch"
         runtime: Runtime = "openvino" if int8 else cast("Runtime", self.runtime)
         if runtime in _PACKAGES:
             package, what = _PACKAGES[runtime], "int8" if int8 else f"the runtime {runtime}"
@@ -85,6 +91,20 @@ class Execution:
                 raise UsageError(f"{what} runs on CPUs only, got the device {device}")
             require(package, purpose=what, extra=runtime)
         return runtime
+
+
+@cache
+def _openvino_loads() -> bool:
+    """Whether OpenVINO, which is installed, can be loaded; warns if it cannot."""
+    try:
+        import_module("htsat_sed.model.openvino_import")
+    except Exception as error:
+        found = failed_library(error)
+        if found is None:
+            raise
+        _logger.warning("%s; torch computes instead, more slowly", found)
+        return False
+    return True
 
 
 class Inference:

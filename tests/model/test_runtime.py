@@ -149,6 +149,21 @@ def test_compile_leaves_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(compiled.presence_scores(waveforms), plain, rtol=0, atol=1e-5)
 
 
+def test_auto_is_torch_where_openvino_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: str) -> None:
+        raise ImportError("libtbb.so.12: cannot open shared object file", name="openvino")
+
+    monkeypatch.setattr(runtime, "import_module", broken)
+    runtime._openvino_loads.cache_clear()
+    assert [Execution().on(CPU), Execution(precision="bfloat16").on(CPU)] == ["torch", "torch"]
+    runtime._openvino_loads.cache_clear()
+    (message,) = caplog.messages
+    assert message.startswith("openvino: this library cannot be loaded (libtbb.so.12")
+    assert message.endswith("; torch computes instead, more slowly")
+
+
 def test_auto_is_openvino_on_a_cpu_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {"openvino", "onnxruntime"}
     monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name if name in installed else None)
