@@ -203,7 +203,7 @@ def _write(
     )
     names = ("score_slope", "score_offset", "clip_slope", "clip_offset")
     classes = {label: dict(zip(names, map(_rounded, own), strict=True)) for label, *own in values}
-    rules = own_rules(model.post_processing, None).override({"classes": classes})
+    rules = own_rules(model.post_processing, None, source).override({"classes": classes})
     note = {
         "recordings": recordings,
         "negatives": negatives,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import typer
 
 from htsat_sed.cli.clock_options import ClockColumnOptions
-from htsat_sed.cli.groups import option, with_groups
+from htsat_sed.cli.groups import option, unless_dash, with_groups
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.options import (
     OUTPUT,
@@ -61,6 +61,7 @@ class OutputOptions:
         "several formats, or for formats with one file per recording.  \\[default: standard output]",
         "--output",
         "-o",
+        callback=unless_dash,
         metavar="FILE|DIR",
     )
     formats: list[str] | None = option(

@@ -19,6 +19,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import MISSING, Field, field, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -54,6 +55,11 @@ def option(default: Any, text: str, *names: str, **settings: Any) -> Any:
 def argument(default: Any, text: str, **settings: Any) -> Any:
     """A field of a group that is an argument; as `option`, but named by `metavar` alone."""
     return field(default=default, metadata={_INFO: typer.Argument(help=text, **settings)})
+
+
+def unless_dash(path: Path | None) -> Path | None:
+    """For the option of an output that is standard output by default: ``-o -`` is, too."""
+    return None if path == Path("-") else path
 
 
 def with_groups(command: Callable[..., None]) -> Callable[..., None]:

@@ -395,7 +395,7 @@ class ModelOptions:
         known = Known(model.labels, checkpoint=self.checkpoint[0] if self.checkpoint else BUNDLED)
         if mapped is not None:
             known = Known(tuple(mapped.groups), f"class map {mapped.name}")
-        return known, events.over(own_rules(model.post_processing, mapped), known)
+        return known, events.over(own_rules(model.post_processing, mapped, self.checkpoints[0]), known)
 
     def detector(
         self,
@@ -761,8 +761,15 @@ class MessageOptions:
     )
 
 
-def own_rules(values: Mapping[str, Any] | None, class_map: ClassMap | None) -> PostProcessing:
+def own_rules(
+    values: Mapping[str, Any] | None, class_map: ClassMap | None, checkpoint: Path | None = None
+) -> PostProcessing:
     """What holds where nobody says anything else: see `default_post_processing`.
+
+    Args:
+        values: values of the checkpoint.
+        class_map: class map, if any.
+        checkpoint: its file, for errors.
 
     Raises:
         ValueError: the checkpoint has an impossible value.
@@ -773,7 +780,8 @@ def own_rules(values: Mapping[str, Any] | None, class_map: ClassMap | None) -> P
         return default_post_processing(values, class_map)
     except UsageError as error:
         mend = "replace it with `htsat-sed checkpoints convert --post-processing`"
-        raise UsageError(f"the checkpoint's post-processing is invalid: {error}; {mend}") from error
+        whose = "the checkpoint's" if checkpoint is None else f"{checkpoint}: its"
+        raise UsageError(f"{whose} post-processing is invalid: {error}; {mend}") from error
 
 
 def flat(post_processing: Mapping[str, Any]) -> dict[str, Any]:

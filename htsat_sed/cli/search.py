@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from htsat_sed.cli.embed import in_torch
-from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
+from htsat_sed.cli.groups import REQUIRED, Without, argument, option, unless_dash, with_groups
 from htsat_sed.cli.options import SAFE_CELLS, ChannelOptions, MessageOptions, ModelOptions, OverwriteOptions
 from htsat_sed.cli.progress import waiting_for
 from htsat_sed.cli.terminal import clock, emit, output, remark
@@ -85,6 +85,7 @@ class ResultOptions(OverwriteOptions):
         "folder.  \\[default: standard output]",
         "--output",
         "-o",
+        callback=unless_dash,
         metavar="PATH",
     )
     format: str | None = option(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from htsat_sed.cli.clock_options import ClockOptions
-from htsat_sed.cli.groups import Without, option, with_groups
+from htsat_sed.cli.groups import Without, option, unless_dash, with_groups
 from htsat_sed.cli.interruption import Interruptible
 from htsat_sed.cli.options import (
     OUTPUT,
@@ -53,6 +53,7 @@ class TagOptions:
         "Output file: CSV, or TSV if it ends in .tsv.  \\[default: standard output]",
         "--output",
         "-o",
+        callback=unless_dash,
         metavar="CSV",
     )
     wide: bool = option(

@@ -89,6 +89,13 @@ def test_tsv_on_standard_output_by_default(run: Run, checkpoint: Path, recording
     ]
 
 
+@pytest.mark.parametrize("command", ["detect", "tag"])
+def test_a_dash_is_standard_output(run: Run, checkpoint: Path, recordings: Path, command: str) -> None:
+    code, out, _ = run(command, recordings / "street.wav", "-c", checkpoint, "-o", "-")
+    assert (code, out.splitlines()[0][:8]) == (0, "filename")
+    assert not Path("-").exists()
+
+
 def test_suffix_tells_the_format(run: Run, checkpoint: Path, recordings: Path, tmp_path: Path) -> None:
     _, out, _ = run("detect", recordings, "-c", checkpoint, "-f", "jsonl")
     code, nothing, _ = run("detect", recordings, "-c", checkpoint, "-o", tmp_path / "new" / "events.jsonl")
@@ -164,11 +171,12 @@ def test_an_impossible_value_of_a_checkpoint_says_where_it_is_from(
     run: Run, checkpoint: Path, recordings: Path, tmp_path: Path
 ) -> None:
     model = load_checkpoint(checkpoint)
-    save_checkpoint(tmp_path / "c.safetensors", model, post_processing={"median_filter": 700.0})
-    code, _, err = run("detect", recordings, "-c", tmp_path / "c.safetensors")
+    bad = tmp_path / "c.safetensors"
+    save_checkpoint(bad, model, post_processing={"median_filter": 700.0})
+    code, _, err = run("detect", recordings, "-c", bad)
     assert code == 2
     assert err.startswith(
-        "error: the checkpoint's post-processing is invalid: wanted median_filter in seconds, 0 to 600"
+        f"error: {bad}: its post-processing is invalid: wanted median_filter in seconds, 0 to 600"
     )
 
 
