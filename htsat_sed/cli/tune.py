@@ -270,6 +270,7 @@ def tune(
         _write_checkpoint(found, search.metric, checkpoint, files.into)
     _show(found, search.metric)
     if limit is not None:
+        _warn_of_missed(limit, found)
         _warn_of_untuned(limit, found.labels, old)
     raise typer.Exit(1 if failures else 0)
 
@@ -379,6 +380,15 @@ def _check_labels(wanted: Set[str], maps: Mapping[str, PresenceMap], info: Check
         lacking = f"the presence maps have a class {odd[0]!r} that the checkpoint lacks"
         reason = f"{lacking}: give the one that computed them with -c"
         raise typer.BadParameter(reason, param_hint="--into")
+
+
+def _warn_of_missed(limit: Limit, found: Tuning) -> None:
+    """Warn where the limit is kept only in the negatives that it was tuned on."""
+    assert found.false_alarms is not None
+    (rate,), _ = found.false_alarms[2].overall()
+    if rate > limit.per_hour:
+        fact = f"held out, these values raise {rate:.1f} false alarms per hour, more than {limit.per_hour:g}"
+        say("warning", f"{fact}: give more negatives, or a lower limit", "yellow")
 
 
 def _warn_of_untuned(limit: Limit, tuned: Sequence[str], rules: PostProcessing) -> None:

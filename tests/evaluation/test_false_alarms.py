@@ -1,6 +1,7 @@
 """False alarms, counted by hand."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -233,19 +234,24 @@ def test_the_limit_is_shared_where_it_gains_most() -> None:
             Limit(table={}, **wrong)  # type: ignore[arg-type]
 
 
+def tune_with_negatives(folder: Path) -> tuple[str, dict[str, PresenceMap]]:
+    """Write labels and presence maps; the command that tunes with them, and the maps of the negatives."""
+    reference, maps = heard(1, 12, active=0.1)
+    _, quiet = heard(2, 18, active=0.0, noise=0.9)
+    write_events(folder / "reference.tsv", reference, "tsv")
+    for name_of, own in (("maps", maps), ("quiet", quiet)):
+        (folder / name_of).mkdir()
+        for name, each in own.items():
+            write_presence_map(folder / name_of / f"{name}.npz", each, filename=name)
+    command = f"htsat-sed tune {folder}/reference.tsv --scores {folder}/maps -o {folder}/tuned.toml"
+    return f"{command} --negatives {folder}/quiet", quiet
+
+
 def test_tune_command_with_negatives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reference, maps = heard(1, 12, active=0.1)
-    _, quiet = heard(2, 18, active=0.0, noise=0.9)
-    write_events(tmp_path / "reference.tsv", reference, "tsv")
-    for folder, own in (("maps", maps), ("quiet", quiet)):
-        (tmp_path / folder).mkdir()
-        for name, each in own.items():
-            write_presence_map(tmp_path / folder / f"{name}.npz", each, filename=name)
-    command = f"htsat-sed tune {tmp_path}/reference.tsv --scores {tmp_path}/maps -o {tmp_path}/tuned.toml"
-    more = f" --negatives {tmp_path}/quiet --false-alarms-per-hour 40"
-    monkeypatch.setattr(sys, "argv", (command + more).split())
+    command, quiet = tune_with_negatives(tmp_path)
+    monkeypatch.setattr(sys, "argv", f"{command} --false-alarms-per-hour 40".split())
     with pytest.raises(SystemExit) as stopped:
         main()
     assert not stopped.value.code
@@ -255,6 +261,24 @@ def test_tune_command_with_negatives(
     rules = PostProcessing().override(read_post_processing(tmp_path / "tuned.toml"))
     events = {name: find_events(each, rules) for name, each in quiet.items()}
     assert sum(map(len, events.values())) <= 2
+
+
+@pytest.mark.parametrize(("limit", "missed"), [(40, False), (300, True)])
+def test_tuning_warns_where_held_out_the_limit_is_missed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    limit: int,
+    missed: bool,
+) -> None:
+    command, _ = tune_with_negatives(tmp_path)
+    monkeypatch.setattr(sys, "argv", f"{command} --false-alarms-per-hour {limit}".split())
+    with pytest.raises(SystemExit):
+        main()
+    out, err = capsys.readouterr()
+    (rate,) = re.findall(r"held out ([0-9.]+) an hour", out)
+    warning = f"held out, these values raise {rate} false alarms per hour, more than {limit}: give more"
+    assert (float(rate) > limit, warning in " ".join(err.split())) == (missed, missed)
 
 
 def test_tuning_warns_of_false_alarms_that_it_cannot_limit(
