@@ -235,7 +235,7 @@ def _show(what: str, before: Outcomes, fitted: Calibrated) -> None:
 
     metrics = [score_reliability(each, Settings()) for each in (before, fitted.held_out)]
     errors = [metric.headline["calibration_error"].value for metric in metrics]
-    words = [f"{100 * error:.1f} %" if error is not None else "unknown" for error in errors]
+    words = [f"{error:.4f}" if error is not None else "unknown" for error in errors]
     output.print(
         f"{what}: calibration error {words[0]} before, {words[1]} held out", style="bold", soft_wrap=True
     )
