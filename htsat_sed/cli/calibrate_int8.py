@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from htsat_sed.cli.groups import Without, with_groups
-from htsat_sed.cli.options import MessageOptions, ModelOptions, RecordingOptions
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.model_options import ModelOptions
 from htsat_sed.cli.progress import RecordingsProgress, waiting_for
+from htsat_sed.cli.recording_options import RecordingOptions
 from htsat_sed.cli.terminal import emit, report, say
 from htsat_sed.errors import AudioError, HtsatSedError
 from htsat_sed.libraries import require

@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
+from htsat_sed.cli.event_options import EventOptions, own_rules
+from htsat_sed.cli.groups import MODEL, REQUIRED, Without, argument, option, with_groups
 from htsat_sed.cli.maps import matching_recordings
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.model_options import ModelOptions
 from htsat_sed.cli.negatives import NegativesOption, negative_recordings
-from htsat_sed.cli.options import (
-    MODEL,
-    ChannelOptions,
-    EventOptions,
-    MessageOptions,
-    ModelOptions,
-    OverwriteOptions,
-    own_rules,
-)
 from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.recording_options import ChannelOptions
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import output, remark, report
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.output_checks import check_apart, check_files

@@ -12,7 +12,7 @@ from htsat_sed.cli.calibrate_int8 import calibrate
 from htsat_sed.cli.calibrate_scores import calibrate_scores
 from htsat_sed.cli.convert_checkpoints import average, convert, export
 from htsat_sed.cli.groups import with_groups
-from htsat_sed.cli.options import MessageOptions
+from htsat_sed.cli.message_options import MessageOptions
 from htsat_sed.cli.progress import DownloadProgress
 from htsat_sed.cli.terminal import emit, output, printable
 

@@ -10,7 +10,7 @@ import typer
 
 from htsat_sed.cli.calibrate_int8 import first_windows
 from htsat_sed.cli.groups import with_groups
-from htsat_sed.cli.options import OverwriteOptions
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import remark
 from htsat_sed.errors import UsageError
 from htsat_sed.libraries import require

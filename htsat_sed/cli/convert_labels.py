@@ -11,8 +11,9 @@ import typer
 
 from htsat_sed.cli.class_values import Known
 from htsat_sed.cli.clock_options import ClockOptions
-from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
-from htsat_sed.cli.options import OUTPUT, SAFE_CELLS, MessageOptions, OverwriteOptions
+from htsat_sed.cli.groups import OUTPUT, REQUIRED, SAFE_CELLS, Without, argument, option, with_groups
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import remark, report, say
 from htsat_sed.errors import HtsatSedError
 from htsat_sed.runs.output_checks import check_apart

@@ -11,22 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import typer
 
 from htsat_sed.cli.clock_options import ClockColumnOptions
-from htsat_sed.cli.groups import option, unless_dash, with_groups
+from htsat_sed.cli.event_options import EventOptions, flat
+from htsat_sed.cli.groups import OUTPUT, option, unless_dash, with_groups
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.options import (
-    OUTPUT,
-    EachChannelOptions,
-    EventOptions,
-    MessageOptions,
-    ModelOptions,
-    RecordingOptions,
-    RunOptions,
-    ShardOptions,
-    flat,
-    opened_remote,
-)
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.model_options import ModelOptions
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.ray_options import RayOptions
+from htsat_sed.cli.recording_options import EachChannelOptions, RecordingOptions
+from htsat_sed.cli.run_options import RunOptions, ShardOptions, opened_remote
 from htsat_sed.cli.selection import SelectionOptions
 from htsat_sed.cli.terminal import clock, emit, output, say, summarise
 from htsat_sed.errors import HtsatSedError

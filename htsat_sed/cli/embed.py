@@ -12,20 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from htsat_sed.cli.groups import REQUIRED, Without, option, with_groups
+from htsat_sed.cli.groups import OUTPUT, REQUIRED, Without, option, with_groups
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.options import (
-    OUTPUT,
-    ChannelOptions,
-    MessageOptions,
-    ModelOptions,
-    RecordingOptions,
-    RunOptions,
-    ShardOptions,
-    opened_remote,
-)
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.model_options import ModelOptions
 from htsat_sed.cli.progress import RecordingsProgress, waiting_for
 from htsat_sed.cli.ray_options import RayOptions
+from htsat_sed.cli.recording_options import ChannelOptions, RecordingOptions
+from htsat_sed.cli.run_options import RunOptions, ShardOptions, opened_remote
 from htsat_sed.cli.terminal import remark, say, summarise
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.runs.output_checks import check_writable

@@ -13,8 +13,10 @@ from htsat_sed.cli.evaluation_options import EvaluatedFiles, MetricOptions, Repo
 from htsat_sed.cli.evaluation_report import inputs, make_sure_of, show
 from htsat_sed.cli.groups import with_groups
 from htsat_sed.cli.maps import detected_maps, kept_maps_rules, matching_recordings
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.model_options import DetectorOptions
 from htsat_sed.cli.negatives import NegativeMaps, false_alarm_metrics, false_outcomes, negative_maps
-from htsat_sed.cli.options import DetectorOptions, MessageOptions, OverwriteOptions
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import report
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.output_checks import check_apart

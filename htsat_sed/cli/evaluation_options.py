@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import typer
 
 from htsat_sed.cli.evaluation_report import write_csv, write_json
-from htsat_sed.cli.groups import argument, option
+from htsat_sed.cli.groups import OUTPUT, argument, option
 from htsat_sed.cli.negatives import NegativesOption
 from htsat_sed.runs.output_hashes import recording_outputs
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from htsat_sed.evaluation.report import Report, Settings
 
 METRICS = "Metrics"
-OUTPUT = "Output"
 
 
 @dataclass(frozen=True)

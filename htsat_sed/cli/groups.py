@@ -2,7 +2,7 @@
 
     @dataclass(frozen=True)
     class RecordingOptions:
-        panel: ClassVar[str] = "Recordings"
+        panel: ClassVar[str] = RECORDINGS
         paths: list[str] = argument(REQUIRED, "Recordings and folders.", metavar="PATH")
         include: list[str] | None = option(None, "In folders, take only these.", metavar="PATTERN")
 
@@ -10,7 +10,9 @@
     def detect(recordings: RecordingOptions, model: Annotated[ModelOptions, Without("hop")]) -> None: ...
 
 Typer sees the options; the command gets the dataclass. So several commands share a group, and a new option is
-declared once. A field may be a group itself.
+declared once. A field may be a group itself. Groups of several commands are in `recording_options`,
+`model_options`, `event_options`, `run_options`, `message_options` and so on; options of one command alone are
+beside it. Every command that takes longer than a second takes `MessageOptions`.
 """
 
 from __future__ import annotations
@@ -27,6 +29,19 @@ from typer.models import OptionInfo, ParameterInfo
 
 REQUIRED = MISSING  # default of an argument or option that must be given
 _INFO = "typer"
+
+# Panels of the help.
+RECORDINGS = "Recordings"
+MODEL = "Model"
+EVENTS = "From presence map to events"
+OUTPUT = "Output"
+MESSAGES = "Messages"
+
+# Help of an option that several groups have.
+SAFE_CELLS = (
+    "In CSV and TSV, put an apostrophe before names and labels that begin with = + - or @, so that "
+    "spreadsheets do not run them as formulas."
+)
 
 
 class Without:

@@ -13,15 +13,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
-from htsat_sed.cli.groups import Without, argument, option, with_groups
-from htsat_sed.cli.options import (
-    OUTPUT,
-    ChannelOptions,
-    EventOptions,
-    MessageOptions,
-    ModelOptions,
-    parse_channel,
-)
+from htsat_sed.cli.event_options import EventOptions
+from htsat_sed.cli.groups import OUTPUT, Without, argument, option, with_groups
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.model_options import ModelOptions
+from htsat_sed.cli.recording_options import ChannelOptions, parse_channel
 from htsat_sed.cli.terminal import emit, errors, output, report, say
 from htsat_sed.errors import HtsatSedError, UsageError, counted
 

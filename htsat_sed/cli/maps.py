@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from htsat_sed.cli.class_values import Known
-from htsat_sed.cli.options import DetectorOptions, own_rules
+from htsat_sed.cli.event_options import own_rules
+from htsat_sed.cli.model_options import DetectorOptions
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.terminal import report, say
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError

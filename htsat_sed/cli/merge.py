@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from htsat_sed.cli.detect import write_tables
 from htsat_sed.cli.embed import from_journal, is_embedded, prepare
-from htsat_sed.cli.groups import REQUIRED, argument, option, with_groups
-from htsat_sed.cli.options import OUTPUT, MessageOptions, OverwriteOptions
+from htsat_sed.cli.groups import OUTPUT, REQUIRED, argument, option, with_groups
+from htsat_sed.cli.message_options import MessageOptions
 from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.tag import TagOptions, is_row, write_tags
 from htsat_sed.cli.terminal import remark, say
 from htsat_sed.errors import HtsatSedError, UsageError

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import typer
 
+from htsat_sed.cli.event_options import EventOptions
 from htsat_sed.cli.groups import REQUIRED, argument, option, with_groups
-from htsat_sed.cli.options import ChannelOptions, EventOptions, MessageOptions, ModelOptions, OverwriteOptions
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.model_options import ModelOptions
 from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.recording_options import ChannelOptions
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import clock, remark, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, UsageError
 from htsat_sed.runs.output_checks import check_writable

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import typer
 
-from htsat_sed.cli.groups import option
-from htsat_sed.cli.options import MODEL, ExecutionOptions
+from htsat_sed.cli.groups import MODEL, option
+from htsat_sed.cli.model_options import ExecutionOptions
 from htsat_sed.cli.terminal import say
 from htsat_sed.runs.recordings import STDIN, Recording
 from htsat_sed.runs.run import Results

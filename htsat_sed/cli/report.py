@@ -12,17 +12,14 @@ from urllib.parse import quote
 import typer
 
 from htsat_sed.cli.clock_options import ClockOptions
+from htsat_sed.cli.event_options import EventOptions
 from htsat_sed.cli.groups import option, with_groups
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.options import (
-    ChannelOptions,
-    EventOptions,
-    MessageOptions,
-    ModelOptions,
-    OverwriteOptions,
-    RecordingOptions,
-)
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.model_options import ModelOptions
 from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.recording_options import ChannelOptions, RecordingOptions
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import remark, summarise
 from htsat_sed.errors import AnnotationError, AudioError, HtsatSedError, UsageError
 from htsat_sed.runs.output_checks import check_apart, check_writable

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from htsat_sed.cli.embed import in_torch
-from htsat_sed.cli.groups import REQUIRED, Without, argument, option, unless_dash, with_groups
-from htsat_sed.cli.options import SAFE_CELLS, ChannelOptions, MessageOptions, ModelOptions, OverwriteOptions
+from htsat_sed.cli.groups import REQUIRED, SAFE_CELLS, Without, argument, option, unless_dash, with_groups
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.model_options import ModelOptions
 from htsat_sed.cli.progress import waiting_for
+from htsat_sed.cli.recording_options import ChannelOptions
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import clock, emit, output, remark
 from htsat_sed.errors import AudioError, HtsatSedError, UsageError, counted
 from htsat_sed.runs.output_checks import check_files, check_writable

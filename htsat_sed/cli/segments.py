@@ -12,8 +12,10 @@ import typer
 from htsat_sed.cli.class_values import Known
 from htsat_sed.cli.clock_options import ClockOptions
 from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
-from htsat_sed.cli.options import ChannelOptions, MessageOptions, RunOptions, parse_channel
+from htsat_sed.cli.message_options import MessageOptions
 from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.recording_options import ChannelOptions, parse_channel
+from htsat_sed.cli.run_options import RunOptions
 from htsat_sed.cli.terminal import remark, report
 from htsat_sed.errors import AudioError, HtsatSedError
 from htsat_sed.runs.output_checks import check_apart

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import typer
 
-from htsat_sed.cli.groups import option
-from htsat_sed.cli.options import RECORDINGS
+from htsat_sed.cli.groups import RECORDINGS, option
 from htsat_sed.cli.terminal import emit, remark, say
 from htsat_sed.errors import HtsatSedError, UsageError, counted
 

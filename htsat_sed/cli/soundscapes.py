@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from htsat_sed.cli.groups import REQUIRED, argument, option, with_groups
-from htsat_sed.cli.options import MessageOptions
+from htsat_sed.cli.message_options import MessageOptions
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.errors import HtsatSedError, UsageError
 

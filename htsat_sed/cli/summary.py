@@ -13,7 +13,8 @@ import typer
 
 from htsat_sed.cli.clock_options import ClockOptions
 from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
-from htsat_sed.cli.options import MessageOptions, OverwriteOptions
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import remark, report, say
 from htsat_sed.errors import AnnotationError, HtsatSedError, counted
 from htsat_sed.runs.output_checks import check_apart

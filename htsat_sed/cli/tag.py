@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from htsat_sed.cli.clock_options import ClockOptions
-from htsat_sed.cli.groups import Without, option, unless_dash, with_groups
+from htsat_sed.cli.event_options import EventOptions
+from htsat_sed.cli.groups import OUTPUT, Without, option, unless_dash, with_groups
 from htsat_sed.cli.interruption import Interruptible
-from htsat_sed.cli.options import (
-    OUTPUT,
-    ChannelOptions,
-    EventOptions,
-    MessageOptions,
-    ModelOptions,
-    RecordingOptions,
-    RunOptions,
-    ShardOptions,
-    opened_remote,
-)
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.model_options import ModelOptions
 from htsat_sed.cli.progress import RecordingsProgress
 from htsat_sed.cli.ray_options import RayOptions
+from htsat_sed.cli.recording_options import ChannelOptions, RecordingOptions
+from htsat_sed.cli.run_options import RunOptions, ShardOptions, opened_remote
 from htsat_sed.cli.selection import SelectionOptions
 from htsat_sed.cli.terminal import emit, output, summarise
 from htsat_sed.errors import HtsatSedError

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 import typer
 
 from htsat_sed.cli.groups import REQUIRED, Without, argument, option, with_groups
-from htsat_sed.cli.options import MessageOptions, OverwriteOptions
+from htsat_sed.cli.message_options import MessageOptions
 from htsat_sed.cli.progress import RecordingsProgress, TrainingProgress, waiting_for
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import output, remark, report, say
 from htsat_sed.cli.train import PRECISION, MachineOptions, check_training, remark_precision
 from htsat_sed.errors import HtsatSedError, UsageError, counted

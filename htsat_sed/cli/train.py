@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 import typer
 
 from htsat_sed.cli.groups import REQUIRED, argument, option, with_groups
-from htsat_sed.cli.options import MessageOptions, OverwriteOptions
+from htsat_sed.cli.message_options import MessageOptions
 from htsat_sed.cli.progress import TrainingProgress
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import remark, say
 from htsat_sed.errors import HtsatSedError, UsageError
 from htsat_sed.libraries import require

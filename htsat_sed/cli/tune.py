@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from htsat_sed.cli.evaluation_options import ToleranceOptions
-from htsat_sed.cli.groups import Without, argument, option, with_groups
+from htsat_sed.cli.groups import MODEL, OUTPUT, Without, argument, option, with_groups
 from htsat_sed.cli.maps import bundled_info, detected_maps, matching_recordings, post_processing_of
+from htsat_sed.cli.message_options import MessageOptions
+from htsat_sed.cli.model_options import ModelOptions
 from htsat_sed.cli.negatives import NegativesOption, negative_maps
-from htsat_sed.cli.options import MODEL, ChannelOptions, MessageOptions, ModelOptions, OverwriteOptions
 from htsat_sed.cli.progress import RecordingsProgress
+from htsat_sed.cli.recording_options import ChannelOptions
+from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import output, remark, say
 from htsat_sed.cli.tune_reviewed import (
     ReviewOptions,
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
 METHODS = ("threshold", "change-points", "both", "threshold-alone")
 DEFAULT_LIMIT = 2.0  # false alarms per hour
 METRICS = ("intersection", "collar", "segment", "psds1", "psds2")
-OUTPUT = "Output"
+
 SEARCH = "Search"
 
 
