@@ -12,6 +12,8 @@ def program() -> NoReturn:
     """Run the command line; end with one line if a library that it needs from the start cannot be loaded."""
     try:
         from htsat_sed import cli
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (Exception, SystemExit) as error:
         found = failed_library(error)
         if found is None or "--debug" in sys.argv:

@@ -15,7 +15,7 @@ from htsat_sed.errors import HtsatSedError, UsageError
 
 # Distributions of modules with another name; those of installed ones are known.
 _DISTRIBUTIONS = {"PIL": "pillow"}
-_PYTORCH_INDEX = "https://download.pytorch.org/whl/"
+_BUILD = re.compile(r"cpu|xpu|cu\d+|rocm[\d.]+")  # builds of torch, each with an index of its own
 
 
 class LibraryError(HtsatSedError):
@@ -91,51 +91,80 @@ def _is_library(name: str) -> bool:
 
 def _module_of(file: str) -> str:
     """Top-level module of a source file; empty if it is on no path of imports."""
-    path = Path(file)
-    inside = [
-        path.relative_to(folder).parts[0] for folder in sys.path if folder and path.is_relative_to(folder)
-    ]
-    return inside[0].removesuffix(".py") if inside else ""
+    folders = [folder for folder in sys.path if folder and Path(file).is_relative_to(folder)]
+    if not folders:
+        return ""
+    # Outside virtual environments, site-packages lies in the folder of the standard library.
+    return Path(file).relative_to(max(folders, key=len)).parts[0].removesuffix(".py")
 
 
 def _error(library: str, error: BaseException, remedy: str | None = None) -> LibraryError:
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        if error.name == library:
-            return LibraryError(
-                library, f"this library is not installed: pip install {_distribution(library)}"
-            )
-        if (needed := _top(error.name)) != library:
-            remedy = remedy or f"pip install {_distribution(needed)}"
+    if isinstance(error, ModuleNotFoundError) and error.name == library:
+        name = _distribution(library)
+        return LibraryError(library, f"this library is not installed: {_install(name, _oldest(name))}")
     reason = " ".join(str(error).split()) or type(error).__name__
-    return LibraryError(library, f"this library cannot be loaded ({reason}): {remedy or _remedy(library)}")
+    remedy = remedy or _remedy(
+        _distribution(library), _top(getattr(error, "name", None) or library) != library
+    )
+    return LibraryError(library, f"this library cannot be loaded ({reason}): {remedy}")
 
 
 def _distribution(library: str) -> str:
     return metadata.packages_distributions().get(library, [_DISTRIBUTIONS.get(library, library)])[0]
 
 
-def _remedy(library: str) -> str:
-    """The pip line that mends an installed library, and changes no other."""
-    name = _distribution(library)
+def _remedy(name: str, other: bool) -> str:
+    """The pip line that mends an installed library, and replaces no other.
+
+    Args:
+        name: of the distribution.
+        other: whether it lacks something of another library.
+    """
+    release, oldest = _release(name), _oldest(name)
+    public, _, build = release.partition("+")
+    if build and not _BUILD.fullmatch(build):
+        release = ""  # the system's own, which no index has
+    if not release:
+        return f"pip install --force-reinstall --no-deps {name}"
+    if oldest and _numbers(public) < _numbers(oldest):
+        return _install(name, oldest, build)
+    if other:
+        return f"{_install(name, oldest, build)} --upgrade"
+    return f"pip install --force-reinstall --no-deps {name}=={release}{_index(build)}"
+
+
+def _install(name: str, oldest: str, build: str = "") -> str:
+    return f"pip install {shlex.quote(f'{name}>={oldest}') if oldest else name}{_index(build)}"
+
+
+def _index(build: str) -> str:
+    return f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+
+
+def _release(name: str) -> str:
+    """The installed release of a distribution; empty if unknown."""
     try:
-        release = metadata.version(name)
+        return metadata.version(name) or ""  # None in the remains of a stopped installation
     except metadata.PackageNotFoundError:
-        return f"pip install --force-reinstall {name}"
-    if (oldest := _oldest(name)) and _numbers(release) < _numbers(oldest):
-        return f"pip install {shlex.quote(f'{name}>={oldest}')}"
-    build = release.partition("+")[2]  # of torch, such as cpu: it is not on PyPI
-    index = f" --index-url {_PYTORCH_INDEX}{build}" if build else ""
-    return f"pip install --force-reinstall --no-deps {name}=={release}{index}"
+        return ""
 
 
 def _oldest(name: str) -> str:
     """The oldest release of a distribution that htsat-sed allows; empty if it states none."""
-    for requirement in metadata.requires("htsat-sed") or ():
-        found = re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", requirement)
-        if found and re.sub(r"[_.]", "-", found[1]).lower() == re.sub(r"[_.]", "-", name).lower():
+    try:
+        requirements = metadata.requires("htsat-sed") or []
+    except metadata.PackageNotFoundError:  # a source tree
+        return ""
+    for requirement in requirements:
+        found = re.match(r"([\w.-]+)(?:\[[^]]*\])?[^;]*?>=\s*([\d.]+)", requirement)
+        if found and _normal(found[1]) == _normal(name):
             return found[2]
     return ""
 
 
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def _numbers(release: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", release.partition("+")[0])))
+    return tuple(map(int, re.findall(r"\d+", release)))

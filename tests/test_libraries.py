@@ -13,6 +13,7 @@ import pytest
 from htsat_sed.cli import main
 from htsat_sed.errors import UsageError
 from htsat_sed.libraries import LibraryError, failed_library, load, require
+from htsat_sed.libraries import _error as error_of
 
 BROKEN = "import ctypes\nctypes.CDLL('libnowhere.so.1')\n"
 REASON = "(libnowhere.so.1: cannot open shared object file: No such file or directory)"
@@ -34,17 +35,19 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "reason", "remedy"),
     [
-        (BROKEN, REASON),
-        ("raise RuntimeError('of another\\nrelease')", "(of another release)"),
-        ("from numpy import nothing_like_it", "(cannot import name 'nothing_like_it' from 'numpy'"),
-        ("class A: pass\nA.nothing", "(type object 'A' has no attribute 'nothing')"),
-        ("def broken(:", "(invalid syntax"),
+        (BROKEN, REASON, "pip install --force-reinstall --no-deps broken_library"),
+        ("raise RuntimeError('of another\\nrelease')", "(of another release)", "broken_library"),
+        ("from numpy import nothing_like_it", "(cannot import name 'nothing_like_it' from 'numpy'", ""),
+        ("import nothing_like_it", "(No module named 'nothing_like_it')", ""),
+        ("import json.nothing", "(No module named 'json.nothing')", ""),
+        ("class A: pass\nA.nothing", "(type object 'A' has no attribute 'nothing')", ""),
+        ("def broken(:", "(invalid syntax", ""),
     ],
 )
 def test_whatever_an_import_raises_is_the_library_s(
-    library: Callable[[str, str], None], text: str, reason: str
+    library: Callable[[str, str], None], text: str, reason: str, remedy: str
 ) -> None:
     library("broken_library", text)
     library("outer_library", "import broken_library")
@@ -54,40 +57,86 @@ def test_whatever_an_import_raises_is_the_library_s(
     assert found is not None
     assert found.path == "broken_library"
     assert str(found).startswith(f"broken_library: this library cannot be loaded {reason}")
-    assert str(found).endswith(": pip install --force-reinstall broken_library")
+    assert str(found).endswith(remedy)
+
+
+def test_a_library_is_found_in_the_innermost_folder_of_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site-packages" / "broken_library"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("def broken(:")
+    for folder in (tmp_path / "site-packages", tmp_path):
+        monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(SyntaxError) as raised:
+        importlib.import_module("broken_library")
+    found = failed_library(raised.value)
+    assert found is not None
+    assert found.path == "broken_library"
+
+
+INSTALLED = {
+    "av": "12.3.0",
+    "numpy": "2.9.0",
+    "torch": "2.13.0+cpu",
+    "torchaudio": "2.4.0+cu128",
+    "pandas": "2.3.3",
+    "scipy": "1.18.0+ds",
+    "fsspec": "2020.1",
+    "half-removed": None,
+}
 
 
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (ModuleNotFoundError("No module named 'pytz'", name="pytz"), "pip install pytz"),
         (ModuleNotFoundError("No module named 'PIL'", name="PIL"), "pip install pillow"),
+        (ModuleNotFoundError("No module named 'soxr'", name="soxr"), "pip install 'soxr>=1.0'"),
         (ImportError("old", name="av"), "pip install 'av>=18.1'"),
+        (ImportError("old", name="fsspec"), "pip install 'fsspec>=2026.9'"),
         (
             ImportError("damaged", name="torch"),
-            "torch==2.13.0+cpu --index-url https://download.pytorch.org/whl/cpu",
+            "pip install --force-reinstall --no-deps torch==2.13.0+cpu "
+            "--index-url https://download.pytorch.org/whl/cpu",
+        ),
+        (
+            ImportError("old", name="torchaudio"),
+            "pip install 'torchaudio>=2.11.1' --index-url https://download.pytorch.org/whl/cu128",
         ),
         (ImportError("damaged", name="numpy"), "pip install --force-reinstall --no-deps numpy==2.9.0"),
+        (ImportError("damaged", name="scipy"), "pip install --force-reinstall --no-deps scipy"),
+        (ImportError("damaged", name="half-removed"), "pip install --force-reinstall --no-deps half-removed"),
     ],
 )
-def test_the_remedy_changes_nothing_but_the_library(
-    monkeypatch: pytest.MonkeyPatch, error: ImportError, remedy: str
-) -> None:
-    installed = {"av": "12.3.0", "torch": "2.13.0+cpu", "numpy": "2.9.0"}
-    monkeypatch.setattr(metadata, "version", installed.__getitem__)
+def test_remedies(monkeypatch: pytest.MonkeyPatch, error: ImportError, remedy: str) -> None:
+    wanted = ["torch>=2.13", "av>=18.1", "soxr>=1.0", 'torchaudio>=2.11.1; extra == "train"']
+    wanted += ['numpy<2.4; extra == "reference"', 'fsspec[http]<3000,>=2026.9; extra == "remote"']
+    monkeypatch.setattr(metadata, "version", INSTALLED.__getitem__)
     monkeypatch.setattr(metadata, "packages_distributions", dict)
-    monkeypatch.setattr(
-        metadata, "requires", lambda _: ["torch>=2.13", "av>=18.1", 'numpy<2.4; extra == "x"']
+    monkeypatch.setattr(metadata, "requires", lambda _: wanted)
+    assert str(failed_library(error)).endswith(f": {remedy}")
+
+
+def test_a_library_that_needs_another_is_upgraded_in_its_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "version", INSTALLED.__getitem__)
+    monkeypatch.setattr(metadata, "requires", lambda _: None)
+    error = ModuleNotFoundError("No module named 'sympy'", name="sympy")
+    assert "torch: this library cannot be loaded" in str(error_of("torch", error))
+    assert str(error_of("torch", error)).endswith(
+        ": pip install torch --index-url https://download.pytorch.org/whl/cpu --upgrade"
     )
-    assert str(failed_library(error)).endswith(remedy)
+    assert str(error_of("pandas", error)).endswith(": pip install pandas --upgrade")
 
 
-def test_a_module_that_a_library_lacks_is_installed(library: Callable[[str, str], None]) -> None:
-    library("half_library", "import nothing_like_it")
-    with pytest.raises(ModuleNotFoundError) as raised:
-        importlib.import_module("half_library")
-    found = str(failed_library(raised.value))
-    assert found.endswith("cannot be loaded (No module named 'nothing_like_it'): pip install nothing_like_it")
+def test_without_metadata_of_this_package_there_is_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(_: str) -> None:
+        raise metadata.PackageNotFoundError
+
+    monkeypatch.setattr(metadata, "version", absent)
+    monkeypatch.setattr(metadata, "requires", absent)
+    assert str(failed_library(ImportError("x", name="rich"))).endswith(
+        ": pip install --force-reinstall --no-deps rich"
+    )
 
 
 def test_other_exceptions_have_no_library() -> None:
@@ -108,7 +157,7 @@ def test_load_tells_missing_from_broken(library: Callable[[str, str], None]) -> 
     with pytest.raises(LibraryError, match=r"'nowhere_lib'\): pip install 'htsat-sed\[train\]'"):
         load("half_library", purpose="this", extra="train")
     library("broken_library", BROKEN)
-    with pytest.raises(LibraryError, match="--force-reinstall broken_library"):
+    with pytest.raises(LibraryError, match="--force-reinstall --no-deps broken_library"):
         load("broken_library", purpose="this", extra="train")
 
 

@@ -431,11 +431,11 @@ class Coded(Decoding):
             self.promised = None
 
 
-_PYAV = int(av.__version__.partition(".")[0])
-if _PYAV < 18:  # else every recording would be called unreadable
+_PYAV = tuple(map(int, re.findall(r"\d+", av.__version__)[:2]))
+if _PYAV < (18, 1):  # else every recording would be called unreadable
     raise ImportError(f"its release {av.__version__} is too old", name="av")
 # PyAV 18 raises an error on metadata that is not UTF-8, unless told otherwise; PyAV 19 never does.
-_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < 19 else {}
+_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if _PYAV < (19,) else {}
 
 
 def open_container(file: Any, **options: Any) -> Any:

@@ -87,8 +87,8 @@ def checkpoint_folder() -> Path:
         else:
             cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:
-        reason = "the user has no home folder: set HTSAT_SED_HOME to a folder for checkpoints"
-        raise UsageError(reason) from error
+        wanted = "set HTSAT_SED_HOME to a folder for checkpoints, without ~"
+        raise UsageError(f"the user has no home folder: {wanted}") from error
     return Path(cache) / "htsat-sed"
 
 

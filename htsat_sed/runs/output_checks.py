@@ -22,6 +22,8 @@ def check_files(*outputs: Path | None) -> None:
 
     for path in (path for path in outputs if path is not None):
         _refuse_remote(path)
+        if path == Path("-"):
+            raise HtsatSedError(path, "standard output is not possible here: name a file")
         if path.is_dir():
             raise HtsatSedError(path, "is a folder: name a file")
         if has_audio_suffix(str(path)):

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
@@ -287,7 +287,9 @@ class RayWorkers(Generic[_Result]):
         self.lost = 0
         self._address, self._threads, self._note = address, threads, note
         self._gpus = int(detector.device.type == "cuda")
-        own = {"device": detector.device.type, "workers": threads, "deferred": False}
+        # The journal names this runtime, so a worker without it must not choose another.
+        execution = replace(detector.execution, runtime=detector.runtime)
+        own = {"device": detector.device.type, "workers": threads, "deferred": False, "execution": execution}
         self._task = Task(__version__, {**detector.arguments, **own}, threads, score, rows)
         windows = detector.arguments["batch_size"]
         windows = windows if isinstance(windows, int) else _GPU_WINDOWS * self._gpus

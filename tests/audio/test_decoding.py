@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import runpy
 import struct
 
+import av
 import numpy as np
 import pytest
 from recordings_made import RATE, encode, signal_to_noise, tones, wav, write
 
-from htsat_sed.audio import headers, open_recording, read
+from htsat_sed.audio import coded, headers, open_recording, read
 
 
 @pytest.mark.parametrize(
@@ -212,3 +214,16 @@ def test_what_follows_the_samples_of_a_wav_is_not_sound(tmp_path, caplog):
     path.write_bytes(wav(samples) + b"LIST" + struct.pack("<I", 1000) + b"x" * 1000)
     assert len(read(path, RATE)) == len(samples)
     assert caplog.records == []
+
+
+@pytest.mark.parametrize(("release", "lenient"), [("18.1.0", True), ("19.0.2", False)])
+def test_releases_of_pyav(monkeypatch, release: str, lenient: bool) -> None:
+    monkeypatch.setattr(av, "__version__", release)
+    assert bool(runpy.run_path(coded.__file__)["_LENIENT"]) == lenient
+
+
+def test_an_old_release_of_pyav_is_named(monkeypatch) -> None:
+    monkeypatch.setattr(av, "__version__", "18.0.1")
+    with pytest.raises(ImportError, match=r"its release 18\.0\.1 is too old") as raised:
+        runpy.run_path(coded.__file__)
+    assert raised.value.name == "av"

@@ -105,6 +105,11 @@ def test_what_would_be_lost_is_refused(
     assert contents(folder) == before
 
 
+def test_standard_output_is_refused_where_only_a_file_will_do(run: Run, folder: Path) -> None:
+    code, _, err = run("evaluate", "reference.tsv", "reference.tsv", "--json", "-")
+    assert (code, err) == (1, "error: -: standard output is not possible here: name a file\n")
+
+
 def test_a_checkpoint_without_a_file_name_is_known_too(
     run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,14 @@ def test_hints_name_the_command_also_by_python_m() -> None:
     assert "(htsat-sed detect --help)" in done.stderr
 
 
+def test_the_backend_of_a_notebook_is_ignored(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "htsat_sed", "plot", "examples/home.flac", "-o", tmp_path / "home.png"]
+    notebook = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, env=notebook, cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, (tmp_path / "home.png").is_file()) == (0, True), done.stderr
+
+
 @pytest.mark.parametrize(
     ("ending", "code"),
     [
@@ -65,7 +73,9 @@ def test_exit_codes(
     with pytest.raises(Ended):
         cli.program()
     assert end == ["at exit", code]
-    assert ("RuntimeError: broken" in capsys.readouterr().err) == isinstance(ending, RuntimeError)
+    err = capsys.readouterr().err
+    assert ("RuntimeError: broken" in err) == isinstance(ending, RuntimeError)
+    assert ("error: words" in err) == (code == 1)
 
 
 @pytest.mark.parametrize(("error", "code"), [(BrokenPipeError(), 0), (OSError(28, "No space left"), 1)])

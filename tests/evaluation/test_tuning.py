@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -352,3 +353,19 @@ def test_command_tunes_boxes_between_change_points(
     assert next(line.split()[3] for line in out.splitlines() if line.startswith(" all")) == f"{fitted:.2f}"
     assert " step " in out
     assert " edge " not in out
+
+
+def test_command_makes_no_more_folds_than_recordings(
+    tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    reference, maps = example(2)
+    reference, maps = (dict(list(each.items())[:3]) for each in (reference, maps))
+    write_events(tmp_path / "reference.tsv", reference, "tsv")
+    (tmp_path / "maps").mkdir()
+    for name, presence in maps.items():
+        write_presence_map(tmp_path / "maps" / f"{name}.npz", presence, filename=name)
+    code, out, err = run("tune", tmp_path / "reference.tsv", "--scores", tmp_path / "maps")
+    assert code == 0, err
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith(" fold")] == [
+        ["fold", str(fold)] for fold in (1, 2, 3)
+    ]

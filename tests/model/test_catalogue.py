@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from htsat_sed.errors import CheckpointError
+from htsat_sed.errors import CheckpointError, UsageError
 from htsat_sed.model import catalogue, download
 from htsat_sed.model.catalogue import (
     CATALOGUE,
@@ -289,6 +289,22 @@ def test_where_downloads_lie(monkeypatch: pytest.MonkeyPatch):
     assert checkpoint_folder() == Path("/home/someone/.cache/htsat-sed")
     monkeypatch.setattr("sys.platform", "darwin")
     assert checkpoint_folder() == Path("/home/someone/Library/Caches/htsat-sed")
+
+
+def test_a_user_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def homeless(_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", classmethod(homeless))
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    for place in ("", "~/models"):
+        monkeypatch.setenv("HTSAT_SED_HOME", place)
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.delenv("LOCALAPPDATA", raising=False)
+        with pytest.raises(
+            UsageError, match="no home folder: set HTSAT_SED_HOME to a folder for checkpoints"
+        ):
+            checkpoint_folder()
 
 
 def test_a_checkpoint_is_a_file_or_a_name(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

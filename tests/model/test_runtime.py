@@ -155,6 +155,7 @@ def test_auto_is_torch_where_openvino_cannot_be_loaded(
     def broken(_: str) -> None:
         raise ImportError("libtbb.so.12: cannot open shared object file", name="openvino")
 
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(runtime, "import_module", broken)
     runtime._openvino_loads.cache_clear()
     assert [Execution().on(CPU), Execution(precision="bfloat16").on(CPU)] == ["torch", "torch"]
@@ -166,6 +167,7 @@ def test_auto_is_torch_where_openvino_cannot_be_loaded(
 
 def test_auto_is_openvino_on_a_cpu_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = {"openvino", "onnxruntime"}
+    monkeypatch.setattr(runtime, "_openvino_loads", lambda: True)
     monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda name: name if name in installed else None)
     assert Execution().on(CPU) == "openvino"
     assert Execution().on(torch.device("cuda")) == "torch"

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from planted import BATCH, PROGRAM, Run, plant
 
 from htsat_sed.errors import AudioError
+from htsat_sed.model.runtime import Execution
 from htsat_sed.runs import ray as module
 from htsat_sed.runs.ray import RayWorkers, Scored
 
@@ -105,11 +106,21 @@ class StandIn:
 
 
 def workers_of(stand_in: StandIn) -> RayWorkers[str]:
-    detector = SimpleNamespace(device=SimpleNamespace(type="cpu"), arguments={"batch_size": "auto"})
+    detector = SimpleNamespace(
+        device=SimpleNamespace(type="cpu"),
+        arguments={"batch_size": "auto"},
+        execution=Execution(precision="bfloat16"),
+        runtime="openvino",
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "load", lambda *_, **__: stand_in)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "")
         return RayWorkers("local", detector, lambda *_: iter(()))  # type: ignore[arg-type]
+
+
+def test_workers_compute_in_the_runtime_that_the_journal_names() -> None:
+    execution = workers_of(StandIn(1, lambda number: 0))._task.arguments["execution"]
+    assert execution == Execution(runtime="openvino", precision="bfloat16")
 
 
 @given(
