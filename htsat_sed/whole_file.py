@@ -97,8 +97,10 @@ def make_folder(path: Path) -> None:
     """Create a folder and its parents, if missing.
 
     Raises:
-        HtsatSedError: it cannot be created.
+        HtsatSedError: it cannot be created, or is named like standard output.
     """
+    if path == Path("-"):
+        raise HtsatSedError(path, "standard output is not possible here: name a folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

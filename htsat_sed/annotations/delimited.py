@@ -27,6 +27,7 @@ from htsat_sed.errors import AnnotationError
 
 _DELIMITERS = ("\t", ",", ";")
 _LONGEST_HEADER = 1 << 20
+_SEP = re.compile(r"\A\s*\"?sep=.\"?(\r\n|\r|\n)")  # the delimiter, as Excel reads it in the first line
 # Full-width signs too: some spreadsheets take them for the plain ones.
 _FORMULA = re.compile(r"['\s]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
@@ -70,7 +71,7 @@ class Row:
         path: the file, for errors.
         line: its first line, from 1.
         cells: column name, as in the header -> text.
-        comma: whether decimal commas are allowed, as in tables with semicolons.
+        comma: whether decimal commas are allowed: in all tables that no commas separate.
     """
 
     path: str | os.PathLike[str]
@@ -144,7 +145,7 @@ def read_rows(path: str | os.PathLike[str], wanted: Sequence[str]) -> Iterator[R
                     reason += '; put cells with a comma in quotes, such as "Baby cry, infant cry"'
                 raise AnnotationError(path, reason)
             cells += [""] * (len(names) - len(cells))
-            yield Row(path, line, dict(zip(names, cells, strict=False)), comma=delimiter == ";")
+            yield Row(path, line, dict(zip(names, cells, strict=False)), comma=delimiter != ",")
     except csv.Error as error:
         raise AnnotationError(path, str(error)) from error
 
@@ -158,6 +159,8 @@ def read_columns(path: str | os.PathLike[str]) -> list[str]:
     try:
         with open(path, encoding="utf-8-sig") as file:  # noqa: PTH123
             first = file.readline(_LONGEST_HEADER)
+            if _SEP.match(first):
+                first = file.readline(_LONGEST_HEADER)
     except (IsADirectoryError, UnicodeDecodeError):
         return []
     except OSError as error:
@@ -177,7 +180,8 @@ def _header(text: str, delimiter: str, wanted: Sequence[str]) -> list[str]:
 
 def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Non-empty rows with their first lines."""
-    lines = io.StringIO(text, newline="")
+    # The line that names the delimiter becomes an empty one, so that numbers of lines stay right.
+    lines = io.StringIO(_SEP.sub(r"\1", text, count=1), newline="")
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
     line = 1
     try:

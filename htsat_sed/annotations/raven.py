@@ -169,8 +169,8 @@ def read_raven(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
         events.
 
     Raises:
-        AnnotationError: the file cannot be read or lacks a column; a row has no label, a time that is no
-            number of 0 or more, or an offset before its onset.
+        AnnotationError: the file cannot be read or lacks a column; a row has a time that is no number of 0 or
+            more, or an offset before its onset. Rows without a label are dropped, with a warning.
     """
     collected, own_name = Collected(path), _SUFFIXES.sub("", Path(path).name)
     lines = [(line, _cells(text)) for line, text in numbered_lines(read_text(path))]
@@ -192,18 +192,20 @@ def read_raven(path: str | os.PathLike[str]) -> dict[str, list[Event]]:
     channels = any(cells.get("channel", "1") != "1" for _, cells in rows)
     seen: set[tuple[str | None, str, Event]] = set()
     for line, cells in rows:
-        begin = number(path, line, _BEGIN, cells.get(_BEGIN.lower(), ""))
-        end = number(path, line, _END, cells.get(_END.lower(), ""))
+        begin = number(path, line, _BEGIN, cells.get(_BEGIN.lower(), ""), comma=True)
+        end = number(path, line, _END, cells.get(_END.lower(), ""), comma=True)
         if end < begin:
             raise AnnotationError(path, f"line {line}: End Time {end:g} is before Begin Time {begin:g}")
         recording = _recording(cells) or own_name
         if cells.get(_OFFSET.lower()):
-            onset = number(path, line, _OFFSET, cells[_OFFSET.lower()])
+            onset = number(path, line, _OFFSET, cells[_OFFSET.lower()], comma=True)
             begin, end = onset, round(onset + end - begin, 6)
-        certainty = number(path, line, score, cells[score]) if cells.get(score) else 1.0
+        certainty = number(path, line, score, cells[score], comma=True) if cells.get(score) else 1.0
         channel = channel_of(cells.get("channel", "")) if channels else 0
         event = Event(begin, end, unescape(cells.get(label or "", "")), certainty, channel)
-        if (listed := (cells.get("selection"), recording, event)) not in seen:
+        if not event.label:
+            collected.drop(line, "without text")
+        elif (listed := (cells.get("selection"), recording, event)) not in seen:
             seen.add(listed)
             collected.add(line, recording, event)
     of_many = {"begin file", "begin path", _OFFSET.lower()} <= {name.lower() for name in columns}

@@ -83,7 +83,10 @@ def _rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
             yield line, given["filename"], given | {"recording_duration": given.get("duration")}
     elif {"filename", "begin"} <= set(read_columns(path)):
         for row in read_rows(path, ("filename", "onset")):
-            yield row.line, row.filename(), {name: row.text(name) for name in _COLUMNS[1:]}
+            cells = {name: row.text(name) for name in _COLUMNS[1:]}
+            if row.comma:
+                cells |= {name: cells[name].replace(",", ".") for name in ("onset", "recording_duration")}
+            yield row.line, row.filename(), cells
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any]]]:

@@ -28,6 +28,8 @@ from htsat_sed.labels import normal
 
 logger = logging.getLogger("htsat_sed")
 
+_RECORDINGS = (b"RIFF", b"RF64", b"FORM", b"fLaC", b"OggS", b"ID3")
+
 CONTROL = r"\x00-\x1f\x7f\x85\u2028\u2029"
 """Characters that some programs treat as line breaks, for `escape`."""
 
@@ -77,12 +79,18 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise AnnotationError(path, f"cannot be read: {error.strerror}") from error
     utf_16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     if data[:4] in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE) or (not utf_16 and b"\0" in data[:4]):
-        raise AnnotationError(path, "not UTF-8 text, save it as UTF-8")
+        raise AnnotationError(path, _not_text(data))
     try:
         return data.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise AnnotationError(path, f"line {line}: not UTF-8 text, save it as UTF-8") from error
+        raise AnnotationError(path, _not_text(data, f"line {line}: ")) from error
+
+
+def _not_text(data: bytes, where: str = "") -> str:
+    if data.startswith(_RECORDINGS):
+        return "is a recording, wanted a label file"
+    return f"{where}not UTF-8 text, save it as UTF-8 (in Excel: CSV UTF-8)"
 
 
 def numbered_lines(text: str) -> Iterator[tuple[int, str]]:

@@ -15,7 +15,7 @@ from htsat_sed.cli.groups import OUTPUT, REQUIRED, SAFE_CELLS, Without, argument
 from htsat_sed.cli.message_options import MessageOptions
 from htsat_sed.cli.run_options import OverwriteOptions
 from htsat_sed.cli.terminal import remark, report, say
-from htsat_sed.errors import HtsatSedError
+from htsat_sed.errors import HtsatSedError, counted
 from htsat_sed.runs.output_checks import check_apart
 from htsat_sed.runs.output_hashes import check_replaceable, recording_outputs
 
@@ -172,7 +172,8 @@ def convert(
     check_replaceable(*outputs, overwrite=overwriting.overwrite)
     with recording_outputs():
         _write(target, table, name, facts, safe_cells=safe_cells)
-    remark(f"{sum(map(len, table.values()))} events of {len(table)} recordings: {target}")
+    what = f"{counted(sum(map(len, table.values())), 'event')} of {counted(len(table), 'recording')}"
+    remark(f"{what}: {target}")
     raise typer.Exit(1 if failures else 0)
 
 

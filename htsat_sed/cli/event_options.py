@@ -105,7 +105,11 @@ class EventOptions:
             rules = rules.override(values)
         values = self.values
         known.check_values(values["classes"])
-        return rules.override(values)
+        try:
+            return rules.override(values)
+        except UsageError as error:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name, own in self.flags.items() if own)
+            raise UsageError(f"{flags}: {error}") from error
 
 
 def own_rules(

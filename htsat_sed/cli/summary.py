@@ -241,6 +241,8 @@ def _recordings(
         events = [e for e in own if e.score >= given.min_score and (labels is None or e.label in labels)]
         recordings.append(Recording(site_of(name, pattern), start.time, duration, events))
     failures += _report_unknown(given.events[0], without, len(table))
+    if pattern is not None and table and not any(site_of(name, pattern) for name in table):
+        say("warning", f"--site {given.site} matches none of {counted(len(table), 'name')}", "yellow")
     return recordings, known if labels is None else labels
 
 

@@ -243,7 +243,8 @@ def _counts(collection: Collection) -> Iterator[str]:
         own = collection.of(label)
         sources = counted(len({clip.source for clip in own}), "source")
         yield f"{label}: {counted(len(own), 'clip')} of {sources}"
-    yield f"negatives: {counted(len(collection.of('')), 'clip')}"
+    hint = "" if collection.of("") else " (put such clips into a folder named _background)"
+    yield f"negatives: {counted(len(collection.of('')), 'clip')}{hint}"
 
 
 def _collection(options: TeachOptions) -> Collection:

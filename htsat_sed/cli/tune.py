@@ -252,8 +252,8 @@ def tune(
     strong = read_events(reference)
     if reference.is_file() and read_heard(reference) is not None:
         logging.getLogger("htsat_sed").warning(
-            "%s: is an index of clips, but tuning needs recordings that were listened to completely: "
-            "events that nobody listened to count as false positives",
+            "%s: lists events that were listened to, but tuning needs recordings that were listened to "
+            "completely: events that nobody listened to count as false positives",
             reference,
         )
     info = read_info(file) if file is not None else None

@@ -121,8 +121,11 @@ def write_thresholds(
             file.write(f"\n[classes.{json.dumps(each.label, ensure_ascii=False)}]\n")
             threshold = _presence(each.threshold, own)
             shown = "" if threshold == each.threshold else f"  # {each.threshold:g} in calibrated scores"
+            if each.kept == each.events and threshold > own.threshold:
+                # Nothing lower was reviewed, so nothing speaks for a higher threshold.
+                threshold, shown = own.threshold, "  # as before: all events have the precision"
             file.write(f"threshold = {threshold!r}{shown}\nthreshold_low = {min(low, threshold)!r}\n")
-    remark(f"{path}: thresholds of {len(fitted)} classes, for detect --post-processing")
+    remark(f"{path}: thresholds of {counted(len(fitted), 'class', 'classes')}, for detect --post-processing")
 
 
 def _presence(threshold: float, own: PostProcessing) -> float:
@@ -146,6 +149,10 @@ def write_next(found: Sequence[ClassThreshold], path: Path) -> None:
         write_table(path, ((name, own, None) for name, own in events.items()), "csv")
     if events:
         remark(f"{path}: {counted(sum(map(len, events.values())), 'event')} to review next")
+    elif any(each.too_few for each in found):
+        reason = "all events of the classes with too few verdicts have one"
+        remedy = "make the page with a lower --threshold, or of more recordings"
+        say("note", f"{path}: has only a header, since {reason}: {remedy}")
     else:
         say("note", f"{path}: has only a header, since no class needs more verdicts")
 
@@ -186,4 +193,6 @@ def _remark(found: ClassThreshold) -> str:
         return "too few verdicts"
     if found.threshold == 1.0:
         return "becomes silent"
+    if found.kept == found.events:
+        return "wide, not raised" if found.too_few else "not raised"
     return "wide" if found.too_few else ""

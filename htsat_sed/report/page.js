@@ -1544,9 +1544,12 @@
   async function importFrom(file) {
     let given;
     try {
-      given = Review.read(await file.text());
+      // Excel's plain CSV is Windows-1252: read as UTF-8, its labels would be damaged.
+      const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+      given = Review.read(text);
     } catch (error) {
-      notice(`${file.name} cannot be imported: ${error.message}.`);
+      const reason = error instanceof TypeError ? "not UTF-8 text; in Excel, save it as CSV UTF-8" : error.message;
+      notice(`${file.name} cannot be imported: ${reason}.`);
       return;
     }
     remember();

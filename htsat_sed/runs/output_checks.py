@@ -21,9 +21,7 @@ def check_files(*outputs: Path | None) -> None:
     from htsat_sed.audio import has_audio_suffix
 
     for path in (path for path in outputs if path is not None):
-        _refuse_remote(path)
-        if path == Path("-"):
-            raise HtsatSedError(path, "standard output is not possible here: name a file")
+        _refuse_no_path(path)
         if path.is_dir():
             raise HtsatSedError(path, "is a folder: name a file")
         if has_audio_suffix(str(path)):
@@ -47,7 +45,7 @@ def check_writable(*outputs: Path | None) -> None:
     for path in outputs:
         if path is None or _is_device(path):
             continue
-        _refuse_remote(path)
+        _refuse_no_path(path)
         folder = path if path.is_dir() else path.absolute().parent
         while not folder.is_dir() and folder != folder.parent:
             folder = folder.parent
@@ -57,8 +55,10 @@ def check_writable(*outputs: Path | None) -> None:
             raise HtsatSedError(folder, f"is not writable: {error.strerror}") from error
 
 
-def _refuse_remote(path: Path) -> None:
-    """Refuse an address where only a disk will do: `Path` would make a folder of its protocol."""
+def _refuse_no_path(path: Path) -> None:
+    """Refuse standard output, and an address, where only a disk will do: `Path` would make files of them."""
+    if path == Path("-"):
+        raise HtsatSedError(path, "standard output is not possible here: name a file or folder")
     if (address := as_address(path)) is not None:
         raise HtsatSedError(
             address, "cannot be written: only the --output of detect, tag and embed can be a URL"

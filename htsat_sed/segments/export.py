@@ -13,9 +13,12 @@ cut from each recording, see `htsat_sed.annotations.heard`.
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePath, PurePosixPath
 from types import MappingProxyType
 
@@ -26,12 +29,14 @@ from htsat_sed.annotations.text import CHANNEL, timed
 from htsat_sed.audio import find_recordings
 from htsat_sed.clock import Clock, Start
 from htsat_sed.detection.events import Event
-from htsat_sed.errors import AudioError, UsageError
+from htsat_sed.errors import AudioError, UsageError, counted
 from htsat_sed.labels import normal
 from htsat_sed.segments.choice import ClipChoice, choose
 from htsat_sed.segments.cut import Bounds, ClipSettings, cut_recording
 from htsat_sed.segments.names import clip_names
 from htsat_sed.whole_file import make_folder, whole_file
+
+_logger = logging.getLogger(__name__)
 
 INDEX = "clips.csv"
 
@@ -109,7 +114,10 @@ def locate(names: Sequence[str], audio: Path) -> tuple[dict[str, Path], list[Aud
     Returns:
         Name -> file, and errors for names without a recording or with several. A name matches, in this order,
         the path relative to the folder; that path without its suffix, which label tracks may lack; the file
-        name of one recording in any subfolder, since Raven's tables have no folders. Names are compared after
+        name of one recording in any subfolder, since Raven's tables have no folders. Of several recordings
+        with this file name, the one matches that lies in the most folders of the name; a warning counts the
+        names of whose folders none is found, and such a name is an error if another has its recording. (Sites
+        often have recordings of the same names.) Names are compared after
         Unicode composition. Files outside the folder are never returned: ``..`` and absolute paths do not
         leave it. Links in the folder are followed, as by `find_recordings`.
 
@@ -134,22 +142,45 @@ def locate(names: Sequence[str], audio: Path) -> tuple[dict[str, Path], list[Aud
     located: dict[str, Path] = {}
     missing: list[str] = []
     unclear: list[str] = []
+    alone: list[str] = []  # matched by the file name alone, although they have folders
     for name in names:
         composed = normal(name)
         bare, last = known.get(f"bare {composed}", []), known.get(f"name {PurePosixPath(composed).name}", [])
-        candidates = _directly_below(audio, name) or known.get(f"path {composed}") or bare or last
+        candidates = _directly_below(audio, name) or known.get(f"path {composed}") or bare
+        if not candidates and last:
+            shared = [_shared_folders(composed, file) for file in last]
+            candidates = [file for file, own in zip(last, shared, strict=True) if own == max(shared)]
+            if not max(shared) and PurePosixPath(composed).parent.parts:
+                alone.append(name)
         if len(candidates) == 1:
             located[name] = candidates[0]
         else:
             (unclear if candidates else missing).append(name)
+    times = Counter(located.values())
+    foreign = [name for name in alone if times[located.get(name, audio)] > 1]
+    for name in foreign:
+        del located[name]
+    if loose := [name for name in alone if name in located]:
+        example = f"such as {loose[0]} as {located[loose[0]]}"
+        _logger.warning("%s: %s matched without folder, %s", audio, counted(len(loose), "recording"), example)
     for which, reason in (
         (missing, "holds no recordings for"),
         (unclear, "holds several recordings each for"),
+        (foreign, "holds, under the same file name, only the recording of another name for"),
     ):
         if which:
             named = ", ".join(which[:3]) + (f" and {len(which) - 3} more" if len(which) > 3 else "")
-            failures.append(AudioError(audio, f"{reason} {len(which)} of the {len(names)} names: {named}"))
+            several = f"{len(which)} of the {len(names)} names" if len(names) > 1 else "the name"
+            failures.append(AudioError(audio, f"{reason} {several}: {named}"))
     return located, failures
+
+
+def _shared_folders(name: str, file: Path) -> int:
+    """Number of last folders that a name and a file have in common."""
+    pairs = zip(
+        reversed(PurePosixPath(name).parent.parts), reversed(file.absolute().parent.parts), strict=False
+    )
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == normal(pair[1]), pairs))
 
 
 def _directly_below(audio: Path, name: str) -> list[Path]:

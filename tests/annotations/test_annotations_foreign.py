@@ -61,13 +61,19 @@ def test_a_selection_table_of_many_recordings_counts_from_the_file_offset(tmp_pa
     }
 
 
+def test_selection_tables_with_decimal_commas_and_a_blank_annotation(tmp_path, caplog):
+    rows = "1\tx\t1\t0,5\t2,25\t0\t1\tWren\n2\tx\t1\t3\t4\t0\t1\t\n"
+    path = write(tmp_path / "a.selections.txt", f"{SEVEN}\tSpecies\n{rows}")
+    assert read_events(path) == {"a": [Event(0.5, 2.25, "Wren")]}
+    assert caplog.messages == [f"{path}: 1 event without text dropped, the first in line 3"]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         (f"{SEVEN}\n1\tx\t1\t1\t2\t0\t1\n", "wanted a column of labels, such as Annotation or Species"),
         ("Selection\tView\n1\tx\n", r"wanted a selection table with Begin Time \(s\) and End Time \(s\); it"),
         ("Selection  Begin Time (s)  Species\n1  2  x\n", "its cells are not separated by tabs"),
-        (f"{SEVEN}\tSpecies\n1\tx\t1\t1\t2\t0\t1\t\n", "line 2: no label"),
         (f"{SEVEN}\tSpecies\n1\tx\t1\t2\t1\t0\t1\ty\n", r"line 2: End Time 1 is before Begin Time 2"),
         (f"{SEVEN}\tSpecies\n1\tx\n", r"line 2: Begin Time \(s\) is not a number: ''"),
     ],

@@ -63,12 +63,18 @@ def test_spaces_after_a_comma_and_quotes(tmp_path):
     assert read(tmp_path, text) == {"a.wav": [Event(2, 3, "Male speech, man speaking")]}
 
 
-def test_decimal_commas_between_semicolons_only(tmp_path):
-    assert read(tmp_path, "filename;onset;offset;event_label\na.wav;0,5;1,25;Dog\n") == {
-        "a.wav": [Event(0.5, 1.25, "Dog")]
-    }
-    assert fails(tmp_path, "filename\tonset\toffset\tevent_label\na.wav\t0,5\t1,25\tDog\n") == (
+def test_decimal_commas_where_no_commas_separate(tmp_path):
+    for text in (
+        "filename;onset;offset;event_label\na.wav;0,5;1,25;Dog\n",
+        "sep=;\nfilename;onset;offset;event_label\na.wav;0,5;1,25;Dog\n",
+        "filename\tonset\toffset\tevent_label\na.wav\t0,5\t1,25\tDog\n",
+    ):
+        assert read(tmp_path, text) == {"a.wav": [Event(0.5, 1.25, "Dog")]}
+    assert fails(tmp_path, 'filename,onset,offset,event_label\na.wav,"0,5","1,25",Dog\n') == (
         "line 2: onset is not a number: '0,5'"
+    )
+    assert fails(tmp_path, "sep=;\nfilename;onset;offset;event_label\na.wav;x;1,25;Dog\n") == (
+        "line 3: onset is not a number: 'x'"
     )
 
 
@@ -157,7 +163,11 @@ def test_an_empty_file_is_an_error(tmp_path):
 
 def test_another_encoding_is_an_error(tmp_path):
     text = table().encode() + "ä.wav\t0\t1\tDog\n".encode("latin-1")
-    assert fails(tmp_path, text) == "line 5: not UTF-8 text, save it as UTF-8"
+    assert fails(tmp_path, text) == "line 5: not UTF-8 text, save it as UTF-8 (in Excel: CSV UTF-8)"
+
+
+def test_a_recording_is_no_label_file(tmp_path):
+    assert fails(tmp_path, b"fLaC\0\0\0\xff") == "is a recording, wanted a label file"
 
 
 def test_events_are_read_by_the_same_rules(tmp_path):

@@ -249,7 +249,7 @@ def test_a_folder_without_recordings(run: Run, checkpoint: Path, tmp_path: Path)
     [
         (["--threshold", "high"], "wanted a number or LABEL=NUMBER, got 'high'"),
         (["--threshold", "Dgo=0.3"], "no class 'Dgo' in this model; did you mean 'Dog'?"),
-        (["--threshold", "1.5"], "wanted threshold in [0, 1], got 1.5"),
+        (["--threshold", "1.5"], "--threshold: wanted threshold in [0, 1], got 1.5"),
         (["--labels", "Bird"], "--labels: no class 'Bird' in this model; its classes are Dog · Cat · Rain"),
         (
             ["--labels", "{folder}/labels.txt"],

@@ -53,7 +53,7 @@ def test_labels_that_a_rule_mends(
         (HEADER + "a.wav\t2\t1\tDog\n", "line 2: offset 1 is before onset 2"),
         ("filename\toffset\tonset\tevent_label\na.wav\t0\t1\tDog\n", "line 2: offset 0 is before onset 1"),
         (LABELS + "\na.wav\tsoon\t1\tDog\n", "line 5: onset is not a number: 'soon'"),
-        (LABELS + "a.wav\t0,5\t1\tDog\n", "line 4: onset is not a number: '0,5'"),
+        (LABELS + "a.wav\t0,5,1\t1\tDog\n", "line 4: onset is not a number: '0,5,1'"),
         (LABELS + "a.wav\tnan\t1\tDog\n", "line 4: onset is nan, wanted 0 or more"),
         (LABELS + "a.wav\t-1\t1\tDog\n", "line 4: onset is -1, wanted 0 or more"),
         (LABELS + "a.wav\t1\t\tDog\n", "line 4: offset empty: wanted all of onset, offset and event_label"),

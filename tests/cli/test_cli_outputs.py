@@ -107,7 +107,7 @@ def test_what_would_be_lost_is_refused(
 
 def test_standard_output_is_refused_where_only_a_file_will_do(run: Run, folder: Path) -> None:
     code, _, err = run("evaluate", "reference.tsv", "reference.tsv", "--json", "-")
-    assert (code, err) == (1, "error: -: standard output is not possible here: name a file\n")
+    assert (code, err) == (1, "error: -: standard output is not possible here: name a file or folder\n")
 
 
 def test_a_checkpoint_without_a_file_name_is_known_too(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,15 +162,45 @@ def test_tune_takes_a_review(run: Callable[..., tuple[int, str, str]], tmp_path:
 def test_thresholds_hold_for_presence_scores_before_calibration(
     run: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    """With a slope of 2 and no offset, an event score of 0.8 is a presence score of 2/3: odds of 4 and of 2."""
-    events = [Reviewed("a", Event(float(i), i + 0.5, "Dog", 0.81), "right") for i in range(30)]
+    """With a slope of 2 and no offset, the odds of an event score are the square of a presence score's."""
+    events = [
+        Reviewed("a", Event(float(i), i + 0.5, "Dog", score), verdict)
+        for i in range(60)
+        for score, verdict in [(0.9, "right") if i % 2 else (0.2, "wrong")]
+    ]
     (tmp_path / "before.toml").write_text("threshold = 0.5\nscore_slope = 2.0\n")
     review, out = table(tmp_path / "review.csv", events), tmp_path / "tuned.toml"
     run("tune", "--reviewed", review, "-o", out, "--post-processing", tmp_path / "before.toml")
     own = PostProcessing().override(read_post_processing(out)).of("Dog")
+    (calibrated,) = re.findall(r"# ([0-9.]+) in calibrated scores", out.read_text())
+    assert 0.2 < float(calibrated) < 0.9
     odds = own.threshold / (1.0 - own.threshold)
-    assert odds**2 == pytest.approx(4.0, rel=0.1)
+    assert odds**2 == pytest.approx(float(calibrated) / (1.0 - float(calibrated)), rel=1e-3)
     assert own.threshold_low == 0.5
+
+
+def test_a_class_whose_events_are_all_right_keeps_its_threshold(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    events = [Reviewed("a", Event(float(i), i + 0.5, "Dog", 0.95), "right") for i in range(30)]
+    (tmp_path / "before.toml").write_text("threshold = 0.6\n")
+    review, out = table(tmp_path / "review.csv", events), tmp_path / "tuned.toml"
+    before = ("--post-processing", tmp_path / "before.toml")
+    code, printed, _ = run("tune", "--reviewed", review, "-o", out, *before)
+    assert code == 0
+    assert PostProcessing().override(read_post_processing(out)).of("Dog").threshold == 0.6
+    assert "not raised" in printed
+
+
+def test_without_events_to_review_next_the_reason_is_given(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    review = table(tmp_path / "review.csv", [Reviewed("a", Event(0.0, 0.5, "Dog", 0.95), "right")])
+    code, _, err = run("tune", "--reviewed", review, "--next", tmp_path / "next.csv")
+    assert code == 0
+    assert "all events of the classes with too few verdicts have one: make the page with a lower" in " ".join(
+        err.split()
+    )
 
 
 @pytest.mark.parametrize(

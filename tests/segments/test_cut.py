@@ -44,16 +44,37 @@ def test_recordings_by_path_without_suffix_or_by_file_name(tmp_path: Path) -> No
         "b.wav": "day1/b.wav",
         "b": "day1/b.wav",
         "d.v2": "day2/d.v2.wav",
-        "elsewhere/b.wav": "day1/b.wav",
         "day1/c.flac": "day1/c.flac",
         "e.flac": "e.flac",
     }
     located, failures = locate([*asked, "c.flac", "e", "x", "y", "z", "q"], tmp_path)
     assert located == {name: tmp_path / path for name, path in asked.items()}
     assert [str(failure) for failure in failures] == [
-        f"{tmp_path}: holds no recordings for 4 of the 15 names: x, y, z and 1 more",
-        f"{tmp_path}: holds several recordings each for 2 of the 15 names: c.flac, e",
+        f"{tmp_path}: holds no recordings for 4 of the 14 names: x, y, z and 1 more",
+        f"{tmp_path}: holds several recordings each for 2 of the 14 names: c.flac, e",
     ]
+
+
+def test_recordings_of_one_name_at_several_sites(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "2024/a/1.wav", "2024/b/1.wav", "2024/b/2.wav")
+    within_a = tmp_path / "2024" / "a"
+    asked = ["/field/a/1.wav", "b/1.wav"]
+    located, failures = locate(asked, tmp_path)
+    assert located == {"/field/a/1.wav": within_a / "1.wav", "b/1.wav": tmp_path / "2024" / "b" / "1.wav"}
+    assert not failures
+    located, failures = locate(asked, within_a)
+    assert located == {"/field/a/1.wav": within_a / "1.wav"}
+    assert [str(failure) for failure in failures] == [
+        f"{within_a}: holds, under the same file name, only the recording of another name for 1 of the 2 names: "
+        "b/1.wav"
+    ]
+    assert caplog.messages == []
+    assert locate(["b/1.wav"], within_a) == ({"b/1.wav": within_a / "1.wav"}, [])
+    assert caplog.messages == [
+        f"{within_a}: 1 recording matched without folder, such as b/1.wav as {within_a / '1.wav'}"
+    ]
+    _, (failure,) = locate(["c/1.wav"], tmp_path)
+    assert str(failure) == f"{tmp_path}: holds several recordings each for the name: c/1.wav"
 
 
 def test_a_recording_by_itself_is_that_of_any_one_name(tmp_path: Path) -> None:
